@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help quickstart test check
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "This needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "== installing into .venv (once; a few minutes, mostly torch)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "== .venv is ready"
+
+quickstart: .venv/ready  ## set up, render faces, train a small model on them, show what it learned (minutes on a laptop, no network)
+	$(BIN)/accelerate launch scripts/finetune.py recipes/quickstart.yaml
+
+test: .venv/ready  ## set up, run every test that needs no GPU
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/ready  ## set up, ruff, mypy and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 -m 'not slow'

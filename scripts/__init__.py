@@ -1,0 +1,1 @@
+"""What a user runs; each file says how in its first lines."""

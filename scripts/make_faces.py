@@ -1,0 +1,90 @@
+"""Draw a folder of synthetic faces with exact masks.
+
+python scripts/make_faces.py input --count 1000 --size 256 --seed 0
+accelerate launch scripts/make_faces.py input --count 100000 --size 512 --seed 0
+python scripts/make_faces.py input --count 24 --sheet faces.png
+
+Stopped or killed, the same command goes on with what is missing; the bytes are the same whatever the number of processes.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seg_recipe.faces import Drawn, make_faces
+from seg_recipe.faces.folder import face_id
+from seg_recipe.labels import FACE
+from seg_recipe.splits import in_validation
+from seg_recipe.visualize import colour_mask, legend
+
+SHEET_FACES, SHEET_COLUMNS, SHEET_CELL = 24, 8, 128
+"""What `--sheet` shows: faces, how many side by side, and the side of each in pixels."""
+
+
+def main(arguments: Sequence[str] | None = None) -> Drawn:
+    """Draw the faces that the command line asks for, print the class shares, return what was done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("out", metavar="OUT", help="folder; gets {train,val}/images, {train,val}/annotations and metadata.jsonl")
+    parser.add_argument("--count", type=int, required=True, help="number of faces in the folder")
+    parser.add_argument("--size", type=int, default=256, help="pixels on each side (default 256)")
+    parser.add_argument("--seed", type=int, default=0, help="the series; face i is a function of seed, i and size (default 0)")
+    parser.add_argument("--val_fraction", type=float, default=0.1, help="share held out in val, by a hash of the id (default 0.1)")
+    parser.add_argument("--workers", type=int, default=0, help="drawing processes; 0 = all cores of this process's share (default)")
+    parser.add_argument("--sheet", metavar="FILE", type=Path, help=f"PNG of the first {SHEET_FACES} faces with their masks (default: none)")
+    asked = parser.parse_args(arguments)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if asked.sheet:
+        check_sheet(asked.sheet, ranks)
+    drawn = make_faces(asked.out, asked.count, asked.size, asked.seed, asked.val_fraction, asked.workers)
+    if os.environ.get("RANK", "0") == "0":
+        print(
+            f"{asked.out}: {drawn.drawn} faces drawn, {drawn.present} were there" + (f" (share of rank 0 of {ranks})" if ranks > 1 else "")
+        )
+        print(drawn.shares())
+    if asked.sheet:
+        contact_sheet(Path(asked.out), min(asked.count, SHEET_FACES), asked.val_fraction).save(asked.sheet, optimize=True)
+        print(f"Wrote {asked.sheet}.")
+    return drawn
+
+
+def check_sheet(path: Path, ranks: int) -> None:
+    """Raise ValueError, before anything is drawn, where the contact sheet could not be written after it."""
+    if ranks > 1:
+        raise ValueError(f"--sheet {path}: one of {ranks} processes does not see all faces. Draw it later, without the launcher.")
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise ValueError(f"--sheet is {path}; wanted the name of a .png file in a folder that exists.")
+
+
+def contact_sheet(folder: Path, count: int, val_fraction: float) -> Image.Image:
+    """The first `count` faces of a folder, each above its mask, and the legend: an RGB image. Colours of masks are exact, not blended."""
+    columns, cell, masks = min(count, SHEET_COLUMNS), (SHEET_CELL, SHEET_CELL), []
+    pictures = Image.new("RGB", (columns * SHEET_CELL, -(-count // columns) * 2 * SHEET_CELL), "white")
+    for index in range(count):
+        name = face_id(index)
+        split = folder / ("val" if in_validation(name, val_fraction) else "train")
+        x, y = index % columns * SHEET_CELL, index // columns * 2 * SHEET_CELL
+        with Image.open(split / "images" / f"{name}.png") as image, Image.open(split / "annotations" / f"{name}_seg.png") as mask:
+            pictures.paste(image.resize(cell, Image.Resampling.BILINEAR), (x, y))
+            masks.append(np.asarray(mask.resize(cell, Image.Resampling.NEAREST)))
+            pictures.paste(colour_mask(masks[-1], FACE), (x, y + SHEET_CELL))
+    foot = legend(masks, FACE, pictures.width)
+    sheet = Image.new("RGB", (pictures.width, pictures.height + foot.height))
+    sheet.paste(pictures, (0, 0))
+    sheet.paste(foot, (0, pictures.height))
+    return sheet
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end cleans up as Ctrl-C does
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; the faces drawn so far are whole, and the same command goes on from there")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

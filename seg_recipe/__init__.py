@@ -1,0 +1,1 @@
+"""A fine-tuning recipe for semantic segmentation; start reading at scripts/finetune.py."""

@@ -1,0 +1,87 @@
+"""A thread that talks to a tracker, so that training never waits for it and never falls with it."""
+
+import os
+import queue
+import sys
+import time
+from collections.abc import Callable
+from threading import Thread
+
+from tqdm import tqdm
+
+
+class Outbox:
+    """Runs actions one after another in a thread of its own; the first failure is said in one line, and nothing more is done or said.
+
+    name: what the line begins with. patience: seconds after which an action that has not come back counts as failed.
+    """
+
+    def __init__(self, name: str, patience: float):
+        self.broken = False
+        self._name = name
+        self._patience = patience
+        self._queue: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
+        self._busy_since: float | None = None
+        self._thread: Thread | None = None
+
+    def put(self, what: str, action: Callable[[], object]) -> None:
+        """Has `action` run soon; returns at once. `what` says in the line of a failure what was tried."""
+        if self.broken:
+            return
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._patience:
+            self.give_up(f"no answer in {self._patience:g} s")
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+        self._queue.put((what, action))
+
+    def give_up(self, reason: str) -> None:
+        """Says why in one line, once; from now on nothing is done."""
+        if not self.broken:
+            self.broken = True
+            say(f"{self._name}: {reason}; training goes on without it.")
+
+    def close(self, timeout: float) -> bool:
+        """Whether all that was put is done, which it waits for, `timeout` seconds at most."""
+        if self._thread is None:
+            return True
+        self._queue.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self.give_up(f"not finished in {timeout:g} s")
+            return False
+        self._thread = None
+        return True
+
+    def _work(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            what, action = entry
+            if self.broken:
+                continue
+            self._busy_since = time.monotonic()
+            try:
+                action()
+            except Exception as error:  # whatever a tracker throws, training goes on; the line below says what it was
+                self.give_up(f"{what} failed ({first_line(error)})")
+            self._busy_since = None
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an exception, without the value of any secret in the environment."""
+    lines = str(error).strip().splitlines()
+    return without_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__).rstrip(".")
+
+
+def without_secrets(text: str) -> str:
+    """The text with each API key, token and password of the environment replaced by its variable's name."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(("TOKEN", "API_KEY", "PASSWORD", "SECRET")) and len(value) >= 8:
+            text = text.replace(value, f"<{name}>")
+    return text
+
+
+def say(line: str) -> None:
+    """Prints a line to stderr, above any progress bar."""
+    tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,214 @@
+"""Checkpoint folders that can be trusted: there whole or not at all, verified before use, rotated without loss.
+
+A save is written under a temporary name, renamed, and then marked with `complete.json`, which lists every file with its size and
+SHA-256. Whatever moment a run is killed at, what stands under `checkpoint-N` with a marker that fits is complete.
+The stock Trainer writes in place, resumes from whatever has the highest number, and deletes in place as well.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MARKER = "complete.json"
+_SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
+
+
+def checkpoint_path(output_dir: str | Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` optimizer steps."""
+    return Path(output_dir) / f"checkpoint-{step}"
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The number of optimizer steps in a checkpoint's name, -1 for a folder that is none."""
+    name, _, step = folder.name.partition("-")
+    return int(step) if name == "checkpoint" and step.isdecimal() else -1
+
+
+@contextmanager
+def published_whole(folder: Path, *, publishes: bool, barrier: Callable[[], None]) -> Iterator[Path]:
+    """A temporary folder to write a checkpoint into; when the block ends well it becomes `folder`, complete with its marker.
+
+    publishes: whether this process makes, renames and marks the folder (one process per file system does).
+    barrier: waits for all processes, each of which may write files of its own into the folder.
+    A complete checkpoint of the same step is replaced, and at no moment is there neither the old one nor the new one.
+    """
+    temporary = folder.with_name(_SAVING + folder.name)
+    if publishes:
+        _delete(temporary)
+        temporary.mkdir(parents=True)
+    barrier()
+    yield temporary
+    barrier()
+    if publishes:
+        marker = {"files": _describe(temporary)}
+        replaced = folder.with_name(_REPLACED + folder.name)
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+        _flush(folder.parent)
+        write_json(folder / MARKER, marker)
+        _delete(replaced)
+    barrier()
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder, in words, or None when each file is there with the bytes that were saved."""
+    try:
+        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return f"it has no {MARKER}, so its save was cut short"
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        return f"its {MARKER} cannot be read ({error})"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        if _sha256(path) != expected["sha256"]:
+            return f"{name} holds other bytes than were saved"
+    return None
+
+
+def last_complete(output_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """The newest undamaged checkpoint of a run, and one line for each newer one that was passed over, with what is wrong with it."""
+    passed_over: list[str] = []
+    for folder in sorted(_checkpoints(output_dir), key=checkpoint_step, reverse=True):
+        problem = damage(folder)
+        if problem is None:
+            return folder, passed_over
+        passed_over.append(f"{folder} is passed over: {problem}.")
+    return None, passed_over
+
+
+def newest_complete_name(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint that has its marker, without reading its files."""
+    return max((folder for folder in _checkpoints(output_dir) if (folder / MARKER).is_file()), key=checkpoint_step, default=None)
+
+
+def choose_checkpoint(output_dir: str | Path, resume: str) -> tuple[Path | None, list[str]]:
+    """The checkpoint to go on from (None: start anew) and lines that say what was passed over.
+
+    resume: `auto` (the newest undamaged checkpoint of output_dir, if there is one), `never`, or a checkpoint's path.
+    Under torch.distributed every rank calls this: rank 0 picks, every rank verifies the files as it sees them, and all raise if one of
+    them cannot use the pick. Raises ValueError naming the folder, what is wrong with it and the way out.
+    """
+    choice: list[Any] = [None, []]
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not distributed or torch.distributed.get_rank() == 0:
+        if resume != "never":
+            clean_up(output_dir)
+        choice = list(last_complete(output_dir)) if resume == "auto" else [None if resume == "never" else Path(resume), []]
+    if distributed:
+        torch.distributed.broadcast_object_list(choice, src=0)
+    folder, lines = choice
+    problems = [folder and damage(folder)]
+    if distributed:
+        problems = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(problems, folder and damage(folder))
+    for rank, problem in enumerate(problems):
+        if problem:
+            where = f" as process {rank} sees it" if distributed else ""
+            raise ValueError(
+                f"The checkpoint {folder} cannot be resumed from{where}: {problem}. Use --resume auto, another checkpoint, or never."
+            )
+    return folder, lines
+
+
+def fresh_folder(output_dir: str | Path) -> Path:
+    """`output_dir` itself while it holds no run, else the first free one of output_dir-2, output_dir-3, ..."""
+    folder, number = Path(output_dir), 1
+    while folder.is_dir() and any(folder.iterdir()):
+        number += 1
+        folder = Path(f"{output_dir}-{number}")
+    return folder
+
+
+def clean_up(output_dir: str | Path) -> None:
+    """Remove what a killed run left half-saved or half-deleted, and put back a checkpoint whose replacement was not finished."""
+    if not Path(output_dir).is_dir():
+        return
+    for path in Path(output_dir).iterdir():
+        if path.name.startswith((_SAVING, _DELETING)):
+            shutil.rmtree(path)
+        elif path.name.startswith(_REPLACED):
+            original = path.with_name(path.name.removeprefix(_REPLACED))
+            if damage(original) is None:
+                _delete(path)
+            else:
+                _delete(original)
+                path.rename(original)
+
+
+def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None) -> None:
+    """Delete all but the newest `keep` complete checkpoints (None: all are kept) and the best one.
+
+    Damaged ones are not counted, so that they never push out a good one. Each is renamed before it is emptied: a kill in the
+    middle leaves nothing that looks like a checkpoint.
+    """
+    if keep is None:
+        return
+    complete = sorted((folder for folder in _checkpoints(output_dir) if (folder / MARKER).is_file()), key=checkpoint_step)
+    for folder in complete[: max(0, len(complete) - keep)]:
+        if best is None or folder.resolve() != Path(best).resolve():
+            _delete(folder)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that `path` holds either its old content or all of the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush(path.parent)
+
+
+def _checkpoints(output_dir: str | Path) -> list[Path]:
+    folder = Path(output_dir)
+    return [path for path in folder.iterdir() if checkpoint_step(path) >= 0] if folder.is_dir() else []
+
+
+def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Relative path -> size and hash of every file, each flushed to the disk."""
+    files: dict[str, dict[str, int | str]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _flush(path)
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    _flush(folder)
+    return files
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(folder: Path) -> None:
+    if not folder.exists():
+        return
+    doomed = folder if folder.name.startswith((_SAVING, _DELETING)) else folder.with_name(_DELETING + folder.name)
+    if doomed != folder:
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        folder.rename(doomed)
+    shutil.rmtree(doomed)

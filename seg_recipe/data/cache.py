@@ -1,0 +1,102 @@
+"""Verdicts on files, kept in the user's cache folder: what has not changed is not read again.
+
+The file is an .npz of plain numbers and one JSON text, read with allow_pickle=False; a damaged one is as good as none. It holds no path:
+a pair is known by a 64-bit hash of its paths, sizes and times.
+"""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Int64, UInt32, UInt64
+
+Found = list[tuple[str, str, str]]
+"""What is wrong with one pair: (kind, "image" or "label", detail)."""
+
+
+def cache_folder() -> Path:
+    """SEG_RECIPE_CACHE, else seg_recipe in XDG_CACHE_HOME, else ~/.cache/seg_recipe. It need not exist."""
+    if own := os.environ.get("SEG_RECIPE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seg_recipe"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Call `write` with an open file that takes the place of `path` when it is complete, so that no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the check found, one row per pair.
+
+    keys: hash of what the pair's files are (paths, sizes, times); 0 where not looked at.
+    pixels: mask pixels of each class; the last column counts the ignored ones.
+    digests: 64-bit hashes of the bytes of the image and of the mask, 0 where unreadable.
+    found: row -> what is wrong with it; a row without problems has no entry.
+    """
+
+    keys: UInt64[np.ndarray, " pairs"]
+    pixels: UInt32[np.ndarray, "pairs columns"]
+    digests: UInt64[np.ndarray, "pairs 2"]
+    found: dict[int, Found]
+
+    @classmethod
+    def blank(cls, keys: UInt64[np.ndarray, " pairs"], columns: int) -> "Verdicts":
+        """No pixels, no digests and nothing found, for the pairs of these keys."""
+        return cls(keys, np.zeros((len(keys), columns), np.uint32), np.zeros((len(keys), 2), np.uint64), {})
+
+    def take(self, known: "Verdicts") -> Int64[np.ndarray, " unknown"]:
+        """Fill in what `known` says of the same keys; the rows of which it says nothing come back."""
+        order = np.argsort(known.keys)
+        places = np.searchsorted(known.keys, self.keys, sorter=order)
+        places = order[np.minimum(places, len(order) - 1)] if len(order) else np.zeros(len(self.keys), np.int64)
+        same = known.keys[places] == self.keys if len(order) else np.zeros(len(self.keys), bool)
+        self.pixels[same] = known.pixels[places[same]]
+        self.digests[same] = known.digests[places[same]]
+        if known.found:
+            self.found.update({int(row): known.found[int(places[row])] for row in np.flatnonzero(same) if int(places[row]) in known.found})
+        return np.flatnonzero(~same)
+
+    def save(self, path: Path, rows: Int64[np.ndarray, " rows"]) -> None:
+        """Keep these rows, in place of what the file held. Raises OSError where it cannot be written."""
+        new = {int(row): place for place, row in enumerate(rows) if int(row) in self.found}
+        found = json.dumps({str(place): self.found[row] for row, place in new.items()}).encode()
+        content = {
+            "keys": self.keys[rows],
+            "pixels": self.pixels[rows],
+            "digests": self.digests[rows],
+            "found": np.frombuffer(found, np.uint8),
+        }
+        write_atomically(path, lambda file: np.savez_compressed(file, **content))
+
+    @classmethod
+    def load(cls, path: Path, columns: int) -> "Verdicts | None":
+        """What `save` kept, or None where there is no such file or it is damaged."""
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                keys, pixels, digests = (np.asarray(file[name]) for name in ("keys", "pixels", "digests"))
+                text = json.loads(bytes(file["found"]))
+            found = {int(row): [(str(kind), str(part), str(detail)) for kind, part, detail in those] for row, those in text.items()}
+        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
+            return None
+        wanted = {"keys": (keys, np.uint64, (len(keys),)), "pixels": (pixels, np.uint32, (len(keys), columns))}
+        wanted["digests"] = (digests, np.uint64, (len(keys), 2))
+        if any(array.dtype != kind or array.shape != shape for array, kind, shape in wanted.values()):
+            return None
+        return cls(keys, pixels, digests, found)

@@ -1,0 +1,222 @@
+"""Every pair is opened once before training starts, in parallel, and the verdict is kept."""
+
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Int64, UInt32, UInt64
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base as ExifTag
+from tqdm import tqdm
+
+from seg_recipe.data.cache import Found, Verdicts, cache_folder
+from seg_recipe.data.problems import Problem
+from seg_recipe.data.sources import Pairs
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+
+VERSION = 1
+"""Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
+
+# What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for "no image at all".
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+_SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_KNOWN_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8")
+_CHUNK = 32
+_Result = TypeVar("_Result")
+
+
+def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, progress: bool = True) -> tuple[Verdicts, list[str]]:
+    """The verdict on every pair, and notes. Pairs whose files have the paths, sizes and times of an earlier check are not read again.
+
+    workers: threads; 0 takes the cores that this process may use, at most 32. Threads are as fast as processes here, since Pillow
+    gives up the interpreter lock while it decodes, and they cost no start and no copies. Never raises for a bad pair.
+    """
+    workers = workers or min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    rows = pairs.rows.with_format("arrow")
+    count, table = len(label_space), label_space.read_table
+    verdicts = Verdicts.blank(_keys(rows, pairs.key, workers), count + 1)
+    name = blake2b(f"{VERSION} {count} {label_space.ignore} {pairs.key}".encode(), digest_size=16).hexdigest()
+    path = cache_folder() / f"checked-{name}.npz"
+    known = Verdicts.load(path, count + 1)
+    notes = [f"{path} is damaged and was not used; all pairs of {pairs.place} were read again."] if known is None and path.exists() else []
+    unread = np.arange(len(rows)) if known is None else verdicts.take(known)
+    if not len(unread) and (known is not None and len(known.keys) == len(rows)):
+        return verdicts, notes
+
+    def inspect(part: Int64[np.ndarray, " chunk"]) -> list[tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
+        return [inspect_pair(image, label, table, count) for _, image, label in _cells(rows, part)]
+
+    done = [np.setdiff1d(np.arange(len(rows)), unread)]
+    try:
+        with tqdm(total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=not progress or not len(unread)) as bar:
+            for part, results in _in_threads(inspect, unread, workers):
+                for row, (found, pixels, digests) in zip(part.tolist(), results, strict=True):
+                    verdicts.pixels[row], verdicts.digests[row] = pixels, digests
+                    if found:
+                        verdicts.found[row] = found
+                done.append(part)
+                bar.update(len(part))
+    finally:  # after Ctrl-C too: what was read need not be read again
+        try:
+            verdicts.save(path, np.concatenate(done))
+        except OSError as error:
+            notes.append(
+                f"The verdict on {pairs.place} could not be kept in {path} ({error.strerror}); set SEG_RECIPE_CACHE to a folder of yours."
+            )
+    return verdicts, notes
+
+
+def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
+    """What is wrong with which row, files named below the source as the user wrote it; ids that come twice count as well."""
+    rows = pairs.rows.with_format("arrow")
+    bad = np.array(sorted(verdicts.found), np.int64)
+    problems = []
+    for row, (identity, *cells) in zip(bad.tolist(), _cells(rows, bad), strict=True):
+        names = {"image": pairs.name(identity, cells[0]["path"]), "label": pairs.name(identity, cells[1]["path"])}
+        problems += [(row, Problem(kind, names[part], detail)) for kind, part, detail in verdicts.found[row]]
+    ids = np.array(pairs.ids)
+    if len(ids) > len(set(pairs.ids)):
+        repeated = np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1])
+        problems += [(int(row), Problem("duplicate id", f"{pairs.place} row {row}", f"id {ids[row]}")) for row in repeated]
+    return problems
+
+
+def inspect_pair(
+    image: dict[str, Any], label: dict[str, Any], read_table: Any, classes: int
+) -> tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]:
+    """What is wrong with one pair, its pixels per class (ignored ones last), and the digests of its two files.
+
+    image, label: cells of a `datasets` Image column, {"bytes", "path"}. read_table: of the label space; classes: how many it has.
+    """
+    found: Found = []
+    sizes, pixels, digests = [], np.zeros(classes + 1, np.uint32), np.zeros(2, np.uint64)
+    for place, (part, cell) in enumerate((("image", image), ("label", label))):
+        try:
+            data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        except FileNotFoundError:
+            found.append(("missing file", part, ""))
+            continue
+        except (OSError, TypeError) as error:
+            found.append(("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path"))
+            continue
+        digests[place] = int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+        try:
+            with Image.open(BytesIO(data)) as picture:
+                picture.load()
+                turned = picture.getexif().get(ExifTag.Orientation, 1)
+        except UnidentifiedImageError:
+            started = data.startswith(_KNOWN_STARTS)
+            found.append(("truncated or damaged file" if started else "not an image", part, f"{len(data):,} bytes"))
+            continue
+        except _DAMAGED as error:
+            found.append(("truncated or damaged file", part, " ".join(str(error).split())[:100]))
+            continue
+        sizes.append(picture.size)
+        if turned != 1:
+            found.append((f"{'image' if part == 'image' else 'mask'} turned by EXIF", part, f"orientation {turned}"))
+        kind = _image_kind(picture) if part == "image" else _mask_kind(picture)
+        if kind:
+            found.append((kind, part, f"mode {picture.mode}"))
+        elif part == "label":
+            foreign = _count(picture, read_table, pixels)
+            if foreign:
+                listed = ", ".join(map(str, foreign[:8])) + (f" and {len(foreign) - 8} more" if len(foreign) > 8 else "")
+                found.append(("ids outside the label space", part, f"ids {listed}; it has 0-{classes - 1} and {IGNORE_INDEX} (ignored)"))
+    if len(sizes) == 2 and sizes[0] != sizes[1]:
+        (wide, high), (mask_wide, mask_high) = sizes
+        found.append(("unequal sizes", "label", f"{mask_wide}x{mask_high}, the image {wide}x{high}"))
+    return found, pixels, digests
+
+
+def _image_kind(picture: Image.Image) -> str | None:
+    if picture.has_transparency_data:
+        return "image with alpha"
+    if picture.mode in _SIXTEEN_BITS:
+        return "16-bit image"
+    return {"RGB": None, "CMYK": "CMYK image", "L": "grey image", "1": "grey image"}.get(picture.mode, "image that is not RGB")
+
+
+def _mask_kind(picture: Image.Image) -> str | None:
+    if picture.format == "JPEG":
+        return "mask saved as JPEG"
+    if picture.mode in _SIXTEEN_BITS:
+        return "16-bit mask"
+    known = {"L": None, "P": None, "RGB": "mask in colour", "RGBA": "mask in colour", "CMYK": "mask in colour", "LA": "mask with alpha"}
+    return known.get(picture.mode, "mask of another mode")
+
+
+def _count(mask: Image.Image, read_table: Any, pixels: UInt32[np.ndarray, " columns"]) -> list[int]:
+    """Add the mask's pixels to those of each class, ignored ones to the last; the ids that the label space has not come back."""
+    ids = np.array(mask.histogram())
+    present = np.flatnonzero(ids)
+    classes = read_table[present]
+    ignored, known = classes == IGNORE_INDEX, classes < len(pixels) - 1
+    np.add.at(pixels, classes[known], ids[present[known]].astype(np.uint32))
+    pixels[-1] += np.uint32(ids[present[ignored]].sum())
+    return present[~(ignored | known)].tolist()
+
+
+def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(id, image, label) of these rows, nothing decoded; `rows` is in the arrow format. Rows in sequence are not copied."""
+    if not len(part):
+        return
+    in_sequence = part[-1] - part[0] == len(part) - 1
+    table = rows[int(part[0]) : int(part[-1]) + 1] if in_sequence else rows[part.tolist()]
+    nothing = {"bytes": None, "path": None}
+    for identity, image, label in zip(*(table[name].to_pylist() for name in ("id", "image", "label")), strict=True):
+        yield identity, image or nothing, label or nothing
+
+
+def _keys(rows: Dataset, origin: str, workers: int) -> UInt64[np.ndarray, " pairs"]:
+    """A hash for each pair: of path, size and time of its two files, or of the stored data set and the row where there are no files."""
+
+    def hash_rows(part: Int64[np.ndarray, " chunk"]) -> list[int]:
+        keys = []
+        for row, (_, image, label) in zip(part.tolist(), _cells(rows, part), strict=True):
+            states = [f"{cell['path']}|{_state(cell['path'])}" if cell["bytes"] is None else f"{origin}|{row}" for cell in (image, label)]
+            keys.append(int.from_bytes(blake2b("\0".join(states).encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"))
+        return keys
+
+    parts = [keys for _, keys in _in_threads(hash_rows, np.arange(len(rows)), workers)]
+    return np.array([key for keys in parts for key in keys], np.uint64)
+
+
+def _state(path: str | None) -> tuple[int, int] | None:
+    try:
+        state = os.stat(path or "")  # noqa: PTH116 (twice for each pair: no Path objects)
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
+def _in_threads(
+    work: Callable[[Int64[np.ndarray, " chunk"]], _Result], rows: Int64[np.ndarray, " rows"], workers: int
+) -> Iterator[tuple[Int64[np.ndarray, " chunk"], _Result]]:
+    """`work` on chunks of the rows, results in order. Only a few chunks wait at a time, so that memory does not grow with the rows."""
+    waiting: deque[tuple[np.ndarray, Future[_Result]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for start in range(0, len(rows), _CHUNK):
+                part = rows[start : start + _CHUNK]
+                waiting.append((part, pool.submit(work, part)))
+                if len(waiting) >= 4 * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()

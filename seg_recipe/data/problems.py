@@ -1,0 +1,106 @@
+"""What can be wrong with a set of image and mask pairs, and the one message that says all of it."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from seg_recipe.data.cache import cache_folder, write_atomically
+
+FIRST = 5
+"""So many files of each kind of problem stand in a message; the rest is counted, and listed in a file."""
+
+WAYS_OUT = {
+    "unreadable folder": "give this user read access to it, or name another folder",
+    "empty split": "add pairs, or raise val_fraction where the split is made by it",
+    "image without a mask": "the mask of 000001.png is called 000001_seg.png",
+    "mask without an image": "the image of 000001_seg.png is called 000001.png (or .jpg)",
+    "duplicate id": "each id stands for one pair; the second one is the problem",
+    "file name that is no text": "rename it, in UTF-8",
+    "missing file": "it was moved or deleted, or it is a link to nothing",
+    "unreadable file": "give this user read access to it",
+    "not an image": "Pillow knows no format that it could be",
+    "truncated or damaged file": "copy or download it again",
+    "image with alpha": "what would shine through is not in the file: put it on a background, save as RGB",
+    "CMYK image": "save as RGB",
+    "grey image": "save as RGB",
+    "16-bit image": "save as 8-bit RGB",
+    "image that is not RGB": "save as 8-bit RGB",
+    "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, without the tag",
+    "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, without the tag",
+    "mask in colour": "a mask holds one id per pixel: turn its colours into ids, save as 8-bit grey (L) or palette (P)",
+    "mask with alpha": "save as 8-bit grey (L) or palette (P)",
+    "16-bit mask": "ids are 0-255: save as 8-bit grey (L)",
+    "mask of another mode": "save as 8-bit grey (L) or palette (P)",
+    "mask saved as JPEG": "JPEG blurs the ids: make it anew, as PNG",
+    "unequal sizes": "image and mask cover the same pixels: make one anew from its source",
+    "ids outside the label space": "map them to ids that it has, or name the label space that has them with --labels",
+    "training picture in an evaluation set": "scores on pictures that were trained on say nothing: take them out of one of the two",
+}
+"""Each kind of problem, in the order of the message, with what to do about it."""
+
+_ALWAYS_FATAL = ("unreadable folder", "empty split")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: a kind (a key of WAYS_OUT), the file or row, and what was found there."""
+
+    kind: str
+    file: str
+    detail: str = ""
+
+
+class DataProblems(ValueError):
+    """Data that cannot be used; the text holds every kind with its count and first five files, `problems` holds them all."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = list(problems)
+        super().__init__(_message(self.problems))
+
+
+def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+    """The problems of each kind that occurs, kinds in the order of WAYS_OUT, problems in the order given."""
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.kind, []).append(problem)
+    return {kind: found[kind] for kind in WAYS_OUT if kind in found}
+
+
+def left_out_notes(problems: Sequence[Problem]) -> list[str]:
+    """One line for each kind of problem whose pairs are left out of training: how many, and which."""
+    notes = []
+    for kind, those in by_kind(problems).items():
+        names = "; ".join(_describe(problem) for problem in those[:FIRST])
+        more = f"; and {len(those) - FIRST:,} more, all in {_write_list(problems)}" if len(those) > FIRST else ""
+        notes.append(f"Left out {len(those):,} ({kind}): {names}{more}.")
+    return notes
+
+
+def _describe(problem: Problem) -> str:
+    return f"{problem.file}: {problem.detail}" if problem.detail else problem.file
+
+
+def _message(problems: Sequence[Problem]) -> str:
+    kinds = by_kind(problems)
+    things = f"{len(problems):,} problem{'s' * (len(problems) != 1)} of {len(kinds)} kind{'s' * (len(kinds) != 1)}"
+    lines = [f"The data cannot be used as it is: {things}."]
+    for kind, those in kinds.items():
+        lines.append(f"  {kind}: {len(those):,} ({WAYS_OUT[kind]})")
+        lines += [f"    {_describe(problem)}" for problem in those[:FIRST]]
+        if len(those) > FIRST:
+            lines.append(f"    and {len(those) - FIRST:,} more")
+    if any(len(those) > FIRST for those in kinds.values()):
+        lines.append(f"All of them are listed in {_write_list(problems)}.")
+    if not any(kind in _ALWAYS_FATAL for kind in kinds):
+        lines.append("--bad_samples skip trains without these pairs.")
+    return "\n".join(lines)
+
+
+def _write_list(problems: Sequence[Problem]) -> str:
+    """Write every problem, one a line, to a file in the cache folder; its path, or why there is none."""
+    text = "".join(f"{problem.kind}\t{_describe(problem)}\n" for problem in problems).encode()
+    path = cache_folder() / f"problems-{blake2b(text, digest_size=8).hexdigest()}.txt"
+    try:
+        write_atomically(path, lambda file: file.write(text))
+    except OSError as error:
+        return f"no file, as {path} cannot be written ({error.strerror})"
+    return str(path)

@@ -1,0 +1,251 @@
+"""Readers of what a user may name as a data set: a folder in one of two layouts, a data set saved by `datasets`, an id on the Hub.
+
+Each gives rows with the columns id, image and label, decoded only when a row is asked for. Nothing is opened or judged here.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Image, IterableDataset, Value, load_from_disk
+
+from seg_recipe.data.hub import load_from_hub
+from seg_recipe.data.problems import DataProblems, Problem
+
+# Plain Image(): with mode="L" `datasets` turns a palette mask into the brightness of its colours.
+COLUMNS = Features({"id": Value("string"), "image": Image(), "label": Image()})
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+MASK_ENDING = "_seg.png"
+UNFINISHED = ".partial"  # what import_dataset.py keeps in its folder until it is done
+LAYOUTS = (
+    "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png beside 000001_seg.png in one folder; "
+    "or what Dataset.save_to_disk wrote"
+)
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_BESIDE_THE_PAIRS = re.compile(r"\..*|.*_ldmks\.txt|(readme|license|licence)(\..*)?|thumbs\.db|desktop\.ini", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Image and mask pairs as they are stored, before any split, check or mix.
+
+    place: what messages call them, such as input/train.
+    rows: columns id, image, label. A Dataset, or where a Hub data set is streamed an IterableDataset, undecoded.
+    key: tells these rows from others in the cache: the folder's path, or the stored data set's fingerprint with its files' sizes and times.
+    root: the folder below which files are named, with a separator at its end; empty where there is none.
+    problems: what the listing alone shows. notes: lines for the user.
+    """
+
+    place: str
+    rows: Dataset | IterableDataset
+    key: str
+    root: str = ""
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of each row."""
+        return list(self.rows["id"])
+
+    def name(self, identity: str, path: str | None) -> str:
+        """What a message calls a file, or a row that has none."""
+        if path is None or not self.root or not path.startswith(self.root):
+            return f"{self.place} id {identity}"
+        return f"{self.place}/{path[len(self.root) :]}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of the recipe: its training pairs, its evaluation pairs if it has its own, and the names of what else is there.
+
+    is_folder: whether it is a folder of picture files, which has no columns and no splits to name.
+    """
+
+    place: str
+    train: Pairs | None
+    evaluation: Pairs | None = None
+    others: tuple[str, ...] = field(default=())
+    is_folder: bool = False
+
+
+def read_source(
+    place: str,
+    *,
+    image_column: str = "image",
+    label_column: str = "label",
+    train_split: str = "train",
+    eval_split: str = "validation",
+    streaming: bool = False,
+) -> Source:
+    """The pairs of a folder, of a data set that `datasets` saved, or of a data set on the Hub (`owner/name`).
+
+    image_column, label_column, train_split, eval_split: of saved and Hub data sets. streaming: of the Hub; the others are here already.
+    Raises ValueError (DataProblems where files are at fault) with the place, what was found, what was wanted and the way out.
+    """
+    folder = Path(place).expanduser()
+    splits: Any
+    if folder.is_dir():
+        names = _list(folder)
+        if not {"dataset_dict.json", "state.json"} & set(names):
+            return _read_folder(place, folder, names)
+        try:
+            splits = load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again.") from error
+    elif folder.exists():
+        raise ValueError(f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py.")
+    elif _HUB_ID.fullmatch(place):
+        splits = load_from_hub(place, streaming=streaming)
+    else:
+        raise ValueError(f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}.")
+    return _read_splits(place, splits, image_column, label_column, train_split, eval_split)
+
+
+def _read_splits(place: str, splits: Any, image_column: str, label_column: str, train_split: str, eval_split: str) -> Source:
+    if not isinstance(splits, dict):  # a Dataset that was saved by itself
+        return Source(place, _standard_columns(place, splits, image_column, label_column))
+    names = list(splits)
+    wanted = {role: name for role, name in (("train", train_split), ("evaluation", eval_split)) if name in splits}
+    if not wanted and len(names) == 1:
+        wanted = {"train": names[0]}
+    if not wanted:
+        raise ValueError(
+            f"{place} has the splits {', '.join(names)}, and neither {train_split!r} nor {eval_split!r}; "
+            "name them with --train_split and --eval_split."
+        )
+    read = {role: _standard_columns(f"{place} ({name})", splits[name], image_column, label_column) for role, name in wanted.items()}
+    others = tuple(name for name in names if name not in wanted.values())
+    return Source(place, read.get("train"), read.get("evaluation"), others)
+
+
+def _standard_columns(place: str, rows: Any, image_column: str, label_column: str) -> Pairs:
+    """Saved or Hub rows with our three columns. Without a column id, the id is the row's number, or in a stream the image's digest."""
+    if not isinstance(rows, Dataset) and rows.features is None:
+        rows = rows._resolve_features()  # reads the first rows; there is no public call for it (datasets 5.2)
+    features = rows.features
+    for setting, column in (("image_column", image_column), ("label_column", label_column)):
+        if column not in features:
+            raise ValueError(f"{place} has no column {column!r}; it has {', '.join(features)}: name the right one with --{setting}.")
+        if not isinstance(features[column], Image):
+            raise ValueError(
+                f"{place}: column {column!r} is {features[column]}; wanted is an Image column: cast it, or name another with --{setting}."
+            )
+    own_ids = "id" in features and "id" not in (image_column, label_column)
+    key = _stored_key(rows) if isinstance(rows, Dataset) else ""
+    ids = list(map(str, rows["id"])) if own_ids and isinstance(rows, Dataset) else []
+    rows = rows.select_columns([image_column, label_column, *(["id"] if own_ids and not isinstance(rows, Dataset) else [])])
+    rows = rows.rename_columns({old: new for old, new in ((image_column, "image"), (label_column, "label")) if old != new})
+    if not isinstance(rows, Dataset):
+        return Pairs(place, undecoded(rows).map(_name_row), key)
+    rows = rows.cast_column("image", Image()).cast_column("label", Image())
+    # Eight digits always, so that rows added later change no id.
+    return Pairs(place, rows.add_column("id", ids or [f"{row:08d}" for row in range(len(rows))]).select_columns(list(COLUMNS)), key)
+
+
+def undecoded(rows: Any) -> Any:
+    """The rows with each picture as {"bytes", "path"}."""
+    return rows.cast_column("image", Image(decode=False)).cast_column("label", Image(decode=False))
+
+
+def _name_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a stream with an id: readers in parallel do not know a row's number, so the image's bytes (or path) name it."""
+    image = row["image"]
+    content = image["bytes"] if image["bytes"] is not None else str(image["path"]).encode()
+    return {"id": str(row["id"]) if "id" in row else blake2b(content, digest_size=8).hexdigest(), "image": image, "label": row["label"]}
+
+
+def _stored_key(rows: Dataset) -> str:
+    """What tells a stored data set from another, and from itself after it was written anew."""
+    files = [(file["filename"], Path(file["filename"]).stat()) for file in rows.cache_files]
+    return json.dumps([rows._fingerprint, [(name, state.st_size, state.st_mtime_ns) for name, state in files]])
+
+
+def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
+    if UNFINISHED in names:
+        raise ValueError(
+            f"{place} is an unfinished import (it holds {UNFINISHED}): run scripts/import_dataset.py again, which goes on with it."
+        )
+    halves = {half: set(_list(folder / half)) for half in ("train", "val") if (folder / half).is_dir()}
+    halves = {half: inside for half, inside in halves.items() if inside & {"images", "annotations"}}
+    if halves:
+        for half, inside in halves.items():
+            for wanted in sorted({"images", "annotations"} - inside):
+                raise ValueError(f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}.")
+        read = {half: _pair_up(f"{place}/{half}", folder / half, "images", "annotations") for half in halves}
+        others = tuple(name for name in names if name not in halves and (folder / name).is_dir() and not name.startswith("."))
+        return Source(place, read.get("train"), read.get("val"), others, is_folder=True)
+    if any(name.endswith(MASK_ENDING) for name in names):
+        return Source(place, _pair_up(place, folder, "", "", names), is_folder=True)
+    found = ", ".join([*names[:5], f"and {len(names) - 5:,} more"] if len(names) > 5 else names) or "nothing"
+    hint = ""
+    if {"images", "annotations"} <= set(names):
+        hint = f" This is one half of the first: call it {folder.name}/train and name its parent."
+    raise ValueError(f"{place} holds {found}; wanted is: {LAYOUTS}.{hint} Other layouts: scripts/import_dataset.py.")
+
+
+def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, names: list[str] | None = None) -> Pairs:
+    """The pairs of one folder of images and one of masks (or one of both), by id, whatever the order in which the disk lists them."""
+    root = os.path.join(folder.absolute(), "")  # noqa: PTH118 (a Path object for each of 100,000 files would cost seconds)
+    image_names = _list(folder / image_folder) if names is None else names
+    mask_names = _list(folder / mask_folder) if names is None else names
+    image_root, mask_root = (os.path.join(root, part, "") if part else root for part in (image_folder, mask_folder))  # noqa: PTH118
+    masks = {name.removesuffix(MASK_ENDING): name for name in mask_names if name.endswith(MASK_ENDING) and _is_text(name)}
+    images: dict[str, str] = {}
+    problems: list[Problem] = []
+    ignored: list[str] = []
+    listed = {_below(place, image_folder, ascii(name)) for name in image_names if not _is_text(name)}
+    listed |= {_below(place, mask_folder, ascii(name)) for name in mask_names if not _is_text(name)}
+    problems += [Problem("file name that is no text", name) for name in sorted(listed)]
+    for name in filter(_is_text, image_names):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+        if suffix.lower() not in IMAGE_SUFFIXES or name.endswith(MASK_ENDING):
+            ignored.append(name)
+        elif stem in images:
+            problems.append(Problem("duplicate id", _below(place, image_folder, name), f"beside {images[stem]}"))
+        else:
+            images[stem] = name
+    problems += [Problem("image without a mask", _below(place, image_folder, images[i])) for i in sorted(images.keys() - masks.keys())]
+    problems += [Problem("mask without an image", _below(place, mask_folder, masks[i])) for i in sorted(masks.keys() - images.keys())]
+    ids = sorted(images.keys() & masks.keys())
+    content = {"id": ids, "image": [image_root + images[i] for i in ids], "label": [mask_root + masks[i] for i in ids]}
+    strangers = [name for name in ignored if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)]
+    if names is None:
+        strangers += [name for name in mask_names if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)]
+    notes = (f"{place}: {len(strangers):,} other files were ignored ({_few(strangers)}).",) if strangers else ()
+    return Pairs(place, Dataset.from_dict(content, features=COLUMNS), root, root, tuple(problems), notes)
+
+
+def _below(place: str, folder: str, name: str) -> str:
+    return "/".join(part for part in (place, folder, name) if part)
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name can be written as UTF-8, as columns of text are."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *rest = names
+    return f"{first} and more like it" if rest else first
+
+
+def _list(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 (names are wanted, not 100,000 Path objects)
+    except OSError as error:
+        raise DataProblems([Problem("unreadable folder", str(folder), error.strerror or str(error))]) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

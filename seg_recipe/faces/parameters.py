@@ -1,0 +1,370 @@
+"""What a face is made of: `FaceParameters`, each with its unit and range, drawn by `sample`, mirrored by `mirror`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+"""(red, green, blue) of a surface under white light, each 0-1, display-encoded (sRGB)."""
+
+_OPPOSITE = "changes its sign in a mirror"
+_PARTNER = "changes places with another field in a mirror"
+
+
+def _number(low: float | int, high: float | int, unit: str, mirror: str = "") -> dict[str, Any]:
+    return {"range": (low, high), "unit": unit, "mirror": mirror}
+
+
+def _choice(*options: str) -> dict[str, Any]:
+    return {"options": options, "unit": "one of the options"}
+
+
+_COLOUR = {"range": (0.0, 1.0), "unit": "sRGB"}
+
+
+@dataclass(frozen=True)
+class FaceParameters:
+    """Everything that a picture of a face depends on, besides its size; `range`, `unit` and `options` are in each field's metadata.
+
+    Lengths are centimetres on a head 23 cm high, angles degrees. +x is the VIEWER's right when the head looks at the camera, +y up,
+    +z towards the camera; `right` is the viewer's right everywhere. Raises ValueError for a value outside its range.
+    """
+
+    # View
+    yaw: float = field(default=0.0, metadata=_number(-75, 75, "degrees, the face turned to the viewer's right", _OPPOSITE))
+    pitch: float = field(default=0.0, metadata=_number(-35, 35, "degrees, the face turned up"))
+    roll: float = field(default=0.0, metadata=_number(-30, 30, "degrees, the head tilted to the viewer's right", _OPPOSITE))
+    body_yaw: float = field(default=0.0, metadata=_number(-60, 60, "degrees, the torso turned to the viewer's right", _OPPOSITE))
+    field_of_view: float = field(default=16.0, metadata=_number(6, 45, "degrees, over the picture's height"))
+    head_share: float = field(default=0.45, metadata=_number(0.2, 1.1, "head height over the picture's height"))
+    centre_x: float = field(default=0.0, metadata=_number(-0.6, 0.6, "head centre, picture halves to the right of the middle", _OPPOSITE))
+    centre_y: float = field(default=0.05, metadata=_number(-0.6, 0.6, "head centre, picture halves above the middle"))
+
+    # Identity
+    head_width: float = field(default=1.0, metadata=_number(0.88, 1.12, "factor"))
+    head_depth: float = field(default=1.0, metadata=_number(0.9, 1.1, "factor"))
+    jaw_width: float = field(default=1.0, metadata=_number(0.75, 1.25, "factor"))
+    chin_length: float = field(default=0.0, metadata=_number(-1, 1.2, "cm"))
+    cheek_fullness: float = field(default=0.2, metadata=_number(-0.5, 1.2, "cm"))
+    cheekbone: float = field(default=0.3, metadata=_number(0, 0.9, "cm"))
+    brow_ridge: float = field(default=0.3, metadata=_number(0, 0.9, "cm"))
+    forehead_slope: float = field(default=0.0, metadata=_number(-0.8, 0.8, "cm"))
+    eye_spacing: float = field(default=3.15, metadata=_number(2.8, 3.6, "cm, from the middle of the face to an eye's centre"))
+    eye_width: float = field(default=1.45, metadata=_number(1.15, 1.75, "cm, half the width"))
+    eye_tilt: float = field(default=3.0, metadata=_number(-8, 12, "degrees, outer corners up"))
+    eye_depth: float = field(default=0.9, metadata=_number(0.4, 1.5, "cm, of the socket"))
+    nose_length: float = field(default=0.0, metadata=_number(-0.7, 0.8, "cm"))
+    nose_width: float = field(default=1.0, metadata=_number(0.75, 1.45, "factor"))
+    nose_height: float = field(default=2.1, metadata=_number(1.3, 3.0, "cm, of the tip above the face"))
+    nose_bridge: float = field(default=0.7, metadata=_number(0.2, 1.3, "cm, of the bridge above the face"))
+    lip_upper: float = field(default=0.6, metadata=_number(0.25, 1.1, "cm, height of the top lip"))
+    lip_lower: float = field(default=0.8, metadata=_number(0.35, 1.3, "cm, height of the bottom lip"))
+    mouth_width: float = field(default=2.5, metadata=_number(1.9, 3.2, "cm, half the width"))
+    ear_size: float = field(default=1.0, metadata=_number(0.75, 1.3, "factor"))
+    ear_angle: float = field(default=22.0, metadata=_number(5, 50, "degrees, away from the skull"))
+    neck_width: float = field(default=5.7, metadata=_number(4.4, 7.4, "cm, half the width"))
+    build: float = field(default=1.0, metadata=_number(0.8, 1.25, "factor, of the shoulders"))
+    age: float = field(default=0.3, metadata=_number(0, 1, "share: 0 smooth, 1 deeply wrinkled"))
+    skin_tone: float = field(default=3.0, metadata=_number(0, 9, "position on the Monk scale: 0 lightest, 9 darkest"))
+    skin_red: float = field(default=0.1, metadata=_number(-0.5, 1, "share of extra redness"))
+    freckles: float = field(default=0.0, metadata=_number(0, 1, "share"))
+    shine: float = field(default=0.3, metadata=_number(0, 1, "share of specular light"))
+    make_up: float = field(default=0.0, metadata=_number(0, 1, "share, on lips, lids and lashes"))
+    lip_colour: Colour = field(default=(0.7, 0.2, 0.25), metadata=_COLOUR)
+    eye_colour: Colour = field(default=(0.35, 0.22, 0.12), metadata=_COLOUR)
+
+    # Expression
+    gaze_x: float = field(default=0.0, metadata=_number(-35, 35, "degrees, the eyes turned to the viewer's right", _OPPOSITE))
+    gaze_y: float = field(default=0.0, metadata=_number(-25, 25, "degrees, the eyes turned up"))
+    lid_right: float = field(default=1.0, metadata=_number(0, 1.3, "share: 0 shut, 1 open", _PARTNER))
+    lid_left: float = field(default=1.0, metadata=_number(0, 1.3, "share: 0 shut, 1 open", _PARTNER))
+    brow_right: float = field(default=0.0, metadata=_number(-0.7, 1.1, "cm, raised", _PARTNER))
+    brow_left: float = field(default=0.0, metadata=_number(-0.7, 1.1, "cm, raised", _PARTNER))
+    frown: float = field(default=0.0, metadata=_number(0, 1, "share"))
+    smile: float = field(default=0.0, metadata=_number(-1, 1, "share: -1 corners down, 1 corners up"))
+    jaw_open: float = field(default=0.0, metadata=_number(0, 3.2, "cm, between the lips"))
+    mouth_shift: float = field(default=0.0, metadata=_number(-0.7, 0.7, "cm, the mouth pulled to the viewer's right", _OPPOSITE))
+    teeth: float = field(default=0.5, metadata=_number(0, 1, "share of the opening that the upper teeth may fill"))
+
+    # Hair
+    hair_style: str = field(
+        default="short",
+        metadata=_choice(
+            *("short", "bald", "shaven", "crop", "quiff", "curly", "afro", "bob"),
+            *("long", "long_curly", "bun", "ponytail", "horseshoe"),
+        ),
+    )
+    hair_thickness: float = field(default=1.2, metadata=_number(0.15, 6, "cm, above the skull"))
+    hair_line: float = field(default=0.0, metadata=_number(-1.2, 1.6, "cm, above the usual line"))
+    hair_recession: float = field(default=0.0, metadata=_number(0, 1, "share, at the temples"))
+    hair_fringe: float = field(default=0.0, metadata=_number(0, 1, "share: 0 none, 1 down to the brows"))
+    hair_over_ears: float = field(default=0.0, metadata=_number(0, 1, "share: 0 ears free, 1 covered"))
+    hair_end: float = field(default=-14.0, metadata=_number(-30, -6, "cm, height of the ends of hanging hair"))
+    hair_opening: float = field(default=60.0, metadata=_number(25, 80, "degrees from the middle of the face to hanging hair"))
+    hair_parting: float = field(default=0.3, metadata=_number(-1, 1, "side of the parting", _OPPOSITE))
+    hair_raggedness: float = field(default=0.4, metadata=_number(0, 1, "share"))
+    hair_strand: float = field(default=0.2, metadata=_number(0.1, 0.5, "cm, width of a lock"))
+    hair_colour: Colour = field(default=(0.25, 0.17, 0.12), metadata=_COLOUR)
+    brow_thickness: float = field(default=0.4, metadata=_number(0.2, 0.75, "cm, half the height"))
+    brow_density: float = field(default=0.8, metadata=_number(0.35, 1, "share"))
+    brow_colour: Colour = field(default=(0.2, 0.14, 0.1), metadata=_COLOUR)
+    beard_style: str = field(default="none", metadata=_choice("none", "stubble", "moustache", "goatee", "chinstrap", "full"))
+    beard_density: float = field(default=0.8, metadata=_number(0.3, 1, "share"))
+    beard_thickness: float = field(default=0.4, metadata=_number(0.1, 2, "cm, above the chin"))
+    beard_colour: Colour = field(default=(0.22, 0.15, 0.1), metadata=_COLOUR)
+
+    # Worn
+    headwear: str = field(default="none", metadata=_choice("none", "cap", "beanie", "hat", "headscarf", "headphones", "band", "visor"))
+    headwear_line: float = field(default=5.5, metadata=_number(3.6, 8.5, "cm, height of the rim over the forehead"))
+    headwear_colour: Colour = field(default=(0.3, 0.3, 0.5), metadata=_COLOUR)
+    glasses: str = field(default="none", metadata=_choice("none", "spectacles", "sunglasses"))
+    glasses_width: float = field(default=2.5, metadata=_number(2.1, 3.1, "cm, half the width of a lens"))
+    glasses_height: float = field(default=1.7, metadata=_number(1.2, 2.4, "cm, half the height of a lens"))
+    glasses_roundness: float = field(default=3.0, metadata=_number(2, 6, "exponent of the lens outline: 2 ellipse, 6 nearly a rectangle"))
+    glasses_rim: float = field(default=0.2, metadata=_number(0.08, 0.4, "cm, width of the rim"))
+    glasses_colour: Colour = field(default=(0.08, 0.08, 0.08), metadata=_COLOUR)
+    facewear: str = field(default="none", metadata=_choice("none", "mask", "scarf"))
+    facewear_colour: Colour = field(default=(0.6, 0.75, 0.85), metadata=_COLOUR)
+    clothing: str = field(default="crew", metadata=_choice("crew", "v_neck", "wide_neck", "shirt", "turtleneck", "hood", "suit"))
+    clothing_colour: Colour = field(default=(0.3, 0.35, 0.4), metadata=_COLOUR)
+    clothing_pattern: str = field(default="plain", metadata=_choice("plain", "stripes", "checks", "dots", "blotches", "knit"))
+    clothing_second: Colour = field(default=(0.8, 0.8, 0.78), metadata=_COLOUR)
+    pattern_scale: float = field(default=2.0, metadata=_number(0.5, 5, "cm, of one repeat"))
+
+    # Light
+    key_azimuth: float = field(default=30.0, metadata=_number(-150, 150, "degrees, the main light to the viewer's right", _OPPOSITE))
+    key_elevation: float = field(default=35.0, metadata=_number(-25, 80, "degrees, the main light up"))
+    key_strength: float = field(default=0.9, metadata=_number(0, 2.5, "irradiance, 1 = white paper is white"))
+    key_colour: Colour = field(default=(1.0, 0.96, 0.9), metadata=_COLOUR)
+    key_hardness: float = field(default=0.6, metadata=_number(0, 1, "share: 0 no cast shadow, 1 a sharp one"))
+    rim_strength: float = field(default=0.2, metadata=_number(0, 1.5, "irradiance, of a light behind"))
+    rim_azimuth: float = field(default=140.0, metadata=_number(-170, 170, "degrees, the light behind to the viewer's right", _OPPOSITE))
+    rim_colour: Colour = field(default=(0.9, 0.95, 1.0), metadata=_COLOUR)
+    sky_strength: float = field(default=0.5, metadata=_number(0.1, 1.2, "irradiance, from above"))
+    sky_colour: Colour = field(default=(0.9, 0.95, 1.0), metadata=_COLOUR)
+    ground_colour: Colour = field(default=(0.6, 0.5, 0.45), metadata=_COLOUR)
+
+    # Scene and camera
+    backdrop: str = field(default="outdoors", metadata=_choice("outdoors", "town", "room", "shapes", "texture", "bokeh", "foliage"))
+    backdrop_blur: float = field(default=0.006, metadata=_number(0, 0.03, "radius over the picture's height"))
+    occluder: float = field(default=0.0, metadata=_number(0, 1, "share: above 0.9 an object stands in front"))
+    exposure: float = field(default=1.0, metadata=_number(0.35, 2.2, "factor"))
+    contrast: float = field(default=1.0, metadata=_number(0.6, 1.5, "exponent"))
+    saturation: float = field(default=1.0, metadata=_number(0, 1.6, "factor"))
+    warmth: float = field(default=0.0, metadata=_number(-0.25, 0.25, "red up and blue down, as shares"))
+    blur: float = field(default=0.001, metadata=_number(0, 0.008, "radius over the picture's height"))
+    motion: float = field(default=0.0, metadata=_number(0, 0.02, "length over the picture's height"))
+    noise: float = field(default=0.01, metadata=_number(0, 0.08, "standard deviation, 1 = full scale"))
+    vignette: float = field(default=0.1, metadata=_number(0, 0.5, "share of light lost in the corners"))
+    lateral: float = field(default=1.0, metadata=_number(-1, 1, "1, or -1 where every random texture is mirrored", _OPPOSITE))
+    texture_seed: int = field(default=0, metadata={"range": (0, 2**31 - 1), "unit": "seed of every random texture"})
+
+    def __post_init__(self):
+        for item in fields(self):
+            value, options, bounds = getattr(self, item.name), item.metadata.get("options"), item.metadata.get("range")
+            if options and value not in options:
+                raise ValueError(f"{item.name} is {value!r}; it can be {', '.join(options)}.")
+            parts = value if isinstance(value, tuple) else (value,)
+            if bounds and not all(bounds[0] <= part <= bounds[1] for part in parts):
+                raise ValueError(f"{item.name} is {value}; it is {item.metadata['unit']}, from {bounds[0]} to {bounds[1]}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists: one line of metadata.jsonl, which `FaceParameters(**line)` reads but for tuples made lists."""
+        return asdict(self)
+
+
+def mirror(parameters: FaceParameters) -> FaceParameters:
+    """The same face seen in a mirror: its render is the mirror image, and in its mask right and left parts have changed places."""
+    changed: dict[str, Any] = {}
+    for item in fields(parameters):
+        if item.metadata.get("mirror") == _OPPOSITE:
+            changed[item.name] = -getattr(parameters, item.name)
+        if item.metadata.get("mirror") == _PARTNER:
+            part, side = item.name.rsplit("_", 1)
+            changed[item.name] = getattr(parameters, f"{part}_{'left' if side == 'right' else 'right'}")
+    return replace(parameters, **changed)
+
+
+def sample(seed: int, index: int) -> FaceParameters:
+    """Face `index` of the series `seed`: a pure function of both, whatever was drawn before (numpy's PCG64, seeded with the pair)."""
+    rng = np.random.default_rng((seed, index))
+    groups = (_sample_view, _sample_identity, _sample_expression, _sample_hair, _sample_worn, _sample_light, _sample_scene)
+    drawn: dict[str, Any] = {}
+    for group in groups:
+        drawn |= group(np.random.default_rng(rng.integers(2**63)), drawn)
+    return FaceParameters(**_within_range(drawn))
+
+
+def _within_range(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Plain Python values, cut to each field's range (normal distributions have tails)."""
+    result: dict[str, Any] = {}
+    for item in fields(FaceParameters):
+        if item.name not in drawn:
+            continue
+        value = drawn[item.name]
+        if isinstance(value, str) or item.name == "texture_seed":
+            result[item.name] = value if isinstance(value, str) else int(value)
+            continue
+        low, high = item.metadata["range"]
+        cut = np.round(np.clip(np.asarray(value, dtype=np.float64), low, high), 4).tolist()
+        result[item.name] = tuple(cut) if isinstance(cut, list) else cut
+    return result
+
+
+def _pick(rng: np.random.Generator, weights: Mapping[str, float | int]) -> str:
+    shares = np.array(list(weights.values()))
+    return str(rng.choice(list(weights), p=shares / shares.sum()))
+
+
+def _sample_view(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    wide = rng.random() < 0.35
+    yaw = rng.uniform(-75, 75) if wide else rng.normal(0, 22)
+    share = rng.uniform(0.24, 0.55) if rng.random() < 0.72 else rng.uniform(0.5, 0.95)
+    room = max(0.06, 0.75 - share)
+    return {
+        "yaw": yaw,
+        "pitch": rng.normal(0, 11),
+        "roll": rng.normal(0, 9),
+        "body_yaw": 0.55 * yaw + rng.normal(0, 12),
+        "field_of_view": rng.choice([rng.uniform(8, 18), rng.uniform(16, 32), rng.uniform(25, 42)], p=[0.5, 0.38, 0.12]),
+        "head_share": share,
+        "centre_x": rng.normal(0, 0.22 * room + 0.05),
+        "centre_y": rng.normal(0.1, 0.2 * room + 0.03),
+    }
+
+
+def _sample_identity(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    def factor(spread: float) -> float:
+        return rng.normal(1, spread)
+
+    tone = rng.uniform(-0.3, 9.3)
+    painted = rng.random() < 0.25
+    eye_colours = [(0.28, 0.16, 0.08), (0.2, 0.11, 0.06), (0.45, 0.3, 0.15), (0.35, 0.45, 0.3), (0.35, 0.5, 0.65), (0.5, 0.55, 0.58)]
+    eye_shares = np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.1]) if tone < 4.5 else np.array([0.4, 0.5, 0.07, 0.01, 0.01, 0.01])
+    return {
+        "head_width": factor(0.04), "head_depth": factor(0.035), "jaw_width": factor(0.08), "chin_length": rng.normal(0, 0.4),
+        "cheek_fullness": rng.normal(0.25, 0.35), "cheekbone": rng.normal(0.35, 0.2), "brow_ridge": rng.normal(0.35, 0.2),
+        "forehead_slope": rng.normal(0, 0.3), "eye_spacing": rng.normal(3.15, 0.13), "eye_width": rng.normal(1.42, 0.11),
+        "eye_tilt": rng.normal(2.5, 3), "eye_depth": rng.normal(0.9, 0.2), "nose_length": rng.normal(0, 0.28),
+        "nose_width": rng.normal(1 + 0.02 * (tone - 3), 0.13), "nose_height": rng.normal(2.1, 0.25), "nose_bridge": rng.normal(0.7, 0.22),
+        "lip_upper": rng.normal(0.68 + 0.03 * tone, 0.15), "lip_lower": rng.normal(0.78 + 0.035 * tone, 0.17),
+        "mouth_width": rng.normal(2.65, 0.22), "ear_size": factor(0.1), "ear_angle": rng.normal(22, 8), "neck_width": rng.normal(5.25, 0.5),
+        "build": factor(0.08), "age": rng.beta(1.2, 2.0), "skin_tone": tone, "skin_red": rng.normal(0.15, 0.25),
+        "freckles": rng.uniform(0.3, 1) if tone < 4 and rng.random() < 0.15 else 0.0, "shine": rng.beta(1.5, 3),
+        "make_up": rng.uniform(0.2, 1) if painted else 0.0,
+        "lip_colour": np.array([rng.uniform(0.35, 0.85), rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.45)]),
+        "eye_colour": np.array(eye_colours[rng.choice(6, p=eye_shares / eye_shares.sum())]) * rng.uniform(0.7, 1.25),
+    }  # fmt: skip
+
+
+def _sample_expression(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    lid = rng.normal(0.95, 0.15) if rng.random() < 0.86 else rng.choice([0.0, rng.uniform(0.1, 0.6)])
+    brow = rng.normal(0, 0.3)
+    return {
+        "gaze_x": rng.normal(0, 13), "gaze_y": rng.normal(0, 8),
+        "lid_right": lid + rng.normal(0, 0.05), "lid_left": lid + rng.normal(0, 0.05) - (rng.random() < 0.03),
+        "brow_right": brow + rng.normal(0, 0.12), "brow_left": brow + rng.normal(0, 0.12), "frown": rng.beta(1, 2.5),
+        "smile": rng.normal(0.1, 0.4), "jaw_open": 0.0 if rng.random() < 0.45 else rng.gamma(1.5, 0.6),
+        "mouth_shift": rng.normal(0, 0.12), "teeth": rng.uniform(0, 1),
+    }  # fmt: skip
+
+
+def _hair_colour(rng: np.random.Generator, age: float, tone: float) -> np.ndarray:
+    black, brown, blond, red, grey = (
+        np.array(c) for c in ((0.07, 0.06, 0.06), (0.28, 0.18, 0.11), (0.7, 0.55, 0.34), (0.5, 0.22, 0.1), (0.68, 0.67, 0.65))
+    )
+    light = max(0.05, 1 - tone / 5)
+    kind = rng.choice(4, p=np.array([0.4, 0.55, 0.4 * light, 0.18 * light]) / (0.95 + 0.58 * light))
+    other = rng.choice(4)
+    base = np.stack([black, brown, blond, red])
+    colour = base[kind] + rng.uniform(0, 0.3) * (base[other] - base[kind])
+    colour = colour + (grey - colour) * np.clip(rng.normal(1.6 * age - 0.55, 0.3), 0, 1)
+    if rng.random() < 0.05:
+        colour = rng.uniform(0.1, 0.85, 3)
+    return colour * rng.uniform(0.75, 1.25)
+
+
+_HAIR_THICKNESS = {
+    "short": (0.5, 1.8), "bald": (0.15, 0.2), "shaven": (0.15, 0.3), "crop": (0.3, 0.9), "quiff": (0.8, 2.4), "curly": (1.2, 3.2),
+    "afro": (2.5, 6.0), "bob": (0.8, 2.0), "long": (0.6, 1.6), "long_curly": (1.4, 3.0), "bun": (0.5, 1.0), "ponytail": (0.4, 1.0),
+    "horseshoe": (0.3, 1.5),
+}  # fmt: skip
+"""cm above the skull, by style."""
+
+
+def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    age, tone = drawn["age"], drawn["skin_tone"]
+    style = _pick(rng, {
+        "short": 21, "bald": 3, "shaven": 6, "crop": 10, "quiff": 9, "curly": 8, "afro": 4, "bob": 13, "long": 15, "long_curly": 8,
+        "bun": 5, "ponytail": 5, "horseshoe": 1 + 5 * age,
+    })  # fmt: skip
+    colour = _hair_colour(rng, age, tone)
+    bearded = rng.random() < (0.1 if style in ("bob", "long", "long_curly", "bun", "ponytail") else 0.5) and drawn["make_up"] == 0
+    styles = {"stubble": 2, "moustache": 2, "goatee": 2.5, "chinstrap": 1.5, "full": 4.0}
+    beard = _pick(rng, styles) if bearded else "none"
+    fringed = rng.random() < 0.35
+    return {
+        "hair_style": style, "hair_thickness": rng.uniform(*_HAIR_THICKNESS[style]), "hair_line": rng.normal(0, 0.5),
+        "hair_recession": rng.beta(1, 3) + 0.3 * age * (style in ("short", "crop", "shaven")),
+        "hair_fringe": rng.uniform(0.3, 1) if fringed else 0, "hair_over_ears": rng.uniform(0.3, 1) if rng.random() < 0.3 else 0,
+        "hair_end": -(7 + rng.gamma(2, 2)) if style == "bob" else -rng.uniform(13, 30),
+        "hair_opening": rng.uniform(38, 80), "hair_parting": rng.uniform(-1, 1), "hair_raggedness": rng.beta(2, 2),
+        "hair_strand": rng.uniform(0.12, 0.4), "hair_colour": colour, "brow_thickness": rng.normal(0.42, 0.1),
+        "brow_density": rng.normal(0.8, 0.15),
+        "brow_colour": np.clip(colour * rng.uniform(0.5, 0.9), 0, 0.5), "beard_style": beard, "beard_density": rng.beta(4, 1.5),
+        "beard_thickness": rng.gamma(1.6, 0.35), "beard_colour": colour * rng.uniform(0.6, 1.05),
+    }  # fmt: skip
+
+
+def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    grey = rng.uniform(0.03, 0.95) ** 1.3
+    return np.clip(grey + rng.normal(0, rng.choice([0.02, 0.09, 0.25]), 3), 0.02, 0.95)
+
+
+def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    headwear = _pick(rng, {"none": 80, "cap": 5, "beanie": 4.5, "hat": 3, "headscarf": 3.5, "headphones": 2, "band": 1, "visor": 1})
+    facewear = _pick(rng, {"none": 95, "mask": 4, "scarf": 1})
+    glasses = _pick(rng, {"none": 76, "spectacles": 18, "sunglasses": 6})
+    dark = rng.random() < 0.65
+    return {
+        "headwear": headwear, "headwear_line": rng.uniform(3.9, 7.6), "headwear_colour": _cloth_colour(rng),
+        "glasses": "none" if headwear == "visor" else glasses, "glasses_width": rng.uniform(2.15, 2.95),
+        "glasses_height": rng.uniform(1.25, 2.3),
+        "glasses_roundness": rng.uniform(2, 5), "glasses_rim": rng.uniform(0.1, 0.36),
+        "glasses_colour": rng.uniform(0.02, 0.15) + np.zeros(3) if dark else rng.uniform(0.1, 0.75, 3),
+        "facewear": facewear, "facewear_colour": np.array([0.55, 0.75, 0.88]) if rng.random() < 0.4 else _cloth_colour(rng),
+        "clothing": _pick(rng, {"crew": 22, "v_neck": 12, "wide_neck": 10, "shirt": 20, "turtleneck": 12, "hood": 9, "suit": 15}),
+        "clothing_colour": _cloth_colour(rng), "clothing_second": _cloth_colour(rng), "pattern_scale": rng.uniform(0.6, 4.5),
+        "clothing_pattern": _pick(rng, {"plain": 45, "stripes": 14, "checks": 12, "dots": 7, "blotches": 12, "knit": 10}),
+    }  # fmt: skip
+
+
+def _light_colour(rng: np.random.Generator, spread: float) -> np.ndarray:
+    warm = rng.normal(0, spread)
+    return np.clip(np.array([0.95 + warm, 0.95, 0.95 - warm]) + rng.normal(0, 0.02, 3), 0.2, 1)
+
+
+def _sample_light(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    hard = rng.random() < 0.5
+    return {
+        "key_azimuth": rng.normal(0, 65), "key_elevation": rng.normal(35, 20),
+        "key_strength": rng.uniform(0.5, 1.7) if hard else rng.uniform(0.1, 0.8),
+        "key_colour": _light_colour(rng, 0.09), "key_hardness": rng.uniform(0.5, 1) if hard else rng.uniform(0, 0.6),
+        "rim_strength": rng.uniform(0, 1.2) if rng.random() < 0.35 else 0.0, "rim_azimuth": rng.choice([-1, 1]) * rng.uniform(110, 165),
+        "rim_colour": _light_colour(rng, 0.12), "sky_strength": rng.uniform(0.3, 0.85), "sky_colour": _light_colour(rng, 0.08),
+        "ground_colour": rng.uniform(0.25, 0.7) * _light_colour(rng, 0.08),
+    }  # fmt: skip
+
+
+def _sample_scene(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
+    weights = {"outdoors": 22, "town": 20, "room": 20, "shapes": 12, "texture": 8, "bokeh": 6, "foliage": 12}
+    return {
+        "backdrop": _pick(rng, weights), "backdrop_blur": rng.choice([rng.uniform(0, 0.003), rng.uniform(0.002, 0.02)], p=[0.55, 0.45]),
+        "occluder": rng.uniform(0, 0.94), "exposure": np.exp(rng.normal(0.1, 0.25)), "contrast": rng.normal(1, 0.12),
+        "saturation": rng.normal(1, 0.18) if rng.random() < 0.95 else 0.0, "warmth": rng.normal(0, 0.06), "blur": rng.gamma(1.2, 0.0011),
+        "motion": rng.uniform(0.002, 0.015) if rng.random() < 0.06 else 0.0,
+        "noise": rng.gamma(1.2, 0.006), "vignette": rng.uniform(0, 0.35),
+        "lateral": 1.0, "texture_seed": rng.integers(2**31 - 1),
+    }  # fmt: skip

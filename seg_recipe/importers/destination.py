@@ -1,0 +1,240 @@
+"""The folder that an import makes: held by one process, resumable, and never with a half-written file in it.
+
+Files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed to
+DEST/{train,val}/images/{id}.png and DEST/{train,val}/annotations/{id}_seg.png. DEST/import.json records where they came from.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seg_recipe.importers.sources import LeftOut, Sample, SourceFile
+from seg_recipe.splits import in_validation
+
+RECORD = "import.json"
+PARTIAL = ".partial"
+FOLDERS = tuple(f"{split}/{kind}" for split in ("train", "val") for kind in ("images", "annotations"))
+
+Placement = dict[str, SourceFile]
+"""The files of a sample by their path below DEST, "/" between folders."""
+
+_CHUNK = 2**20
+# What reading a damaged zip member, or a file that changes meanwhile, raises.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+# What os.link raises where the file systems differ, know no hard links, or the kernel forbids linking to another user's file.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def placement(sample: Sample, val_fraction: float | int) -> Placement:
+    """Where image and mask of a sample go: a path made of the checked id, never of a name in the source; in the split of its group."""
+    split = "val" if in_validation(sample.group, val_fraction) else "train"
+    return {f"{split}/images/{sample.id}.png": sample.image, f"{split}/annotations/{sample.id}_seg.png": sample.mask}
+
+
+def check_apart(source: Path, destination: Path) -> None:
+    """Raises ValueError if DEST lies inside SOURCE, or is a file."""
+    if source.is_dir() and destination.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder outside it.")
+    if destination.exists() and not destination.is_dir():
+        raise ValueError(f"DEST {destination} is a file; give a folder that is new, empty, or of an earlier import.")
+
+
+@contextlib.contextmanager
+def own_folder(destination: Path) -> Iterator[None]:
+    """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
+
+    Raises ValueError if DEST holds other things than an import, if another import is writing there, or if a link in it leads outside.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    with _lock(destination):
+        names = sorted(entry.name for entry in destination.iterdir())
+        if RECORD not in names and set(names) - {PARTIAL}:
+            shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+            raise ValueError(f"DEST {destination} is no earlier import: it holds {shown} but no {RECORD}; give a new or an empty folder.")
+        for folder in (PARTIAL, *FOLDERS):
+            inside = destination / folder
+            if not inside.resolve().is_relative_to(destination.resolve()):
+                raise ValueError(f"{inside} leads out of DEST, to {inside.resolve()}; remove that link, or give another DEST.")
+        (destination / PARTIAL).mkdir(exist_ok=True)
+        for rest in (destination / PARTIAL).iterdir():
+            rest.unlink()
+        yield
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keeps a second import out of the folder. The system drops the lock with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock; two imports at once are not noticed there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no locks on folders
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"Another import is writing to DEST {folder}; wait for its end, or give another DEST.") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def earlier_files(source: Path, destination: Path, placements: dict[str, Placement], val_fraction: float | int) -> dict[str, int]:
+    """The files in DEST, path -> bytes, after a check that they come from this source with this val_fraction. Records both in DEST.
+
+    The same source is one with the same pairs of the same sizes, wherever it lies, folder or zip; or the one at the same place, to which
+    pairs were added since. Raises ValueError for another source or fraction, and for a record that cannot be read.
+    """
+    expected = {path: file.size for files in placements.values() for path, file in files.items()}
+    contents = "\n".join(f"{path.rpartition('/')[2]} {size}" for path, size in expected.items())
+    record = {
+        "source": str(source.resolve()),
+        "val_fraction": val_fraction,
+        "pairs": len(placements),
+        "pairs_sha256": hashlib.sha256(contents.encode()).hexdigest(),
+    }
+    placed: dict[str, int] = {}
+    for folder in FOLDERS:
+        (destination / folder).mkdir(parents=True, exist_ok=True)
+        with os.scandir(destination / folder) as entries:
+            placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
+    if (destination / RECORD).exists():
+        foreign = sorted(path for path, size in placed.items() if expected.get(path) != size)
+        _check_record(_read_record(destination / RECORD), record, source, destination, foreign)
+        damaged = [path for path in foreign if path in expected]  # a failure of disk or power can cut a file that was finished
+        strangers = [path for path in foreign if path not in expected]
+        for paths, verdict in ((damaged, "differ in length from SOURCE and are made anew"), (strangers, "are not from SOURCE and stay")):
+            if paths:
+                print(f"{len(paths):,} files in {destination} {verdict}: {', '.join(paths[:5] + ['...'] * (len(paths) > 5))}")
+    _write_record(destination, record)
+    return placed
+
+
+def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path, destination: Path, foreign: list[str]) -> None:
+    """Raises ValueError if the earlier import was of another source or fraction; `foreign` are files in DEST that this source has not."""
+    way_out = "give another DEST, or delete this one"
+    if earlier["val_fraction"] != record["val_fraction"]:
+        raise ValueError(
+            f"DEST {destination} was imported with --val_fraction {earlier['val_fraction']}, not {record['val_fraction']}: some samples "
+            f"would lie in both splits; repeat that value, {way_out}."
+        )
+    if earlier["pairs_sha256"] == record["pairs_sha256"]:
+        return
+    if earlier["source"] != record["source"]:
+        raise ValueError(f"DEST {destination} was imported from {earlier['source']}, and SOURCE {source} holds other files; {way_out}.")
+    if foreign:
+        raise ValueError(f"SOURCE {source} has changed since the import into {destination}: {foreign[0]} differs; {way_out}.")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one.") from None
+
+
+def _write_record(destination: Path, record: dict[str, Any]) -> None:
+    part = destination / PARTIAL / RECORD
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(record, indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(destination / RECORD)
+
+
+def check_space(source: Path, destination: Path, todo: list[Placement], copy: bool) -> None:
+    """Raises OSError, before the first file is written, if what must be copied does not fit on the disk of DEST."""
+    if source.is_dir() and not copy and source.stat().st_dev == destination.stat().st_dev:
+        return
+    needed, free = sum(file.size for files in todo for file in files.values()), shutil.disk_usage(destination).free
+    if needed > free:
+        raise OSError(
+            f"DEST {destination} has {free / 1e9:.2f} GB free, and {len(todo):,} pairs to copy need {needed / 1e9:.2f} GB; make room, "
+            "take fewer with --limit, or unpack SOURCE on the disk of DEST, where links need no room."
+        )
+
+
+def place(todo: list[Placement], destination: Path, copy: bool, workers: int, left_out: LeftOut) -> Counter[str]:
+    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files linked and copied.
+
+    A file that can be hard-linked is, unless `copy`. Of a sample with a damaged file nothing is placed, and it goes to `left_out`. Raises
+    OSError for a full disk, saying how far it came.
+    """
+    counts: Counter[str] = Counter()
+    running: deque[tuple[Placement, Future[tuple[int, str]]]] = deque()
+
+    def finish_first() -> None:
+        files, future = running.popleft()
+        linked, damage = future.result()
+        if damage:
+            left_out.add("damaged pair", f"{next(iter(files.values())).name} ({damage})")
+        counts.update(damaged=bool(damage), written=not damage, linked=linked, copied=0 if damage else len(files) - linked)
+        bar.update()
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with tqdm(total=len(todo), unit=" pairs", desc="importing", disable=not todo) as bar:
+            for files in todo:
+                running.append((files, pool.submit(_place_sample, files, destination, copy)))
+                if len(running) > 4 * workers:  # a short queue, whatever the size of the data set
+                    finish_first()
+            while running:
+                finish_first()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            f"The disk of DEST {destination} is full after {counts['written']:,} of {len(todo):,} pairs; nothing is half-written: make "
+            "room and run the same command again."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return counts
+
+
+def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[int, str]:
+    """How many files were linked, and what is damaged, if anything is: then none is placed."""
+    parts = {path: destination / PARTIAL / path.rpartition("/")[2] for path in files}
+    try:
+        linked = sum(_make(file, parts[path], copy) for path, file in files.items())
+        for path, part in parts.items():
+            part.replace(destination / path)
+    except _DAMAGE as error:
+        return 0, " ".join(str(error).split()) or type(error).__name__
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return linked, ""
+
+
+def _make(file: SourceFile, part: Path, copy: bool) -> bool:
+    """Makes `part` the file's link (True) or copy (False)."""
+    if file.path is not None and not copy:
+        try:
+            os.link(file.path, part)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+        else:
+            return True
+    with file.open() as stream, part.open("wb") as out:
+        shutil.copyfileobj(stream, out, _CHUNK)
+        if out.tell() != file.size:
+            raise EOFError(f"{out.tell():,} bytes instead of {file.size:,}")
+    return False

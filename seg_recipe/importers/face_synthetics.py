@@ -1,0 +1,81 @@
+"""Microsoft FaceSynthetics as it is downloaded: pairs of {id}.png and {id}_seg.png in one flat folder or zip."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from seg_recipe.importers.sources import DEEPER, LeftOut, Sample, SourceFile
+
+LAYOUT = "one folder or zip with {id}.png and {id}_seg.png, at its top or in one folder inside it"
+
+_FACE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
+
+def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator[Sample]:
+    """The pairs of Microsoft FaceSynthetics, in the order of their ids: {id}.png with {id}_seg.png, each id its own group.
+
+    Landmarks and whatever is no pair go to `left_out`. Ids are letters, digits, "_" and "-" (six digits in the released sets). Raises
+    ValueError if there is no pair, or if more than one folder holds pairs. Source: https://github.com/microsoft/FaceSynthetics
+    """
+    images, masks, others = _face_names(files)
+    folders = sorted({folder for folder, _ in images.keys() & masks.keys()})
+    if not folders:
+        raise ValueError(_no_pairs(files, left_out))
+    if len(folders) > 1:
+        named = ", ".join(folder or "the top" for folder in folders[:5])
+        raise ValueError(f"SOURCE holds pairs in {len(folders)} folders ({named}); import them one at a time, each into a DEST of its own.")
+    for name in sorted(others):
+        left_out.add(_reason(name), name)
+    for key in sorted(masks.keys() - images.keys()):
+        left_out.add("mask without an image", masks[key])
+    for key in sorted(images.keys() - masks.keys()):
+        left_out.add("image without a mask", images[key])
+    pairs = sorted(images.keys() & masks.keys())
+    # Such ids are one file on the file systems of macOS and Windows, where the second would replace the first.
+    spellings = Counter(sample_id.casefold() for _, sample_id in pairs)
+    for key in pairs:
+        sample_id = key[1]
+        if spellings[sample_id.casefold()] > 1:
+            left_out.add("id that differs from another in upper and lower case only", images[key])
+        else:
+            yield Sample(sample_id, files[images[key]], files[masks[key]], group=sample_id)
+
+
+def _face_names(files: dict[str, SourceFile]) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str], list[str]]:
+    """Names of images and of masks by (folder, id), and all other names. A name ending in _seg.png is a mask, never an image."""
+    images, masks, others = {}, {}, []
+    for name in files:
+        folder, _, base = name.rpartition("/")
+        stem = base.removesuffix(".png")
+        sample_id = stem.removesuffix("_seg")
+        if stem == base or not _FACE_ID.fullmatch(sample_id):
+            others.append(name)
+        elif sample_id == stem:
+            images[folder, sample_id] = name
+        else:
+            masks[folder, sample_id] = name
+    return images, masks, others
+
+
+def _reason(name: str) -> str:
+    if name.endswith("_ldmks.txt"):
+        return "landmark file (not used)"
+    if name.lower().endswith(_ARCHIVES):
+        return "archive inside the source (not opened)"
+    return "other file"
+
+
+def _no_pairs(files: dict[str, SourceFile], left_out: LeftOut) -> str:
+    """What was found instead of pairs, in one line."""
+    endings = Counter(Path(name).suffix.lower() or "without an ending" for name in files)
+    found = [f"{count:,} {ending}" for ending, count in endings.most_common(5)] + [
+        f"{count:,} left out as {reason}, {left_out.first[reason][0]}" for reason, count in left_out.counts.most_common(5)
+    ]
+    advice = f"wanted: {LAYOUT}"
+    if any(name.startswith("train/images") for name in left_out.first.get(DEEPER, ())):
+        advice += "; a folder with train/images and train/annotations needs no import: give it to finetune.py as --dataset"
+    elif endings[".zip"]:
+        advice += "; to import a zip give the zip itself as SOURCE"
+    return f"SOURCE holds no pair of image and mask; found {', '.join(found) or 'nothing'}; {advice}."

@@ -1,0 +1,170 @@
+"""The label space: what the ids in a mask mean, how they are coloured, and which swap when a picture is mirrored.
+
+Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else.
+"""
+
+import colorsys
+import json
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+IGNORE_INDEX = 255
+"""The mask id that no loss and no metric counts, in every label space (8-bit masks)."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a data set: class i is `names[i]`, and the ids in a mask are 0 .. len(names) - 1 or IGNORE_INDEX.
+
+    names: one unique name per class.
+    palette: one (red, green, blue) in 0-255 per class, for pictures of masks. Evenly spread hues when left out.
+    mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do.
+    ignore: further mask ids (0-255) that mean "not labelled"; they are read as IGNORE_INDEX.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    mirror_pairs: tuple[tuple[int, int], ...] = ()
+    ignore: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if not self.palette:
+            object.__setattr__(self, "palette", _spread_hues(len(self.names)))
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self):
+        count = len(self.names)
+        if not 2 <= count <= IGNORE_INDEX:
+            yield f"A label space has 2 to {IGNORE_INDEX} names (8-bit masks, {IGNORE_INDEX} is ignored); this one has {count}."
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            yield f"Label names must be unique; repeated: {', '.join(repeated)}."
+        if len(self.palette) != count:
+            yield f"The palette has {len(self.palette)} colours for {count} names; give one (red, green, blue) per name, or leave it out."
+        if not all(0 <= part <= 255 for colour in self.palette for part in colour):
+            yield "Each palette colour is [red, green, blue] with parts in 0-255."
+        paired = [label for pair in self.mirror_pairs for label in pair]
+        if any(not 0 <= label < count for label in paired):
+            yield f"mirror_pairs holds {sorted({label for label in paired if not 0 <= label < count})}; ids here are 0-{count - 1}."
+        if len(set(paired)) != len(paired):
+            yield f"A label can stand in one mirror pair only, and not be paired with itself; mirror_pairs is {list(self.mirror_pairs)}."
+        if set(paired) & set(self.ignore):
+            yield f"The ids {sorted(set(paired) & set(self.ignore))} stand in mirror_pairs and in ignore: a flip would bring them back."
+        if any(not 0 <= label <= 255 for label in self.ignore):
+            yield f"ignore holds mask ids in 0-255; it is {list(self.ignore)}."
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class id -> name, as a model's config wants it (int keys)."""
+        return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Name -> class id."""
+        return {name: label for label, name in enumerate(self.names)}
+
+    @property
+    def read_table(self) -> UInt8[np.ndarray, "256"]:
+        """Look-up table from the ids of a mask file to class ids: those in `ignore` become IGNORE_INDEX."""
+        table = np.arange(256, dtype=np.uint8)
+        table[list(self.ignore)] = IGNORE_INDEX
+        return table
+
+    @property
+    def mirror_table(self) -> UInt8[np.ndarray, "256"]:
+        """Look-up table that a horizontal flip applies to class ids: each mirror pair is swapped, the rest stays."""
+        table = np.arange(256, dtype=np.uint8)
+        for left, right in self.mirror_pairs:
+            table[left], table[right] = right, left
+        return table
+
+    @property
+    def colour_table(self) -> UInt8[np.ndarray, "256 3"]:
+        """Look-up table from class ids to colours; ids outside the label space, ignored pixels included, are mid grey."""
+        table = np.full((256, 3), 128, dtype=np.uint8)
+        table[: len(self)] = self.palette
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a label file that `load_label_space` reads back."""
+        return asdict(self)
+
+
+def load_label_space(source: str) -> LabelSpace:
+    """The label space called `face`, or the one in a JSON file {names, palette?, mirror_pairs?, ignore?}.
+
+    In the file, mirror_pairs may hold names or ids. Raises ValueError with the file, the key and what was wanted.
+    """
+    if source == "face":
+        return FACE
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f'labels: {source} is neither \'face\' nor a JSON file; write one with {{"names": [...], "mirror_pairs": [...]}}.')
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"labels: {source} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict) or not isinstance(content.get("names"), list):
+        raise ValueError(f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.')
+    known = ("names", "palette", "mirror_pairs", "ignore")
+    for key in content.keys() - set(known):
+        near = get_close_matches(key, known, 1)
+        raise ValueError(
+            f"labels: {source} has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {known}.")
+        )
+    try:
+        names = tuple(str(name) for name in content["names"])
+        ids = {name: label for label, name in enumerate(names)}
+        return LabelSpace(
+            names=names,
+            palette=tuple(_colour(colour) for colour in content.get("palette") or ()),
+            mirror_pairs=tuple(_pair(pair, ids) for pair in content.get("mirror_pairs") or ()),
+            ignore=tuple(int(label) for label in content.get("ignore") or ()),
+        )
+    except KeyError as error:
+        raise ValueError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"labels: {source}: {error}") from None
+
+
+def _colour(colour: list[int]) -> tuple[int, int, int]:
+    if len(colour) != 3:
+        raise ValueError(f"Each palette colour is [red, green, blue]; one is {colour}.")
+    return int(colour[0]), int(colour[1]), int(colour[2])
+
+
+def _pair(pair: list[int | str], ids: dict[str, int]) -> tuple[int, int]:
+    if len(pair) != 2:
+        raise ValueError(f"Each mirror pair has two labels, as in [[3, 4], [5, 6]]; one is {pair}.")
+    left, right = (ids[label] if isinstance(label, str) else int(label) for label in pair)
+    return left, right
+
+
+def _spread_hues(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` colours: black for class 0, then hues a golden-ratio step apart, which keeps neighbours distinct for any count."""
+    colours = [colorsys.hsv_to_rgb(0.618034 * i % 1.0, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3 == 2)) for i in range(1, count)]
+    return ((0, 0, 0), *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours))
+
+
+FACE = LabelSpace(
+    names=(
+        "background", "skin", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "right_ear", "left_ear", "mouth_interior",
+        "top_lip", "bottom_lip", "neck", "hair", "beard", "clothing", "glasses", "headwear", "facewear",
+    ),
+    palette=(
+        (0, 0, 0), (255, 187, 150), (255, 120, 60), (40, 120, 255), (0, 220, 255), (20, 60, 140), (60, 150, 160), (200, 90, 200),
+        (255, 150, 255), (110, 0, 20), (255, 30, 70), (255, 110, 140), (190, 140, 90), (140, 80, 20), (90, 60, 40), (70, 180, 70),
+        (250, 240, 60), (150, 60, 240), (160, 255, 120),
+    ),
+    mirror_pairs=((3, 4), (5, 6), (7, 8)),
+)  # fmt: skip
+"""The 19 classes of Microsoft FaceSynthetics. Right and left are the VIEWER's: right_eye lies in the right half of an upright picture."""

@@ -1,0 +1,241 @@
+"""Segmentation metrics from confusion counts: made per image on the device, added up on the host in constant memory.
+
+The network's logits never reach the host, nor exist at full size: `confusion_matrices` turns a batch of them into one classes x classes
+matrix per image, and `SegmentationMetrics` adds those up.
+"""
+
+from collections.abc import Sequence
+from typing import Any, no_type_check
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from torch import Tensor
+from transformers import EvalPrediction
+
+from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.upsampling import Tile, map_tiles, tiles
+
+LabelMaps = Integer[np.ndarray, "images height width"] | Integer[Tensor, "images height width"] | Sequence[Any]
+"""Class ids, an array of equally large maps or a sequence of maps (height, width) of any sizes."""
+
+
+@torch.no_grad()
+def confusion_matrices(
+    logits: Float[Tensor, "images classes h w"],
+    labels: Integer[Tensor, "images height width"],
+    label_sizes: Integer[Tensor, "images 2"],
+) -> Int64[Tensor, "images classes classes"]:
+    """How many pixels of each image have true class i (rows) and predicted class j (columns), on the logits' device.
+
+    The prediction is the class with the greatest logit after bilinear upsampling (align_corners=False) to each image's own label size.
+    labels: class ids or IGNORE_INDEX (not counted), padded at the bottom and right to the batch's largest.
+    label_sizes: (height, width) of each label before padding. What lies outside is not looked at.
+    Memory does not grow with the label size. Reading the sizes waits for the device once in a batch.
+
+    Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that are not finite.
+    """
+    images, classes, h, w = logits.shape
+    sizes = [tuple(size) for size in label_sizes.tolist()]
+    for size in sizes:
+        if not (1 <= size[0] <= labels.shape[1] and 1 <= size[1] <= labels.shape[2]):
+            raise ValueError(
+                f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), padding included."
+            )
+    wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
+    if wrong.any():
+        raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
+    if not logits.isfinite().all():
+        raise ValueError(
+            "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its weights are broken."
+        )
+    source = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nowhere = classes * classes  # where ignored pixels are counted, to be thrown away
+    counts = torch.zeros(images, nowhere + 1, dtype=torch.int64, device=logits.device)
+    for size in set(sizes):
+        members = torch.tensor([image for image, other in enumerate(sizes) if other == size], device=logits.device)
+
+        def count(chosen: slice, tile: Tile, members: Tensor = members) -> Tensor:
+            some = members[chosen]
+            predicted = _first_greatest(tile.upsample(source[some]))
+            truth = labels[some, tile.rows, tile.columns].long()
+            pair = torch.where(truth == IGNORE_INDEX, nowhere, truth * classes + predicted).flatten(1)
+            return counts.new_zeros(len(some), nowhere + 1).scatter_add_(1, pair, torch.ones_like(pair))
+
+        cuts = tiles((h, w), size, images=len(members), classes=classes, dtype=source.dtype, device=source.device)
+        for chosen, _, found in map_tiles(count, cuts, logits.device):
+            counts.index_add_(0, members[chosen], found)
+    return counts[:, :nowhere].unflatten(1, (classes, classes))
+
+
+def _first_greatest(values: Float[Tensor, "images classes rows columns"]) -> Int64[Tensor, "images rows columns"]:
+    """argmax over the classes, the first of equals: as passes over whole rows, which on CPU take a tenth of what argmax takes here."""
+    classes = values.shape[1]
+    rank = torch.arange(classes, 0, -1, dtype=torch.uint8 if classes <= 255 else torch.int32, device=values.device)
+    winners = (values == values.amax(1, keepdim=True)).to(rank.dtype).mul_(rank[:, None, None])
+    return classes - winners.amax(1).long()
+
+
+class SegmentationMetrics(evaluate.Metric):
+    """Mean IoU in its three kinds, accuracies, and both per class, as a streaming `evaluate.Metric`.
+
+    Feed it label maps with `add_batch(predictions=..., references=...)`, or counts with `add_counts`, or the Trainer with `trainer_hook`;
+    `compute()` gives the result and starts anew. What is kept is a few classes x classes arrays, however many images come. It needs no
+    network and no cache folder, communicates with no other process (each process computes what it was fed), and returns its result in
+    every process, where the stock `compute` returns None off the first.
+
+    The result, floats in [0, 1] but for the count. A class is present if it occurs in the truth; absent ones are in no mean.
+        miou: mIoU-D, the headline: one IoU per class over all pixels of all images, then the mean over the classes present.
+        classes_present: the number of classes in that mean.
+        miou_i: mIoU-I: per image the mean IoU of the classes present in it, then the mean over images.
+        miou_c: mIoU-C: per class the mean of its IoU in the images where it is present, then the mean over the classes present.
+        accuracy: the share of counted pixels that are right. mean_accuracy: the mean over the classes present of their accuracy.
+        iou_{name}, accuracy_{name}: for each class present, over all images. Accuracy is the share of its true pixels that are found.
+    Ignored pixels (IGNORE_INDEX in the truth) are not counted; an image with no counted pixel changes nothing.
+
+    mIoU-D, -I, -C: Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation", NeurIPS 2023, Datasets and Benchmarks.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+        self._last: Int64[np.ndarray, "classes classes"] | None = None
+        self.reset()
+        super().__init__(num_process=1, process_id=0, seed=0)
+
+    def _info(self) -> evaluate.MetricInfo:
+        label_map = datasets.Sequence(datasets.Sequence(datasets.Value("int64")))
+        return evaluate.MetricInfo(
+            description="Mean IoU (dataset, image and class kinds), accuracies and per-class values, streaming.",
+            citation="Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023 Datasets and Benchmarks.",
+            inputs_description="\npredictions, references: label maps (height, width) of class ids.",
+            features=datasets.Features({"predictions": label_map, "references": label_map}),
+        )
+
+    def _build_data_dir(self) -> str:
+        return ""  # the stock class makes a cache folder here, for label maps that this one does not keep
+
+    def __len__(self) -> int:
+        """The number of images with a counted pixel since the last `compute` or `reset`."""
+        return self._images
+
+    @property
+    def confusion(self) -> Int64[np.ndarray, "classes classes"] | None:
+        """The counts behind the last `compute`, rows = truth, columns = prediction; None before the first."""
+        return self._last
+
+    def reset(self) -> None:
+        """Forgets what was added since the last `compute`."""
+        count = len(self.names)
+        self._confusion = np.zeros((count, count), dtype=np.int64)
+        self._images = 0
+        self._image_iou_sum = 0.0
+        self._class_iou_sums = np.zeros(count)
+        self._class_images = np.zeros(count, dtype=np.int64)
+
+    def add_counts(self, counts: Integer[Tensor, "images _ _"] | Integer[np.ndarray, "images _ _"]) -> None:
+        """Adds the confusion counts of some images, rows = truth, columns = prediction.
+
+        Raises ValueError for another number of classes, or negative counts.
+        """
+        matrices = np.asarray(counts.cpu() if isinstance(counts, Tensor) else counts).astype(np.int64)
+        if matrices.shape[1:] != self._confusion.shape:
+            raise ValueError(
+                f"counts are {matrices.shape}; (images, {len(self.names)}, {len(self.names)}) was wanted, one row per class name."
+            )
+        if (matrices < 0).any():
+            raise ValueError(f"counts hold {matrices.min()}; they must be numbers of pixels, >= 0 (gathering over ranks pads with -100).")
+        iou, _, present = _ratios(matrices)
+        counted = present.any(1)
+        self._confusion += matrices.sum(0)
+        self._images += int(counted.sum())
+        self._image_iou_sum += float((iou.sum(1)[counted] / present.sum(1)[counted]).sum())
+        self._class_iou_sums += iou.sum(0)
+        self._class_images += present.sum(0)
+
+    @no_type_check  # evaluate copies this function by its code, which would lose a wrapper that checks types
+    def add_batch(self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any) -> None:
+        """Adds label maps: predictions with class ids, references with class ids or IGNORE_INDEX, pairwise of equal size.
+
+        Raises ValueError for a missing or unknown argument, unequal numbers or sizes, and ids that are no class
+        (the stock mean_iou drops those).
+        """
+        if kwargs or predictions is None or references is None:
+            raise ValueError(f"add_batch takes predictions and references, both; got {sorted(kwargs) or 'one of them'}.")
+        if len(predictions) != len(references):
+            raise ValueError(f"There are {len(predictions)} predictions for {len(references)} references; one for each was wanted.")
+        for prediction, reference in zip(predictions, references, strict=True):
+            self.add(prediction=prediction, reference=reference)
+
+    @no_type_check  # as add_batch
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Adds one pair of label maps, as `add_batch` does."""
+        if kwargs or prediction is None or reference is None:
+            raise ValueError(f"add takes prediction and reference, both; got {sorted(kwargs) or 'one of them'}.")
+        predicted, truth = (np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids) for ids in (prediction, reference))
+        if predicted.shape != truth.shape:
+            raise ValueError(f"A prediction is {predicted.shape} where its reference is {truth.shape}; they must have the same size.")
+        counted = truth != IGNORE_INDEX
+        predicted, truth = predicted[counted].astype(np.int64), truth[counted].astype(np.int64)
+        count = len(self.names)
+        for kind, ids in (("Predictions hold", predicted), ("References hold", truth)):
+            unknown = np.unique(ids[(ids < 0) | (ids >= count)])
+            if len(unknown):
+                raise ValueError(_unknown_ids(kind, unknown.tolist(), count))
+        self.add_counts(np.bincount(truth * count + predicted, minlength=count * count).reshape(1, count, count))
+
+    @no_type_check  # as add_batch
+    def compute(
+        self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any
+    ) -> dict[str, float | int]:
+        """The result over all that was added since the last time, after adding `predictions` and `references` if given; then starts anew.
+
+        Raises ValueError if no pixel was counted.
+        """
+        if kwargs or predictions is not None or references is not None:
+            self.add_batch(predictions=predictions, references=references, **kwargs)
+        confusion, images, image_iou_sum = self._confusion, self._images, self._image_iou_sum
+        class_iou_sums, class_images = self._class_iou_sums, self._class_images
+        self.reset()
+        self._last = confusion
+        if images == 0:
+            raise ValueError(
+                f"No pixel was counted in the evaluation: there was no image, or every label is {IGNORE_INDEX} (ignored). "
+                "Check the evaluation set."
+            )
+        iou, accuracy, present = (ratio[0] for ratio in _ratios(confusion[None]))
+        named = [(name, label) for label, name in enumerate(self.names) if present[label]]
+        return {
+            "miou": float(iou[present].mean()),
+            "classes_present": len(named),
+            "miou_i": image_iou_sum / images,
+            "miou_c": float((class_iou_sums[present] / class_images[present]).mean()),
+            "accuracy": float(np.trace(confusion) / confusion.sum()),
+            "mean_accuracy": float(accuracy[present].mean()),
+            **{f"iou_{name}": float(iou[label]) for name, label in named},
+            **{f"accuracy_{name}": float(accuracy[label]) for name, label in named},
+        }
+
+    def trainer_hook(self, eval_pred: EvalPrediction, compute_result: bool = True) -> dict[str, float | int]:
+        """A Trainer's `compute_metrics` for `batch_eval_metrics=True`, where the predictions are the counts of `confusion_matrices`.
+
+        Called once for each gathered batch; only the last call, with `compute_result`, has a result. The others return nothing ({}).
+        """
+        self.add_counts(eval_pred.predictions)  # type: ignore[arg-type]
+        return self.compute() if compute_result else {}
+
+
+def _ratios(
+    matrices: Int64[np.ndarray, "n classes classes"],
+) -> tuple[Float[np.ndarray, "n classes"], Float[np.ndarray, "n classes"], Bool[np.ndarray, "n classes"]]:
+    """IoU, accuracy and presence of each class in each matrix; an absent class has 0 in the first two."""
+    right = np.diagonal(matrices, axis1=1, axis2=2)
+    truth, predicted = matrices.sum(2), matrices.sum(1)
+    present = truth > 0
+    return np.where(present, right, 0) / np.maximum(truth + predicted - right, 1), right / np.maximum(truth, 1), present
+
+
+def _unknown_ids(what: str, ids: list[int], classes: int) -> str:
+    shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+    return f"{what} the ids {shown}; the classes are 0-{classes - 1}, and {IGNORE_INDEX} is ignored. Map these ids, or add the classes."

@@ -1,0 +1,231 @@
+"""Which of `transformers.TrainingArguments` a recipe may set, which it may not and why, and how they are built.
+
+Every field of the class (transformers 5.23) stands in exactly one of HONOURED, REFUSED and OURS; a test says so when a new version has a
+new one.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
+from transformers.trainer_utils import SchedulerType
+
+from seg_recipe.recipe.settings import Range
+
+HONOURED = (
+    # length and batches
+    "output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    # optimizer and schedule
+    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "weight_decay", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "data_seed",
+    # evaluation, saving, the best checkpoint
+    "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_total_limit",
+    "load_best_model_at_end",
+    # logging
+    "logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
+    "run_name", "project", "skip_memory_metrics",
+    # hardware and memory
+    "use_cpu", "tf32", "activation_checkpointing", "activation_checkpointing_kwargs", "torch_empty_cache_steps",
+    # data workers
+    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+    # several processes
+    "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_timeout",
+)  # fmt: skip
+"""TrainingArguments that a recipe may set under their own names. Their documentation: https://hf.co/docs/transformers/main_classes/trainer"""
+
+OURS = ("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy")
+"""TrainingArguments whose names are settings of ours (ReportingSettings). The push is made by this project, not by the Trainer."""
+
+OUR_DEFAULTS: dict[str, Any] = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "logging_steps": 50.0,
+    "ddp_find_unused_parameters": False,  # every parameter of SegFormer takes part in each step; looking for unused ones costs time
+    "use_cpu": None,  # None: when there is no accelerator
+}
+"""Defaults of honoured TrainingArguments that differ from the stock ones; that of output_dir is runs/{name of the recipe file}."""
+
+FIXED: dict[str, Any] = {
+    "remove_unused_columns": False,
+    "label_names": ["labels"],
+    "batch_eval_metrics": True,
+    "greater_is_better": True,
+    "restore_callback_states_from_checkpoint": True,
+    "logging_nan_inf_filter": False,
+    "average_tokens_across_devices": False,
+    "trackio_static_space_id": False,
+}
+"""Refused TrainingArguments that are built with another value than the stock one. metric_for_best_model follows from best_on."""
+
+_LANGUAGE = "It is for language models; there is nothing here for it to act on."
+_SCALE_OUT = "How a run is spread over devices is accelerate's: accelerate launch --config_file recipes/accelerate/fsdp.yaml ..."
+_TRAINER = "The Trainer of this project fixes it; leave it out."
+_PRECISION = "Use precision: auto, fp32, bf16 or fp16."
+_TRACKIO = "Trackio's figures stay on this machine; leave it out."
+_COMPILE = "Exact resume is not proven for compiled models; leave it out."
+_SCRIPT = "finetune.py always trains and evaluates."
+_SAMPLER = "The order of the images follows from seed (or data_seed) and epoch alone, which resume relies on; leave it out."
+
+REFUSED: dict[str, str] = {
+    # secrets
+    "hub_token": "Log in with `hf auth login`, or set HF_TOKEN in the environment; one in a recipe would be saved with the run.",
+    # under another name here
+    "bf16": _PRECISION,
+    "fp16": _PRECISION,
+    "bf16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
+    "fp16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
+    "label_smoothing_factor": "Use cross_entropy_label_smoothing.",
+    "resume_from_checkpoint": "Use resume: auto, never or a checkpoint folder.",
+    "metric_for_best_model": "The best checkpoint is the one with the highest mIoU; best_on names the evaluation set.",
+    "greater_is_better": "The best checkpoint is the one with the highest mIoU; leave it out.",
+    "gradient_checkpointing": "Use activation_checkpointing, its new name.",
+    "gradient_checkpointing_kwargs": "Use activation_checkpointing_kwargs, its new name.",
+    "do_train": _SCRIPT,
+    "do_eval": _SCRIPT,
+    "do_predict": _SCRIPT,
+    "local_rank": "The launcher sets it; leave it out.",
+    # what the Trainer here does in its own way
+    "remove_unused_columns": f"The transforms need every column. {_TRAINER}",
+    "label_names": _TRAINER,
+    "batch_eval_metrics": f"Evaluation always streams its counts. {_TRAINER}",
+    "eval_do_concat_batches": f"Evaluation streams its counts and keeps no outputs. {_TRAINER}",
+    "eval_accumulation_steps": f"Evaluation streams its counts and keeps no outputs. {_TRAINER}",
+    "eval_use_gather_object": f"Only tensors of counts are gathered. {_TRAINER}",
+    "include_for_metrics": f"The metrics need predictions and labels only. {_TRAINER}",
+    "prediction_loss_only": "Without the metrics there is no best checkpoint; use eval_strategy: no to leave evaluation out.",
+    "restore_callback_states_from_checkpoint": f"Early stopping is exact over a resume only with it. {_TRAINER}",
+    "ignore_data_skip": "A resumed run goes on with the next unseen image, always; leave it out.",
+    "save_only_model": "A checkpoint without the optimizer cannot be resumed from; the final model folder holds the weights alone.",
+    "enable_jit_checkpoint": "SIGTERM and Ctrl-C already finish the step and save; leave it out.",
+    "save_on_each_node": "One process saves, to an output_dir that all machines share; leave it out.",
+    "auto_find_batch_size": "It changes the batch unasked; lower per_device_train_batch_size, raise gradient_accumulation_steps.",
+    "average_tokens_across_devices": "The loss is a mean over images on all processes; there are no tokens. Leave it out.",
+    "logging_nan_inf_filter": "A loss that is not finite stops the run and names the images; leave it out.",
+    "debug": "A loss that is not finite already stops the run with the step and the images; leave it out.",
+    "full_determinism": "Runs on a CPU repeat bit for bit without it; on a GPU it refuses torch.nn.NLLLoss, among others. Leave it out.",
+    "dataloader_drop_last": "Each epoch is cut to whole optimizer steps already; leave it out.",
+    "dataloader_in_order": _SAMPLER,
+    "train_sampling_strategy": _SAMPLER,
+    "length_column_name": _SAMPLER,
+    "optim_target_modules": "The optimizers that need it (GaLore, APOLLO) have no parameter groups for backbone and head; leave it out.",
+    "torch_compile": _COMPILE,
+    "torch_compile_backend": _COMPILE,
+    "torch_compile_mode": _COMPILE,
+    # scale-out
+    "accelerator_config": _SCALE_OUT,
+    "parallelism_config": _SCALE_OUT,
+    "fsdp": _SCALE_OUT,
+    "fsdp_config": _SCALE_OUT,
+    "ddp_backend": "It follows the hardware: nccl on GPUs, gloo on CPUs. Leave it out.",
+    "deepspeed": "DeepSpeed is not supported; FSDP shards as well: accelerate launch --config_file recipes/accelerate/fsdp.yaml ...",
+    # the Hub and Trackio
+    "hub_always_push": "A push that fails or is late is made up for at the end; leave it out.",
+    "hub_revision": "Pushes go to the main branch; leave it out.",
+    "trackio_space_id": _TRACKIO,
+    "trackio_bucket_id": _TRACKIO,
+    "trackio_static_space_id": _TRACKIO,
+    # language models
+    "include_num_input_tokens_seen": _LANGUAGE,
+    "neftune_noise_alpha": _LANGUAGE,
+    "use_cache": _LANGUAGE,
+    "use_liger_kernel": _LANGUAGE,
+    "liger_kernel_config": _LANGUAGE,
+}
+"""TrainingArguments that a recipe may not set -> the reason and the way out."""
+
+GONE = {
+    "overwrite_output_dir": "Use resume: never, with another output_dir.",
+    "evaluation_strategy": "Use eval_strategy, its new name.",
+    "warmup_ratio": "Use warmup_steps: below 1 it is a share of all steps.",
+    "no_cuda": "Use use_cpu.",
+    "logging_dir": "Figures go to output_dir; for TensorBoard set TENSORBOARD_LOGGING_DIR in the environment.",
+    "group_by_length": _SAMPLER,
+    "save_safetensors": "Weights are always saved as safetensors; leave it out.",
+}
+"""Names that older versions of transformers knew -> the way out."""
+
+DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs")
+"""Honoured TrainingArguments that hold a mapping: YAML or JSON."""
+
+_COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = Range(1), Range(0, open_low=True), Range(0), Range(0, 1, open_high=True)
+RANGES = {
+    "per_device_train_batch_size": _COUNT, "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT,
+    "dataloader_prefetch_factor": _COUNT, "torch_empty_cache_steps": _COUNT, "ddp_timeout": _COUNT, "ddp_bucket_cap_mb": _COUNT,
+    "num_train_epochs": _POSITIVE, "learning_rate": _POSITIVE, "adam_epsilon": _POSITIVE, "logging_steps": _POSITIVE,
+    "eval_steps": _POSITIVE, "save_steps": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "max_grad_norm": _NOT_NEGATIVE,
+    "warmup_steps": _NOT_NEGATIVE, "eval_delay": _NOT_NEGATIVE, "dataloader_num_workers": _NOT_NEGATIVE, "save_total_limit": _NOT_NEGATIVE,
+    "max_steps": Range(-1), "seed": Range(0, 2**32 - 1), "data_seed": Range(0, 2**32 - 1), "adam_beta1": _SHARE, "adam_beta2": _SHARE,
+}  # fmt: skip
+"""Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to num_train_epochs."""
+
+STEP_COUNTS = ("logging_steps", "eval_steps", "save_steps", "warmup_steps")
+"""Below 1 a share of all steps, from 1 on a whole number of steps."""
+
+OPTIM_ARGS = {
+    "adamw_torch": (),
+    "adamw_torch_fused": (),
+    "adafactor": (),
+    "sgd": ("momentum", "dampening", "nesterov"),
+    "adagrad": ("lr_decay", "eps"),
+    "rmsprop": ("momentum", "alpha", "eps", "centered"),
+}
+"""Optimizers that need no further package and take groups of parameters -> what optim_args, as in momentum=0.9, may hold for them."""
+
+
+def defaults() -> dict[str, Any]:
+    """Honoured TrainingArguments -> their default here."""
+    return {name: OUR_DEFAULTS.get(name, default) for name, default in stock_defaults().items()}
+
+
+def stock_defaults() -> dict[str, Any]:
+    """Honoured TrainingArguments -> the default that the class itself has."""
+    return {field.name: _default(field) for field in fields(TrainingArguments) if field.name in HONOURED}
+
+
+def scheduler_keys(name: str) -> tuple[str, ...]:
+    """What lr_scheduler_kwargs may hold for a schedule: the parameters that the run itself does not fill in."""
+    if name in ("constant", "constant_with_warmup"):
+        return ()  # transformers.get_scheduler does not hand them on
+    classes: dict[str, Callable[..., Any]] = {"reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau, "greedy": GreedyLR}
+    schedules: dict[SchedulerType, Any] = TYPE_TO_SCHEDULER_FUNCTION
+    schedule = classes.get(name) or schedules[SchedulerType(name)]
+    takes = inspect.signature(schedule).parameters
+    return tuple(key for key in takes if key not in ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"))
+
+
+def build_training_arguments(
+    settings: dict[str, Any], *, precision: str, use_cpu: bool, best_metric: str, report_to: list[str]
+) -> TrainingArguments:
+    """The TrainingArguments of a checked recipe. With several processes this also sets up torch.distributed.
+
+    settings: the honoured ones, all of them. precision: bf16, fp32 or fp16. best_metric: as evaluation logs it, `eval_miou`.
+    Raises ValueError, in one line, with what the class itself finds wrong.
+    """
+    values = {**settings, **FIXED, "use_cpu": use_cpu, "bf16": precision == "bf16", "fp16": precision == "fp16"}
+    values |= {"metric_for_best_model": best_metric, "report_to": report_to, "save_total_limit": settings["save_total_limit"] or None}
+    if settings["dataloader_num_workers"] == 0:  # idle then, as check_idle says; the class or the DataLoader would refuse them
+        values |= {"dataloader_prefetch_factor": None, "dataloader_persistent_workers": False, "dataloader_multiprocessing_context": None}
+    if settings["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy"):
+        # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate as mIoU rises.
+        values["lr_scheduler_kwargs"] = {"mode": "max", **(settings["lr_scheduler_kwargs"] or {})}
+    try:
+        arguments = TrainingArguments(**values)
+    except ValueError as error:
+        raise ValueError(f"TrainingArguments: {' '.join(str(error).split())}") from None
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # torch.nn.DataParallel, which the Trainer takes otherwise, averages over devices instead of images
+    return arguments
+
+
+def _default(field: Field) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return None if field.default_factory is MISSING else field.default_factory()

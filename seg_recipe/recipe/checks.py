@@ -1,0 +1,208 @@
+"""What is wrong with a recipe whose values have the right types: ranges, settings that contradict each other, settings without effect."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from seg_recipe.labels import load_label_space
+from seg_recipe.recipe import arguments, settings
+
+Values = Mapping[str, Any]
+"""Every setting of ours and every honoured TrainingArgument -> its typed value."""
+
+
+class Idle(NamedTuple):
+    """These settings have no effect when `cause` (a setting) has a value for which `holds`."""
+
+    names: tuple[str, ...]
+    cause: str
+    holds: Callable[[Any], bool]
+
+
+IDLE = (
+    Idle(("jaccard_power", "jaccard_smooth", "jaccard_classes"), "jaccard_weight", lambda weight: weight == 0),
+    Idle(("class_weights", "cross_entropy_label_smoothing"), "cross_entropy_weight", lambda weight: weight == 0),
+    Idle(("generate_size",), "generate_faces", lambda count: count == 0),
+    Idle(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
+    Idle(("best_on",), "eval_datasets", lambda sources: not sources),
+    Idle(
+        ("early_stopping_patience", "best_on", "eval_delay", "load_best_model_at_end"), "eval_strategy", lambda strategy: strategy == "no"
+    ),
+    Idle(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
+    Idle(("save_total_limit", "load_best_model_at_end"), "save_strategy", lambda strategy: strategy == "no"),
+    Idle(("save_steps",), "save_strategy", lambda strategy: strategy != "steps"),
+    Idle(("logging_steps",), "logging_strategy", lambda strategy: strategy != "steps"),
+    Idle(("num_train_epochs",), "max_steps", lambda steps: steps > 0),
+    Idle(("adam_beta1", "adam_beta2", "adam_epsilon"), "optim", lambda name: not name.startswith("adamw")),
+    Idle(("optim_args",), "optim", lambda name: arguments.OPTIM_ARGS.get(name) == ()),
+    Idle(("warmup_steps",), "lr_scheduler_type", lambda name: name in ("constant", "reduce_lr_on_plateau", "greedy")),
+    Idle(("lr_scheduler_kwargs",), "lr_scheduler_type", lambda name: name in ("constant", "constant_with_warmup")),
+    Idle(
+        ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"),
+        "dataloader_num_workers",
+        lambda workers: workers == 0,
+    ),
+    Idle(("activation_checkpointing_kwargs",), "activation_checkpointing", lambda on: not on),
+    Idle(("hub_model_id", "hub_private_repo", "hub_strategy"), "push_to_hub", lambda on: not on),
+    Idle(("panel_images",), "report_to", lambda trackers: "wandb" not in trackers),
+    Idle(("project",), "report_to", lambda trackers: "trackio" not in trackers),
+    Idle(("run_name",), "report_to", lambda trackers: trackers == ["none"]),
+    Idle(("tf32", "dataloader_pin_memory", "torch_empty_cache_steps"), "use_cpu", lambda on: on is True),
+)
+"""Which setting makes which others idle. What hardware, launcher or data make idle does not stand here."""
+
+
+OFF_AT_ZERO = (
+    "cross_entropy_label_smoothing", "class_weights", "early_stopping_patience", "load_best_model_at_end", "eval_delay", "warmup_steps",
+    "dataloader_persistent_workers", "panel_images",
+)  # fmt: skip
+"""Settings that ask for nothing at 0, false or empty: typed like that they agree with whatever makes them idle."""
+
+
+def check_values(values: Values, origins: Mapping[str, str]) -> None:
+    """Raises ValueError for the first setting outside its range, or at odds with another one; it says where it was set."""
+    for problem in (*_out_of_range(values), *_contradictions(values)):
+        name = problem.split(maxsplit=1)[0].rstrip(":")
+        raise ValueError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
+
+
+def check_idle(values: Values, defaults: Values, origins: Mapping[str, str], typed: frozenset[str]) -> list[str]:
+    """One line for each setting of the recipe that is not at its default and has no effect, naming the setting that makes it idle.
+
+    Raises ValueError for one that was typed on the command line.
+    """
+    lines: dict[str, str] = {}
+    for names, cause, holds in IDLE:
+        for name in names if holds(values[cause]) else ():
+            if name in OFF_AT_ZERO and not values[name]:
+                continue
+            because = f"{name} has no effect: {cause} is {as_text(values[cause])}"
+            if name in typed:
+                place = f" ({origins[cause]})" if cause in origins else ", its default"
+                raise ValueError(f"{because}{place}. Leave --{name} out, or change {cause}.")
+            if name in origins and values[name] != defaults[name]:
+                lines.setdefault(name, f"{because} ({name} is {as_text(values[name])}: {origins[name]}).")
+    return [*lines.values()]
+
+
+def as_text(value: Any) -> str:
+    """A value as one would write it in a recipe."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return json.dumps(value) if value is None or isinstance(value, bool | dict) else str(value) or "empty"
+
+
+def _out_of_range(values: Values) -> Iterator[str]:
+    for name, allowed in {**settings.ranges(), **arguments.RANGES}.items():
+        value = values[name]
+        for number in value if isinstance(value, list) else () if value is None else (value,):
+            if number not in allowed:
+                yield f"{name} is {as_text(value)}; wanted {'numbers' if isinstance(value, list) else 'a number'} {allowed}."
+    for name in arguments.STEP_COUNTS:
+        if values[name] is not None and values[name] > 1 and not float(values[name]).is_integer():
+            yield f"{name} is {values[name]}; wanted a whole number of steps, or a share of all steps below 1."
+    if values["max_steps"] == 0:
+        yield "max_steps is 0; wanted a number of steps, or -1 to train for num_train_epochs."
+    if not values["output_dir"]:
+        yield "output_dir is empty; wanted a folder, as runs/mine."
+
+
+def _contradictions(values: Values) -> Iterator[str]:
+    for check in (_data, _evaluation_sets, _augmentation, _loss, _optimizer, _best_checkpoint, _reporting):
+        yield from check(values)
+
+
+def _data(values: Values) -> Iterator[str]:
+    sources, weights = values["dataset"], values["dataset_weights"]
+    if not sources or not all(sources):
+        yield f"dataset is {as_text(sources)}; wanted one source or more: folders, Hub ids, saved datasets."
+    if weights and len(weights) != len(sources):
+        yield f"dataset_weights has {len(weights)} numbers for {len(sources)} sources in dataset; give one for each, or leave it out."
+    if any(not 0 < weight < float("inf") for weight in weights):
+        yield f"dataset_weights is {as_text(weights)}; wanted numbers above 0. Leave a source out of dataset rather than drawing it never."
+    if values["streaming"] and values["max_steps"] <= 0:
+        yield "streaming is true, and a stream has no length: set max_steps as well, as in max_steps: 10000."
+
+
+def _evaluation_sets(values: Values) -> Iterator[str]:
+    names: list[str] = []
+    for entry in values["eval_datasets"]:
+        name, equals, source = entry.partition("=")
+        if not (equals and source and re.fullmatch(r"\w[\w-]*", name)):
+            yield f"eval_datasets holds {entry!r}; wanted name=source, the name of letters, digits, _ and -, as in real=input/real."
+        if name in ("train", *names):
+            yield f"eval_datasets holds the name {name!r} {'twice' if name in names else 'of the training split'}; wanted different names."
+        names.append(name)
+    if values["best_on"] and names and values["best_on"] not in names:
+        yield f"best_on is {values['best_on']!r}, which is none of the evaluation sets; wanted one of {', '.join(names)}."
+    if len(names) > 1 and not values["best_on"] and values["eval_strategy"] != "no":
+        yield f"best_on is empty, but there are several evaluation sets; wanted the one whose mIoU chooses the best: {', '.join(names)}."
+
+
+def _augmentation(values: Values) -> Iterator[str]:
+    scale = values["augment_scale"]
+    if len(scale) != 2 or scale[0] > scale[1]:
+        yield f"augment_scale is {as_text(scale)}; wanted two numbers, least and greatest, as in [0.5, 2.0]."
+
+
+def _loss(values: Values) -> Iterator[str]:
+    if values["jaccard_weight"] == values["cross_entropy_weight"] == 0:
+        yield "jaccard_weight is 0, and cross_entropy_weight is 0 too: nothing is left to train on. Set one of them above 0."
+    classes = load_label_space(values["labels"])
+    if values["class_weights"] and len(values["class_weights"]) != len(classes):
+        yield f"class_weights has {len(values['class_weights'])} numbers; wanted {len(classes)}, one per class ({values['labels']})."
+    if values["class_weights"] and not any(values["class_weights"]):
+        yield "class_weights is 0 for every class; wanted at least one above 0."
+
+
+def _optimizer(values: Values) -> Iterator[str]:
+    optim, schedule = values["optim"], values["lr_scheduler_type"]
+    if optim not in arguments.OPTIM_ARGS:
+        yield f"optim is {optim}; wanted one that needs no further package and takes parameter groups: {', '.join(arguments.OPTIM_ARGS)}."
+        return
+    known = arguments.OPTIM_ARGS[optim]
+    for part in (values["optim_args"] or "").split(",") if known and values["optim_args"] else ():
+        key, equals, _ = part.strip().partition("=")
+        if not equals or key not in known:
+            yield f"optim_args holds {part.strip()!r}; wanted name=value, separated by commas, for {optim} with {', '.join(known)}."
+    given, keys = values["lr_scheduler_kwargs"] or {}, arguments.scheduler_keys(schedule)
+    for key in given if keys else ():
+        if key not in keys:
+            yield f"lr_scheduler_kwargs holds {key}, which the schedule {schedule} does not know; it knows {', '.join(keys)}."
+    if schedule in ("reduce_lr_on_plateau", "greedy"):
+        if given.get("mode", "max") != "max":
+            yield "lr_scheduler_kwargs holds mode: min, but the schedule follows mIoU, which is better when it is higher. Leave mode out."
+        if values["eval_strategy"] == "no":
+            yield f"lr_scheduler_type is {schedule}, which follows the evaluations, but eval_strategy is no; set it to epoch or steps."
+
+
+def _best_checkpoint(values: Values) -> Iterator[str]:
+    evaluates, saves = values["eval_strategy"], values["save_strategy"]
+    if saves == "best" and evaluates == "no":
+        yield "save_strategy is best, which follows the evaluations, but eval_strategy is no. Set eval_strategy to epoch or steps."
+    if not values["load_best_model_at_end"] or "no" in (evaluates, saves) or saves == "best":
+        return
+    way_out = "so the best model may not be saved when it is found. Set save_strategy to best, load_best_model_at_end to false, or"
+    if evaluates != saves:
+        yield f"save_strategy is {saves} and eval_strategy is {evaluates}, {way_out} make them equal."
+    elif saves == "steps":
+        every, evaluated = values["save_steps"], values["eval_steps"] or values["logging_steps"]
+        if (every < 1) != (evaluated < 1) or round(every * 1e6) % round(evaluated * 1e6):
+            yield f"save_steps is {every:g}, no multiple of eval_steps, {evaluated:g}, {way_out} make it one."
+
+
+def _reporting(values: Values) -> Iterator[str]:
+    trackers, known = values["report_to"], ("none", "wandb", "tensorboard", "trackio")
+    if not trackers or any(tracker not in known for tracker in trackers) or ("none" in trackers and len(trackers) > 1):
+        yield f"report_to is {as_text(trackers)}; wanted none, or one or several of {', '.join(known[1:])}."
+    for tracker in trackers:
+        packages = {"none": (), "tensorboard": ("tensorboard", "tensorboardX")}.get(tracker, (tracker,))
+        if packages and not any(map(find_spec, packages)):
+            yield f"report_to is {as_text(trackers)}, but {tracker} is not installed; pip install {tracker}, or leave it out."
+    if values["resume"] == "":
+        yield "resume is empty; wanted auto, never or a checkpoint folder."
+    for name, of in (("data_license", "the training data"), ("model_license", "the backbone's weights")):
+        if values["push_to_hub"] and not values[name].strip():
+            yield f"{name} is empty, and a model on the Hub states the licence of {of}; write what holds, as in {name}: cc-by-4.0."

@@ -1,0 +1,80 @@
+"""What a run shows at its beginning and its end: the preview of the augmentation, the contact sheet of predictions, the final check."""
+
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Integer, UInt8
+from torch import nn
+from transformers import TrainerState, TrainingArguments
+
+from seg_recipe.callbacks import Panel, predict_masks
+from seg_recipe.labels import LabelSpace
+from seg_recipe.transforms import EvalTransform, TrainTransform
+from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, confusion_figure, prediction_sheet
+
+
+def package_versions() -> dict[str, str]:
+    """Package -> version of what the result depends on."""
+    names = ("seg-recipe", "torch", "transformers", "datasets", "accelerate", "evaluate", "pillow", "numpy")
+    return {name: version(name) for name in names}
+
+
+def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
+    """The first `count` samples of a split (fewer when it has fewer), as they are and as the model takes them in evaluation."""
+    rows = list(islice(iter(split), count))
+    seen = transform({name: [row[name] for row in rows] for name in ("id", "image", "label")})
+    return Panel(
+        ids=seen["id"],
+        images=[np.asarray(row["image"].convert("RGB")) for row in rows],
+        masks=[labels.numpy() for labels in seen["labels"]],
+        pixel_values=torch.stack(seen["pixel_values"]),
+    )
+
+
+def first_of(panel: Panel, count: int) -> Panel:
+    """The first `count` samples of a panel."""
+    return Panel(panel.ids[:count], panel.images[:count], panel.masks[:count], panel.pixel_values[:count])
+
+
+def save_preview(split: Any, transform: TrainTransform, label_space: LabelSpace, count: int, folder: Path) -> Path:
+    """A contact sheet of `count` training samples, augmented as in the first epoch: folder/preview.png."""
+    rows = islice(iter(split), count)
+    samples = [Augmented(row["id"], *transform.augment(row["id"], row["image"], row["label"], 0)) for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    augmentation_sheet(samples, label_space).save(folder / "preview.png")
+    return folder / "preview.png"
+
+
+def save_prediction_sheet(model: nn.Module, panel: Panel, label_space: LabelSpace, path: Path, writes: bool) -> Path:
+    """A contact sheet of the panel with truth and prediction. All ranks call it (a sharded model needs them); one of them `writes`."""
+    masks = predict_masks(model, panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in panel.masks])
+    if writes:
+        samples = [Prediction(*sample) for sample in zip(panel.ids, panel.images, panel.masks, masks, strict=True)]
+        prediction_sheet(samples, label_space).save(path)
+    return path
+
+
+def confusion_picture(
+    label_space: LabelSpace, counts: Integer[np.ndarray, "classes classes"], names: tuple[str, ...]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The confusion matrix as a picture for a tracker."""
+    return np.asarray(confusion_figure(counts, label_space).convert("RGB"))
+
+
+def check_best(figures: dict[str, Any], state: TrainerState, args: TrainingArguments) -> None:
+    """Raise ValueError when the model that was loaded as the best does not score what was recorded for it.
+
+    It scores the same up to rounding wherever all of its tensors came back; the stock Trainer restores 8 of SegFormer's 124.
+    """
+    if not args.load_best_model_at_end or state.best_metric is None:
+        return
+    name = str(args.metric_for_best_model).removeprefix("eval_")
+    if abs(figures[name] - state.best_metric) > 1e-3:
+        raise ValueError(
+            f"The best checkpoint, {state.best_model_checkpoint}, scored {name} {state.best_metric:.4f} when it was saved, but "
+            f"{figures[name]:.4f} after loading. Its files or the validation data have changed."
+        )

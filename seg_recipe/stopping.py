@@ -1,0 +1,83 @@
+"""Stopping well: SIGTERM and Ctrl-C become a checkpoint after the running step, on all ranks together."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+
+class StopRequest:
+    """Whether somebody asked this run to stop. Signals ask through `listening`, other code through `set`."""
+
+    def __init__(self):
+        self._asked = False
+
+    def set(self) -> None:
+        """Ask the run to stop after its current step."""
+        self._asked = True
+
+    def agreed(self) -> bool:
+        """Whether any rank was asked to stop. A collective: every rank calls it at the same point and gets the same answer."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self._asked
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+        asked = torch.tensor(int(self._asked), device=device)
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Turn SIGTERM and the first Ctrl-C into a request while the block runs; the second Ctrl-C interrupts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        owner = os.getpid()
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != owner:  # a data worker, which has the handler from its parent and goes on until that has no more need of it
+                return
+            if self._asked and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            if not self._asked and os.environ.get("RANK", "0") == "0":
+                print(f"\n{signal.Signals(number).name}: finishing this step, then saving.", flush=True)
+            self._asked = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def follow_launcher(follow: bool = True) -> None:
+    """Have this process asked to stop, or no longer, when `accelerate launch`, its parent, dies (Linux).
+
+    accelerate's simple launcher does not pass SIGTERM on to its worker, which then trains on unseen; and a launcher that is killed
+    outright leaves its workers behind. Does nothing when the process was not started by a launcher.
+    """
+    if sys.platform == "linux" and "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM if follow else 0)
+
+
+def leave_together() -> None:
+    """The last thing that processes do together: wait for one another, let gloo's threads finish, and leave the process group.
+
+    A process that exits right after a collective is aborted now and then (SIGABRT, about one in five on two processes with torch 2.13): a
+    thread of gloo still holds a tensor of Python's, and wants the interpreter's lock to let go of it while the interpreter shuts down.
+    After a barrier, which holds none, the threads have only the lock to wait for, and they get it in the pause. May go when torch's
+    ProcessGroupGloo lets go of its tensors before it reports a collective as done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        time.sleep(0.2)
+        torch.distributed.destroy_process_group()

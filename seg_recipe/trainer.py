@@ -1,0 +1,429 @@
+"""SegmentationTrainer: the Hugging Face Trainer, with what is unsound for segmentation mended.
+
+Each override says which behaviour of the stock class (transformers 5.23) it mends and how to see it; the test of the same name in
+tests/test_trainer.py shows the stock class failing.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import EvalPrediction
+
+from seg_recipe.checkpoints import checkpoint_path, newest_complete_name, published_whole, rotate, write_json
+from seg_recipe.losses import SegmentationLoss
+from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
+from seg_recipe.model import parameter_groups
+from seg_recipe.stopping import StopRequest, leave_together
+from seg_recipe.transforms import EpochClock
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or the gradient became infinite or NaN; the weights are still those of the step before."""
+
+
+class _EvaluationStopped(Exception):
+    """Leaves a running evaluation when the run was asked to stop."""
+
+
+class TrainSampler(torch.utils.data.Sampler[int]):
+    """The order of the training images: a permutation that depends on (seed, epoch) only, cut to whole optimizer steps.
+
+    Each optimizer step sees exactly `optimizer_batch` images, whichever way they are cut into micro-batches and ranks, and each image at
+    most once in an epoch. The images left over (fewer than one step's) are other ones in each epoch. The stock Trainer divides an
+    incomplete last accumulation by batches instead of images, and repeats images to fill the ranks.
+
+    length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation * ranks.
+    Raises ValueError when the split is smaller than one optimizer step.
+    """
+
+    def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):
+        if length < optimizer_batch:
+            raise ValueError(
+                f"The training split has {length} images, but one optimizer step takes {optimizer_batch} (per_device_train_batch_size x "
+                "gradient_accumulation_steps x processes): lower per_device_train_batch_size or gradient_accumulation_steps."
+            )
+        self.length, self.optimizer_batch, self.seed, self.clock = length, optimizer_batch, seed, clock
+
+    def __len__(self) -> int:
+        return self.length - self.length % self.optimizer_batch
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.clock.epoch]).permutation(self.length)
+        return iter(order[: len(self)].tolist())
+
+
+class SegmentationTrainer(Trainer):
+    """Trains a semantic segmentation model with our loss and metric; resume, stop and accumulation are exact.
+
+    model: takes `pixel_values`, returns an object with `.logits` (batch, classes, height / stride, width / stride).
+    loss: the training loss on (logits, labels at full size).
+    metrics: the streaming metric; its figures get the prefix `eval_`, or `eval_{name}_` for named evaluation sets.
+    clock: the epoch clock that the training transform reads. The Trainer sets it.
+    image_processor: saved beside the weights.
+    run_files: name -> text, written into every checkpoint and beside the final model (the resolved recipe, the run's identity).
+    head_learning_rate_factor: learning rate of everything outside the backbone, as a multiple of `args.learning_rate`.
+    stop: asks the run to stop after its step, save, and skip evaluation; see `stopped`.
+    """
+
+    # The stock Trainer believes that a forward with **kwargs returns a loss already divided by the accumulation steps (transformers
+    # #47688): batch 2x4 then gives 4 times the loss and gradient of batch 8x1. Ours is a mean over the micro-batch.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        loss: SegmentationLoss,
+        metrics: SegmentationMetrics,
+        clock: EpochClock,
+        train_dataset: Any,
+        eval_dataset: Any,
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+        image_processor: BaseImageProcessor | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        run_files: dict[str, str] | None = None,
+        head_learning_rate_factor: float = 1.0,
+        stop: StopRequest | None = None,
+    ):
+        args.remove_unused_columns = False  # the stock value drops `image` before the transform sees it
+        args.batch_eval_metrics = True  # counts per batch; the stock way keeps every logit in host memory
+        args.logging_nan_inf_filter = False  # it hides a NaN from the log; here a non-finite loss ends the run
+        args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
+        loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
+        loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
+        self.clock = clock
+        self.metrics = metrics
+        self.stop = stop or StopRequest()
+        self.stopped = False
+        self.run_files = run_files or {}
+        self.head_learning_rate_factor = head_learning_rate_factor
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=collate,
+            processing_class=image_processor,
+            compute_metrics=self._score,  # type: ignore[arg-type]  # called with compute_result as well: batch_eval_metrics
+            callbacks=[*callbacks],
+        )
+        self.model_accepts_loss_kwargs = False  # no counting of `labels != -100` pixels per step: 255 is ignored here, not -100
+        self.loss = loss.to(args.device)
+        self.add_callback(_StopCallback(self))
+        self._evaluation_owed = self._ended_early = False
+        self._micro_step = (-1, 0)
+        self._image_losses: list[Float[np.ndarray, " images"]] = []
+        self._loss_terms: dict[str, Tensor] = {}
+        self._loss_terms_count = 0
+
+    @property
+    def output_dir(self) -> Path:
+        """The folder of the run, which holds its checkpoints."""
+        return Path(str(self.args.output_dir))
+
+    # ---- the step
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Any:
+        """Our loss on the logits at the model's stride and the labels at full size; the model's own loss is never computed.
+
+        SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of range.
+        """
+        outputs = model(pixel_values=inputs["pixel_values"])
+        terms = self.loss.train()(outputs.logits, inputs["labels"])
+        for name in ("jaccard", "cross_entropy"):
+            self._loss_terms[name] = self._loss_terms.get(name, 0) + getattr(terms, name).detach().float()
+        self._loss_terms_count += 1
+        return (terms.total, outputs) if return_outputs else terms.total
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """One micro-batch, with randomness that depends on (seed, step, micro-step, rank) only, and a check of the loss.
+
+        The stock Trainer draws dropout from one running generator, whose state depends on how often an evaluation or a worker drew
+        from it before: a resumed run then differs from an uninterrupted one. And it goes on after a NaN, averaging it away in the log.
+        """
+        step, micro = self._micro_step
+        self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
+        torch.manual_seed(_stable_seed(self.args.seed, *self._micro_step, self.args.process_index))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(loss.item()):
+            raise NonFiniteLossError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}, on the images {', '.join(inputs['ids'])}. "
+                f"{self._last_good()} Lower learning_rate or set max_grad_norm, or look at these images."
+            )
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm, refused before the optimizer uses it when it is not finite (an fp16 scaler skips such steps itself)."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and getattr(self.accelerator, "scaler", None) is None and not math.isfinite(float(norm)):
+            raise NonFiniteLossError(
+                f"The gradient norm is {float(norm)} at step {self.state.global_step + 1} while the loss is finite. {self._last_good()} "
+                "Lower learning_rate or set max_grad_norm."
+            )
+        return norm
+
+    def _last_good(self) -> str:
+        newest = newest_complete_name(self.output_dir)
+        return f"The last good checkpoint is {newest}." if newest else "No checkpoint was saved yet."
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the two parts of the loss, averaged over steps and ranks since the last log; stock logs only know their sum."""
+        if "loss" in logs and self._loss_terms_count:
+            for name, total in self._loss_terms.items():
+                logs[f"loss_{name}"] = self.accelerator.reduce(total / self._loss_terms_count, "mean").item()
+            self._loss_terms, self._loss_terms_count = {}, 0
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms, biases, embeddings)."""
+        if self.optimizer is None:
+            module: Any = self.model if model is None else model
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, module)
+            groups = parameter_groups(
+                module,
+                learning_rate=self.args.learning_rate,
+                head_learning_rate_factor=self.head_learning_rate_factor,
+                weight_decay=self.args.weight_decay,
+            )
+            self.optimizer = optimizer_class(groups, **settings)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        if not hasattr(dataset, "__len__"):
+            return None
+        optimizer_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=self.clock)
+
+    def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # stock calls it with keywords only
+        """One epoch, after what a stopped run still owes, and not at all when the run had reached its end.
+
+        Stock, a run resumed from its very last step takes one step too many, one that had stopped early goes on for an epoch, and an
+        evaluation skipped by a stop is never made up.
+        """
+        self.clock.epoch = kwargs["epoch"]
+        self._make_up_evaluation(kwargs["model"])
+        if self._ended_early or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
+
+    def _finalize_training(self, trial: Any, num_train_samples: float | int, start_time: float) -> Any:
+        """The end, after what is owed. With save_total_limit 1 the stock method deletes the last checkpoint here, in place."""
+        self._make_up_evaluation(self.model_wrapped)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(trial, num_train_samples, start_time)
+        finally:
+            self.args.save_total_limit = limit
+
+    def _make_up_evaluation(self, model: nn.Module) -> None:
+        """The evaluation that a stopped run skipped, judged and saved as it would have been then."""
+        if self._evaluation_owed and not self.stopped:
+            self._evaluation_owed = False
+            metrics = self._evaluate(None, None)
+            self._determine_best_metric(metrics=metrics, trial=None)
+            self._save_checkpoint(model, None)
+
+    def end(self) -> None:
+        """The end of a script: trackers are finished and the processes part. Stock ones are aborted at that now and then on the CPU."""
+        leave_together()
+        super().end()
+
+    # ---- evaluation
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, Any, Tensor]:
+        """Per image: its confusion counts (classes, classes) at the label's own size, and its loss. Nothing larger leaves the device.
+
+        The stock Trainer gathers all logits on the host: 13.6 MB an image at 512x512 and 19 classes. Its evaluation loss weights the images
+        that fill up the last batch of the ranks twice; here each image counts once.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(pixel_values=inputs["pixel_values"]).logits
+            labels, sizes = inputs["labels"], inputs["label_sizes"]
+            counts = confusion_matrices(logits, labels, sizes)
+            self.loss.eval()
+            losses = [
+                self.loss(logits[i : i + 1], labels[i : i + 1, :height, :width]).total for i, (height, width) in enumerate(sizes.tolist())
+            ]
+        return None, (counts, torch.stack(losses).float()), torch.zeros(len(counts), dtype=torch.long, device=counts.device)
+
+    def score(self) -> dict[str, float]:
+        """The metrics of the weights as they are now, as `evaluate` names them, without a log entry and without telling the callbacks.
+
+        `evaluate` after `train` would put the best model's figures at the last step, and trackers that have ended begin a second run.
+        """
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        metrics: dict[str, float] = {}
+        for name in sets:
+            loader = self.get_eval_dataloader(name or None)
+            metrics |= self.evaluation_loop(loader, "Score", metric_key_prefix=f"eval_{name}" if name else "eval").metrics
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """One evaluation, which begins with nothing left of one that was broken off."""
+        self._image_losses = []
+        self.metrics.reset()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _score(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+        counts, losses = (part.cpu() if torch.is_tensor(part) else torch.as_tensor(part) for part in prediction.predictions)
+        self._image_losses.append(losses.numpy())
+        result = self.metrics.trainer_hook(EvalPrediction(predictions=counts.numpy(), label_ids=prediction.label_ids), compute_result)
+        if not compute_result:
+            return {}
+        result = {"loss": float(np.concatenate(self._image_losses).mean()), **result}
+        self._image_losses = []
+        return result
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> Any:
+        """The evaluation during training; None when the run was asked to stop in its middle (it is made up for after the resume)."""
+        try:
+            return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+        except _EvaluationStopped:
+            self._evaluation_owed = self.control.should_save = self.control.should_training_stop = True
+            return None
+
+    def _determine_best_metric(self, metrics: dict[str, float] | None, trial: Any) -> bool:
+        return metrics is not None and super()._determine_best_metric(metrics, trial)
+
+    # ---- saving
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint that is there whole or not at all, in which no file is written for others as a pickle.
+
+        The stock Trainer writes in place, so a kill leaves a folder that looks like a checkpoint, and pushes `training_args.bin`, a pickle
+        that holds `hub_token`. Random states are not saved: each step seeds itself.
+        """
+        self.store_flos()
+        output_dir, state = self.output_dir, self.state
+        if state.best_global_step:
+            state.best_model_checkpoint = str(checkpoint_path(output_dir, state.best_global_step))
+        folder = checkpoint_path(output_dir, state.global_step)
+        with published_whole(folder, publishes=self.args.should_save, barrier=self.accelerator.wait_for_everyone) as unfinished:
+            self.save_model(str(unfinished), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(unfinished))
+            self._save_scaler(str(unfinished))
+            if self.args.should_save:
+                state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]  # as TrainerState itself keeps them
+                state.save_to_json(str(unfinished / "trainer_state.json"))
+                write_json(unfinished / "run_state.json", {"evaluation_owed": self._evaluation_owed, "stopped": self.stopped})
+        if self.args.should_save:
+            rotate(output_dir, keep=self.args.save_total_limit, best=state.best_model_checkpoint)
+
+    def _callback_states(self) -> dict[str, Any]:
+        """Class name -> state (a list of them for a class that occurs twice), as `TrainerState` keeps them."""
+        states: dict[str, Any] = {}
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                states.setdefault(type(callback).__name__, []).append(callback.state())
+        return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights as safetensors, config, image processor, the run's files, and the training arguments as JSON instead of a pickle."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(str(folder), state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(str(folder))
+        arguments = {key: value for key, value in self.args.to_dict().items() if not key.endswith("token")}
+        (folder / "training_args.json").write_text(json.dumps(arguments, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+        for name, text in self.run_files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    # ---- resuming
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """All tensors of a checkpoint, or an error. The stock method restores 8 of SegFormer's 124 and logs a warning (#43701)."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        """All tensors of the best checkpoint (stock: 8 of 124, as above); nothing when the run was stopped and will go on."""
+        if self.stopped or self.state.best_model_checkpoint is None:
+            return
+        if self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._load_weights(self.state.best_model_checkpoint)
+
+    def _load_weights(self, folder: str) -> None:
+        module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        saved = type(module).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        module.load_state_dict(saved.state_dict(), strict=True)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """The state of the run, with the best checkpoint looked for in this run's folder, wherever that has been moved to."""
+        checkpoint = kwargs.get("resume_from_checkpoint", args[3] if len(args) > 3 else None)
+        position = super()._init_training_state(*args, **kwargs)
+        if checkpoint is not None:
+            run_state = json.loads((Path(checkpoint) / "run_state.json").read_text(encoding="utf-8"))
+            self._evaluation_owed = run_state["evaluation_owed"]
+            self._ended_early = self.control.should_training_stop and not run_state["stopped"]
+            best = checkpoint_path(self.output_dir, self.state.best_global_step) if self.state.best_global_step else None
+            if best is not None and best.is_dir():
+                self.state.best_model_checkpoint = str(best)
+            elif best is not None:
+                print(f"The best checkpoint so far, {best}, is gone: the next evaluation starts the search for the best anew.")
+                self.state.best_model_checkpoint = self.state.best_metric = self.state.best_global_step = None
+        return position
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to save: see training_step."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to restore: see training_step."""
+
+
+class _StopCallback(TrainerCallback):
+    """Carries a stop request into the training loop. It stands last, after the callbacks that ask for evaluations and saves."""
+
+    def __init__(self, trainer: SegmentationTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """After each optimizer step: if any rank was asked to stop, save now and owe the evaluation that would have come."""
+        if self.trainer.stop.agreed():
+            self.trainer.stopped = True
+            ends_epoch = args.eval_strategy == "epoch" and state.epoch == round(state.epoch) >= args.eval_delay
+            self.trainer._evaluation_owed |= control.should_evaluate or ends_epoch
+            control.should_evaluate = False
+            control.should_training_stop = control.should_save = control.should_log = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A stop within the epoch has saved already: no evaluation, no second save (stock still runs both)."""
+        if self.trainer.stopped:
+            control.should_evaluate = control.should_save = False
+
+    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A stop during an evaluation of the training loop leaves it."""
+        if self.trainer.is_in_train and self.trainer.stop.agreed():
+            self.trainer.stopped = True
+            raise _EvaluationStopped
+
+
+def _stable_seed(*parts: int) -> int:
+    """A 63-bit seed from integers, the same in every process and Python version."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1

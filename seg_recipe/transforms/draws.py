@@ -1,0 +1,134 @@
+"""What is random in a training sample: the epoch clock, the generator of (seed, epoch, id), and the numbers drawn from it."""
+
+import math
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+BLUR_RADIUS = (0.002, 0.008)
+"""Radius of the box blur, as a share of `image_size` (1 to 4 pixels at 512)."""
+NOISE_LEVELS = (2.0, 16.0)
+"""Standard deviation of the noise, in levels of 255."""
+JPEG_QUALITY = (30, 90)
+"""Pillow's `quality`, both ends included."""
+
+_LIMITS = {  # setting: (least, greatest, unit); relative settings stay below 1, where a factor of 0 would leave nothing of the picture
+    "rotation": (0.0, 180.0, "degrees"),
+    "shear": (0.0, 60.0, "degrees"),
+    "translation": (0.0, 0.5, "share of the picture"),
+    "flip": (0.0, 1.0, "probability"),
+    "brightness": (0.0, 0.9, "relative"),
+    "contrast": (0.0, 0.9, "relative"),
+    "saturation": (0.0, 0.9, "relative"),
+    "gamma": (0.0, 0.9, "relative"),
+    "grey": (0.0, 1.0, "probability"),
+    "blur": (0.0, 1.0, "probability"),
+    "noise": (0.0, 1.0, "probability"),
+    "jpeg": (0.0, 1.0, "probability"),
+}
+_SCALES = (0.1, 10.0)
+
+
+class EpochClock:
+    """The epoch that training is in, as seen by every process that holds a copy of the clock.
+
+    The number lies in shared memory: data workers that live longer than an epoch (`persistent_workers`) see it move, whether they were
+    forked or spawned. Copies, deep ones too, show the same time: `datasets` deep-copies a transform with its dataset.
+    Set it before the epoch's first batch is asked for; workers fetch ahead. A pickle that is written to a file is a snapshot.
+    """
+
+    def __init__(self, epoch: int = 0):
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self.epoch = epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, counted from 0."""
+        return int(self._epoch.item())
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch < 0:
+            raise ValueError(f"The epoch is {epoch}; it counts from 0.")
+        self._epoch.fill_(epoch)
+
+    def __copy__(self) -> "EpochClock":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "EpochClock":
+        return self
+
+
+def sample_generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
+    """A random generator that depends on these three alone, in every process and on every machine."""
+    key = blake2b(f"{seed}\0{epoch}\0{sample_id}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+class Draw(NamedTuple):
+    """What was drawn for one sample in one epoch."""
+
+    scale: float = 1.0  # 1 = the whole picture squeezed to the square, as in evaluation; 2 = twice as large: its middle fills the square
+    rotation: float = 0.0  # degrees, clockwise as one sees the picture
+    shear: float = 0.0  # degrees: the lower half moves to the right
+    shift: tuple[float, float] = (0.0, 0.0)  # right and down, as shares of the scaled picture
+    mirrored: bool = False
+    brightness: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors on red, green, blue
+    contrast: float = 1.0  # factor on the distance from mid grey
+    saturation: float = 1.0  # factor on the distance from the pixel's own grey
+    gamma: float = 1.0  # exponent on values in 0-1
+    grey: bool = False
+    blur: float = 0.0  # radius of a box in output pixels, 0 = none
+    noise: float = 0.0  # standard deviation in levels of 255, 0 = none
+    jpeg: int = 0  # quality, 0 = none
+
+
+def checked_settings(scale: list[float], **settings: float) -> dict[str, float]:
+    """The augmentation settings, each found to lie in its range; `scale` becomes scale_least and scale_greatest.
+
+    Raises ValueError that names the setting as the recipe does (`augment_rotation`), its value and its range.
+    """
+    if len(scale) != 2 or not _SCALES[0] <= scale[0] <= scale[1] <= _SCALES[1]:
+        raise ValueError(
+            f"augment_scale is {list(scale)}; wanted [least, greatest] in {_SCALES[0]:g}-{_SCALES[1]:g} (1 = the whole picture)."
+        )
+    for name, value in settings.items():
+        least, greatest, unit = _LIMITS[name]
+        if not least <= value <= greatest:  # a NaN fails too
+            raise ValueError(f"augment_{name} is {value:g}; wanted {least:g} to {greatest:g} ({unit}).")
+    return {**settings, "scale_least": scale[0], "scale_greatest": scale[1]}
+
+
+def draw_augmentation(generator: np.random.Generator, settings: dict[str, float], image_size: int) -> Draw:
+    """The numbers of one sample, from the settings that `checked_settings` returned.
+
+    Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others as they were.
+    """
+    u = iter(generator.random(20).tolist())
+
+    def either_way(limit: float) -> float:
+        return limit * (2 * next(u) - 1)
+
+    def chosen(name: str, between: tuple[float, float]) -> float:
+        happens, where = next(u) < settings[name], next(u)
+        return between[0] + (between[1] - between[0]) * where if happens else 0.0
+
+    light = 1 + either_way(settings["brightness"])
+    red, green, blue = (light * (1 + either_way(settings["brightness"] / 3)) for _ in range(3))
+    return Draw(
+        brightness=(red, green, blue),
+        contrast=1 + either_way(settings["contrast"]),
+        saturation=1 + either_way(settings["saturation"]),
+        gamma=1 + either_way(settings["gamma"]),
+        scale=settings["scale_least"] * (settings["scale_greatest"] / settings["scale_least"]) ** next(u),
+        rotation=either_way(settings["rotation"]),
+        shear=either_way(settings["shear"]),
+        shift=(either_way(settings["translation"]), either_way(settings["translation"])),
+        mirrored=next(u) < settings["flip"],
+        grey=next(u) < settings["grey"],
+        blur=chosen("blur", BLUR_RADIUS) * image_size,
+        noise=chosen("noise", NOISE_LEVELS),
+        jpeg=math.floor(chosen("jpeg", (float(JPEG_QUALITY[0]), JPEG_QUALITY[1] + 1.0))),
+    )

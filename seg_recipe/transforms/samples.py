@@ -1,0 +1,184 @@
+"""The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of their samples."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
+from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, reduced_window, warp_image, warp_mask
+from seg_recipe.transforms.photometry import degrade, normalisation_table, normalise
+
+
+class TrainTransform:
+    """Augmented training samples: pixel_values float32 (3, S, S), normalised; labels uint8 (S, S), IGNORE_INDEX outside of the picture.
+
+    label_space: its mirror table is applied with the flip, its read table always.
+    image_size: S, side of the square that the model sees, in pixels.
+    mean, std: of red, green and blue in 0-1, three each. Outside of the picture the image has the colour `mean`, in 8 bits.
+    seed, clock: with the sample's id they decide everything that is random.
+    scale: [least, greatest] zoom (0.1-10), drawn log-uniformly; 1 = the whole picture squeezed to S x S, as in evaluation.
+    rotation (0-180), shear (0-60): greatest angle in degrees, either way; in the picture's own proportions, before it is squeezed.
+    translation: how far the picture's centre moves, either way, as a share of its scaled width and height (0-0.5).
+    flip: probability of the left-right mirror image.
+    brightness, contrast, saturation, gamma: x draws a factor (for gamma an exponent) uniformly from 1 - x to 1 + x (0-0.9). Brightness adds
+        a factor of 1 - x/3 to 1 + x/3 for each channel: the colour of the light.
+    grey, blur, noise, jpeg: probability of a picture without colour, a box blur (BLUR_RADIUS), Gaussian noise on each channel
+        (NOISE_LEVELS), a pass through JPEG (JPEG_QUALITY). The last three happen at about the output's resolution, before the resampling.
+
+    Raises ValueError that names the setting (as `augment_rotation`), its value and its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_space: LabelSpace,
+        image_size: int,
+        mean: list[float],
+        std: list[float],
+        seed: int,
+        clock: EpochClock,
+        scale: list[float],
+        rotation: float,
+        shear: float,
+        translation: float,
+        flip: float,
+        brightness: float,
+        contrast: float,
+        saturation: float,
+        gamma: float,
+        grey: float,
+        blur: float,
+        noise: float,
+        jpeg: float,
+    ):
+        self.settings = checked_settings(
+            scale, rotation=rotation, shear=shear, translation=translation, flip=flip, brightness=brightness, contrast=contrast,
+            saturation=saturation, gamma=gamma, grey=grey, blur=blur, noise=noise, jpeg=jpeg,
+        )  # fmt: skip
+        self.image_size = _checked_size(image_size)
+        self.table = normalisation_table(mean, std)
+        self.fill = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
+        self.label_space = label_space
+        self.seed = seed
+        self.clock = clock
+        self._read = label_space.read_table.tolist()
+        self._read_mirrored = label_space.mirror_table[label_space.read_table].tolist()
+
+    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+        """The samples of the clock's epoch, as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
+        epoch = self.clock.epoch
+        samples = [self.augment(*sample, epoch) for sample in _samples(batch)]
+        return {
+            "id": list(batch["id"]),
+            "pixel_values": [normalise(image, self.table) for image, _ in samples],
+            "labels": [torch.from_numpy(mask) for _, mask in samples],
+        }
+
+    def augment(
+        self, sample_id: str, image: Image.Image, label: Image.Image, epoch: int
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+        """Image (RGB) and mask of one sample in one epoch, as the model will see them but for the normalisation."""
+        generator = sample_generator(self.seed, epoch, sample_id)
+        draw = draw_augmentation(generator, self.settings, self.image_size)
+        image, mask = _checked_pair(sample_id, image, label)
+        matrix = output_to_source(draw, image.size, self.image_size)
+        window, factors, window_matrix = reduced_window(image, matrix, self.image_size)
+        across, down = np.hypot(window_matrix[:, 0], window_matrix[:, 1]).tolist()  # pixels of the window per output pixel
+        radius = (min(draw.blur * across, CROP_MARGIN - 2), min(draw.blur * down, CROP_MARGIN - 2))
+        image = warp_image(degrade(window, draw, radius, generator), window_matrix, self.image_size, self.fill)
+        mask = warp_mask(mask, matrix, self.image_size, factors).point(self._read_mirrored if draw.mirrored else self._read)
+        if draw.mirrored:  # after everything else, and so the exact mirror image
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(image), _checked_ids(sample_id, np.array(mask), self.label_space)
+
+
+class EvalTransform:
+    """Evaluation samples: pixel_values float32 (3, S, S) as the saved image processor makes them; labels uint8 (H, W), the mask's own size.
+
+    label_space: its read table is applied to the mask. image_size: S, in pixels. mean, std: of red, green and blue in 0-1, three each.
+    Nothing is rotated for EXIF here: `datasets` has done so, and the check of the data refuses such pictures.
+    """
+
+    def __init__(self, *, label_space: LabelSpace, image_size: int, mean: list[float], std: list[float]):
+        self.image_size = _checked_size(image_size)
+        self.table = normalisation_table(mean, std)
+        self.label_space = label_space
+        self._read = label_space.read_table.tolist()
+
+    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+        """The samples as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
+        samples = [self.resize(*sample) for sample in _samples(batch)]
+        return {
+            "id": list(batch["id"]),
+            "pixel_values": [normalise(image, self.table) for image, _ in samples],
+            "labels": [torch.from_numpy(mask) for _, mask in samples],
+        }
+
+    def resize(
+        self, sample_id: str, image: Image.Image, label: Image.Image
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "height width"]]:
+        """Image (RGB, squeezed to the square with antialiasing) and mask (its own size) of one sample."""
+        image, mask = _checked_pair(sample_id, image, label)
+        image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        return np.asarray(image), _checked_ids(sample_id, np.array(mask.point(self._read)), self.label_space)
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: pixel_values float32 (B, 3, S, S); labels uint8 (B, H, W); label_sizes int64 (B, 2), height and width; ids, a list of str.
+
+    Masks of unequal size are padded with IGNORE_INDEX at the bottom and the right to the largest height and width of the batch;
+    `label_sizes` holds what they were. The key is `labels`: the default collator takes one called `label` for a scalar.
+    """
+    masks = [sample["labels"] for sample in samples]
+    sizes = torch.tensor([tuple(mask.shape) for mask in masks], dtype=torch.int64)
+    height, width = sizes.amax(dim=0).tolist()
+    labels = torch.full((len(masks), height, width), IGNORE_INDEX, dtype=torch.uint8)
+    for row, mask in zip(labels, masks, strict=True):
+        row[: mask.shape[0], : mask.shape[1]] = mask
+    return {
+        "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
+        "labels": labels,
+        "label_sizes": sizes,
+        "ids": [sample["id"] for sample in samples],
+    }
+
+
+def _samples(batch: dict[str, list]) -> Iterator[tuple[str, Image.Image, Image.Image]]:
+    return zip(batch["id"], batch["image"], batch["label"], strict=True)
+
+
+def _checked_size(image_size: int) -> int:
+    if not 1 <= image_size <= 16384:
+        raise ValueError(f"image_size is {image_size}; wanted 1 to 16384 (pixels).")
+    return image_size
+
+
+def _checked_pair(sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The image as RGB and the mask as ids (mode L); ValueError that names the sample where that cannot be."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
+    if label.mode not in ("1", "L", "P"):
+        raise ValueError(f"Sample {sample_id}: its mask has mode {label.mode}; wanted class ids in 8 bits (mode L or P). Save it as such.")
+    if image.size != label.size:
+        raise ValueError(f"Sample {sample_id}: its image is {image.size} and its mask {label.size} (width, height); make them equal.")
+    if label.mode != "L":
+        label = Image.fromarray(np.asarray(label, dtype=np.uint8))  # convert("L") would give the palette's brightness
+    return image.convert("RGB"), label
+
+
+def _checked_ids(sample_id: str, mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> UInt8[np.ndarray, "height width"]:
+    """The mask; ValueError when it holds ids outside the label space, which a loss on a GPU would answer with a device assert."""
+    count = len(label_space)
+    if (mask - np.uint8(count) < IGNORE_INDEX - count).any():  # 8-bit arithmetic wraps: true for count .. 254
+        ids = ", ".join(str(label) for label in np.unique(mask).tolist() if count <= label < IGNORE_INDEX)
+        raise ValueError(
+            f"Sample {sample_id}: its mask holds ids {ids}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
+            "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
+        )
+    return mask

@@ -1,0 +1,22 @@
+"""What every test shares: checked shapes, no network, no writing outside tmp_path."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another on two cores
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("seg_recipe", "beartype.beartype")  # the shapes in the signatures are checked in every call that a test makes
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory, monkeypatch):
+    """Caches and W&B files go to a folder of the test's own."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("SEG_RECIPE_CACHE", str(home / "seg_recipe"))
+    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
+    monkeypatch.setenv("WANDB_DIR", str(home))

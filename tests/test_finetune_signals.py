@@ -1,0 +1,183 @@
+"""Stopping a launched run: whoever gets the signal, the worker saves, says how to go on and exits with 0; the resumed run ends alike."""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from seg_recipe.stopping import StopRequest
+from tests import finetune_runs as runs
+
+STEPS = 60
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A workplace with an uninterrupted run of 60 steps."""
+    place = tmp_path_factory.mktemp("signals")
+    runs.workplace(place)
+    recipe = runs.write_recipe(place, max_steps=STEPS, eval_steps=25, save_steps=25)
+    runs.train(recipe, "--output_dir", place / "whole")
+    return place
+
+
+def run_to(process, step):
+    """The lines of a started run, up to the one of `step`."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(f"step {step}/"):
+            return lines
+    raise AssertionError(f"it ended early:\n{''.join(lines)}")
+
+
+def worker_of(launcher):
+    """The process of the script under a launcher."""
+    (worker,) = [child for child in psutil.Process(launcher.pid).children() if runs.SCRIPT in child.cmdline()]
+    return worker
+
+
+def exit_code(worker, seconds=60):
+    """The exit code of a process whose parent has died; it has come to us, see `adopt`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    worker.kill()
+    raise AssertionError("the worker trains on")
+
+
+@pytest.fixture
+def adopt():
+    """Processes whose parent dies become children of this one, so that their exit code can be asked for (Linux)."""
+    if sys.platform != "linux":
+        pytest.skip("needs prctl")
+    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
+    ctypes.CDLL(None).prctl(set_child_subreaper, 1)
+    yield
+    ctypes.CDLL(None).prctl(set_child_subreaper, 0)
+
+
+def stopped_at(lines, place, signal_name):
+    """The step at which a run stopped, after it said all that it should have."""
+    text = "".join(lines)
+    assert text.count(f"{signal_name}: finishing this step, then saving.") == 1, text
+    found = re.search(rf"Stopped after step (\d+) of {STEPS}, which is saved in {place / 'run'}.", text)
+    assert found, text
+    after = text[text.index("finishing this step") :]
+    assert "evaluation at" not in after
+    assert f"To go on: accelerate launch {runs.SCRIPT} {place / 'mine.yaml'}" in after
+    assert "Traceback" not in text.split("accelerate", 1)[0]
+    return int(found[1])
+
+
+def test_four_stops_in_a_row_and_a_resume_change_nothing(place, adopt, capsys):
+    steps = [0]
+
+    # The worker alone, and Ctrl-C.
+    worker = runs.start(place / "mine.yaml")
+    lines = run_to(worker, 3)
+    worker.send_signal(signal.SIGINT)
+    code, output = runs.finish(worker)
+    assert code == 0, output
+    steps.append(stopped_at([*lines, output], place, "SIGINT"))
+
+    # SIGTERM to the worker of a launcher, which then has nothing to complain about.
+    launcher = runs.start(place / "mine.yaml", launcher=True)
+    lines = run_to(launcher, steps[-1] + 3)
+    worker_of(launcher).send_signal(signal.SIGTERM)
+    code, output = runs.finish(launcher)
+    assert code == 0, output
+    steps.append(stopped_at([*lines, output], place, "SIGTERM"))
+
+    # Ctrl-C on a terminal goes to all processes, data workers too.
+    launcher = runs.start(place / "mine.yaml", "--dataloader_num_workers", 2, launcher=True)
+    lines = run_to(launcher, steps[-1] + 3)
+    os.killpg(launcher.pid, signal.SIGINT)
+    code, output = runs.finish(launcher)
+    steps.append(stopped_at([*lines, output], place, "SIGINT"))
+
+    # SIGTERM to the launcher alone, which dies of it at once and tells nobody.
+    launcher = runs.start(place / "mine.yaml", launcher=True)
+    lines = run_to(launcher, steps[-1] + 3)
+    worker = worker_of(launcher)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(30)
+    assert exit_code(worker) == 0
+    steps.append(stopped_at([*lines, launcher.stdout.read()], place, "SIGTERM"))
+    launcher.stdout.close()
+
+    assert steps == sorted(set(steps)) and steps[-1] < STEPS
+    capsys.readouterr()
+    runs.train(place / "mine.yaml")
+    assert f"Going on from {place / 'run' / f'checkpoint-{steps[-1]}'}." in capsys.readouterr().out
+    runs.assert_same_weights(place / "run", place / "whole")
+    runs.assert_same_weights(place / "run" / f"checkpoint-{STEPS}", place / "whole" / f"checkpoint-{STEPS}")
+    print(f"stopped after steps {steps[1:]} of {STEPS}")
+
+
+def test_two_processes_render_stop_and_resume_together(tmp_path):
+    """Faces into a folder that is not there yet, Ctrl-C, and again: the same bits as without the stop."""
+    runs.workplace(tmp_path)
+    recipe = runs.write_recipe(
+        tmp_path, dataset=str(tmp_path / "faces"), labels="face", generate_faces=16, generate_size=48, val_fraction=0.4,
+        per_device_train_batch_size=2, max_steps=12, eval_steps=6, save_steps=6,
+    )  # fmt: skip
+    config = yaml.safe_load((runs.ROOT / "recipes" / "accelerate" / "multi_cpu.yaml").read_text())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        (tmp_path / "two.yaml").write_text(yaml.safe_dump({**config, "main_process_port": probe.getsockname()[1]}))
+    two = {"launcher": True, "config": tmp_path / "two.yaml"}
+    launcher = runs.start(recipe, **two)
+    lines = run_to(launcher, 2)
+    os.killpg(launcher.pid, signal.SIGINT)
+    _, output = runs.finish(launcher)  # torch's launcher returns 1 whatever its workers did
+    said = "".join([*lines, output])
+    assert "2 process(es) on cpu" in said and said.count("SIGINT: finishing this step, then saving.") == 1
+    assert "To go on: accelerate launch --config_file ... " in said
+    assert re.search(r"Stopped after step [2-5] of 12", said), said
+    code, output = runs.finish(runs.start(recipe, **two))
+    assert code == 0 and "Going on from" in output, output
+    code, output = runs.finish(runs.start(recipe, "--output_dir", tmp_path / "whole", **two))
+    assert code == 0, output
+    runs.assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    runs.assert_same_weights(tmp_path / "run" / "checkpoint-12", tmp_path / "whole" / "checkpoint-12")
+
+
+def test_the_stock_launcher_leaves_its_worker_running(tmp_path, adopt):
+    """Why the worker follows its launcher."""
+    script = tmp_path / "sleeps.py"
+    script.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    command = [runs.ACCELERATE, "launch", str(script)]
+    launcher = subprocess.Popen(command, env=runs.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert launcher.stdout.readline() == "up\n"
+    (worker,) = psutil.Process(launcher.pid).children()
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(30)
+    time.sleep(1)
+    assert worker.is_running() and worker.status() == psutil.STATUS_SLEEPING
+    worker.kill()
+    assert exit_code(worker) == -signal.SIGKILL
+    launcher.stdout.close()
+
+
+def test_the_second_ctrl_c_interrupts_at_once_and_sigterm_never_does():
+    request = StopRequest()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), request.listening():
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert request.agreed()
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,77 @@
+"""Label spaces: the built-in one against the published list, files with every mistake, the look-up tables."""
+
+import json
+
+import numpy as np
+import pytest
+
+from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space
+
+
+def test_the_face_label_space_is_that_of_facesynthetics():
+    published = (
+        "0 background, 1 skin, 2 nose, 3 right_eye, 4 left_eye, 5 right_brow, 6 left_brow, 7 right_ear, 8 left_ear, 9 mouth_interior, "
+        "10 top_lip, 11 bottom_lip, 12 neck, 13 hair, 14 beard, 15 clothing, 16 glasses, 17 headwear, 18 facewear"
+    )
+    assert ", ".join(f"{label} {name}" for label, name in FACE.id2label.items()) == published
+    assert len(set(FACE.palette)) == len(FACE) == 19
+    swapped = {FACE.names[a]: FACE.names[b] for a, b in FACE.mirror_pairs}
+    assert swapped == {name: name.replace("right", "left") for name in FACE.names if name.startswith("right")}
+    assert load_label_space("face") is FACE
+
+
+def test_tables():
+    space = LabelSpace(names=("a", "b", "c", "d"), mirror_pairs=((1, 2),), ignore=(3, 200))
+    assert space.mirror_table[[0, 1, 2, 3, 255]].tolist() == [0, 2, 1, 3, 255]
+    assert (space.mirror_table[space.mirror_table] == np.arange(256)).all()
+    assert space.read_table[[0, 3, 200, 201, 255]].tolist() == [0, IGNORE_INDEX, IGNORE_INDEX, 201, IGNORE_INDEX]
+    assert (space.colour_table[4:] == 128).all()
+    assert space.label2id == {"a": 0, "b": 1, "c": 2, "d": 3}
+
+
+def test_palettes_made_for_any_count_are_distinct():
+    for count in (2, 19, 150, 255):
+        palette = LabelSpace(names=tuple(f"class {i}" for i in range(count))).palette
+        assert len(palette) == count and palette[0] == (0, 0, 0)
+    assert len(set(LabelSpace(names=tuple(map(str, range(60)))).palette)) == 60
+
+
+def test_a_file_is_read_back_and_pairs_may_be_names(tmp_path):
+    space = LabelSpace(
+        names=("sky", "left wing", "right wing"), palette=((0, 0, 0), (1, 2, 3), (4, 5, 6)), mirror_pairs=((1, 2),), ignore=(9,)
+    )
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(space.to_json()))
+    assert load_label_space(str(path)) == space
+    path.write_text(json.dumps({"names": list(space.names), "mirror_pairs": [["left wing", "right wing"]]}))
+    assert load_label_space(str(path)).mirror_pairs == ((1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", 'must be an object with a list "names"'),
+        ('{"names": ["a"]}', "has 2 to 255 names .* this one has 1"),
+        ('{"names": ["a", "b", "a"]}', "must be unique; repeated: a"),
+        ('{"names": ["a", "b"], "pallete": []}', "unknown key 'pallete'; did you mean 'palette'"),
+        ('{"names": ["a", "b"], "palette": [[0, 0, 0]]}', "1 colours for 2 names"),
+        ('{"names": ["a", "b"], "palette": [[0, 0, 0], [0, 0, 256]]}', "parts in 0-255"),
+        ('{"names": ["a", "b"], "mirror_pairs": [[0, 2]]}', r"mirror_pairs holds \[2\]; ids here are 0-1"),
+        ('{"names": ["a", "b"], "mirror_pairs": [["a", "c"]]}', "mirror_pairs names 'c', which is not among the names"),
+        ('{"names": ["a", "b", "c"], "mirror_pairs": [[0, 1], [1, 2]]}', "one mirror pair only"),
+        ('{"names": ["a", "b", "c"], "mirror_pairs": [[0, 1, 2]]}', "Each mirror pair has two labels"),
+        ('{"names": ["a", "b"], "ignore": [300]}', "mask ids in 0-255"),
+        ('{"names": ["a", "b"], "mirror_pairs": [[0, 1]], "ignore": [1]}', "a flip would bring them back"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, content, words):
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words):
+        load_label_space(str(path))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ValueError, match=r"labels: nowhere\.json is neither 'face' nor a JSON file"):
+        load_label_space("nowhere.json")

@@ -1,0 +1,187 @@
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.make_faces import SHEET_CELL, main
+from seg_recipe.faces import folder, make_faces, render, sample
+from seg_recipe.labels import FACE
+from seg_recipe.splits import in_validation
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "make_faces.py"
+
+
+def contents(out):
+    """Every file of a folder, by its path in it, with the hash of its bytes."""
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def end_this_process(*arguments, **settings):
+    assert multiprocessing.parent_process(), "meant for a worker"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def launch(out, count, *more, **environment):
+    command = [sys.executable, str(SCRIPT), str(out), "--count", str(count), "--size", "32", "--seed", "4", *more]
+    return subprocess.Popen(
+        command, env={**os.environ, **environment}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reference") / "faces"
+    make_faces(out, 24, 32, seed=4, workers=1, progress=False)
+    return out
+
+
+def test_layout_is_the_seeds_and_the_files_hold_what_render_gives(reference):
+    for index in range(24):
+        name = f"{index:06d}"
+        split = "val" if in_validation(name, 0.1) else "train"
+        image, mask = render(sample(4, index), 32)
+        assert np.array_equal(np.asarray(Image.open(reference / split / "images" / f"{name}.png")), image)
+        with Image.open(reference / split / "annotations" / f"{name}_seg.png") as written:
+            assert written.mode == "L" and np.array_equal(np.asarray(written), mask)
+    lines = [json.loads(line) for line in (reference / "metadata.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [f"{index:06d}" for index in range(24)]
+    assert lines[7]["parameters"] == json.loads(json.dumps(sample(4, 7).to_json())) and lines[7]["seed"] == 4 and lines[7]["size"] == 32
+    assert len(contents(reference)) == 2 * 24 + 1
+
+
+def test_bytes_do_not_depend_on_workers_or_ranks(reference, tmp_path, monkeypatch):
+    make_faces(tmp_path / "two", 24, 32, seed=4, workers=2, progress=False)
+    assert contents(tmp_path / "two") == contents(reference)
+    for rank in (0, 2, 1):
+        for name, value in {"RANK": rank, "WORLD_SIZE": 3, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 3}.items():
+            monkeypatch.setenv(name, str(value))
+        drawn = make_faces(tmp_path / "ranks", 24, 32, seed=4, workers=1, progress=False)
+        assert drawn.drawn == 8
+    assert contents(tmp_path / "ranks") == contents(reference)
+
+
+def test_a_second_run_draws_only_what_is_missing_and_counts_everything(reference, tmp_path):
+    out = tmp_path / "faces"
+    first = make_faces(out, 10, 32, seed=4, workers=1, progress=False)
+    assert (first.drawn, first.present) == (10, 0)
+    (out / "train" / "images" / "000003.png").unlink()
+    (out / "train" / "annotations" / "000005_seg.png").write_bytes(b"")
+    again = make_faces(out, 24, 32, seed=4, workers=1, progress=False)
+    assert (again.drawn, again.present) == (16, 8)
+    assert contents(out) == contents(reference)
+    masks = [np.asarray(Image.open(path)) for path in out.glob("*/annotations/*.png")]
+    assert again.pixels.tolist() == np.bincount(np.concatenate(masks).ravel(), minlength=len(FACE)).tolist()
+    assert again.images.tolist() == [sum(bool((mask == label).any()) for mask in masks) for label in range(len(FACE))]
+    assert "background" in again.shares() and len(again.shares().splitlines()) == len(FACE)
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_to_the_same_bytes(reference, tmp_path, workers):
+    out = tmp_path / "faces"
+    process = launch(out, 24, "--workers", workers)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("*/images/0*.png"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert 5 <= len(list(out.glob("*/images/0*.png"))) < 24
+    make_faces(out, 24, 32, seed=4, workers=1, progress=False)
+    assert contents(out) == contents(reference)
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGINT, "2"), pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow)])
+def test_ctrl_c_leaves_nothing_half_written(tmp_path, stop, workers):
+    out = tmp_path / "faces"
+    process = launch(out, 400, "--workers", workers)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("*/images/0*.png"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, stop) if stop == signal.SIGINT else process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "the same command goes on from there" in errors and "Traceback" not in errors
+    assert not list(out.rglob(".*")), "no partial files"
+    images, masks = sorted(out.glob("*/images/*.png")), sorted(out.glob("*/annotations/*.png"))
+    assert 3 <= len(images) < 400
+    for path in [*images, *masks]:
+        Image.open(path).load()
+
+
+def test_a_full_disk_says_so(tmp_path, monkeypatch):
+    def no_room(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", no_room)
+    with pytest.raises(OSError, match=r"No room is left for .*faces\. Free some\. .* the same command goes on from there"):
+        make_faces(tmp_path / "faces", 3, 32, workers=1, progress=False)
+    assert not list((tmp_path / "faces").rglob(".*"))
+    monkeypatch.undo()
+    assert make_faces(tmp_path / "faces", 3, 32, workers=1, progress=False).drawn == 3
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "draw_face", end_this_process)
+    with pytest.raises(OSError, match=r"was killed \(out of memory\?\).*Fewer --workers"):
+        make_faces(tmp_path / "faces", 8, 32, workers=2, progress=False)
+
+
+def test_another_series_is_refused_by_naming_the_difference(reference, tmp_path):
+    with pytest.raises(ValueError, match=r"was begun with size 32 \(now 64\), seed 4 \(now 5\)\. Ask for the same again"):
+        make_faces(reference, 24, 64, seed=5, progress=False)
+    (tmp_path / "mine" / "train" / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "train" / "images" / "a.png")
+    with pytest.raises(ValueError, match=r"holds images but no metadata\.jsonl: it was not made by make_faces"):
+        make_faces(tmp_path / "mine", 4, 32, progress=False)
+    (tmp_path / "mine" / "metadata.jsonl").write_text("[]\n")
+    with pytest.raises(ValueError, match="is not a list of drawn faces"):
+        make_faces(tmp_path / "mine", 4, 32, progress=False)
+    with pytest.raises(ValueError, match=r"count=0, size=32.*wanted: count >= 1"):
+        make_faces(tmp_path / "new", 0, 32, progress=False)
+    with pytest.raises(ValueError, match="val_fraction is 2"):
+        make_faces(tmp_path / "new", 4, 32, val_fraction=2.0, progress=False)
+
+
+def test_script_prints_the_class_shares_and_a_bar(tmp_path, capsys):
+    drawn = main([str(tmp_path / "faces"), "--count", "4", "--size", "32", "--workers", "1", "--val_fraction", "0.5"])
+    printed = capsys.readouterr()
+    assert drawn.drawn == 4 and "4 faces drawn, 0 were there" in printed.out and "mouth_interior" in printed.out
+    assert "drawing faces into" in printed.err and "images/s" in printed.err
+    process = launch(tmp_path / "faces", 4)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and errors.startswith("error: ") and "was begun with" in errors and len(errors.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("count", [3, 24])
+def test_sheet_shows_each_face_above_its_mask(reference, tmp_path, count):
+    main([str(reference), "--count", str(count), "--size", "32", "--seed", "4", "--workers", "1", "--sheet", str(tmp_path / "sheet.png")])
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    columns, scale = min(count, 8), SHEET_CELL // 32
+    assert sheet.shape[1] == columns * SHEET_CELL and sheet.shape[0] > -(-count // columns) * 2 * SHEET_CELL
+    images, masks = (sorted(reference.glob(f"*/{kind}/*.png"), key=lambda path: path.name) for kind in ("images", "annotations"))
+    for index in range(count):
+        face, next_face, mask = (np.asarray(Image.open(path)) for path in (images[index], images[(index + 1) % 24], masks[index]))
+        x, y = index % columns * SHEET_CELL, index // columns * 2 * SHEET_CELL
+        shown = sheet[y : y + SHEET_CELL, x : x + SHEET_CELL].reshape(32, scale, 32, scale, 3).mean(axis=(1, 3))
+        assert np.abs(shown - face).mean() < np.abs(shown - next_face).mean() / 3
+        below = sheet[y + SHEET_CELL : y + 2 * SHEET_CELL, x : x + SHEET_CELL]
+        assert np.array_equal(below, FACE.colour_table[mask].repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def test_a_sheet_that_could_not_be_written_is_refused_before_drawing(tmp_path, monkeypatch):
+    faces = [str(tmp_path / "faces"), "--count", "4", "--size", "32", "--sheet"]
+    for name in ("faces.jpg", "nowhere/faces.png"):
+        with pytest.raises(ValueError, match=r"--sheet is .*; wanted the name of a \.png file in a folder that exists"):
+            main([*faces, str(tmp_path / name)])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"one of 2 processes does not see all faces\. Draw it later"):
+        main([*faces, str(tmp_path / "faces.png")])
+    assert not (tmp_path / "faces").exists()

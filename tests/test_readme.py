@@ -1,0 +1,366 @@
+"""The README and the ledger: commands, names, links, numbers and the file list are those of the project."""
+
+import argparse
+import ast
+import fnmatch
+import importlib
+import json
+import re
+import shlex
+import subprocess
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.commands.launch import launch_command_parser
+from PIL import Image
+
+from scripts import make_faces
+from seg_recipe.data import load_data
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace, load_label_space
+from seg_recipe.recipe import HONOURED, load_recipe, read_flat_dict, settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LEDGER = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FOREIGN = ("wandb login", "hf auth login", "kill -9", "setting: value", "AutoModelForSemanticSegmentation")
+"""What the README sets in code and is not of this project."""
+
+
+class Parsed(Exception):
+    """Raised in the place of a script's work, when its command line was understood."""
+
+
+def blocks(text, language):
+    return [block for kind, block in FENCE.findall(text) if kind == language]
+
+
+def codes(text):
+    return sorted(set(re.findall(r"`([^`\n]+)`", FENCE.sub("", text))))
+
+
+def rows(text, heading):
+    """The cells of the table whose first heading this is."""
+    lines = text.partition(f"| {heading} |")[2].splitlines()[2:]
+    table = lines[: next((number for number, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_clone(tmp_path, monkeypatch):
+    """The current folder: a clone with the files that the README has its reader write."""
+    for name in ("recipes", "scripts", "tests", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "leaves.json").write_text(blocks(README, "json")[0])
+    monkeypatch.chdir(tmp_path)
+
+
+# ---- what is wrong with a page: each gives one line for each thing
+
+
+def wrong_commands(text):
+    lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
+    return [f"{line}: {problem}" for line in lines if (problem := wrong_command(shlex.split(line, comments=True)))]
+
+
+def wrong_command(words):
+    """What is wrong with a command, or an empty text."""
+    match words:
+        case []:
+            return ""
+        case ["make", target]:
+            return "" if re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE) else "no such target"
+        case ["source", ".venv/bin/activate"]:
+            return ""
+        case ["accelerate", "launch"]:
+            return ""
+        case ["accelerate", "launch", *rest]:
+            return wrong_launch(rest)
+        case ["python", script, *arguments]:
+            return wrong_arguments(script, arguments)
+    return "a command that nothing here checks"
+
+
+def wrong_launch(words):
+    try:
+        asked = launch_command_parser().parse_args(words)
+    except SystemExit:
+        return "accelerate does not take it"
+    if asked.config_file and not Path(asked.config_file).is_file():
+        return f"there is no {asked.config_file}"
+    return wrong_arguments(asked.training_script, asked.training_script_args)
+
+
+def wrong_arguments(script, arguments):
+    if not Path(script).is_file():
+        return f"there is no {script}"
+    if script == "scripts/finetune.py":
+        return wrong_recipe(arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        parse = argparse.ArgumentParser.parse_args
+
+        def parse_only(*args):
+            parse(*args)
+            raise Parsed
+
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+        try:
+            importlib.import_module(script.removesuffix(".py").replace("/", ".")).main([*arguments])
+        except Parsed:
+            return ""
+        except SystemExit:
+            return "the script does not take it"
+    return "the script has no parser"
+
+
+def wrong_recipe(arguments):
+    if arguments == ["--help"]:
+        return ""
+    try:
+        notes = load_recipe(arguments).notes
+    except ValueError as error:
+        return str(error)
+    return "; ".join(note for note in notes if "no effect" in note)
+
+
+def wrong_codes(text):
+    return [f"`{code}`: {problem}" for code in codes(text) if (problem := wrong_code(code, text))]
+
+
+def wrong_code(code, text):
+    """What is wrong with something set in code within a line, or an empty text."""
+    if code in FOREIGN or any(code in block for _, block in FENCE.findall(text)):
+        return ""
+    if code.startswith("pipeline("):
+        return "" if Path(code.split('"')[3]).name in recipe_names() else "no recipe has that output_dir"
+    if "::" in code:
+        return "" if code.partition("::")[2] in names_of(ROOT / "tests" / code.partition("::")[0]) else "no such test"
+    if code.split()[0] in ("make", "python", "accelerate", "source"):
+        return wrong_command(shlex.split(code))
+    if found := re.fullmatch(r"--(\w+)(?: (\S+))?|(\w+): (\S+)", code):
+        name, value = found[1] or found[3], found[2] or found[4]
+        if value is None:
+            return "" if name in known_settings() or f'"--{name}"' in sources() else "no such option"
+        return wrong_recipe(["recipes/segformer.yaml", f"--{name}={value}"])
+    if re.fullmatch(r"[a-z_]+", code):
+        return "" if code in known_settings() or code in {part.name for part in fields(LabelSpace)} else "no such setting"
+    return "" if exists(code) else "no such file"
+
+
+def exists(code):
+    """Whether a path is in the project, or made by it."""
+    if code == read_flat_dict(ROOT / "recipes" / "segformer.yaml")["model"]:
+        return True
+    if code.startswith(("input/", "runs/")):
+        recipes = [read_flat_dict(path) for path in (ROOT / "recipes").glob("*.yaml")]
+        return any(code in (recipe["output_dir"], *recipe["dataset"]) for recipe in recipes)
+    if code == ".venv":
+        return ".venv/ready:" in (ROOT / "Makefile").read_text()
+    return (ROOT / code).exists() or (ROOT / "recipes" / code).is_file() or ("/" not in code and f'"{code}"' in sources())
+
+
+@cache
+def sources():
+    return "".join(path.read_text() for folder in ("scripts", "seg_recipe") for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+@cache
+def names_of(path):
+    """The functions of a test file; none where there is no such file."""
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)} if path.is_file() else set()
+
+
+def recipe_names():
+    return {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+
+
+def known_settings():
+    return {*settings.defaults(), *HONOURED}
+
+
+def wrong_links(text, folder=ROOT):
+    headings = {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    targets = re.findall(r"\]\(([^)]+)\)", FENCE.sub("", text))
+    return [target for target in targets if not (target[1:] in headings if target.startswith("#") else (folder / target).exists())]
+
+
+def wrong_files(text):
+    """Files of the project that the list leaves out, and entries that are no file or say nothing."""
+    shown, problems, parents = {}, [], []
+    for line in next(block for block in blocks(text, "text") if block.startswith("Makefile")).splitlines():
+        name, *description = line.split()
+        depth = (len(line) - len(line.lstrip())) // 2
+        parents = [*parents[:depth], name.rstrip("/")]
+        shown.setdefault("/".join(parents[:-1]), set()).add(parents[-1])
+        path = ROOT.joinpath(*parents)
+        if not description or not (path.is_dir() if name.endswith("/") else path.is_file()):
+            problems.append(f"{name} says nothing, or is not there")
+    for folder, names in shown.items():
+        problems += [f"{folder}/{name} is not in the list" for name in sorted(children(folder) - names)]
+    return problems
+
+
+def children(folder):
+    """The names of what git keeps in a folder, hidden files and __init__.py apart."""
+    prefix = f"{folder}/" if folder else ""
+    names = {path.removeprefix(prefix).split("/")[0] for path in project_files() if path.startswith(prefix)}
+    return {name for name in names if not name.startswith(".") and name != "__init__.py"}
+
+
+@cache
+def project_files():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return tuple(filter(None, listed.stdout.split("\0"))) or files_on_disk()
+
+
+def files_on_disk():
+    """What git would keep, told by .gitignore: for a copy of the project that is no checkout."""
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()] + [".git"]
+    found, folders = [], [ROOT]
+    while folders:
+        for path in folders.pop().iterdir():
+            if not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
+                folders.append(path) if path.is_dir() else found.append(path.relative_to(ROOT).as_posix())
+    return tuple(found)
+
+
+def unknown_numbers(text):
+    """Numbers in running text that come neither from the project nor from the ledger."""
+    prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)", " ", FENCE.sub("", text))
+    known = {
+        *re.search(r"python_requires = >=(\S+)", (ROOT / "setup.cfg").read_text()).groups(),
+        str(read_flat_dict(ROOT / "recipes" / "quickstart.yaml")["generate_faces"]),
+        str(IGNORE_INDEX),
+        str(IGNORE_INDEX.bit_length()),
+        *next(re.findall(r"\d+", name) for name in names_of(ROOT / "tests" / "test_model.py") if "stock_resume" in name),
+        *re.findall(r"[\d.,]*\d", "".join("|".join(row) for row in rows(LEDGER, "result"))),
+    }
+    return [number for number in re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose) if number not in known]
+
+
+CHECKS = (wrong_commands, wrong_codes, wrong_links, wrong_files, unknown_numbers)
+
+
+# ---- the README
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_readme(check):
+    assert check(README) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong"),
+    [
+        (wrong_commands, "make quickstart\n", "make quick\n"),
+        (wrong_commands, "scripts/import_dataset.py", "scripts/import_data.py"),
+        (wrong_commands, "--sheet docs", "--sheets docs"),
+        (wrong_commands, "--best_on real", "--best_on reel"),
+        (wrong_commands, "--dataset_weights 3 1", "--dataset_weight 3 1"),
+        (wrong_commands, "--labels input/leaves.json", "--labels input/leaf.json"),
+        (wrong_commands, "recipes/segformer.yaml --dataset input/fs\n", "recipes/reference.yaml --dataset input/fs\n"),
+        (wrong_commands, "accelerate/multi_gpu.yaml --num", "accelerate/gpus.yaml --num"),
+        (wrong_commands, "--num_processes 4", "--processes 4"),
+        (wrong_codes, "`--preview`", "`--previews`"),
+        (wrong_codes, "`resume: auto`", "`resumes: auto`"),
+        (wrong_codes, "`--report_to none`", "`--report_to nobody`"),
+        (wrong_codes, "`image_column`", "`picture_column`"),
+        (wrong_codes, "`results.json`", "`result.json`"),
+        (wrong_codes, "`runs/quickstart`", "`run/quickstart`"),
+        (wrong_codes, "`nvidia/mit-b0`", "`nvidia/mit-b1`"),
+        (wrong_codes, "_with_the_sides_named_anew`", "_with_the_sides_renamed`"),
+        (wrong_codes, "`test_card.py::", "`test_cards.py::"),
+        (wrong_links, "(docs/predictions.png)", "(docs/prediction.png)"),
+        (wrong_links, "(#licences)", "(#licenses)"),
+        (wrong_files, "  card.py ", "  cards.py "),
+        (wrong_files, "constraints.txt", "docs/          "),
+        (wrong_files, "MIT\nsetup", "\nsetup"),
+        (unknown_numbers, "renders 600 faces", "renders 500 faces"),
+        (unknown_numbers, "8 of 124", "8 of 125"),
+    ],
+)
+def test_what_is_renamed_is_noticed(check, right, wrong, capsys):
+    assert right in README
+    assert check(README.replace(right, wrong)) != []
+
+
+def test_a_copy_that_is_no_checkout_lists_the_same_files():
+    assert {path for path in project_files() if (ROOT / path).exists()} <= set(files_on_disk())
+
+
+def test_every_topology_is_in_its_table():
+    named = [re.match(r"\[(\S+)\]", row[0])[1] for row in rows(README, "`recipes/accelerate`")]
+    assert sorted(named) == sorted(path.name for path in (ROOT / "recipes" / "accelerate").iterdir())
+
+
+def test_every_picture_is_shown_and_opens():
+    pictures = re.findall(r"!\[[^\]]+\]\((docs/[^)]+)\)", README)
+    assert sorted(pictures) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").iterdir())
+    for picture in pictures:
+        with Image.open(ROOT / picture) as opened:
+            opened.load()
+
+
+@pytest.mark.slow
+def test_the_faces_shown_are_those_that_are_drawn(tmp_path):
+    """After a change of the generator, the README's command for docs/faces.png draws them anew."""
+    command = next(line for line in "".join(blocks(README, "bash")).splitlines() if "--sheet docs/faces.png" in line)
+    options = shlex.split(command.replace("--count 1000", "--count 24").replace("docs/faces.png", str(tmp_path / "faces.png")))[3:]
+    make_faces.main([str(tmp_path / "faces"), *options])
+    drawn, shown = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "faces.png", ROOT / "docs" / "faces.png"))
+    assert drawn.shape == shown.shape
+    assert (np.abs(drawn - shown).max(axis=2) > 8).mean() < 0.01  # another machine may round differently
+
+
+def test_the_layout_and_the_labels_are_read(tmp_path):
+    label_space = load_label_space("input/leaves.json")
+    mask = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % len(label_space)
+    mask[0] = IGNORE_INDEX
+    folder, *files = next(block for block in blocks(README, "text") if block.startswith("input/")).split()
+    for number, name in enumerate(files):
+        path = tmp_path / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask if "annotations" in name else np.full((32, 32, 3), 50 * number, np.uint8)).save(path)
+    splits = load_data([folder.rstrip("/")], label_space=label_space, progress=False).splits
+    assert {name: len(split) for name, split in splits.items()} == {"train": 1, "validation": 1}
+    pairs = [[label_space.names[label] for label in pair] for pair in label_space.mirror_pairs]
+    assert pairs == json.loads(blocks(README, "json")[0])["mirror_pairs"]
+
+
+# ---- the ledger
+
+
+def wrong_rows(text):
+    problems = []
+    for cells in rows(text, "result"):
+        if len(cells) != 8 or not all(cells):
+            problems.append(f"{cells}: a row has 8 cells, none empty")
+            continue
+        result, figure, _, command, commit, _, _, minutes = cells
+        if problem := wrong_command(shlex.split(command.strip("`"))):
+            problems.append(f"{result}: {problem}")
+        if not (re.search(r"\d", figure) and re.fullmatch(r"`?[0-9a-f]{7,40}`?", commit) and re.fullmatch(r"[\d.,]+", minutes)):
+            problems.append(f"{result}: wanted a figure with a number, a commit's hash, minutes as a number")
+    return problems
+
+
+def test_ledger():
+    assert wrong_rows(LEDGER) == []
+    assert wrong_links(LEDGER, ROOT / "recipes") == []
+    headings = re.search(r"^\| (result \|.*) \|$", LEDGER, re.MULTILINE)[1].split(" | ")
+    assert re.findall(r"^- \*\*([\w ]+)\*\*", LEDGER, re.MULTILINE) == headings
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("abc1234", "HEAD"), ("12", "some"), ("0.5", "good"), ("make quickstart", "make quick"), ("| two cores ", "| "), ("| two cores ", "")],
+)
+def test_a_row_of_the_wrong_form_is_noticed(right, wrong):
+    row = "| faces | mIoU 0.5 | 0 | `make quickstart` | abc1234 | constraints.txt | two cores | 12 |\n"
+    head = LEDGER.partition("| result |")[0] + "| result | ... |\n|---|---|\n"
+    assert wrong_rows(head + row) == []
+    assert wrong_rows(head + row.replace(right, wrong)) != []
