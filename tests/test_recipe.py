@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, dataclass, field, fields
