@@ -252,8 +252,9 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
 
 
 def identity_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a run another one, by name; empty if nothing does. Both as they are read from identity.json."""
-    changes = differences(before["recipe"], now["recipe"])
+    """What makes a run another one, by name; empty if nothing does, as when the same files lie elsewhere now. Both as identity.json has them."""
+    moved = {"dataset": before["recipe"]["dataset"]} if before["data"] == now["data"] else {}
+    changes = differences(before["recipe"], {**now["recipe"], **moved})
     labels = [
         f"{name} of labels: {value} -> {now['labels'][name]}" for name, value in before["labels"].items() if value != now["labels"][name]
     ]

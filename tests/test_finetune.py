@@ -237,6 +237,12 @@ def test_a_finished_run_says_so(whole, capsys):
     assert (place / "run" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_moved_data_are_the_same_data(whole, tmp_path):
+    place, figures = whole
+    shutil.copytree(place / "data", tmp_path / "elsewhere")
+    assert runs.train(place / "mine.yaml", "--dataset", tmp_path / "elsewhere") == figures
+
+
 @pytest.mark.parametrize("folder", ["run", "stopped"])
 def test_another_run_is_refused_by_what_differs(stopped, monkeypatch, folder):
     place, _ = stopped
