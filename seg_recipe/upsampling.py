@@ -1,11 +1,13 @@
-"""Bilinear upsampling of logits to label size, one tile at a time, with its exact adjoint.
+"""Bilinear upsampling of logits to label size, one part at a time, with its exact adjoint.
 
 A tensor of full size x classes is the largest thing that training or evaluating a segmentation network makes: 19 classes at 512x512
-are 20 MB an image, several times over. The loss and the metric never make it; they ask for one tile of it, use it up, and take the next.
+are 20 MB an image, several times over. The loss and the metric never make it; they ask for one part of it, use it up, and take the next.
 
-Bilinear interpolation is linear and separable, so a tile is two small matrix products, rows @ (source @ columns), and its adjoint, which
-a gradient needs, is the same two products transposed. Any pair of sizes works, up or down, and on an accelerator the adjoint adds in a
-fixed order, which the adjoint of `torch.nn.functional.interpolate` does not.
+On the CPU a part is a band of rows of one image, and the loops of `seg_recipe.kernels` walk through it, several bands at a time.
+
+On an accelerator, and in float64 everywhere, it is a tile. Bilinear interpolation is linear and separable, so a tile is two small matrix
+products, rows @ (source @ columns), and its adjoint, which a gradient needs, is the same two products transposed. Any pair of sizes works,
+up or down, and the adjoint adds in a fixed order, which that of `torch.nn.functional.interpolate` does not on an accelerator.
 """
 
 import os
@@ -13,17 +15,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
+
+BAND_PIXELS = 128 * 128
+"""A band takes a core some 0.3 ms in the loss at 19 classes: long beside the 10 us of handing it out, short beside the whole."""
+MOST_THREADS = 16
+"""Python hands out the bands one at a time, so many more threads would only wait for it."""
 
 CPU_TILE_ROWS, CPU_TILE_COLUMNS = 32, 256
 CPU_TILE_ELEMENTS = CPU_TILE_ROWS * CPU_TILE_COLUMNS * 24
 """In float32 a tile of 24 classes is 0.8 MB, which a core's second-level cache can hold; with more classes it has fewer rows."""
-MOST_THREADS = 8
-"""Python hands out the operations one at a time, so many more threads would only wait for it."""
 ACCELERATOR_TILE_ELEMENTS = 2**24
 """64 MB in float32: large enough to fill the device, small beside the network's own activations."""
 
@@ -117,33 +123,71 @@ def exact_products(device: torch.device) -> Iterator[None]:
 def map_tiles(
     function: Callable[[slice, Tile], Tensor], cuts: Iterable[tuple[slice, Tile]], device: torch.device
 ) -> Iterator[tuple[slice, Tile, Tensor]]:
-    """Yields (images, tile, function(images, tile)) for each cut, in the order of the cuts; without gradient and in full precision.
+    """Yields (images, tile, function(images, tile)) for each cut, in the order of the cuts; without gradient and in full precision."""
+    with torch.no_grad(), exact_products(device):
+        for chosen, tile in cuts:
+            yield chosen, tile, function(chosen, tile)
 
-    On CPU each thread takes whole tiles, and torch's own threads rest meanwhile. A tile's operations are too short to be split among
-    threads that must meet after each of them: with data workers on the same cores, one late thread held up all the others every time, and
-    the loss took seven times as long. The result does not depend on the number of threads.
+
+class Axis(NamedTuple):
+    """How one axis is upsampled: output i is (1 - weights[i]) * source[lows[i]] + weights[i] * source[lows[i] + 1]; and the adjoint."""
+
+    lows: Int64[np.ndarray, " outputs"]  # at most source - 2, if there are two
+    weights: Float32[np.ndarray, " outputs"]  # in [0, 1]
+    firsts: Int64[np.ndarray, " source"]  # input s gets taps[s] @ outputs[firsts[s] : firsts[s] + count]
+    taps: Float32[np.ndarray, "source count"]
+
+    def near(self, outputs: slice) -> tuple[slice, Int64[np.ndarray, " outputs"]]:
+        """The inputs that some outputs depend on, and their `lows` counted from the first of them."""
+        lows = self.lows[outputs]
+        return slice(int(lows[0]), min(int(lows[-1]) + 2, len(self.firsts))), lows - lows[0]
+
+
+@lru_cache(maxsize=64)  # as above
+def axis(source_size: int, size: int) -> Axis:
+    """The axis for align_corners=False."""
+    position = np.clip((np.arange(size) + 0.5) * (source_size / size) - 0.5, 0, source_size - 1)
+    lows = np.minimum(np.floor(position).astype(np.int64), max(source_size - 2, 0))
+    weights = position - lows
+    sources = np.arange(source_size)
+    begins = np.searchsorted(lows, sources - 1)  # outputs with lows == s - 1 or lows == s depend on input s
+    ends = np.searchsorted(lows, sources, side="right")
+    count = int((ends - begins).max())
+    firsts = np.minimum(begins, size - count)
+    outputs = firsts[:, None] + np.arange(count)
+    distance = np.abs(position[outputs] - sources[:, None])
+    taps = np.maximum(1 - distance, 0)
+    return Axis(lows, weights.astype(np.float32), firsts, taps.astype(np.float32))
+
+
+def float32(values: Float[Tensor, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """A contiguous float32 array of them. Torch would wake its own threads for it, which then spin for a while on the cores of ours."""
+    values = values.detach()  # outside autograd's functions too, and `no_grad` does not reach our threads
+    if values.dtype == torch.bfloat16:  # the upper half of a float32
+        return np.left_shift(values.contiguous().view(torch.uint16).numpy(), 16, dtype=np.uint32).view(np.float32)
+    return np.ascontiguousarray(values.numpy(), np.float32)
+
+
+def bands(images: int, height: int, width: int) -> list[tuple[int, slice]]:
+    """Cuts pictures of one size into (image, rows), each pixel once. It depends on nothing but the sizes."""
+    rows = max(1, BAND_PIXELS // width)
+    return [(image, slice(start, min(start + rows, height))) for image in range(images) for start in range(0, height, rows)]
+
+
+def map_bands(function: Callable[[int, slice], Any], cuts: list[tuple[int, slice]]) -> Iterator[tuple[int, slice, Any]]:
+    """Yields (image, rows, function(image, rows)) for each cut, in the order of the cuts, on as many threads as torch has.
+
+    The function is expected to let go of Python's lock. The results, and what is added up from them in this order, do not depend on the
+    number of threads. Whole bands, and not rows or operations, are given to threads: with data workers on the same cores one late
+    thread holds up all others whenever they meet.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        with torch.no_grad(), exact_products(device):
-            for chosen, tile in cuts:
-                yield chosen, tile, function(chosen, tile)
-        return
-
-    def work(cut: tuple[slice, Tile]) -> tuple[slice, Tile, Tensor]:
-        torch.set_num_threads(1)  # kept per thread
-        with torch.no_grad():
-            return *cut, function(*cut)
-
-    torch.set_num_threads(1)
-    try:
-        with exact_products(device):
-            yield from _pool(min(threads, MOST_THREADS), os.getpid()).map(work, cuts)
-    finally:
-        torch.set_num_threads(threads)
+    threads = min(torch.get_num_threads(), MOST_THREADS, len(cuts))
+    mapped = map if threads == 1 else _pool(threads, os.getpid()).map
+    for cut, result in zip(cuts, mapped(lambda cut: function(*cut), cuts), strict=True):
+        yield *cut, result
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that wait for tiles; a forked process, which inherits none, makes its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="tiles")
+    """Threads that wait for bands; a forked process, which inherits none, makes its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="bands")

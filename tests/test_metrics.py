@@ -185,9 +185,10 @@ def batch(sizes, classes=5, source=(6, 7), dtype=torch.float64):
     return logits, labels, torch.tensor(sizes)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
 @pytest.mark.parametrize("sizes", [[(24, 28)] * 3, [(13, 17), (24, 9), (13, 17), (3, 4)], [(100, 600), (70, 260)], [(6, 7)]])
-def test_counts_are_those_of_full_size_logits(sizes):
-    logits, labels, label_sizes = batch(sizes)
+def test_counts_are_those_of_full_size_logits(sizes, dtype):
+    logits, labels, label_sizes = batch(sizes, dtype=dtype)
     counts = confusion_matrices(logits, labels, label_sizes)
     assert counts.dtype == torch.int64
     for image, (h, w) in enumerate(sizes):
@@ -195,9 +196,10 @@ def test_counts_are_those_of_full_size_logits(sizes):
         assert np.array_equal(counts[image], counts_of([full], [labels[image, :h, :w].numpy()])[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
 @pytest.mark.parametrize("classes", [2, 255, 300])
-def test_the_first_of_equal_logits_wins(classes):
-    logits = torch.randint(0, 3, (1, classes, 9, 8)).float()
+def test_the_first_of_equal_logits_wins(classes, dtype):
+    logits = torch.randint(0, 3, (1, classes, 9, 8)).to(dtype)
     labels = torch.zeros(1, 9, 8, dtype=torch.int64)
     counts = confusion_matrices(logits, labels, torch.tensor([[9, 8]]))[0, 0]
     assert torch.equal(counts, torch.bincount(torch.from_numpy(logits[0].numpy().argmax(0)).flatten(), minlength=classes))
@@ -212,7 +214,7 @@ def test_logits_that_are_not_finite_are_refused():
 
 def test_int64_labels_and_low_precision_logits():
     logits, labels, sizes = batch([(24, 28)] * 2, dtype=torch.bfloat16)
-    expected = confusion_matrices(logits.float(), labels, sizes)
+    expected = confusion_matrices(logits.float().requires_grad_(), labels, sizes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(confusion_matrices(logits, labels.long(), sizes.int()), expected)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor, nn
 
 from seg_recipe.labels import IGNORE_INDEX
-from seg_recipe.losses.pixel_sums import PixelSums, pixel_sums
+from seg_recipe.losses.pixel_sums import PixelSums, pixel_sums, wrong_labels
 
 REDUCTIONS = ("image", "batch", "micro")
 CLASSES = ("present", "all")
@@ -205,23 +205,12 @@ def _checked_sums(logits: Shaped[Tensor, "..."], labels: Labels, *, power: float
             f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit; "
             f"logits (batch, classes, h, w) and {kind} were wanted."
         )
-    if labels.is_floating_point():
-        wrong = ~((labels >= 0) & (labels <= 1))
-    else:
-        wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
-    if labels.device.type != "cpu":  # no look at the values, which would stop the device: they poison the loss instead
-        sums = pixel_sums(logits, labels, power=power, ignore_index=ignore_index, uniform=uniform)
-        poison = torch.where(wrong.any(), torch.nan, 1.0)
-        return PixelSums(*(part * poison for part in sums))
-    if wrong.any():
-        found = labels[wrong].unique()[:5].tolist()
-        if labels.is_floating_point():
-            raise ValueError(f"Soft labels must lie in [0, 1]; these hold {', '.join(f'{value:g}' for value in found)}.")
-        raise ValueError(
-            f"Labels hold the ids {', '.join(map(str, found))}; the logits have the classes 0-{classes - 1}, "
-            f"and {ignore_index} is ignored. Give the model more classes, or map these ids to one that it has."
-        )
-    return pixel_sums(logits, labels, power=power, ignore_index=ignore_index, uniform=uniform)
+    sums = pixel_sums(logits, labels, power=power, ignore_index=ignore_index, uniform=uniform)
+    if labels.device.type == "cpu":
+        return sums
+    # No look at the values, which would stop the device: wrong ones poison the loss instead.
+    poison = torch.where(wrong_labels(labels, classes, ignore_index).any(), torch.nan, 1.0)
+    return PixelSums(*(part * poison for part in sums))
 
 
 def _check_settings(power: float, smooth: float, reduction: str, classes: str) -> None:
