@@ -1,142 +1,187 @@
 """Import a downloaded data set into the folders that a recipe's `dataset` reads.
 
-    python scripts/import_dataset.py dataset_1000.zip input
+    python scripts/import_dataset.py dataset_1000.zip input/fs
+    python scripts/import_dataset.py CelebAMask-HQ input/celeba --id_map map.json --labels face
+    python scripts/import_dataset.py leaves input/leaves --format pairs --images 'photos/*.jpg' --masks 'masks/*.png' --table colours.json
 
-SOURCE is Microsoft FaceSynthetics as downloaded, 100, 1,000 or 100,000 samples: a zip, or a folder with {id}.png and
-{id}_seg.png. DEST becomes DEST/{train,val}/images/{id}.png and DEST/{train,val}/annotations/{id}_seg.png. Which samples are
-held out depends on their ids alone.
+SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are unmistakable. DEST
+becomes DEST/{train,val}/images/{id}.png (or .jpg), DEST/{train,val}/annotations/{id}_seg.png, and, where the ids are not those of the
+built-in label space, DEST/labels.json. What is held out is what the data set's makers hold out; where they say nothing, a hash decides, of
+the person or scene where names tell it, else of the id.
 
-Files of a folder are hard-linked where DEST is on the same file system: no time, no space, and SOURCE may be moved or deleted
-afterwards (symbolic links would break). A hard link is the same file, so whoever edits one in place edits both: --copy makes
-copies. Where links are impossible, and from a zip, files are copied.
+Each format is described at the head of its module in seg_recipe/importers, with its terms:
+face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, infinigen, solo; and pairs, for anything else.
+
+An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores (null).
+
+Files of a folder that need no change are hard-linked where DEST is on the same file system: no time, no space, and SOURCE may be moved or
+deleted afterwards (symbolic links would break). A hard link is the same file, so whoever edits one in place edits both: --copy makes
+copies. Where links are impossible, and from an archive, files are copied.
 
 The same command run again does only what is missing. A run that was stopped or killed leaves no half-written file: files are
-made in DEST/.partial, which is there as long as an import is unfinished, and then renamed.
+made in DEST/.partial, which is there as long as an import is unfinished, and then renamed. At the end all pairs are checked, as
+finetune.py does it (which then need not do it again); the exit status is 1 where something is wrong or damaged.
 
 FaceSynthetics is licensed for non-commercial research only, and so are models trained on it.
 """
 
 import argparse
+import functools
+import hashlib
 import os
 import shlex
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int64
-from PIL import Image
-from tqdm import tqdm
-
-from seg_recipe.importers import LeftOut, face_synthetics, open_source
-from seg_recipe.importers.destination import PARTIAL, check_apart, check_space, earlier_files, own_folder, place, placement
-from seg_recipe.labels import FACE, IGNORE_INDEX
+from seg_recipe.importers import FORMATS, PAIRS, LeftOut, open_source, pairs, recognise, tables
+from seg_recipe.importers.destination import check_apart, check_space, earlier_files, finish, own_folder, place, write_labels
+from seg_recipe.importers.inspection import check, look_at
+from seg_recipe.importers.labelling import label, read_id_map
+from seg_recipe.importers.placement import fits, plan
+from seg_recipe.labels import LabelSpace, load_label_space
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Imports, prints a report and returns it.
 
-    Pairs: found, written, already_there, damaged, and in DEST now: train, validation. Files: linked, copied, left_out (by reason). Of the
-    masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all pixels), unknown_ids. Raises ValueError or
-    OSError in one line for a source that cannot be read, a destination that is not ours, and a full disk.
+    Pairs: found, written, already_there, damaged, and in DEST now: train, validation. Files: linked, copied (or made), left_out (by
+    reason). Of the masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for
+    each pair of left and right: share of the masks in which left lies left of right). labels: what `--labels` of finetune.py must be.
+    problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line for a source that cannot be read,
+    settings that do not fit it, a destination that is not ours, and a full disk.
     """
     arguments = _parse(argv)
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
+    id_map = read_id_map(Path(arguments.id_map)) if arguments.id_map else None
+    wanted = load_label_space(arguments.labels) if arguments.labels else None
+    readers = {name: known.read for name, known in FORMATS.items()}
+    if arguments.format == PAIRS:
+        table = tables.read_table(Path(arguments.table))
+        patterns = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0}
+        readers[PAIRS] = functools.partial(pairs.read, table=table, **patterns)
     check_apart(source, destination)
     with open_source(source, left_out) as files:
-        placements = {sample.id: placement(sample, arguments.val_fraction) for sample in face_synthetics(files, left_out)}
+        name = arguments.format or recognise(files)
+        layout = readers[name](files, left_out)
+        layout = replace(layout, samples=list(layout.samples))
+        if not layout.samples:
+            raise ValueError(f"SOURCE {source} holds no pair as {name} has them; left out: {'; '.join(left_out.lines()) or 'nothing'}.")
+        labelling = label(layout, id_map, wanted)
+        _check_split(arguments, name, layout.sets)
+        val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
+        placements = plan(layout, labelling, val_fraction, arguments.val_from or ["val"], left_out)
+        classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
+        settings = {"format": name, "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16], "val_from": arguments.val_from}
         with own_folder(destination):
-            placed = earlier_files(source, destination, placements, arguments.val_fraction)
+            placed = earlier_files(source, destination, placements, val_fraction, settings)
+            labels = write_labels(destination, labelling.space)
             chosen = list(placements.values())[: arguments.limit]
-            missing = ({path: file for path, file in sample.items() if placed.get(path) != file.size} for sample in chosen)
+            missing = ({path: file for path, file in sample.items() if not fits(file, placed.get(path))} for sample in chosen)
             todo = [sample for sample in missing if sample]
             check_space(source, destination, todo, arguments.copy)
             counts = place(todo, destination, arguments.copy, arguments.workers, left_out)
-            (destination / PARTIAL).rmdir()
+            finish(destination)
     there = [list(sample) for sample in chosen if all((destination / path).exists() for path in sample)]
     result = {
+        "format": name,
         "found": len(placements),
         **{key: counts[key] for key in ("written", "damaged", "linked", "copied")},
         "already_there": len(chosen) - len(todo),
         "train": sum(image.startswith("train/") for image, _ in there),
         "validation": sum(image.startswith("val/") for image, _ in there),
         "left_out": dict(left_out.counts),
-        **_class_shares([destination / mask for _, mask in there], arguments.masks, arguments.workers),
+        "labels": str(labels or "face"),
+        **look_at([destination / mask for _, mask in there], arguments.count, arguments.workers, labelling.space),
     }
-    _report(result, destination, left_out)
+    _report(result, destination, left_out, layout.notes)
+    result["problems"] = None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
     return result
 
 
 def _parse(argv):
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("source", metavar="SOURCE", help="folder or zip of FaceSynthetics")
+    parser.add_argument("source", metavar="SOURCE", help="folder, zip or tar of a data set")
     parser.add_argument("destination", metavar="DEST", help="folder to make, or to go on with")
-    parser.add_argument("--val_fraction", type=float, default=0.1, help="share of the samples held out, 0 to 1 (default: 0.1)")
+    parser.add_argument("--format", choices=[*FORMATS, PAIRS], help="what SOURCE is (default: recognised by its names)")
+    parser.add_argument("--id_map", metavar="FILE", help="JSON: class -> new name, or null to ignore it; keys may be patterns")
+    parser.add_argument("--labels", help="label space that DEST gets, by name: face, or a JSON file (default: the classes of SOURCE)")
+    parser.add_argument("--images", metavar="PATTERN", help="pairs: names of the pictures below SOURCE, as in 'photos/*.jpg'")
+    parser.add_argument("--masks", metavar="PATTERN", help="pairs: names of the masks, as in 'labels/*_mask.png'")
+    parser.add_argument("--table", metavar="FILE", help='pairs: ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}')
+    parser.add_argument("--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)")
+    parser.add_argument("--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)")
+    parser.add_argument("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
     parser.add_argument("--limit", type=int, help="import only the first LIMIT pairs by id (default: all; a later run may take more)")
     parser.add_argument("--copy", action="store_true", help="copy files where hard links would be possible too")
     parser.add_argument("--workers", type=int, default=min(8, cores), help="threads (default: one per core, at most 8)")
-    parser.add_argument("--masks", type=int, default=500, help="masks whose pixels are counted for the report (default: 500; 0: none)")
+    parser.add_argument("--count", type=int, default=500, help="masks whose pixels are counted for the report (default: 500; 0: none)")
+    parser.add_argument("--no_check", action="store_true", help="leave the check of all pairs to finetune.py")
     arguments = parser.parse_args(argv)
-    for name, least in (("limit", 1), ("workers", 1), ("masks", 0)):
+    for name, least in (("limit", 1), ("workers", 1), ("count", 0), ("group", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             parser.error(f"--{name} is {value}; it is at least {least}")
-    if not 0 <= arguments.val_fraction <= 1:
+    if arguments.val_fraction is not None and not 0 <= arguments.val_fraction <= 1:
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
+    for name in ("images", "masks", "table", "group"):
+        if arguments.format != PAIRS and getattr(arguments, name) is not None:
+            parser.error(f"--{name} has an effect with --format {PAIRS} only")
+        if arguments.format == PAIRS and getattr(arguments, name) is None and name != "group":
+            parser.error(f"--format {PAIRS} needs --{name}")
     return arguments
 
 
-def _class_shares(masks: list[Path], count: int, workers: int) -> dict[str, Any]:
-    """What `count` evenly chosen masks hold: share of each class among the labelled pixels, of ignored among all, ids without a name."""
-    chosen = [masks[i * len(masks) // count] for i in range(count)] if count < len(masks) else masks
-    pixels, unreadable = np.zeros(256, dtype=np.int64), 0
-    with ThreadPoolExecutor(workers) as pool:
-        for counted in tqdm(pool.map(_pixels, chosen), total=len(chosen), unit=" masks", desc="counting", disable=not chosen):
-            if counted is None:
-                unreadable += 1
-            else:
-                pixels += counted
-    labelled, total = max(int(pixels[:IGNORE_INDEX].sum()), 1), max(int(pixels.sum()), 1)
-    return {
-        "masks": len(chosen) - unreadable,
-        "masks_without_ids": unreadable,
-        "class_shares": {name: int(pixels[label]) / labelled for label, name in FACE.id2label.items()},
-        "ignored_share": int(pixels[IGNORE_INDEX]) / total,
-        "unknown_ids": [label for label in range(len(FACE), IGNORE_INDEX) if pixels[label]],
-    }
+def _check_split(arguments: argparse.Namespace, name: str, sets: tuple[str, ...]) -> None:
+    """Raises ValueError for a setting of the split that has no effect on this source."""
+    if sets and arguments.val_fraction is not None:
+        raise ValueError(f"--val_fraction has no effect: {name} comes with its own split ({', '.join(sets)}); see --val_from.")
+    unknown = [chosen for chosen in arguments.val_from or () if chosen not in sets]
+    if unknown:
+        raise ValueError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {_listed(sets)}.")
 
 
-def _pixels(path: Path) -> Int64[np.ndarray, "256"] | None:
-    """Pixels per id; None for a file that is no 8-bit picture with one channel."""
-    try:
-        with Image.open(path) as mask:
-            return np.bincount(np.asarray(mask).ravel(), minlength=256) if mask.mode in ("L", "P") else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
-
-
-def _report(result: dict[str, Any], destination: Path, left_out: LeftOut) -> None:
+def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes: Iterable[str]) -> None:
     print(
-        f"{result['found']:,} pairs found, {result['written']:,} written ({result['linked']:,} files linked, {result['copied']:,} copied), "
-        f"{result['already_there']:,} already there, {result['damaged']:,} damaged"
+        f"{result['format']}: {result['found']:,} pairs found, {result['written']:,} written ({result['linked']:,} files linked, "
+        f"{result['copied']:,} copied or made), {result['already_there']:,} already there, {result['damaged']:,} damaged"
     )
     print(f"{destination}: {result['train']:,} pairs to train on, {result['validation']:,} to validate with")
+    for note in notes:
+        print(f"NOTE: {note}")
     for split in ("train", "validation"):
-        if not result[split]:
-            print(f"NOTE: no pair fell into {split}, by the hash of its id; another --val_fraction needs another DEST.")
+        if not result[split] and result["train"] + result["validation"]:
+            print(f"NOTE: no pair fell into {split}; by a hash of the id or group, another --val_fraction needs another DEST.")
     for line in left_out.lines():
         print(f"left out: {line}")
     shares = result["class_shares"]
     if result["masks"]:
         print(f"labelled pixels of {result['masks']:,} masks: {_listed(f'{name} {share:.2%}' for name, share in shares.items() if share)}")
         print(f"ignored pixels: {result['ignored_share']:.2%}; classes not seen: {_listed(name for name in shares if not shares[name])}")
+    sides = {name: share for name, share in result["sides"].items() if share is not None}
+    if sides:
+        print(f"left of its right one (in the picture): {_listed(f'{name} in {share:.0%} of the masks' for name, share in sides.items())}")
+    if swapped := [name for name, share in sides.items() if share < 0.5]:
+        print(f"NOTE: {_listed(swapped)} mostly lies on the right: is it the subject's left? An --id_map can swap the names.")
     if result["unknown_ids"]:
-        print(f"NOTE: the masks hold ids outside the {len(FACE)} face labels: {_listed(map(str, result['unknown_ids']))}")
+        print(f"NOTE: the masks hold ids outside the {len(shares)} labels: {_listed(map(str, result['unknown_ids']))}")
     if result["masks_without_ids"]:
-        print(f"NOTE: {result['masks_without_ids']:,} of the masks are no 8-bit pictures of ids; `finetune.py --check` names them.")
+        print(f"NOTE: {result['masks_without_ids']:,} of the masks are no 8-bit pictures of ids")
+    labels = [] if result["labels"] == "face" else ["--labels", result["labels"]]
+    launch = ["accelerate", "launch", "scripts/finetune.py", "recipes/segformer.yaml"]
+    if result["train"]:
+        print(f"to train: {shlex.join([*launch, '--dataset', str(destination), *labels])}")
+    elif result["validation"]:
+        print(f"to judge by: {shlex.join(['--eval_datasets', f'real={destination}', *labels])}")
+
+
+def _check(destination: Path, space: LabelSpace, workers: int) -> int:
+    count, text = check(destination, space, workers)
+    print(text or f"{destination}: every pair was checked, and nothing is wrong.")
+    return count
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -145,7 +190,8 @@ def _listed(names: Iterable[str]) -> str:
 
 if __name__ == "__main__":
     try:
-        main()
+        done = main()
+        sys.exit(1 if done["problems"] or done["damaged"] else 0)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -52,13 +52,13 @@ def test_class_shares_are_those_of_the_masks(tmp_path, capsys):
     assert (result["masks"], result["masks_without_ids"], result["unknown_ids"]) == (1, 2, [200])
     printed = capsys.readouterr().out
     assert "background 86.96%, right_eye 10.87%" in printed
-    assert "ids outside the 19 face labels: 200" in printed
+    assert "ids outside the 19 labels: 200" in printed
     assert "2 of the masks are no 8-bit pictures of ids" in printed
 
 
 @pytest.mark.parametrize(("count", "looked_at"), [(0, 0), (7, 7), (1000, 20)])
 def test_as_many_masks_are_counted_as_asked_for(tmp_path, count, looked_at):
-    result = run(make_folder(tmp_path / "source", contents()), tmp_path / "out", "--masks", count)
+    result = run(make_folder(tmp_path / "source", contents()), tmp_path / "out", "--count", count)
     assert result["masks"] == looked_at
     assert result["class_shares"]["hair"] == (0.5 if looked_at else 0)
 
@@ -67,7 +67,7 @@ def test_what_is_no_pair_is_left_out_with_its_reason(tmp_path):
     files = pair("000000") | pair("abc_seg") | {
         "000001.png": b"", "000002_seg.png": b"", "._000003.png": b"", "._000003_seg.png": b"", "more.zip": b"", "000004.PNG": b"",
     }  # fmt: skip
-    result = run(make_folder(tmp_path / "source", files | {"a/b/000009.png": b""}), tmp_path / "out", "--masks", 0)
+    result = run(make_folder(tmp_path / "source", files | {"a/b/000009.png": b""}), tmp_path / "out", "--count", 0)
     assert tree(tmp_path / "out") == wanted_tree(pair("000000"))
     assert result["left_out"] == {
         # abc_seg.png cannot be told from the mask of abc, so it is one, and abc_seg_seg.png is left alone
@@ -223,7 +223,7 @@ def test_the_command_line_ends_in_one_line(tmp_path):
     assert missing.stderr.startswith("error: SOURCE ")
     manual = subprocess.run([*command[:2], "--help"], capture_output=True, text=True)
     assert manual.returncode == 0
-    for word in ("SOURCE", "DEST", "--val_fraction", "--limit", "--copy", "--workers", "--masks", "hard-linked", "non-commercial"):
+    for word in ("SOURCE", "DEST", "--val_fraction", "--limit", "--copy", "--workers", "--count", "hard-linked", "non-commercial"):
         assert word in manual.stdout
 
 
@@ -233,7 +233,7 @@ def test_the_command_line_ends_in_one_line(tmp_path):
         ("--val_fraction=1.5", "it is a share"),
         ("--limit=0", "at least 1"),
         ("--workers=0", "at least 1"),
-        ("--masks=-1", "at least 0"),
+        ("--count=-1", "at least 0"),
         ("--cop", "--cop"),
     ],
 )

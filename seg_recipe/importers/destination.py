@@ -1,7 +1,8 @@
 """The folder that an import makes: held by one process, resumable, and never with a half-written file in it.
 
 Files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed to
-DEST/{train,val}/images/{id}.png and DEST/{train,val}/annotations/{id}_seg.png. DEST/import.json records where they came from.
+DEST/{train,val}/images/{id}.png (or .jpg) and DEST/{train,val}/annotations/{id}_seg.png. DEST/import.json records where they came from,
+and DEST/labels.json what the ids mean, unless they are those of the built-in label space.
 """
 
 import contextlib
@@ -20,28 +21,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.importers.sources import LeftOut, Sample, SourceFile
-from seg_recipe.splits import in_validation
+from seg_recipe.importers.pictures import Unusable, check_header
+from seg_recipe.importers.placement import Made, Placement, fits
+from seg_recipe.importers.sources import LeftOut, SourceFile
+from seg_recipe.labels import FACE, LabelSpace
 
 RECORD = "import.json"
+LABELS = "labels.json"
 PARTIAL = ".partial"
 FOLDERS = tuple(f"{split}/{kind}" for split in ("train", "val") for kind in ("images", "annotations"))
 
-Placement = dict[str, SourceFile]
-"""The files of a sample by their path below DEST, "/" between folders."""
-
 _CHUNK = 2**20
 # What reading a damaged zip member, or a file that changes meanwhile, raises.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+_DAMAGE = (Unusable, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
 # What os.link raises where the file systems differ, know no hard links, or the kernel forbids linking to another user's file.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-def placement(sample: Sample, val_fraction: float | int) -> Placement:
-    """Where image and mask of a sample go: a path made of the checked id, never of a name in the source; in the split of its group."""
-    split = "val" if in_validation(sample.group, val_fraction) else "train"
-    return {f"{split}/images/{sample.id}.png": sample.image, f"{split}/annotations/{sample.id}_seg.png": sample.mask}
 
 
 def check_apart(source: Path, destination: Path) -> None:
@@ -94,17 +89,21 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def earlier_files(source: Path, destination: Path, placements: dict[str, Placement], val_fraction: float | int) -> dict[str, int]:
-    """The files in DEST, path -> bytes, after a check that they come from this source with this val_fraction. Records both in DEST.
+def earlier_files(
+    source: Path, destination: Path, placements: dict[str, Placement], val_fraction: float | int, settings: dict[str, Any]
+) -> dict[str, int]:
+    """The files in DEST, path -> bytes, after a check that they come from this source with these settings. Records all three in DEST.
 
-    The same source is one with the same pairs of the same sizes, wherever it lies, folder or zip; or the one at the same place, to which
-    pairs were added since. Raises ValueError for another source or fraction, and for a record that cannot be read.
+    The same source is one with the same pairs of the same sizes, wherever it lies, folder or archive; or the one at the same place, to
+    which pairs were added since. settings: what else the files depend on, name -> value. Raises ValueError for another source, fraction or
+    setting, and for a record that cannot be read.
     """
-    expected = {path: file.size for files in placements.values() for path, file in files.items()}
-    contents = "\n".join(f"{path.rpartition('/')[2]} {size}" for path, size in expected.items())
+    expected = {path: file for files in placements.values() for path, file in files.items()}
+    contents = "\n".join(f"{path.rpartition('/')[2]} {_source_sizes(file)}" for path, file in expected.items())
     record = {
         "source": str(source.resolve()),
         "val_fraction": val_fraction,
+        "settings": settings,
         "pairs": len(placements),
         "pairs_sha256": hashlib.sha256(contents.encode()).hexdigest(),
     }
@@ -113,16 +112,29 @@ def earlier_files(source: Path, destination: Path, placements: dict[str, Placeme
         (destination / folder).mkdir(parents=True, exist_ok=True)
         with os.scandir(destination / folder) as entries:
             placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
-    if (destination / RECORD).exists():
-        foreign = sorted(path for path, size in placed.items() if expected.get(path) != size)
-        _check_record(_read_record(destination / RECORD), record, source, destination, foreign)
+    earlier = _read_record(destination / RECORD) if (destination / RECORD).exists() else None
+    if earlier and placed:  # an import that placed nothing binds nobody
+        foreign = sorted(path for path, size in placed.items() if path not in expected or not fits(expected[path], size))
+        _check_record(earlier, record, source, destination, foreign)
         damaged = [path for path in foreign if path in expected]  # a failure of disk or power can cut a file that was finished
         strangers = [path for path in foreign if path not in expected]
         for paths, verdict in ((damaged, "differ in length from SOURCE and are made anew"), (strangers, "are not from SOURCE and stay")):
             if paths:
                 print(f"{len(paths):,} files in {destination} {verdict}: {', '.join(paths[:5] + ['...'] * (len(paths) > 5))}")
-    _write_record(destination, record)
+    _write_json(destination, RECORD, record)
     return placed
+
+
+def write_labels(destination: Path, space: LabelSpace) -> Path | None:
+    """Write what the ids mean to DEST/labels.json, where it comes from; None for the built-in label space, which needs no file."""
+    if space == FACE:
+        return None
+    _write_json(destination, LABELS, space.to_json())
+    return destination / LABELS
+
+
+def _source_sizes(file: SourceFile | Made) -> str:
+    return " ".join(str(part.size) for part in (file.sources if isinstance(file, Made) else (file,)))
 
 
 def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path, destination: Path, foreign: list[str]) -> None:
@@ -133,6 +145,10 @@ def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path,
             f"DEST {destination} was imported with --val_fraction {earlier['val_fraction']}, not {record['val_fraction']}: some samples "
             f"would lie in both splits; repeat that value, {way_out}."
         )
+    for name, value in record["settings"].items():
+        was = earlier["settings"].get(name, value)
+        if was != value:
+            raise ValueError(f"DEST {destination} was imported with other {name} ({was}, now {value}); repeat those, {way_out}.")
     if earlier["pairs_sha256"] == record["pairs_sha256"]:
         return
     if earlier["source"] != record["source"]:
@@ -144,18 +160,26 @@ def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path,
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}
-    except (ValueError, KeyError, TypeError):
+        return {**{key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}, "settings": dict(record.get("settings", {}))}
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one.") from None
 
 
-def _write_record(destination: Path, record: dict[str, Any]) -> None:
-    part = destination / PARTIAL / RECORD
+def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
+    part = destination / PARTIAL / name
     with part.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, indent=2) + "\n")
+        stream.write(json.dumps(content, indent=2) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
-    part.replace(destination / RECORD)
+    part.replace(destination / name)
+
+
+def finish(destination: Path) -> None:
+    """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without pairs."""
+    for folder in (*FOLDERS, "train", "val"):
+        with contextlib.suppress(OSError):  # it holds something
+            (destination / folder).rmdir()
+    (destination / PARTIAL).rmdir()
 
 
 def check_space(source: Path, destination: Path, todo: list[Placement], copy: bool) -> None:
@@ -223,8 +247,16 @@ def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[int,
     return linked, ""
 
 
-def _make(file: SourceFile, part: Path, copy: bool) -> bool:
-    """Makes `part` the file's link (True) or copy (False)."""
+def _make(file: SourceFile | Made, part: Path, copy: bool) -> bool:
+    """Makes `part` the file's link (True), its copy, or what is made of it (False)."""
+    if isinstance(file, Made):
+        if not (file.as_is and file.as_is()):
+            with part.open("wb") as out:
+                file.write(out)
+            return False
+        file = file.sources[0]
+    else:
+        check_header(file)
     if file.path is not None and not copy:
         try:
             os.link(file.path, part)

@@ -1,16 +1,35 @@
-"""Microsoft FaceSynthetics as it is downloaded: pairs of {id}.png and {id}_seg.png in one flat folder or zip."""
+"""Microsoft FaceSynthetics as it is downloaded, https://github.com/microsoft/FaceSynthetics
+
+    000000.png  000000_seg.png  000000_ldmks.txt  000001.png ...
+
+One flat folder or zip (its pairs may lie in one folder inside it). The classes are those of `labels.FACE`, 255 is not labelled. Each
+picture is a person of its own. For non-commercial research only.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from seg_recipe.importers.sources import DEEPER, LeftOut, Sample, SourceFile
+from seg_recipe.importers.samples import Layout, Sample
+from seg_recipe.importers.sources import LeftOut, SourceFile
+from seg_recipe.labels import FACE
 
 LAYOUT = "one folder or zip with {id}.png and {id}_seg.png, at its top or in one folder inside it"
 
+MARKS = (r"(?:[^/]+/)?[0-9A-Za-z][0-9A-Za-z_-]*_seg\.png",)
+
+DEEPER = "deeper than one folder (not looked at)"
 _FACE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
+
+def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
+    """FaceSynthetics as a layout; see `face_synthetics`."""
+    for name in [name for name in files if name.count("/") > 1]:
+        left_out.add(DEEPER, name)
+        del files[name]
+    return Layout(FACE.names, face_synthetics(files, left_out), rgb=True)
 
 
 def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator[Sample]:
@@ -74,8 +93,10 @@ def _no_pairs(files: dict[str, SourceFile], left_out: LeftOut) -> str:
         f"{count:,} left out as {reason}, {left_out.first[reason][0]}" for reason, count in left_out.counts.most_common(5)
     ]
     advice = f"wanted: {LAYOUT}"
-    if any(name.startswith("train/images") for name in left_out.first.get(DEEPER, ())):
+    if any(re.match(r"(train|val)/(images|annotations)/", name) for name in left_out.first.get(DEEPER, ())):
         advice += "; a folder with train/images and train/annotations needs no import: give it to finetune.py as --dataset"
     elif endings[".zip"]:
         advice += "; to import a zip give the zip itself as SOURCE"
-    return f"SOURCE holds no pair of image and mask; found {', '.join(found) or 'nothing'}; {advice}."
+    return (
+        f"SOURCE holds no pair of image and mask; found {', '.join(found) or 'nothing'}; {advice}. Other layouts: --format (pairs for any)."
+    )

@@ -1,12 +1,14 @@
-"""A folder or a zip as a list of files that can be read safely.
+"""A folder, a zip or a tar as a list of files that can be read safely.
 
 Nothing is unpacked and no pixel is read here: a file is a name, a size and an opener. Names inside a source are only ever looked up, never
 used as a path to write to.
 """
 
 import functools
+import io
 import os
 import stat
+import tarfile
 import threading
 import zipfile
 from collections import Counter
@@ -14,37 +16,48 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 MAX_MEMBER_BYTES = 64 * 2**20
-"""The largest file that is read from a zip; a 512x512 RGB picture without any compression has 0.75 MiB."""
+"""The largest file that is read from an archive; a 512x512 RGB picture without any compression has 0.75 MiB."""
 
 MAX_RATIO = 100
 """The most that a zip, or a member of it above SMALL_BYTES, may be compressed; pictures are compressed already and come to about 1."""
 
 SMALL_BYTES = 2**20
 
-DEEPER = "deeper than one folder (not looked at)"
+MAX_DEPTH = 8
+"""So many folders deep a source is looked at."""
+
+DEEPER = f"deeper than {MAX_DEPTH} folders (not looked at)"
+UNSAFE = "unsafe name (empty, absolute, '..', drive letter, backslash or NUL)"
 _FLAGS_NOT_READ = 0x1 | 0x20 | 0x40 | 0x2000  # encrypted, patched data, strong encryption, masked headers (zip specification 4.4.4)
 
 
-class SourceFile(NamedTuple):
-    """A file of the source: its name there ("/" between folders), its bytes, and how to open it for reading."""
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the source: its name there ("/" between folders), its bytes, and where to read it: `opener`, or as `name` below `root`.
+
+    A data set can have a million, so it is small, and makes its path when asked.
+    """
 
     name: str
     size: int
-    open: Callable[[], AbstractContextManager[IO[bytes]]]
-    path: Path | None
-    """Where it lies as a plain file on this machine, which can be linked to; None inside a zip."""
+    opener: Callable[[], AbstractContextManager[IO[bytes]]] | None
+    root: str = ""
 
+    @property
+    def path(self) -> Path | None:
+        """Where it lies as a plain file on this machine, which can be linked to; None inside an archive."""
+        if self.opener:
+            return None
+        path = Path(self.root, self.name)
+        # A hard link must go to the file itself: one to a symbolic link would break when the source moves.
+        return path.resolve() if path.is_symlink() else path
 
-class Sample(NamedTuple):
-    """One pair: image and mask as encoded files; samples of one group (a person, a scene) belong on one side of a split."""
-
-    id: str
-    image: SourceFile
-    mask: SourceFile
-    group: str
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        """The file, open for reading."""
+        return self.opener() if self.opener else Path(self.root, self.name).open("rb")
 
 
 @dataclass
@@ -71,16 +84,21 @@ class LeftOut:
 
 @contextmanager
 def open_source(source: Path, left_out: LeftOut) -> Iterator[dict[str, SourceFile]]:
-    """The files of a folder or a zip by name, at its top and in the folders there, while the context lasts; the rest goes to `left_out`.
+    """The files of a folder, a zip or a tar by name, down to MAX_DEPTH folders, while the context lasts; the rest goes to `left_out`.
 
-    Of a zip only what can be read safely is listed: plain members, stored or deflated, not encrypted, whose names are unique and stay
-    inside, of at most MAX_MEMBER_BYTES and MAX_RATIO. Several threads may open files at once. Memory grows with the number of names,
-    not with the size of the files. Raises FileNotFoundError if there is no such source; ValueError for a file that is no zip, is cut off,
-    or unpacks to more than MAX_RATIO times its size.
+    Of an archive only what can be read safely is listed: plain members whose names are unique and stay inside, of at most
+    MAX_MEMBER_BYTES; in a zip stored or deflated, not encrypted, at most MAX_RATIO. Links to folders, and all links in an archive, are not
+    followed. Several threads may open files at once. Memory grows with the number of names, not with the size of the files. Raises
+    FileNotFoundError if there is no such source; ValueError for a file that is no archive, is a compressed tar, is cut off, or unpacks to
+    more than MAX_RATIO times its size.
     """
     if source.is_dir():
         yield _list_folder(source, left_out)
-    elif source.is_file():
+    elif not source.is_file():
+        raise FileNotFoundError(f"SOURCE {source} does not exist; give the folder or zip of the data set.")
+    elif not zipfile.is_zipfile(source) and tarfile.is_tarfile(source):
+        yield _list_tar(source, left_out)
+    else:
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
@@ -90,38 +108,90 @@ def open_source(source: Path, left_out: LeftOut) -> Iterator[dict[str, SourceFil
             ) from None
         with archive:
             yield _list_zip(archive, source, left_out)
-    else:
-        raise FileNotFoundError(f"SOURCE {source} does not exist; give the folder or zip of the data set.")
 
 
 def _list_folder(folder: Path, left_out: LeftOut) -> dict[str, SourceFile]:
     files: dict[str, SourceFile] = {}
-    below: list[str] = []
-    _list_one(folder, "", files, below, left_out)
-    for name in below:
-        deeper: list[str] = []
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        below: list[str] = []
         try:
-            _list_one(folder / name, f"{name}/", files, deeper, left_out)
+            _list_one(str(folder), prefix, files, below, left_out)
         except PermissionError:
-            left_out.add("folder that may not be read", name)
-        for inner in deeper:
-            left_out.add(DEEPER, f"{name}/{inner}")
-    return files
+            if not prefix:
+                raise
+            left_out.add("folder that may not be read", prefix.removesuffix("/"))
+        if prefix.count("/") == MAX_DEPTH:
+            for name in below:
+                left_out.add(DEEPER, prefix + name)
+        else:
+            waiting += [f"{prefix}{name}/" for name in below]
+    return dict(sorted(files.items()))  # a disk lists them in any order
 
 
-def _list_one(folder: Path, prefix: str, files: dict[str, SourceFile], below: list[str], left_out: LeftOut) -> None:
-    """Adds the plain files of one folder to `files`, and the names of the folders in it to `below`; links to files count as files."""
-    with os.scandir(folder) as entries:
+def _list_one(root: str, prefix: str, files: dict[str, SourceFile], below: list[str], left_out: LeftOut) -> None:
+    """Adds the plain files of the folder `prefix` to `files`, the names of the folders in it to `below`; links to files count as files."""
+    with os.scandir(Path(root, prefix)) as entries:
         for entry in entries:
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.name)
             elif entry.is_file():
-                # A hard link must go to the file itself: one to a symbolic link would break when the source moves.
-                path = Path(os.path.realpath(entry.path) if entry.is_symlink() else entry.path)
-                files[name] = SourceFile(name, entry.stat().st_size, functools.partial(_open_file, path), path)
+                files[name] = SourceFile(name, entry.stat().st_size, None, root)
             else:
                 left_out.add("broken link, link to a folder, or special file", name)
+
+
+def _list_tar(source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
+    """A tar without compression: each member is a stretch of the file. (A compressed one can be read from front to back only.)"""
+    files: dict[str, SourceFile] = {}
+    twice: set[str] = set()
+    size = source.stat().st_size
+    try:
+        with tarfile.open(source, "r:") as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                if reason := _unreadable_in_tar(member, size):
+                    left_out.add(reason, member.name)
+                    continue
+                name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
+                if name in files:
+                    twice.add(name)
+                files[name] = SourceFile(name, member.size, functools.partial(_open_stretch, source, member.offset_data, member.size))
+    except tarfile.ReadError as error:
+        raise ValueError(f"SOURCE {source} is a compressed tar, or cut off ({error}); unpack it and give the folder.") from None
+    _drop(twice, files, left_out)
+    return files
+
+
+def _unreadable_in_tar(member: tarfile.TarInfo, size: int) -> str:
+    """Why a member is not listed; empty if it is."""
+    if _leads_out(member.name):
+        return UNSAFE
+    if not member.isreg() or member.issparse():
+        return "link or special file in the tar"
+    if member.size > MAX_MEMBER_BYTES:
+        return f"member above {MAX_MEMBER_BYTES // 2**20} MiB"
+    if member.offset_data + member.size > size:
+        return "member that lies outside the tar"
+    return DEEPER if _depth(member.name) > MAX_DEPTH else ""
+
+
+def _leads_out(name: str) -> bool:
+    return not name or name.startswith("/") or ".." in name.split("/") or "\\" in name or ":" in name or "\0" in name
+
+
+def _depth(name: str) -> int:
+    return len([part for part in name.split("/") if part not in ("", ".")]) - 1
+
+
+def _drop(twice: set[str], files: dict[str, SourceFile], left_out: LeftOut) -> None:
+    """Take out the names that stand twice: which of the two is meant cannot be known."""
+    for name in sorted(twice):
+        left_out.add("name that stands twice in the zip", name)
+        del files[name]
 
 
 def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
@@ -139,10 +209,8 @@ def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict
         name = "/".join(part for part in member.filename.split("/") if part not in ("", "."))
         if name in files:
             twice.add(name)
-        files[name] = SourceFile(name, member.file_size, functools.partial(_open_member, archive, member, lock), None)
-    for name in sorted(twice):  # which of the two is meant cannot be known
-        left_out.add("name that stands twice in the zip", name)
-        del files[name]
+        files[name] = SourceFile(name, member.file_size, functools.partial(_open_member, archive, member, lock))
+    _drop(twice, files, left_out)
     total = sum(file.size for file in files.values())
     if total > max(MAX_RATIO * size, MAX_MEMBER_BYTES):  # members that share their bytes, as in the overlapping kind of bomb
         raise ValueError(
@@ -156,9 +224,8 @@ def _unreadable(member: zipfile.ZipInfo, archive_size: int) -> str:
     """Why a member is not listed; empty if it is."""
     # As written in the zip: `filename` ends at a NUL byte, and has the separator of this machine replaced.
     name = member.orig_filename
-    parts = name.split("/")
-    if not name or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
-        return "unsafe name (empty, absolute, '..', drive letter, backslash or NUL)"
+    if _leads_out(name):
+        return UNSAFE
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         return "link or special file in the zip"
     if member.flag_bits & _FLAGS_NOT_READ:
@@ -172,13 +239,14 @@ def _unreadable(member: zipfile.ZipInfo, archive_size: int) -> str:
         return f"member above {MAX_MEMBER_BYTES // 2**20} MiB"
     if member.file_size > max(SMALL_BYTES, MAX_RATIO * member.compress_size):
         return f"member compressed more than {MAX_RATIO} : 1"
-    if len([part for part in parts if part not in ("", ".")]) > 2:
-        return DEEPER
-    return ""
+    return DEEPER if _depth(name) > MAX_DEPTH else ""
 
 
-def _open_file(path: Path) -> IO[bytes]:
-    return path.open("rb")
+@contextmanager
+def _open_stretch(path: Path, start: int, size: int) -> Iterator[IO[bytes]]:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        yield io.BytesIO(stream.read(size))
 
 
 @contextmanager

@@ -1,0 +1,97 @@
+"""What an import looks at when it is done: the classes in the masks, the sides, and the project's check of all pairs."""
+
+import functools
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from PIL import Image
+from tqdm import tqdm
+
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+
+
+def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) -> dict[str, Any]:
+    """What `count` evenly chosen masks hold.
+
+    masks: how many were read. masks_without_ids: how many could not be. class_shares: name -> share of the labelled pixels.
+    ignored_share: of all pixels. unknown_ids: ids without a name. sides: for each mirror pair of a left and a right, the left one's name ->
+    share of the masks with both in which its pixels lie left of the other's; None where no mask has both.
+    """
+    chosen = [masks[i * len(masks) // count] for i in range(count)] if count < len(masks) else masks
+    pixels, unreadable = np.zeros(256, dtype=np.int64), 0
+    pairs = [pair if _is_left(space.names[pair[0]]) else pair[::-1] for pair in space.mirror_pairs]
+    pairs = [pair for pair in pairs if _is_left(space.names[pair[0]])]
+    sides: list[list[bool]] = [[] for _ in pairs]
+    with ThreadPoolExecutor(workers) as pool:
+        looks = pool.map(functools.partial(_look, pairs=pairs), chosen)
+        for look in tqdm(looks, total=len(chosen), unit=" masks", desc="counting", disable=not chosen):
+            if look is None:
+                unreadable += 1
+                continue
+            pixels += look[0]
+            for side, distance in zip(sides, look[1], strict=True):
+                side += [] if np.isnan(distance) else [bool(distance > 0)]
+    labelled, total = max(int(pixels[:IGNORE_INDEX].sum()), 1), max(int(pixels.sum()), 1)
+    return {
+        "masks": len(chosen) - unreadable,
+        "masks_without_ids": unreadable,
+        "class_shares": {name: int(pixels[label]) / labelled for label, name in space.id2label.items()},
+        "ignored_share": int(pixels[IGNORE_INDEX]) / total,
+        "unknown_ids": [label for label in range(len(space), IGNORE_INDEX) if pixels[label]],
+        "sides": {space.names[left]: sum(side) / len(side) if side else None for (left, _), side in zip(pairs, sides, strict=True)},
+    }
+
+
+def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
+    """How many things are wrong with the pairs of an imported folder, as training will see them, and the text that names them."""
+    # Here, because they take seconds to load, which --help and every refusal would wait for.
+    from seg_recipe.data import DataProblems, load_data
+    from seg_recipe.data.check import check_pairs, problems_of
+    from seg_recipe.data.sources import read_source
+
+    try:
+        source = read_source(str(folder))
+        if source.train is not None and source.evaluation is not None:
+            load_data([str(folder)], label_space=space, workers=workers)
+            return 0, ""
+        for pairs in filter(None, (source.train, source.evaluation)):  # one split alone may be what is wanted
+            verdicts, _ = check_pairs(pairs, space, workers=workers)
+            if problems := [*pairs.problems, *(problem for _, problem in problems_of(pairs, verdicts))]:
+                raise DataProblems(problems)
+    except DataProblems as error:
+        return len(error.problems), str(error)
+    except ValueError as error:
+        return 1, str(error)
+    return 0, ""
+
+
+def _is_left(name: str) -> bool:
+    return bool({"left", "l"} & set(re.split(r"[^A-Za-z]+", name)))
+
+
+def _look(path: Path, pairs: Sequence[tuple[int, int]]) -> tuple[Int64[np.ndarray, "256"], Float64[np.ndarray, " pairs"]] | None:
+    """Pixels per id, and how many columns the first of each pair lies left of the second (nan where one of them is not there).
+
+    None for a file that is no 8-bit picture with one channel.
+    """
+    try:
+        with Image.open(path) as mask:
+            if mask.mode not in ("L", "P"):
+                return None
+            ids = np.asarray(mask)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    pixels = np.bincount(ids.ravel(), minlength=256)
+    distances = [_column(ids, right) - _column(ids, left) if pixels[left] and pixels[right] else np.nan for left, right in pairs]
+    return pixels, np.array(distances, dtype=np.float64)
+
+
+def _column(ids: np.ndarray, label: int) -> float:
+    """The mean column of the label's pixels."""
+    counts = (ids == label).sum(axis=0)
+    return float((counts * np.arange(len(counts))).sum() / counts.sum())

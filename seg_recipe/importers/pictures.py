@@ -1,0 +1,168 @@
+"""Pictures and arrays of unknown origin, read within bounds: the header is judged before a pixel is decoded."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+from jaxtyping import Int32, Integer, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from seg_recipe.importers.samples import NOT_LABELLED
+from seg_recipe.importers.sources import SourceFile
+
+MAX_PIXELS = 64 * 2**20
+"""The largest picture that is decoded, 8,192 pixels squared; a header that promises more is refused unread."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # named, so that no file can choose among Pillow's rarer decoders
+_PNG = b"\x89PNG\r\n\x1a\n"
+_BROKEN = (SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+
+
+class Unusable(ValueError):
+    """A file that is not what its layout promises; its pair is left out."""
+
+
+def check_header(file: SourceFile) -> None:
+    """Raises Unusable for a PNG whose header promises more than MAX_PIXELS, whatever its other bytes are."""
+    with file.open() as stream:
+        head = stream.read(24)
+    if len(head) == 24 and head.startswith(_PNG):
+        _check_size(*struct.unpack(">II", head[16:]))
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Unusable(f"its header promises {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}: not decoded")
+
+
+@contextmanager
+def opened(file: SourceFile) -> Iterator[Image.Image]:
+    """The picture with nothing decoded yet. Raises Unusable for a file that is none, is damaged (also within the context), or too large."""
+    check_header(file)
+    try:
+        with file.open() as stream, Image.open(stream, formats=_FORMATS) as picture:
+            _check_size(*picture.size)
+            yield picture
+    except Unusable:
+        raise
+    except UnidentifiedImageError:
+        raise Unusable(f"{file.name} is no picture ({', '.join(_FORMATS)})") from None
+    except Image.DecompressionBombError as error:
+        raise Unusable(f"refused by its header: {error}") from None
+    except OSError as error:
+        if error.errno is not None:  # the disk, not the picture
+            raise
+        raise Unusable(f"{file.name}: {error}") from None
+    except _BROKEN as error:
+        raise Unusable(f"{file.name}: {error}") from None
+
+
+def size_of(file: SourceFile) -> tuple[int, int]:
+    """Width and height, from the header."""
+    with opened(file) as picture:
+        return picture.size
+
+
+def read_ids(file: SourceFile) -> Int32[np.ndarray, "height width"]:
+    """The numbers in a mask: of a palette picture the palette's places, of a grey one (8 or 16 bits) the values."""
+    with opened(file) as picture:
+        if picture.format == "JPEG":
+            raise Unusable(f"{file.name} is a JPEG, which blurs ids")
+        if picture.mode not in ("L", "P", "I", "I;16", "I;16B"):
+            raise Unusable(f"{file.name} holds no ids but colours (mode {picture.mode})")
+        return np.asarray(picture).astype(np.int32)
+
+
+def read_grey(file: SourceFile) -> UInt8[np.ndarray, "height width"]:
+    """A soft mask, 0-255; of a colour picture the brightest channel, for some are stored with three equal ones."""
+    with opened(file) as picture:
+        if picture.mode == "L":
+            return np.asarray(picture)
+        return np.asarray(picture.convert("RGB")).max(axis=2)
+
+
+def read_colours(file: SourceFile) -> Int32[np.ndarray, "height width"]:
+    """The colours in a mask, each as red * 65536 + green * 256 + blue; transparency is not looked at."""
+    with opened(file) as picture:
+        if picture.format == "JPEG":
+            raise Unusable(f"{file.name} is a JPEG, which blurs colours")
+        red, green, blue = (np.asarray(channel).astype(np.int32) for channel in picture.convert("RGB").split())
+    return (red << 16) + (green << 8) + blue
+
+
+def read_array(file: SourceFile) -> Integer[np.ndarray, "height width"]:
+    """The numbers in a .npy file of one whole number per pixel. Nothing is unpickled; the header is judged before the array is made."""
+    try:
+        with file.open() as stream:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = header(stream)
+        if len(shape) != 2 or kind.kind not in "iu":
+            raise Unusable(f"{file.name} is an array of {kind}, {' x '.join(map(str, shape))}; wanted: whole numbers, height x width")
+        _check_size(shape[1], shape[0])
+        with file.open() as stream:
+            return np.load(stream, allow_pickle=False)
+    except Unusable:
+        raise
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise Unusable(f"{file.name} is no .npy array: {' '.join(str(error).split())[:100]}") from None
+
+
+def look_up(
+    values: Integer[np.ndarray, "height width"], classes: Mapping[int, int], show: Callable[[int], str] = str, otherwise: int | None = None
+) -> Int32[np.ndarray, "height width"]:
+    """The class number of each value. Values without one become `otherwise`; where that is None, Unusable names the first of them."""
+    if not classes:
+        codes, numbers = np.array([0]), np.array([NOT_LABELLED if otherwise is None else otherwise])
+    else:
+        codes, numbers = (np.array(column, dtype=np.int64) for column in zip(*sorted(classes.items()), strict=True))
+    places = np.minimum(np.searchsorted(codes, values), len(codes) - 1)
+    known, found = codes[places] == values, numbers[places].astype(np.int32)
+    if not known.all():
+        if otherwise is None:
+            unknown, counts = np.unique(np.asarray(values)[~known], return_counts=True)
+            first = np.argsort(-counts)[:5]
+            listed = ", ".join(f"{show(int(unknown[i]))} in {counts[i]:,} pixels" for i in first) + ", ..." * (len(unknown) > 5)
+            raise Unusable(f"without a class: {listed}")
+        found[~known] = otherwise
+    return found
+
+
+def fit(mask: Int32[np.ndarray, "height width"], size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
+    """The mask at the picture's size (width, height): each pixel repeated, or every n-th taken, where one is a whole multiple of the other.
+
+    Raises Unusable for other sizes.
+    """
+    (height, width), (wide, high) = mask.shape, size
+    if (width, height) == size:
+        return mask
+    larger, smaller = (wide // width, width // wide) if min(width, wide) else (0, 0)
+    if larger > 1 and (width * larger, height * larger) == size:
+        return mask.repeat(larger, axis=0).repeat(larger, axis=1)
+    if smaller > 1 and (wide * smaller, high * smaller) == (width, height):
+        return np.ascontiguousarray(mask[smaller // 2 :: smaller, smaller // 2 :: smaller])
+    raise Unusable(f"the mask has {width} x {height} pixels, the picture {wide} x {high}")
+
+
+def is_plain_rgb(file: SourceFile) -> bool:
+    """Whether the file can be used as it is: 8-bit RGB without transparency, a PNG or a JPEG, as its name says."""
+    wanted = {".png": "PNG", ".jpg": "JPEG", "jpeg": "JPEG"}.get(file.name[-4:].lower())
+    with opened(file) as picture:
+        return picture.format == wanted and picture.mode == "RGB" and not picture.has_transparency_data
+
+
+def write_rgb(file: SourceFile, out: IO[bytes]) -> None:
+    """The picture as 8-bit RGB, as PNG, or as JPEG where its name says so. Raises Unusable for transparent pixels and for 16 bits."""
+    with opened(file) as picture:
+        if picture.mode not in ("L", "1", "P", "LA", "RGB", "RGBA", "PA", "CMYK"):
+            raise Unusable(f"{file.name} has mode {picture.mode}: save it as 8-bit RGB")
+        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
+            raise Unusable(f"{file.name} has transparent pixels: put it on a background, save as RGB")
+        pixels = picture.convert("RGB")
+    if file.name.lower().endswith((".jpg", ".jpeg")):
+        pixels.save(out, "JPEG", quality=95, subsampling=0)
+    else:
+        pixels.save(out, "PNG")

@@ -1,0 +1,92 @@
+"""Which file of DEST is made of what: decided from names and groups alone, before anything is written."""
+
+import functools
+from collections.abc import Callable
+from typing import IO, NamedTuple
+
+from PIL import Image
+
+from seg_recipe.importers.labelling import Labelling
+from seg_recipe.importers.pictures import fit, is_plain_rgb, look_up, read_ids, size_of, write_rgb
+from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, unique
+from seg_recipe.importers.sources import LeftOut, SourceFile
+from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.splits import in_validation
+
+_MASK_BYTES = 100_000  # what a mask as PNG takes, generously; only the check for a full disk asks
+
+
+class Made(NamedTuple):
+    """A file of DEST that is made of files of the source: `write` makes it; where `as_is` says so the first of them can be linked."""
+
+    sources: tuple[SourceFile, ...]
+    write: Callable[[IO[bytes]], None]
+    as_is: Callable[[], bool] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the first source."""
+        return self.sources[0].name
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return self.sources[0].size if self.as_is else _MASK_BYTES
+
+
+Placement = dict[str, SourceFile | Made]
+"""The files of a sample by their path below DEST, "/" between folders."""
+
+
+def fits(file: SourceFile | Made, size: int | None) -> bool:
+    """Whether a file of DEST with so many bytes (None: no file) is what `file` makes; of what is made anew only that it is not empty."""
+    return bool(size) if isinstance(file, Made) else size == file.size
+
+
+def plan(layout: Layout, labelling: Labelling, val_fraction: float | int, val_from: list[str], left_out: LeftOut) -> dict[str, Placement]:
+    """Sample -> its files: in the split that its makers published, else in the one that the hash of its group decides.
+
+    val_from: which published sets become val; the set "train" becomes train, others go to `left_out`. Paths are made of the checked id,
+    never of a name in the source.
+    """
+    placements: dict[str, Placement] = {}
+    for sample in unique(layout.samples, left_out):
+        if not layout.sets:
+            split = "val" if in_validation(sample.group, val_fraction) else "train"
+        elif sample.published in val_from:
+            split = "val"
+        elif sample.published == "train":
+            split = "train"
+        else:
+            named = f"published as {sample.published}; --val_from takes it" if sample.published else "in no published set"
+            left_out.add(f"pair {named}", sample.image.name)
+            continue
+        suffix = ".jpg" if sample.image.name.lower().endswith((".jpg", ".jpeg")) else ".png"
+        image = sample.image if layout.rgb else _picture(sample.image)
+        placements[f"{split}/{sample.id}"] = {
+            f"{split}/images/{sample.id}{suffix}": image,
+            f"{split}/annotations/{sample.id}_seg.png": _mask(sample, labelling, len(layout.names)),
+        }
+    return placements
+
+
+def _picture(file: SourceFile) -> Made:
+    return Made((file,), functools.partial(write_rgb, file), functools.partial(is_plain_rgb, file))
+
+
+def _mask(sample: Sample, labelling: Labelling, classes: int) -> SourceFile | Made:
+    if isinstance(sample.mask, Painted):
+        painted = sample.mask
+    elif labelling.same:
+        return sample.mask
+    else:
+        painted = Painted((sample.mask,), functools.partial(_numbers, sample.mask, classes))
+    return Made(painted.parts, functools.partial(_write_mask, painted, sample.image, labelling))
+
+
+def _numbers(file: SourceFile, classes: int):
+    return look_up(read_ids(file), {**{number: number for number in range(classes)}, IGNORE_INDEX: NOT_LABELLED}, show="id {}".format)
+
+
+def _write_mask(painted: Painted, image: SourceFile, labelling: Labelling, out: IO[bytes]) -> None:
+    Image.fromarray(labelling.ids(fit(painted.paint(), size_of(image)))).save(out, "PNG")

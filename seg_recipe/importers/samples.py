@@ -1,0 +1,84 @@
+"""What a reader makes of the files of a layout: classes by name, and samples with a picture and a mask that is a file or is painted."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Int32
+
+from seg_recipe.importers.sources import LeftOut, SourceFile
+
+NOT_LABELLED = -1
+"""The class number, in a painted mask, of pixels that have no label."""
+
+_Key = TypeVar("_Key")
+
+
+class Painted(NamedTuple):
+    """A mask made of one file or several: the files, and what paints it.
+
+    `paint` gives the class number of each pixel (a place in the layout's names, or NOT_LABELLED), and raises `Unusable` for files that are
+    not what the layout promises.
+    """
+
+    parts: tuple[SourceFile, ...]
+    paint: Callable[[], Int32[np.ndarray, "height width"]]
+
+
+class Sample(NamedTuple):
+    """One pair. A mask that is a file holds the layout's class numbers as it is. Samples of one group (a person, a scene) belong on one
+    side of a split; `published` is the split that the data set's makers put it in ("" where they made none).
+    """
+
+    id: str
+    image: SourceFile
+    mask: SourceFile | Painted
+    group: str
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as its makers mean it.
+
+    names: its classes; class number i is names[i]. samples: in the order of their ids, read once. palette: one colour per class, or none.
+    sets: the names of the splits that its makers published, none where they made none. rgb: whether every picture is known to be an RGB
+    PNG, so that none need be opened. notes: lines for the user.
+    """
+
+    names: tuple[str, ...]
+    samples: Iterable[Sample]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    sets: tuple[str, ...] = ()
+    rgb: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def safe_id(text: str) -> str:
+    """The text as an id: letters, digits, "_" and "-", at most 100 of them, not ending as a mask's name does."""
+    name = re.sub(r"[^0-9A-Za-z_-]+", "_", text).strip("_")[-100:] or "_"
+    return f"{name}-" if name.endswith("_seg") else name
+
+
+def unique(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
+    """The samples in the order of their ids, without those whose id another one has; ids that differ in case are one file on macOS."""
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.id.casefold(), sample.published), []).append(sample)
+    for key in sorted(groups):
+        same = groups[key]
+        if len(same) == 1:
+            yield same[0]
+        for sample in same if len(same) > 1 else ():
+            left_out.add("id that another pair has too (or one that differs in upper and lower case only)", sample.image.name)
+
+
+def pair_up(images: dict[_Key, SourceFile], masks: dict[_Key, SourceFile], left_out: LeftOut) -> list[tuple[_Key, SourceFile, SourceFile]]:
+    """(key, image, mask) for the keys that both have; what has no partner goes to `left_out`."""
+    for key in masks.keys() - images.keys():
+        left_out.add("mask without an image", masks[key].name)
+    for key in images.keys() - masks.keys():
+        left_out.add("image without a mask", images[key].name)
+    return [(key, images[key], masks[key]) for key in images if key in masks]

@@ -1,0 +1,106 @@
+"""What the values of masks mean, from a file: names and ids, or names and colours.
+
+{"names": ["background", "leaf"], "ignore": [255]}           ids 0, 1, ...; a labels.json of this project is one
+{"background": 0, "leaf": 3}                                 ids
+{"background": [0, 0, 0], "leaf": [0, 255, 0]}               colours, red green blue
+a SOLO frame's json, or its annotation_definitions.json      colours, of the semantic segmentation in it
+0 128 64  leaf                                               colours, one a line, as CamVid's label_colors.txt has them
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seg_recipe.importers.samples import NOT_LABELLED
+
+_WANTED = 'wanted: {"background": 0, "leaf": 1}, {"background": [0, 0, 0], "leaf": [0, 255, 0]}, {"names": [...]}, or a frame of SOLO.'
+
+
+@dataclass(frozen=True)
+class Table:
+    """names: the classes. codes: value in the mask -> class number; a colour is red * 65536 + green * 256 + blue. colours: the kind."""
+
+    names: tuple[str, ...]
+    codes: dict[int, int]
+    colours: bool
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """The colours, one per class; none for ids."""
+        by_number = {number: code for code, number in self.codes.items() if number != NOT_LABELLED}
+        return tuple((code >> 16, code >> 8 & 255, code & 255) for _, code in sorted(by_number.items())) if self.colours else ()
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file. Raises ValueError, naming the file, for anything else, and for two classes with one value."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--table {path} cannot be read ({error}); {_WANTED}") from None
+    try:
+        lines = [re.fullmatch(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*", line) for line in text.splitlines() if line.strip()]
+        if lines and all(lines):
+            return _from_values({str(line[4]): [int(line[i]) for i in (1, 2, 3)] for line in lines if line})
+        content = json.loads(text)
+        if not isinstance(content, dict) or not content:
+            raise ValueError("no object, or an empty one")
+        if "captures" in content or "annotationDefinitions" in content:
+            return colour_table(dict(semantic_colours(content)))
+        if "names" in content:
+            ignored = [int(value) for value in content.get("ignore", ())]
+            names = tuple(str(name) for name in content["names"])
+            return Table(names, {**dict(enumerate(range(len(names)))), **dict.fromkeys([*ignored, 255], NOT_LABELLED)}, colours=False)
+        return _from_values(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"--table {path}: {' '.join(str(error).split())[:150]}; {_WANTED}") from None
+
+
+def _from_values(content: dict[str, Any]) -> Table:
+    if all(isinstance(value, list) for value in content.values()):
+        return colour_table({name: packed(value) for name, value in content.items()})
+    codes: dict[int, int] = {}
+    for number, (name, value) in enumerate(content.items()):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{name!r} has the value {value!r}, and others have ids" if codes else f"{name!r} has the value {value!r}")
+        if value in codes:
+            raise ValueError(f"{name!r} and {list(content)[codes[value]]!r} both have the id {value}")
+        codes[value] = number
+    return Table(tuple(content), codes, colours=False)
+
+
+def colour_table(colours: dict[str, int]) -> Table:
+    """Name -> packed colour, as a table. Raises ValueError where two names have one colour."""
+    codes: dict[int, int] = {}
+    for number, (name, code) in enumerate(colours.items()):
+        if code in codes:
+            raise ValueError(f"{name!r} and {list(colours)[codes[code]]!r} both have the colour {show_colour(code)}")
+        codes[code] = number
+    return Table(tuple(colours), codes, colours=True)
+
+
+def packed(colour: Any) -> int:
+    """[red, green, blue] or [red, green, blue, alpha] in 0-255 as one number. Raises ValueError for anything else."""
+    parts = [int(part) for part in colour[:3]] if isinstance(colour, list) and len(colour) in (3, 4) else []
+    if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
+        raise ValueError(f"{colour!r} is no colour [red, green, blue] in 0-255")
+    return (parts[0] << 16) + (parts[1] << 8) + parts[2]
+
+
+def show_colour(code: int) -> str:
+    """A packed colour as [red, green, blue]."""
+    return str([code >> 16, code >> 8 & 255, code & 255])
+
+
+def semantic_colours(content: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """(name, packed colour) of the semantic segmentation in a frame of SOLO, or in its annotation definitions."""
+    annotations = [*content.get("annotationDefinitions", ())]
+    for capture in content.get("captures", ()):
+        annotations += capture.get("annotations", ())
+    for annotation in annotations:
+        if "SemanticSegmentation" in str(annotation.get("@type")):
+            for item in annotation.get("instances", annotation.get("spec", ())):
+                name, colour = item.get("labelName", item.get("label_name")), item.get("pixelValue", item.get("pixel_value"))
+                yield str(name), packed(colour)

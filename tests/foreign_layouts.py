@@ -1,0 +1,234 @@
+"""Tiny copies of the layouts that are imported, with the masks that must come out, worked out in another way than by the readers."""
+
+import io
+import json
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from seg_recipe.labels import FACE
+from tests.face_files import png
+
+H, W = 8, 12
+"""Height and width of the pictures, unequal so that a mixed-up axis shows."""
+
+
+@dataclass
+class Fake:
+    """files: name -> bytes. masks: id in DEST -> the ids wanted. names: the label space wanted. sets: id -> published set."""
+
+    files: dict
+    masks: dict
+    names: tuple
+    groups: dict = field(default_factory=dict)
+    sets: dict = field(default_factory=dict)
+    options: list = field(default_factory=list)
+    left_out: dict = field(default_factory=dict)
+
+
+def rng(*seed):
+    return np.random.default_rng(zlib.crc32(repr(seed).encode()))
+
+
+def photo(name, height=H, width=W):
+    return rng(name, "photo").integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def jpeg(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "jpeg", quality=95)
+    return stream.getvalue()
+
+
+def palette_png(ids):
+    picture = Image.fromarray(ids.astype(np.uint8), "L").convert("P")
+    picture.putdata(ids.ravel().tolist())
+    picture.putpalette([(37 * i) % 256 for i in range(768)])
+    stream = io.BytesIO()
+    picture.save(stream, "png")
+    return stream.getvalue()
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def synth_face():
+    files, masks, groups = {}, {}, {}
+    for person in range(12):
+        for frame in range(3):
+            name = f"{person:07d}_{frame:03d}"
+            parts = rng(name, "parts").integers(0, 13, (H, W), dtype=np.uint8)
+            files |= {f"synth_face/img_{name}.jpg": jpeg(photo(name)), f"synth_face/segm_parts_{name}.png": png(parts)}
+            wanted = parts.copy()
+            for label, kind in ((13, "hair"), (14, "beard"), (16, "glasses"), (17, "headwear"), (18, "facewear"), (15, "clothing")):
+                if (person + frame + label) % 3:  # not everybody has everything
+                    cover = rng(name, kind).integers(0, 256, (H, W), dtype=np.uint8)
+                    files[f"synth_face/segm_{kind}_{name}.png"] = png(cover)
+                    wanted = np.where(cover / 255 >= 0.5, label, wanted)
+            files[f"synth_face/segm_eyebrows_{name}.png"] = png(np.full((H, W), 255, np.uint8))
+            files[f"synth_face/metadata_{name}.json"] = b"{}"
+            masks[name], groups[name] = wanted, f"{person:07d}"
+    return Fake(files, masks, FACE.names, groups, left_out={"overlay that is no class": 36, "other file": 36})
+
+
+CELEBA = {  # part: (id, name in the label space)
+    "skin": (1, "skin"), "nose": (2, "nose"), "eye_g": (3, "glasses"), "l_eye": (4, "right_eye"), "r_eye": (5, "left_eye"),
+    "l_brow": (6, "right_brow"), "r_brow": (7, "left_brow"), "l_ear": (8, "right_ear"), "r_ear": (9, "left_ear"),
+    "mouth": (10, "mouth_interior"), "u_lip": (11, "top_lip"), "l_lip": (12, "bottom_lip"), "hair": (13, "hair"), "hat": (14, "headwear"),
+    "ear_r": (15, "earring"), "neck_l": (16, "necklace"), "neck": (17, "neck"), "cloth": (18, "clothing"),
+}  # fmt: skip
+
+
+def celebamask_hq(identities=True, partition=False):
+    files, masks, groups, sets = {}, {}, {}, {}
+    mapping, persons, lists = ["idx\torig_idx\torig_file"], ["header"], []
+    for number in range(12):
+        name = f"{number:05d}"
+        wanted = np.zeros((H // 2, W // 2), np.uint8)
+        for part, (label, _) in CELEBA.items():
+            if rng(name, part, "there").random() < 0.7 or part == "skin":
+                cover = rng(name, part).random((H // 2, W // 2)) < 0.25
+                stored = np.uint8(255) * cover
+                # some are grey and some have three equal channels
+                data = png(stored if number % 2 else np.stack([stored] * 3, axis=-1))
+                files[f"CelebAMask-HQ/CelebAMask-HQ-mask-anno/{number // 5}/{name}_{part}.png"] = data
+                wanted[cover] = label
+        files[f"CelebAMask-HQ/CelebA-HQ-img/{number}.jpg"] = jpeg(photo(name))
+        mapping.append(f"{number:<8d}{number + 100:<12d}{number + 101:06d}.jpg")
+        persons.append(f"{number + 101:06d}.jpg {number // 3}")
+        lists.append(f"{number + 101:06d}.jpg {min(number // 5, 2)}")
+        masks[name] = np.kron(wanted, np.ones((2, 2), np.uint8))
+        groups[name] = f"person {number // 3}" if identities else name
+        sets[name] = ("train", "val", "test")[min(number // 5, 2)]
+    files["CelebAMask-HQ/CelebA-HQ-to-CelebA-mapping.txt"] = "\n".join(mapping).encode()
+    if identities:
+        files["CelebAMask-HQ/identity_CelebA.txt"] = "\n".join(persons).encode()
+    if partition:
+        files["CelebAMask-HQ/list_eval_partition.txt"] = "\n".join(lists).encode()
+    return Fake(files, masks, ("background", *(name for _, name in CELEBA.values())), groups, sets if partition else {})
+
+
+ELEVEN = (
+    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "top_lip", "mouth_interior", "bottom_lip", "hair",
+)  # fmt: skip
+
+
+def lapa():
+    files, masks, sets = {}, {}, {}
+    for published, numbers in (("train", range(6)), ("val", range(6, 9)), ("test", range(9, 11))):
+        for number in numbers:
+            name = f"{number}00{number}_0"
+            ids = rng(name).integers(0, 11, (H, W), dtype=np.uint8)
+            files[f"LaPa/{published}/images/{name}.jpg"] = jpeg(photo(name) if number else photo(name)[..., 0])  # one is grey
+            files[f"LaPa/{published}/labels/{name}.png"] = png(ids)
+            files[f"LaPa/{published}/landmarks/{name}.txt"] = b"106\n"
+            masks[name], sets[name] = ids, published
+    return Fake(files, masks, ELEVEN, sets=sets, left_out={"landmark file (not used)": 11})
+
+
+def helen():
+    files, masks, sets, lists = {}, {}, {}, {"exemplars": [], "tuning": [], "testing": []}
+    for number in range(9):
+        name, text = f"23219{number}_1", list(lists)[number // 3]
+        maps = rng(name).integers(0, 256, (11, H, W), dtype=np.uint8)
+        maps[:, 0, 0] = maps[:, 0, 1] = 7  # equal ones: the first
+        files[f"SmithCVPR2013_dataset_resized/images/{name}.jpg"] = jpeg(photo(name))
+        for label in range(11):
+            files[f"SmithCVPR2013_dataset_resized/labels/{name}/{name}_lbl{label:02d}.png"] = png(maps[label])
+        lists[text].append(f"{number} , {name}")
+        masks[name], sets[name] = maps.argmax(axis=0).astype(np.uint8), ("train", "val", "test")[number // 3]
+    for text, lines in lists.items():
+        files[f"SmithCVPR2013_dataset_resized/{text}.txt"] = "\n".join([*lines, ""]).encode()
+    return Fake(files, masks, ELEVEN, sets=sets)
+
+
+VOC_NAMES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
+    "train tvmonitor"
+)
+
+
+def voc():
+    files, masks, sets, lists = {}, {}, {}, {"train": [], "val": []}
+    for number in range(10):
+        name = f"2007_{number:06d}"
+        ids = rng(name).choice([*range(21), 255], (H, W)).astype(np.uint8)
+        files[f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg"] = jpeg(photo(name))
+        files[f"VOCdevkit/VOC2012/SegmentationClass/{name}.png"] = palette_png(ids)
+        masks[name], sets[name] = ids, "train" if number < 6 else "val"
+        lists[sets[name]].append(name)
+    files["VOCdevkit/VOC2012/JPEGImages/2008_000001.jpg"] = jpeg(photo("no mask"))
+    for published, names in lists.items():
+        files[f"VOCdevkit/VOC2012/ImageSets/Segmentation/{published}.txt"] = "\n".join([*names, ""]).encode()
+    return Fake(files, masks, tuple(VOC_NAMES.split()), sets=sets, left_out={"image without a mask": 1})
+
+
+def camvid():
+    files, masks, sets = {}, {}, {}
+    for published, numbers in (("train", range(5)), ("val", range(5, 8)), ("test", range(8, 10))):
+        for number in numbers:
+            name = f"0001TP_{number:06d}"
+            ids = rng(name).integers(0, 12, (H, W), dtype=np.uint8)
+            files |= {f"CamVid/{published}/{name}.png": png(photo(name)), f"CamVid/{published}annot/{name}.png": palette_png(ids)}
+            masks[name], sets[name] = np.where(ids == 11, 255, ids).astype(np.uint8), published
+    names = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+    return Fake(files, masks, names, sets=sets)
+
+
+def infinigen():
+    """The numbers of objects differ from scene to scene: only names tell what is what."""
+    files, masks, groups = {}, {}, {}
+    classes = ("background", "Rock", "Terrain", "Tree")
+    for scene in range(8):
+        objects = {3 + scene: "Tree.001", 40: "Tree(7).spawn", 7000 + scene: "Rock", 2: "Terrain"}
+        for frame in range(2):
+            stem, folder = f"0_0_{frame:04d}_0", f"outputs/s{scene}/frames"
+            values = rng(scene, stem).choice([*objects, 999], (2 * H, 2 * W)).astype(np.int32)
+            listed = [{"object_index": index, "name": name, "num_verts": 8} for index, name in objects.items()]
+            files[f"{folder}/Image/camera_0/Image_{stem}.png"] = png(photo(f"{scene} {stem}"))
+            files[f"{folder}/ObjectSegmentation/camera_0/ObjectSegmentation_{stem}.npy"] = npy(values)
+            files[f"{folder}/Objects/camera_0/Objects_{stem}.json"] = json.dumps(listed).encode()
+            ids = {**{index: classes.index(name.split(".")[0].split("(")[0]) for index, name in objects.items()}, 999: 0}
+            name = f"outputs_s{scene}-camera_0-{stem}"
+            masks[name] = np.array([[ids[int(values[2 * y + 1, 2 * x + 1])] for x in range(W)] for y in range(H)], np.uint8)
+            groups[name] = f"outputs/s{scene}"
+    return Fake(files, masks, classes, groups)
+
+
+SOLO_COLOURS = {"background": (0, 0, 0), "left_leaf": (255, 0, 10), "right_leaf": (0, 255, 10), "pot": (9, 9, 200)}
+_UNITY = "type.unity.com/unity.solo."
+
+
+def solo():
+    files, masks, groups = {}, {}, {}
+    for sequence in range(8):
+        for step in range(2):
+            folder, stem = f"solo/sequence.{sequence}", f"step{step}"
+            ids = rng(sequence, stem, "solo").integers(0, 4, (H, W), dtype=np.uint8)
+            colours = np.array([[*colour, 255] for colour in SOLO_COLOURS.values()], np.uint8)
+            shown = [{"labelName": name, "pixelValue": [*colour, 255]} for name, colour in SOLO_COLOURS.items() if name != "background"]
+            semantic = f"{stem}.camera.semantic segmentation.png"
+            annotations = [
+                {"@type": _UNITY + "BoundingBox2DAnnotation", "values": []},
+                {"@type": _UNITY + "SemanticSegmentationAnnotation", "filename": semantic, "instances": shown},
+            ]
+            frame = {"step": step, "captures": [{"filename": f"{stem}.camera.png", "annotations": annotations}]}
+            files[f"{folder}/{stem}.frame_data.json"] = json.dumps(frame).encode()
+            picture = photo(f"{sequence} {stem}")
+            files[f"{folder}/{stem}.camera.png"] = png(np.dstack([picture, np.full((H, W), 255, np.uint8)]))
+            files[f"{folder}/{semantic}"] = png(colours[ids])
+            name = f"solo_-sequence_{sequence}-{stem}"
+            masks[name], groups[name] = ids, f"solo/sequence.{sequence}"
+    files["solo/metadata.json"] = b"{}"
+    return Fake(files, masks, tuple(SOLO_COLOURS), groups, left_out={"other file": 1})
+
+
+FAKES = {
+    "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc, "camvid": camvid,
+    "infinigen": infinigen, "solo": solo,
+}  # fmt: skip
