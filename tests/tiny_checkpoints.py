@@ -66,5 +66,5 @@ def write_checkpoint(tmp_path: Path, kind: str = "segformer", *, model_class=Non
     return str(folder)
 
 
-def build(name, *, from_scratch=False, image_size=64, labels=LABELS, seed=0):
-    return build_model(name, label_space=labels, image_size=image_size, from_scratch=from_scratch, seed=seed)
+def build(name, *, labels=LABELS, image_size=64, from_scratch=False, **settings):
+    return build_model(name, label_space=labels, image_size=image_size, from_scratch=from_scratch, **settings)

@@ -52,6 +52,9 @@ class ModelSettings:
 
     model: str = _setting("nvidia/mit-b0", "Backbone or segmentation checkpoint: an id on the Hub, or a folder.")
     from_scratch: bool = _setting(False, "Take only the architecture, with random weights; needs no network for the SegFormer sizes.")
+    config_overrides: list[str] = _setting(
+        [], "Changes to the model's config, each name=value, as in [drop_path_rate=0.0, classifier_dropout_prob=0.0]."
+    )
     image_size: Annotated[int, Range(32, 16384, multiple_of=32)] = _setting(512, "Side of the square that the model sees, in pixels.")
     precision: Precision = _setting(
         "auto",
