@@ -31,6 +31,7 @@ from seg_recipe.model import build_model
 from seg_recipe.recipe import Recipe, differences, load_recipe, resolved_text, use_all_cores
 from seg_recipe.recipe.settings import DataSettings
 from seg_recipe.report import check_best, confusion_picture, first_of, package_versions, panel_of, save_prediction_sheet, save_preview
+from seg_recipe.scoring.after_training import REPORT, report_run
 from seg_recipe.stopping import StopRequest, follow_launcher, leave_together
 from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer
 from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, collate
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             label_space=label_space,
             image_size=recipe.model.image_size,
             from_scratch=recipe.model.from_scratch,
+            config_overrides=recipe.model.config_overrides,
             seed=args.seed,
         )
     say(args, *data.notes, *notes)
@@ -124,11 +126,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         say(args, f"To go on: accelerate launch {launcher_options}{shlex.join([sys.argv[0], *argv])}")
         results: dict[str, Any] = {}
     else:
-        results = conclude(trainer, recipe, label_space, panel, identity, hub)
+        results = conclude(trainer, recipe, label_space, panel, data.splits[judged], hub)
     if hub is not None and args.process_index == 0:
         hub.finish(None if trainer.stopped else recipe.output_dir)
     for tracker in trackers:
         if isinstance(tracker, SegmentationWandbCallback):
+            if not trainer.stopped and (recipe.output_dir / REPORT).is_dir():
+                tracker.send_report(recipe.output_dir / REPORT)
             tracker.finish()
     trainer.end()
     return results
@@ -311,9 +315,12 @@ def make_trackers(
 
 
 def conclude(
-    trainer: SegmentationTrainer, recipe: Recipe, label_space: LabelSpace, panel: Panel, identity: dict[str, Any], hub: HubCallback | None
+    trainer: SegmentationTrainer, recipe: Recipe, label_space: LabelSpace, panel: Panel, judged_rows: Any, hub: HubCallback | None
 ) -> dict[str, Any]:
-    """The best model with its card, contact sheet and figures in output_dir. Returns its metrics, evaluated anew on what was loaded."""
+    """The best model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew on what was loaded.
+
+    judged_rows: the evaluation split that chose the checkpoint, without transform.
+    """
     folder, state = trainer.output_dir, trainer.state
     figures = {name.removeprefix("eval_"): value for name, value in trainer.score().items()}
     check_best(figures, state, trainer.args)
@@ -323,9 +330,19 @@ def conclude(
     )
     if trainer.args.process_index == 0:
         step = state.best_global_step or state.global_step
-        write_model_card(
-            recipe, label_space, folder, figures, step, hub.repo_id if hub else None, {"Image, truth and prediction": sheet.name}
+        pictures, line = report_run(
+            folder,
+            judged_rows,
+            label_space,
+            dataset=recipe.data.dataset[0] if len(recipe.data.dataset) == 1 and not recipe.data.eval_datasets else "several data sets",
+            split=recipe.data.best_on or "validation",
+            device=str(trainer.args.device),
+            precision="bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
+            batch_size=trainer.args.per_device_eval_batch_size,
         )
+        say(trainer.args, line)
+        pictures = {"Image, truth and prediction": sheet.name, **pictures}
+        write_model_card(recipe, label_space, folder, figures, step, hub.repo_id if hub else None, pictures)
         write_json(folder / "results.json", {"step": step, "metrics": figures})
     judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
     say(

@@ -230,8 +230,17 @@ def confusion_figure(
     return _rendered(figure)
 
 
-def iou_figure(ious: dict[str, float], label_space: LabelSpace, *, title: str = "IoU per class") -> Image.Image:
-    """IoU (0-1) per class name as bars in the colours of the label space, with their mean. Raises ValueError on a name it does not have."""
+def iou_figure(
+    ious: dict[str, float],
+    label_space: LabelSpace,
+    *,
+    title: str = "IoU per class",
+    intervals: dict[str, tuple[float, float]] | None = None,
+) -> Image.Image:
+    """IoU (0-1) per class name as bars in the colours of the label space, with their mean. Raises ValueError on a name it does not have.
+
+    intervals: class name -> ends of its interval, drawn as a line where there is one.
+    """
     unknown = sorted(ious.keys() - set(label_space.names))
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: not in the label space, which has {', '.join(label_space.names)}.")
@@ -241,9 +250,18 @@ def iou_figure(ious: dict[str, float], label_space: LabelSpace, *, title: str = 
     figure = Figure(figsize=(7, 1.2 + 0.28 * max(len(names), 3)), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     axes.barh(range(len(names)), values, color=colours, edgecolor="#444444", linewidth=0.6)
-    for place, value in enumerate(values):
+    ends = [(intervals or {}).get(name) for name in names]
+    for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+        if end is not None:
+            axes.plot(end, (place, place), color="white", linewidth=3, marker="|", markersize=9, markeredgewidth=3)  # seen on dark bars
+            axes.plot(end, (place, place), color="#222222", linewidth=1.2, marker="|", markersize=7)
         axes.text(
-            value + 0.01, place, f"{value:.2f}", va="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            max(value, end[1] if end else 0) + 0.01,
+            place,
+            f"{value:.2f}",
+            va="center",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )
     if values:
         mean = float(np.mean(values))

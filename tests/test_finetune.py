@@ -73,7 +73,7 @@ def test_the_output_folder(whole):
     place, figures = whole
     assert {path.name for path in (place / "run").iterdir()} == {
         "checkpoint-4", "checkpoint-8", "README.md", "config.json", "identity.json", "labels.json", "model.safetensors", "predictions.png",
-        "preprocessor_config.json", "recipe.yaml", "results.json", "training_args.json",
+        "preprocessor_config.json", "recipe.yaml", "report", "results.json", "training_args.json",
     }  # fmt: skip
     assert results(place / "run")["metrics"] == figures
     states = [json.loads((place / "run" / name / "trainer_state.json").read_text()) for name in ("checkpoint-4", "checkpoint-8")]
@@ -110,6 +110,7 @@ def test_the_model_card(whole):
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "image-segmentation")
     assert card.data.eval_results[0].metric_value == pytest.approx(figures["miou"], abs=1e-6)
     assert "![Image, truth and prediction](predictions.png)" in card.text
+    assert all(f"](report/{name}.png)" in card.text for name in ("iou", "confusion", "worst"))
     assert (place / "run" / "recipe.yaml").read_text() in card.text
 
 

@@ -76,7 +76,7 @@ def test_checkpoints_and_the_best_model_are_pushed_through_faults(pushed, place)
     files = stub.files(REPO)
     assert set(files) == {
         "README.md", "config.json", "labels.json", "model.safetensors", "predictions.png", "preprocessor_config.json", "recipe.yaml",
-        "training_args.json",
+        "report/confusion.png", "report/iou.png", "report/worst.png", "training_args.json",
     }  # fmt: skip
     for name, content in files.items():
         assert (place / "pushed" / name).read_bytes() == content, name

@@ -153,6 +153,17 @@ class SegmentationWandbCallback(WandbCallback):
     ) -> None:
         """Nothing: the last evaluation is yet to come. `finish` ends the run."""
 
+    def send_report(self, folder: Path) -> None:
+        """The files of a report as an artifact of the run. To be called before `finish`, on any rank."""
+        if self._initialized:
+            self._put("sending the report", partial(self._log_report, folder))
+
+    def _log_report(self, folder: Path) -> None:
+        artifact = self._wandb.Artifact("report", type="report")
+        for path in sorted(folder.iterdir()):
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)  # else wandb keeps a copy of each in the home folder
+        self._wandb.log_artifact(artifact)
+
     def finish(self) -> None:
         """Ends the run: waits for what is still on its way, `patience` seconds at most. To be called once, on any rank."""
         if self._finished:

@@ -1,7 +1,7 @@
 """A model for a label space, from a checkpoint or from scratch, with a note on every tensor that is not the checkpoint's."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers.utils import logging
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.model.groups import backbone_prefix
+from seg_recipe.model.overrides import override_config
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -39,13 +40,20 @@ Xie et al., NeurIPS 2021, "SegFormer". All else (heads, strides, drop path) is S
 
 
 def build_model(
-    name: str, *, label_space: LabelSpace, image_size: int, from_scratch: bool, seed: int = 0
+    name: str,
+    *,
+    label_space: LabelSpace,
+    image_size: int,
+    from_scratch: bool,
+    config_overrides: Sequence[str] = (),
+    seed: int = 0,
 ) -> tuple[PreTrainedModel, SegformerImageProcessorPil, list[str]]:
     """The model in float32 on the CPU in eval mode, the image processor to save beside it, and notes to print, one line each.
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation knows.
     image_size: side of the square pictures of training, in pixels; the processor resizes to just that.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file and no network.
+    config_overrides: changes to the architecture's config, each name=value; see `override_config`.
 
     Conventions: num_labels, id2label (int keys) and label2id are the label space's, IGNORE_INDEX is the config's ignored id. New tensors
     are initialised under `seed`; the global random state stays as it was. From a checkpoint, only the head may be new. An auxiliary head is
@@ -55,13 +63,14 @@ def build_model(
     Raises ValueError or FileNotFoundError with one line: no such checkpoint, the Hub out of reach, an architecture without segmentation,
     backbone tensors that the checkpoint lacks, an image_size that the model cannot take.
     """
-    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         config: PreTrainedConfig | None = _known_config(name) if from_scratch else None
         files = None
         if config is None:
             files = find_checkpoint(name, with_weights=not from_scratch)
-            config = _read_config(files, name)
+            config = read_config(files, name)
+        override_config(config, config_overrides)
         notes = _write_settings(config, label_space, image_size if from_scratch else None)
         _check_patches(config, name, image_size)
         unused = _probe(config, name, image_size)
@@ -86,7 +95,8 @@ def _known_config(name: str) -> SegformerConfig | None:
     return SegformerConfig(**_SEGFORMER_SIZES[match[1]]) if match else None
 
 
-def _read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
+def read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
+    """The checkpoint's config; ValueError for one that needs code of its own, or whose architecture has no semantic segmentation."""
     try:
         config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError) as error:
@@ -250,7 +260,7 @@ def _shortened(names: list[str]) -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keeps transformers' load report, progress bar and torchvision remarks off the terminal: the notes say it in lines."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -16,7 +16,7 @@ DEADLINE = 8.0
 """Seconds in which the Hub must have said what a repository holds. `from_pretrained` itself took 23.5 s on a refused connection."""
 
 _INDEX = "model.safetensors.index.json"
-_WANTED = ["config.json", "preprocessor_config.json", "model.safetensors", _INDEX, "model-*.safetensors"]
+_WANTED = ["config.json", "preprocessor_config.json", "model.safetensors", _INDEX, "model-*.safetensors", "labels.json"]
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt.index")
 
 

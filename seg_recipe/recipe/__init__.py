@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from seg_recipe.precision import computes_in_bf16
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED, build_training_arguments
 from seg_recipe.recipe.checks import check_idle, check_values
-from seg_recipe.recipe.hardware import computes_in_bf16, launcher_conflicts, resolve_precision, stays_on_cpu, use_all_cores
+from seg_recipe.recipe.hardware import launcher_conflicts, resolve_precision, stays_on_cpu, use_all_cores
 from seg_recipe.recipe.manual import manual
 from seg_recipe.recipe.reading import EXAMPLE, read_settings
 from seg_recipe.recipe.resolved import HARMLESS, differences, read_flat_dict, resolved_text, write_resolved

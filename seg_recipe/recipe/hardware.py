@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from seg_recipe.precision import computes_in_bf16
 from seg_recipe.recipe.settings import Precision
 
 
@@ -34,17 +35,6 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
     if resolved == "fp16" and on_cpu:
         raise ValueError("precision is fp16, which needs a GPU, and this run is on the CPU. Use precision: auto, bf16 or fp32.")
     return "fp16" if resolved == "fp16" else "bf16" if resolved == "bf16" else "fp32"
-
-
-def computes_in_bf16(*, use_cpu: bool) -> bool:
-    """Whether bfloat16 is computed in hardware: CUDA from compute capability 8.0, x86 CPUs with AMX or AVX512-BF16.
-
-    False where it would be emulated, which is slower than fp32, and on hardware on which nobody has measured a gain.
-    """
-    if not use_cpu:
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def stays_on_cpu(use_cpu: bool | None) -> bool:

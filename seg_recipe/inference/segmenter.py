@@ -1,0 +1,288 @@
+"""Scores and masks of pictures, plain or averaged over the mirror image, scales and windows."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, log_softmax
+from transformers import PreTrainedModel
+
+from seg_recipe.labels import LabelSpace
+from seg_recipe.metrics import first_greatest
+from seg_recipe.transforms import normalisation_table, normalise
+from seg_recipe.upsampling import map_tiles, tiles
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+SCALES = (0.25, 4.0)
+"""The least and the greatest of `scales`."""
+WINDOW_STEP = 32
+"""Windows begin at multiples of this many pixels, so that the logits of all of them lie on one grid; strides are 1 to 32."""
+WINDOWS_AT_ONCE = 8
+
+
+class Segmenter:
+    """A model in eval mode with the label space of its logits and the preprocessing that it was trained with.
+
+    model, device, precision: the network, where it is, and fp32, bf16 or fp16. label_space: what its classes are.
+    network: pixel values to logits; the model, unless something that computes the same is put in its place.
+    image_size: (height, width) that the image processor resizes to. mean, std: of red, green and blue in 0-1, as lists.
+    Pictures are Pillow images of any size, 8 bits a channel; what is no RGB is converted. They are taken as they are stored:
+    whoever opens a photograph applies its EXIF orientation first (`PIL.ImageOps.exif_transpose`), as the pipeline does.
+
+    processor: its size, mean, standard deviation and resampling count. Where it does more than resize to a fixed size, rescale and
+    normalise (kept proportions, padding), it is called itself; only a crop is left out, because a mask must show the whole picture.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any, label_space: LabelSpace, *, precision: Precision):
+        self.model = model.eval()
+        self.network: Callable[[Tensor], Tensor] = lambda pixel_values: self.model(pixel_values=pixel_values).logits
+        self.label_space = label_space
+        self.device = model.device
+        self.precision = precision
+        self._processor = processor
+        self.image_size = _image_size(processor)
+        self.mean, self.std = _normalisation(processor)
+        self._table = normalisation_table(self.mean, self.std)
+        self._resample = Image.Resampling(processor.resample if processor.resample is not None else Image.Resampling.BILINEAR)
+        self._reversed = bool(getattr(processor, "do_flip_channel_order", False))  # blue, green, red
+        self._plain = _is_plain(processor)
+
+    def logits(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> Float32[Tensor, "batch classes h w"]:
+        """The model's logits at its own stride, computed in `precision`; on its device."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
+            return self.network(pixel_values.to(self.device, torch.float32)).float()
+
+    def prepare(self, image: Image.Image) -> Float32[Tensor, "3 height width"]:
+        """The picture as the model takes it: resized to `image_size` and normalised, exactly as `EvalTransform` does; on the CPU.
+
+        Raises ValueError for more than 8 bits a channel.
+        """
+        if self._plain:
+            return self._normalised(self._resized(image, self.image_size))
+        whole = {"do_center_crop": False} if getattr(self._processor, "do_center_crop", False) else {}
+        return self._processor(images=_rgb(image), return_tensors="pt", **whole)["pixel_values"][0].float()
+
+    def logits_of(self, prepared: Sequence[Float32[Tensor, "3 _ _"]]) -> list[Float32[Tensor, "classes _ _"]]:
+        """The logits of pictures that `prepare` made, those of one shape in one batch."""
+        return self._by_shape(prepared, flip=None)
+
+    def scores(
+        self, images: Sequence[Image.Image], *, flip: bool = False, scales: Sequence[float | int] = (1.0,), window: bool = False
+    ) -> list[Float32[Tensor, "classes _ _"]]:
+        """Per picture a score for each class on a grid over the whole picture, on the model's device; softmax makes probabilities of it.
+
+        Without options these are the logits. With any of them they are means of log-softmax values:
+        flip: with those of the mirror image, mirrored back, the sides of the label space's mirror pairs swapped.
+        scales: over these sizes of the model's input (1 = `image_size`), on the finest of their grids.
+        window: of a picture that is larger than `image_size` in either direction, windows of that size are looked at, at the picture's
+        own resolution; they overlap by a third or more, and their middles weigh most.
+        Memory: the batch is as large as `images`, and the grid of a windowed picture grows with the picture.
+
+        Raises ValueError for scales out of SCALES or that the model cannot take.
+        """
+        checked = _checked_scales(scales)
+        if not (flip or window or checked != [1.0]):
+            return self.logits_of([self.prepare(image) for image in images])
+        parts: list[list[Float32[Tensor, "classes _ _"]]] = [[] for _ in images]
+        for scale in checked:
+            windowed = [window and (image.height > self.image_size[0] or image.width > self.image_size[1]) for image in images]
+            whole = [place for place, is_windowed in enumerate(windowed) if not is_windowed]
+            try:
+                found = self._by_shape([self._prepared_at(images[place], scale) for place in whole], flip=flip)
+            except (RuntimeError, ValueError) as error:
+                if scale == 1 or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                first = str(error).strip().splitlines()[0].rstrip(".")
+                raise ValueError(f"scales holds {scale:g}, an input that this model cannot take ({first}). Leave that scale out.") from None
+            for place, part in zip(whole, found, strict=True):
+                parts[place].append(part)
+            for place in set(range(len(images))) - set(whole):
+                parts[place].append(self._blended(images[place], scale, flip))
+        return [_mean_on_finest(found) for found in parts]
+
+    def masks(
+        self,
+        images: Sequence[Image.Image],
+        sizes: Sequence[tuple[int, int]] | None = None,
+        *,
+        flip: bool = False,
+        scales: Sequence[float | int] = (1.0,),
+        window: bool = False,
+    ) -> list[UInt8[np.ndarray, "_ _"]]:
+        """Per picture the predicted class ids, (height, width), at its own size or that of `sizes` (height, width).
+
+        The prediction is the class with the greatest score after bilinear upsampling, the first of equals: what the pipeline shows and
+        what `confusion_matrices` counts. Options as in `scores`. Raises ValueError for scores that are not finite.
+        """
+        wanted = [(image.height, image.width) for image in images] if sizes is None else sizes
+        return [
+            mask_of(score, size) for score, size in zip(self.scores(images, flip=flip, scales=scales, window=window), wanted, strict=True)
+        ]
+
+    def _resized(self, image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+        return np.asarray(_rgb(image).resize((size[1], size[0]), self._resample))
+
+    def _normalised(self, pixels: UInt8[np.ndarray, "height width 3"]) -> Float32[Tensor, "3 height width"]:
+        values = normalise(pixels, self._table)
+        return values.flip(0) if self._reversed else values
+
+    def _prepared_at(self, image: Image.Image, scale: float) -> Float32[Tensor, "3 height width"]:
+        """The picture at `scale` times the size that `prepare` gives it, to whole multiples of WINDOW_STEP, which any model takes."""
+        if scale == 1:
+            return self.prepare(image)
+        height, width = self.image_size if self._plain else self.prepare(image).shape[1:]
+        return self._normalised(self._resized(image, (_whole(height * scale), _whole(width * scale))))
+
+    def _by_shape(self, pictures: Sequence[Float32[Tensor, "3 _ _"]], *, flip: bool | None) -> list[Float32[Tensor, "classes _ _"]]:
+        """The scores of prepared pictures, those of one shape in one batch; flip None: the logits as they are."""
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            places.setdefault(tuple(picture.shape), []).append(place)
+        scores: dict[int, Tensor] = {}
+        for together in places.values():
+            batch = torch.stack([pictures[place] for place in together])
+            found = self.logits(batch) if flip is None else self._log_scores(batch, flip)
+            scores.update(zip(together, found, strict=True))
+        return [scores[place] for place in range(len(pictures))]
+
+    def _log_scores(self, pixel_values: Float32[Tensor, "batch 3 height width"], flip: bool) -> Float32[Tensor, "batch classes h w"]:
+        scores = log_softmax(self.logits(pixel_values), dim=1)
+        if flip:
+            mirrored = log_softmax(self.logits(pixel_values.flip(-1)), dim=1)
+            sides = torch.from_numpy(self.label_space.mirror_table[: len(self.label_space)].astype(np.int64)).to(self.device)
+            scores = (scores + mirrored.flip(-1)[:, sides]) / 2
+        return scores
+
+    def _blended(self, image: Image.Image, scale: float, flip: bool) -> Float32[Tensor, "classes h w"]:
+        """The scores of a picture from overlapping windows of `image_size`, of the picture enlarged until it fills one."""
+        window = self.image_size
+        factor = scale * max(1.0, window[0] / image.height, window[1] / image.width)
+        lengths = [_covered(round(length * factor), side) for length, side in zip((image.height, image.width), window, strict=True)]
+        pixels = self._resized(image, (lengths[0], lengths[1]))
+        corners = list(product(*(_window_starts(length, side) for length, side in zip(lengths, window, strict=True))))
+        total = weights = torch.empty(0)
+        for first in range(0, len(corners), WINDOWS_AT_ONCE):
+            some = corners[first : first + WINDOWS_AT_ONCE]
+            batch = [self._normalised(pixels[top : top + window[0], left : left + window[1]]) for top, left in some]
+            found = self._log_scores(torch.stack(batch), flip)
+            stride_down, stride_across = _whole_stride(window[0], found.shape[2]), _whole_stride(window[1], found.shape[3])
+            if first == 0:
+                total = found.new_zeros(found.shape[1], lengths[0] // stride_down, lengths[1] // stride_across)
+                weights = torch.zeros_like(total[0])
+                ramp = _ramp(found.shape[2], found.device)[:, None] * _ramp(found.shape[3], found.device)
+            for (top, left), scores in zip(some, found, strict=True):
+                rows = slice(top // stride_down, top // stride_down + scores.shape[1])
+                columns = slice(left // stride_across, left // stride_across + scores.shape[2])
+                total[:, rows, columns] += ramp * scores
+                weights[rows, columns] += ramp
+        return total.div_(weights)
+
+
+def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
+    """The class with the greatest score at each pixel of `size` (height, width), the first of equals, after bilinear upsampling.
+
+    Made in tiles: memory does not grow with classes x pixels. Raises ValueError for scores that are not finite.
+    """
+    if not scores.isfinite().all():
+        raise ValueError("The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for fp16.")
+    mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
+    cuts = tiles(
+        (scores.shape[1], scores.shape[2]), size, images=1, classes=len(scores), dtype=scores.dtype, device=scores.device
+    )  # fmt: skip
+    found = map_tiles(lambda chosen, tile: first_greatest(tile.upsample(scores[None][chosen])), cuts, scores.device)
+    for chosen, tile, classes in found:
+        mask[chosen, tile.rows, tile.columns] = classes.to(torch.uint8)
+    return mask[0].cpu().numpy()
+
+
+def _image_size(processor: Any) -> tuple[int, int]:
+    """(height, width) of the processor's output, for one with kept proportions that of a square picture."""
+    height, width, edge = (_length(processor, key) for key in ("height", "width", "shortest_edge"))
+    if height and width:
+        return height, width
+    if edge:
+        return edge, edge
+    raise ValueError(f"model: its image processor has the size {processor.size}; wanted height and width, or shortest_edge.")
+
+
+def _length(processor: Any, key: str) -> int | None:
+    size = processor.size
+    return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
+
+
+def _normalisation(processor: Any) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of pixels in 0-1, whatever the processor scales to."""
+    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
+    return [float(value) / scale for value in mean], [float(value) / scale for value in std]
+
+
+def _is_plain(processor: Any) -> bool:
+    """Whether the processor resizes to a fixed size, rescales, normalises, and does nothing else."""
+    others = ("do_center_crop", "do_pad", "do_flip_channel_order", "keep_aspect_ratio")
+    fixed = processor.do_resize and _length(processor, "height") and _length(processor, "width")
+    return bool(fixed) and not any(getattr(processor, name, False) for name in others)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"The picture has mode {image.mode} (more than 8 bits a channel); save it as 8-bit RGB.")
+    return image.convert("RGB")
+
+
+def _checked_scales(scales: Sequence[float | int]) -> list[float]:
+    if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
+        raise ValueError(
+            f"scales is {list(scales)}; wanted one or more numbers in {SCALES[0]:g}-{SCALES[1]:g} (1 = the model's image size)."
+        )
+    return [float(scale) for scale in scales]
+
+
+def _whole(length: float) -> int:
+    return max(WINDOW_STEP, round(length / WINDOW_STEP) * WINDOW_STEP)
+
+
+def _covered(length: int, window: int) -> int:
+    """The length, made up to a window and whole steps."""
+    return window + max(0, -(-(length - window) // WINDOW_STEP)) * WINDOW_STEP
+
+
+def _window_starts(length: int, window: int) -> list[int]:
+    """Where the windows begin: evenly, at whole steps, neighbours with a third or more in common, the last one at the end."""
+    steps = (length - window) // WINDOW_STEP
+    stride = max(1, 2 * window // 3 // WINDOW_STEP)
+    gaps = -(-steps // stride)
+    return [WINDOW_STEP * (steps * place // gaps) for place in range(gaps + 1)] if gaps else [0]
+
+
+def _whole_stride(window: int, cells: int) -> int:
+    stride = window // cells
+    if stride * cells != window or WINDOW_STEP % stride:
+        raise ValueError(
+            f"window: this model answers {window} pixels with {cells} logits, which cannot be laid side by side; leave --window out."
+        )
+    return stride
+
+
+def _ramp(cells: int, device: torch.device) -> Float32[Tensor, " cells"]:
+    """Weights that rise from the ends of a window to 1 in its middle."""
+    distance = torch.arange(cells, dtype=torch.float32, device=device) + 0.5
+    return torch.minimum(distance, cells - distance) / (cells / 2)
+
+
+def _mean_on_finest(parts: list[Float32[Tensor, "classes _ _"]]) -> Float32[Tensor, "classes h w"]:
+    if len(parts) == 1:
+        return parts[0]
+    finest = max(parts, key=lambda part: part.shape[1] * part.shape[2]).shape[1:]
+    grown = [
+        part if part.shape[1:] == finest else interpolate(part[None], size=tuple(finest), mode="bilinear", align_corners=False)[0]
+        for part in parts
+    ]
+    return torch.stack(grown).mean(0)

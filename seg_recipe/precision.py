@@ -1,0 +1,14 @@
+"""Which arithmetic the hardware has."""
+
+import torch
+
+
+def computes_in_bf16(*, use_cpu: bool) -> bool:
+    """Whether bfloat16 is computed in hardware: CUDA from compute capability 8.0, x86 CPUs with AMX or AVX512-BF16.
+
+    False where it would be emulated, which is slower than fp32, and on hardware on which nobody has measured a gain.
+    """
+    if not use_cpu:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

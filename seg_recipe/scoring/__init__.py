@@ -1,0 +1,160 @@
+"""How good a model is on a set of pictures, with what certainty, where it fails; and the report of it.
+
+matching.py    a model's classes to the data's, by name
+pictures.py    the split that is scored
+tally.py       the sums that are kept of each image; boundary.py: the pixels near a contour
+figures.py     figures from those sums; intervals.py: the bootstrap
+causes.py      the images grouped by the columns of metadata.jsonl
+result.py      score.json
+examples.py, page.py, page_parts.py, style.py: report.html
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seg_recipe.inference import Segmenter
+from seg_recipe.labels import LabelSpace
+from seg_recipe.report import package_versions
+from seg_recipe.scoring.causes import find_causes
+from seg_recipe.scoring.examples import Example, make_examples
+from seg_recipe.scoring.figures import point, resampled
+from seg_recipe.scoring.intervals import RESAMPLES
+from seg_recipe.scoring.matching import IdMap, LabelMatch, match_labels, mirror_pairs
+from seg_recipe.scoring.page import report_page
+from seg_recipe.scoring.pictures import Pictures
+from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, score_content, swapped_sides
+from seg_recipe.scoring.tally import Tally, count_pixels, predict_pixels
+
+__all__ = ["SCALES", "Contestant", "Score", "contestant", "measure", "score_models", "write_score"]
+
+SCALES = (0.75, 1.0, 1.25)
+"""What `scales` of the test-time augmentation stands for."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model to score, under the name that the report gives it."""
+
+    name: str
+    segmenter: Segmenter
+    match: LabelMatch
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is written: the content of score.json, and the pictures of the report."""
+
+    content: dict[str, Any]
+    label_space: LabelSpace
+    examples: list[Example]
+
+
+def contestant(name: str, segmenter: Segmenter, data: LabelSpace, id_map: IdMap | None = None) -> Contestant:
+    """A model with its classes matched to the data's, sides included, which its test-time flip swaps. Raises ValueError: `match_labels`."""
+    match = match_labels(segmenter.label_space, data, id_map)
+    segmenter.label_space = replace(segmenter.label_space, mirror_pairs=mirror_pairs(segmenter.label_space, data, match))
+    return Contestant(name, segmenter, match)
+
+
+def measure(model: Contestant, pictures: Pictures, *, batch_size: int = 8, progress: bool = True, **options: Any) -> Tally:
+    """The sums of each picture; options: those of `Segmenter.scores`. Two batches are held at a time, full-size scores never."""
+    tally = Tally(len(pictures), len(pictures.label_space))
+    with tqdm(total=len(pictures), desc=f"scoring {model.name}", unit=" images", disable=not progress) as bar:
+        for numbers, images, truths in pictures.batches(batch_size):
+            for number, truth, scores in zip(numbers, truths, model.segmenter.scores(images, **options), strict=True):
+                counts = count_pixels(scores, truth, model.match, tally.classes)
+                tally.add(number, truth, *predict_pixels(scores, (truth.shape[0], truth.shape[1]), model.match), counts)
+            bar.update(len(images))
+    return tally
+
+
+def score_models(
+    model: Contestant,
+    pictures: Pictures,
+    *,
+    dataset: str,
+    split: str,
+    other: Contestant | None = None,
+    metadata: dict[str, dict[str, Any]] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    window: bool = False,
+    batch_size: int = 8,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    examples: int = 6,
+    progress: bool = True,
+) -> Score:
+    """The score of a model, and of another one beside it on the same pictures.
+
+    dataset, split: what the report calls them. metadata: id -> values, to group the pictures by. examples: how many of the worst and how
+    many of the middle are shown. Raises ValueError when no pixel of the pictures is labelled.
+    """
+    options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
+    models = [model] if other is None else [model, other]
+    tallies = [measure(one, pictures, batch_size=batch_size, progress=progress, **options) for one in models]
+    tally, ids = tallies[0], pictures.ids
+    order = by_miou(tally)
+    if not len(order):
+        raise ValueError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
+    samples = resampled(tallies, resamples=resamples, seed=seed)
+    segmenter = model.segmenter
+    notes = [*model.match.lines()]
+    causes = None
+    if metadata is not None:
+        known = sum(name in metadata for name in ids)
+        notes += [f"metadata.jsonl knows {known:,} of the {len(ids):,} pictures."] if known < len(ids) else []
+        causes = find_causes(tally, ids, metadata, seed)
+    content: dict[str, Any] = {"format": FORMAT, "model": model.name, "dataset": dataset, "split": split}
+    content["settings"] = {
+        "image_size": list(segmenter.image_size),
+        "precision": str(segmenter.precision),
+        "device": str(segmenter.device),
+        "flip": flip,
+        "scales": list(scales),
+        "window": window,
+        "resamples": resamples,
+        "seed": seed,
+    }
+    content["labels"] = {
+        "names": list(pictures.label_space.names),
+        "only_in_model": list(model.match.only_in_model),
+        "only_in_data": list(model.match.only_in_data),
+        "dropped": list(model.match.dropped),
+    }
+    content |= score_content(tally, samples[0], pictures.label_space, ids, causes)
+    content["notes"] = notes + swapped_sides(content, pictures.label_space)
+    if other is not None:
+        theirs = score_content(tallies[1], samples[1], pictures.label_space, ids)
+        content["comparison"] = {
+            "model": other.name,
+            "notes": [f"{other.name}: {line}" for line in (*other.match.lines(), *swapped_sides(theirs, pictures.label_space))],
+            "figures": theirs["figures"],
+            "classes": theirs["classes"],
+            "difference": compared_content(
+                (point(tally), samples[0]), (point(tallies[1]), samples[1]), content["images_counted"], pictures.label_space
+            ),
+        }
+    content["versions"] = package_versions()
+    shown = make_examples(partial(segmenter.scores, **options), pictures, model.match, tally.image_mious, order, examples)
+    return Score(content, pictures.label_space, shown)
+
+
+def write_score(score: Score, folder: Path) -> tuple[Path, Path]:
+    """folder/score.json and folder/report.html, each replaced in one go; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "score.json": json.dumps(score.content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        "report.html": report_page(score.content, score.label_space, score.examples),
+    }
+    for name, text in texts.items():
+        unfinished = folder / f"{name}.tmp"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(folder / name)
+    return folder / "score.json", folder / "report.html"

@@ -1,0 +1,65 @@
+"""The pictures that a report shows: the worst of the set and the middle of it, predicted once more, so that none is kept meanwhile."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image
+
+from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.scoring.matching import LabelMatch
+from seg_recipe.scoring.pictures import Pictures
+from seg_recipe.scoring.tally import predict_pixels
+
+LONGEST = 320
+"""Of an example's picture, in pixels: a report with twelve stays near a megabyte."""
+
+
+class Example(NamedTuple):
+    """One picture (h, w, 3), its truth and prediction (h, w), at most LONGEST on a side; a class the data lack is shown as ignored."""
+
+    kind: str
+    id: str
+    miou_i: float
+    image: UInt8[np.ndarray, "h w 3"]
+    truth: UInt8[np.ndarray, "h w"]
+    prediction: UInt8[np.ndarray, "h w"]
+
+
+def choose(order: Int64[np.ndarray, " images"], count: int) -> dict[str, Int64[np.ndarray, " some"]]:
+    """The numbers of the `count` worst images and of the `count` around the median, of images in the order of their mean IoU."""
+    worst = order[:count]
+    rest = order[len(worst) :]
+    middle = len(order) // 2 - len(worst) - count // 2
+    first = min(max(0, middle), max(0, len(rest) - count))
+    return {"worst": worst, "median": rest[first : first + count]}
+
+
+def make_examples(
+    scores: Callable[[Sequence[Image.Image]], Sequence[Any]],
+    pictures: Pictures,
+    match: LabelMatch,
+    mious: np.ndarray,
+    order: Int64[np.ndarray, " images"],
+    count: int = 6,
+) -> list[Example]:
+    """The examples, one picture in memory at a time. scores: a model's scores of some pictures, as when they were scored."""
+    ids = pictures.ids
+    made = []
+    for kind, numbers in choose(order, count).items():
+        for number in numbers.tolist():
+            image, truth = pictures[number]
+            predicted, _ = predict_pixels(scores([image])[0], (truth.shape[0], truth.shape[1]), match)
+            predicted = np.where(predicted == len(pictures.label_space), IGNORE_INDEX, predicted).astype(np.uint8)
+            size = _fitted(image.size)
+            small = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in (truth, predicted)]
+            shown = np.asarray(image.resize(size, Image.Resampling.LANCZOS if size < image.size else Image.Resampling.BICUBIC))
+            made.append(Example(kind, ids[number], float(mious[number]), shown, small[0], small[1]))
+    return made
+
+
+def _fitted(size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) with the longer side at most LONGEST, never enlarged."""
+    factor = min(1.0, LONGEST / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

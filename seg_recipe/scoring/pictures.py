@@ -1,0 +1,141 @@
+"""The pictures that are scored: one split of a data set, checked, and read ahead of the model."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Int64, UInt8
+from PIL import Image
+
+from seg_recipe.data import DataProblems
+from seg_recipe.data.check import check_pairs, problems_of
+from seg_recipe.data.mixing import held_out
+from seg_recipe.data.problems import left_out_notes
+from seg_recipe.data.sources import Pairs, Source, read_source
+from seg_recipe.labels import FACE, LabelSpace, load_label_space
+
+LABELS = "labels.json"
+"""What the ids mean, where it lies in the data set's folder."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of a split with the columns id, image and label, each read when it is asked for; notes are lines for the user."""
+
+    rows: Any
+    label_space: LabelSpace
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of each picture."""
+        return list(self.rows["id"])
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
+        """Picture (RGB) and truth (class ids and IGNORE_INDEX, at the mask's own size) of a row. Raises ValueError that names it."""
+        try:
+            row = self.rows[number]
+        except (OSError, SyntaxError, ValueError) as error:
+            name = self.rows.select_columns(["id"])[number]["id"]
+            raise ValueError(f"Picture {name} cannot be read any more ({error}); it has changed since it was checked.") from None
+        image, mask = row["image"], row["label"]
+        if mask.mode not in ("1", "L", "P") or image.size != mask.size:
+            raise ValueError(f"Picture {row['id']}: its mask is {mask.mode} {mask.size}, its image {image.mode} {image.size}; see --check.")
+        return image.convert("RGB"), self.label_space.read_table[np.asarray(mask, dtype=np.uint8)]
+
+    def batches(self, size: int, ahead: int = 2) -> Iterator[tuple[range, list[Image.Image], list[np.ndarray]]]:
+        """Row numbers, pictures and truths, `size` at a time; a thread reads `ahead` batches in advance, and no more are held."""
+        numbers = deque(range(first, min(first + size, len(self))) for first in range(0, len(self), size))
+        waiting: deque[Any] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="pictures") as pool:
+            while numbers or waiting:
+                while numbers and len(waiting) < ahead:
+                    wanted = numbers.popleft()
+                    waiting.append((wanted, pool.submit(lambda rows: [self[row] for row in rows], wanted)))
+                wanted, reading = waiting.popleft()
+                samples = reading.result()
+                yield wanted, [image for image, _ in samples], [truth for _, truth in samples]
+
+
+def data_labels(dataset: str, labels: str | None, own: LabelSpace | None) -> tuple[LabelSpace, str]:
+    """What the ids in the masks mean, and who says so.
+
+    `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model that was trained here, else the
+    built-in one, as in training and importing. Raises ValueError for a file that cannot be read.
+    """
+    beside = Path(dataset).expanduser() / LABELS
+    if labels:
+        return load_label_space(labels), f"--labels {labels}"
+    if beside.is_file():
+        return load_label_space(str(beside)), str(beside)
+    if own is not None:
+        return own, "the model's own labels.json"
+    return FACE, "the built-in label space (--labels FILE names another)"
+
+
+def open_split(
+    dataset: str,
+    split: str,
+    label_space: LabelSpace,
+    *,
+    val_fraction: float | int = 0.1,
+    image_column: str = "image",
+    label_column: str = "label",
+    bad_samples: str = "error",
+    limit: int | None = None,
+    progress: bool = True,
+) -> Pictures:
+    """One split of a data set as `finetune.py` reads it (`read_source`), each pair checked, its verdict cached.
+
+    split: "val" (or "validation"), "train", another one's name in a saved or Hub data set, or "all" for pairs without splits. Those are
+    split by a hash of the id, as in training: "val" is the share `val_fraction`. limit: the first so many pairs.
+    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises ValueError for a split that is
+    not there, or is empty.
+    """
+    read = partial(read_source, dataset, image_column=image_column, label_column=label_column)
+    source = read(eval_split="validation" if split in ("val", "train", "all") else split)
+    if split in ("val", "validation") and source.evaluation is None and "val" in source.others and not source.is_folder:
+        source = read(eval_split="val")
+    pairs, rows, notes = _choose(source, split, val_fraction)
+    verdicts, said = check_pairs(pairs, label_space, progress=progress)
+    found = problems_of(pairs, verdicts)
+    here = set(rows.tolist())
+    problems = [problem for row, problem in found if row in here] + list(pairs.problems)
+    if problems and bad_samples == "error":
+        raise DataProblems(problems)
+    rows = np.setdiff1d(rows, [row for row, _ in found])[:limit]
+    if not len(rows):
+        raise ValueError(f"{split} of {dataset} holds no pair that could be scored; name another --split, or --split all.")
+    notes += [*said, *left_out_notes(problems), f"{dataset}, {split}: {len(rows):,} pictures."]
+    dataset_rows: Dataset = pairs.rows.select(rows)
+    return Pictures(dataset_rows, label_space, tuple(notes))
+
+
+def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
+    """The pairs of a split and which of their rows belong to it; notes."""
+    train, evaluation = source.train, source.evaluation
+    if evaluation is not None and split not in ("train", "all"):
+        if source.is_folder and split not in ("val", "validation"):
+            raise ValueError(f"split is {split!r}; {source.place} has train and val.")
+        return evaluation, np.arange(len(evaluation.ids)), []
+    if train is not None and split == "train" and (evaluation is not None or source.others):
+        return train, np.arange(len(train.ids)), []
+    if train is None or evaluation is not None or source.others or split not in ("val", "validation", "train", "all"):
+        parts = {"train": train, "val": evaluation}
+        there = [name for name, part in parts.items() if part is not None] + list(source.others)
+        raise ValueError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
+    if split == "all":
+        return train, np.arange(len(train.ids)), []
+    held = held_out(train.ids, val_fraction)
+    which = "the others are left out" if split != "train" else "only the others are taken"
+    note = f"{source.place} has no splits: {val_fraction:g} of its ids are held out, by a hash of the id, and {which} (--split all: all)."
+    return train, np.flatnonzero(held == (split != "train")), [note]

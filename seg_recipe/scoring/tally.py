@@ -1,0 +1,151 @@
+"""What is kept of each scored image: a few sums per class, from which every figure, and its interval, is made afterwards."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8, UInt32
+from torch import Tensor
+
+from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.metrics import confusion_matrices, first_greatest
+from seg_recipe.scoring.boundary import boundary_width, near_contour
+from seg_recipe.scoring.matching import LabelMatch
+from seg_recipe.upsampling import map_tiles, tiles
+
+BOUNDARY_WIDTHS = (0.005, 0.02)
+"""Of the picture's diagonal. Cheng et al. take 0.02, and 0.005 where pictures are large and masks are fine."""
+BINS = 15
+"""Equal bins of the confidence, from 0 to 1, for the calibration error."""
+
+
+class Tally:
+    """Sums of each image of a set, and the confusion counts of all together.
+
+    Memory: 36 bytes per image and class (9 sums) and 240 per image (calibration): 0.9 MB for 1,000 images of 19 classes, whatever their
+    size; nothing else grows with their number.
+    """
+
+    def __init__(self, images: int, classes: int):
+        shape = (images, classes)
+        self.truth: UInt32[np.ndarray, "images classes"] = np.zeros(shape, np.uint32)
+        self.predicted: UInt32[np.ndarray, "images classes"] = np.zeros(shape, np.uint32)
+        self.right: UInt32[np.ndarray, "images classes"] = np.zeros(shape, np.uint32)
+        # (width; near the truth's contour, near the prediction's, in both and right)
+        self.boundary: UInt32[np.ndarray, "widths 3 images classes"] = np.zeros((len(BOUNDARY_WIDTHS), 3, *shape), np.uint32)
+        self.bin_pixels: UInt32[np.ndarray, "images bins"] = np.zeros((images, BINS), np.uint32)
+        self.bin_right: UInt32[np.ndarray, "images bins"] = np.zeros((images, BINS), np.uint32)
+        self.bin_confidence: Float64[np.ndarray, "images bins"] = np.zeros((images, BINS))
+        self.confusion: Int64[np.ndarray, "classes columns"] = np.zeros((classes, classes + 1), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @property
+    def classes(self) -> int:
+        """The number of the data's classes."""
+        return self.truth.shape[1]
+
+    def add(
+        self,
+        image: int,
+        truth: UInt8[np.ndarray, "height width"],
+        predicted: UInt8[np.ndarray, "height width"],
+        confidence: Float32[np.ndarray, "height width"],
+        confusion: Int64[np.ndarray, "classes columns"] | None = None,
+    ) -> None:
+        """Counts image number `image`; called once for each.
+
+        truth: class ids or IGNORE_INDEX, whose pixels are not counted. predicted: class ids, or the number of classes for a class that
+        the data do not have. confidence: what the model gives the class it predicts, in 0-1. confusion: the pixels of each class (rows)
+        that are predicted as each class (columns, one more for what the data do not have), where that was counted already.
+        """
+        count, counted = self.classes, truth != IGNORE_INDEX
+        true, found = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
+        if confusion is None:
+            confusion = np.bincount(true * (count + 1) + found, minlength=count * (count + 1)).reshape(count, count + 1)
+        self.confusion += confusion
+        self.truth[image], self.predicted[image] = confusion.sum(1), confusion.sum(0)[:count]
+        self.right[image] = confusion.diagonal()
+
+        sure = confidence[counted].astype(np.float64)
+        places = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        self.bin_pixels[image] = np.bincount(places, minlength=BINS)
+        self.bin_right[image] = np.bincount(places[true == found], minlength=BINS)
+        self.bin_confidence[image] = np.bincount(places, weights=sure, minlength=BINS)
+
+        here = np.where(counted, predicted, IGNORE_INDEX).astype(np.uint8)
+        for number, share in enumerate(BOUNDARY_WIDTHS):
+            width = boundary_width((truth.shape[0], truth.shape[1]), share)
+            of_truth, of_prediction = near_contour(truth, width) & counted, near_contour(here, width) & counted
+            both = of_truth & of_prediction & (truth == predicted)
+            for row, (labels, region) in enumerate(((truth, of_truth), (predicted, of_prediction), (truth, both))):
+                self.boundary[number, row, image] = np.bincount(labels[region], minlength=count + 1)[:count]
+
+    @property
+    def present(self) -> Bool[np.ndarray, "images classes"]:
+        """Which classes occur in the truth of which image."""
+        return self.truth > 0
+
+    @property
+    def ious(self) -> Float64[np.ndarray, "images classes"]:
+        """IoU of each class in each image, 0 where the class is absent from the truth."""
+        right = self.right.astype(np.float64)
+        union = self.truth + self.predicted.astype(np.float64) - right
+        return np.where(self.present, right / np.maximum(union, 1), 0.0)
+
+    @property
+    def image_mious(self) -> Float64[np.ndarray, " images"]:
+        """Mean IoU of each image over the classes in its truth; NaN for one without a counted pixel."""
+        present = self.present.sum(1)
+        return np.where(present > 0, self.ious.sum(1) / np.maximum(present, 1), np.nan)
+
+
+def predict_pixels(
+    scores: Float[Tensor, "classes h w"], size: tuple[int, int], match: LabelMatch
+) -> tuple[UInt8[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
+    """The data's class of each pixel at (height, width) and the model's confidence in it, from scores at the model's stride.
+
+    The greatest of the scores upsampled bilinearly, as evaluation has it; the confidence is its softmax over the model's classes that are
+    kept. A class the data lack is their number of classes. Made in tiles: scores of full size exist nowhere.
+    """
+    source = scores.float()[None]
+    if len(match.kept) < source.shape[1]:
+        source = source[:, list(match.kept)]
+    target = torch.from_numpy(match.target.astype(np.float32)).to(source.device)
+
+    def predict(chosen: slice, tile) -> Tensor:
+        values = tile.upsample(source)
+        greatest = values.amax(1, keepdim=True)
+        confidence = 1 / values.sub(greatest).exp_().sum(1)
+        return torch.cat([target[first_greatest(values)], confidence])
+
+    classes = source.shape[1]
+    result = torch.empty(2, *size, device=source.device)
+    cuts = tiles((source.shape[2], source.shape[3]), size, images=1, classes=classes, dtype=source.dtype, device=source.device)
+    for _, tile, found in map_tiles(predict, cuts, source.device):
+        result[:, tile.rows, tile.columns] = found
+    predicted, confidence = result.cpu().numpy()
+    return predicted.astype(np.uint8), confidence
+
+
+def count_pixels(
+    scores: Float[Tensor, "classes h w"], truth: UInt8[np.ndarray, "height width"], match: LabelMatch, classes: int
+) -> Int64[np.ndarray, "rows columns"]:
+    """The confusion counts of one image, (classes of the data, one more), by the very function that the Trainer's evaluation uses.
+
+    `predict_pixels` rounds differently, which a tie in ten million pixels shows.
+    """
+    source = scores.float()[list(match.kept)]
+    if len(source) < classes:  # the function wants as many scores as there are classes; these never win
+        source = torch.cat([source, source.new_full((classes - len(source), *source.shape[1:]), -1e30)])
+    labels = torch.from_numpy(truth).to(source.device)[None]
+    counts = confusion_matrices(source[None], labels, torch.tensor([truth.shape]))[0].cpu().numpy()
+    result = np.zeros((classes, classes + 1), np.int64)
+    np.add.at(result.T, match.target, counts[:classes, : len(match.kept)].T)
+    return result
+
+
+def shares_of_widths() -> Sequence[str]:
+    """The boundary widths as their keys have them: 0.5 and 2 percent."""
+    return [f"{100 * share:g}" for share in BOUNDARY_WIDTHS]

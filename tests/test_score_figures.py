@@ -1,0 +1,313 @@
+"""Figures from sums, against slow computations that share no code with them; intervals in a simulation."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate, softmax
+
+from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
+from seg_recipe.metrics import SegmentationMetrics
+from seg_recipe.scoring.boundary import boundary_width, near_contour
+from seg_recipe.scoring.examples import choose
+from seg_recipe.scoring.figures import figures, point, resampled
+from seg_recipe.scoring.intervals import draws, interval, t_quantile
+from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs, read_id_map
+from seg_recipe.scoring.result import by_miou, score_content, swapped_sides
+from seg_recipe.scoring.tally import BINS, BOUNDARY_WIDTHS, Tally, count_pixels, predict_pixels, shares_of_widths
+
+NAMES = ("background", "leaf", "stem", "never")
+SPACE = LabelSpace(NAMES)
+
+
+def blobs(rng, size, classes=3, ignored=0.1):
+    """A map of squares of classes, some of it ignored."""
+    mask = np.zeros(size, np.uint8)
+    for _ in range(6):
+        top, left = rng.integers(0, size[0]), rng.integers(0, size[1])
+        mask[top : top + rng.integers(2, 12), left : left + rng.integers(2, 12)] = rng.integers(classes)
+    mask[rng.random(size) < ignored] = IGNORE_INDEX
+    return mask
+
+
+def samples(count=6, seed=0):
+    """(truth, prediction, confidence) of some pictures of unequal sizes; the last prediction column is a class the data lack."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        size = (20 + 3 * number, 31)
+        truth = blobs(rng, size)
+        found = np.where(rng.random(size) < 0.3, rng.integers(0, len(NAMES) + 1, size), np.where(truth == IGNORE_INDEX, 0, truth))
+        made.append((truth, found.astype(np.uint8), rng.uniform(0.2, 1, size).astype(np.float32)))
+    return made
+
+
+def tallied(made):
+    tally = Tally(len(made), len(NAMES))
+    for number, sample in enumerate(made):
+        tally.add(number, *sample)
+    return tally
+
+
+def slow_boundary(mask, width):
+    """The authors' mask_to_boundary for one class: `width` erosions by 3 x 3, zeros around the picture."""
+    padded = np.pad(mask, 1)
+    for _ in range(width):
+        eroded = np.zeros_like(padded)
+        for y in range(1, padded.shape[0] - 1):
+            for x in range(1, padded.shape[1] - 1):
+                eroded[y, x] = padded[y - 1 : y + 2, x - 1 : x + 2].all()
+        padded = eroded
+    return mask & ~padded[1:-1, 1:-1]
+
+
+def test_the_boundary_is_that_of_the_authors_erosions():
+    rng = np.random.default_rng(3)
+    for width in (1, 2, 5, 40):
+        labels = blobs(rng, (23, 18), ignored=0)
+        expected = np.zeros(labels.shape, bool)
+        for label in range(3):
+            expected |= slow_boundary(labels == label, width)
+        np.testing.assert_array_equal(near_contour(labels, width), expected)
+
+
+def test_ignored_pixels_are_no_contour():
+    labels = np.zeros((40, 40), np.uint8)
+    labels[15:25, 15:25] = IGNORE_INDEX
+    assert not near_contour(labels, 3)[3:-3, 3:-3].any()
+    labels[20, 20] = 1
+    assert near_contour(labels, 6)[labels == 0].sum() == 40 * 40 - 28 * 28 + 13 * 13 - 100  # the edge, and a square about the one pixel
+
+
+def test_the_width_is_a_share_of_the_diagonal():
+    assert [boundary_width((300, 400), share) for share in (0.02, 0.005, 0.0001)] == [10, 2, 1]
+
+
+def test_every_figure_equals_a_slow_computation():
+    made = samples()
+    found = {name: values[0] for name, values in point(tallied(made)).items()}
+    truth = np.concatenate([t.ravel() for t, _, _ in made])
+    guess = np.concatenate([p.ravel() for _, p, _ in made])
+    sure = np.concatenate([c.ravel() for _, _, c in made]).astype(np.float64)
+    kept = truth != IGNORE_INDEX
+    truth, guess, sure = truth[kept], guess[kept], sure[kept]
+
+    def iou(t, p, label):
+        return ((t == label) & (p == label)).sum() / ((t == label) | (p == label)).sum()
+
+    present = [label for label in range(4) if (truth == label).any()]
+    assert present == [0, 1, 2]
+    np.testing.assert_allclose(found["class_iou"], [*(iou(truth, guess, label) for label in present), np.nan], rtol=1e-12)
+    assert found["miou"] == pytest.approx(np.mean([iou(truth, guess, label) for label in present]))
+    per_image = []
+    for t, p, _ in made:
+        t, p = t[t != IGNORE_INDEX], p[t != IGNORE_INDEX]
+        per_image.append({label: iou(t, p, label) for label in range(4) if (t == label).any()})
+    means = [np.mean(list(one.values())) for one in per_image]
+    assert found["miou_i"] == pytest.approx(np.mean(means))
+    assert found["miou_i_worst"] == pytest.approx(min(means))  # 5 % of 6 images, rounded up, is one
+    assert found["miou_c"] == pytest.approx(np.mean([np.mean([one[label] for one in per_image if label in one]) for label in present]))
+    assert found["accuracy"] == pytest.approx((truth == guess).mean())
+    assert found["mean_accuracy"] == pytest.approx(np.mean([(guess[truth == label] == label).mean() for label in present]))
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    gaps = [abs((truth == guess)[place == b].sum() - sure[place == b].sum()) for b in range(BINS)]
+    assert found["ece"] == pytest.approx(sum(gaps) / len(truth))
+
+
+def test_the_boundary_iou_equals_a_slow_computation():
+    made = [
+        (blobs(np.random.default_rng(n), (25, 30), ignored=0), blobs(np.random.default_rng(n + 9), (25, 30), ignored=0)) for n in range(3)
+    ]
+    found = point(tallied([(t, p, np.ones(t.shape, np.float32)) for t, p in made]))
+    for name, share in zip(shares_of_widths(), BOUNDARY_WIDTHS, strict=True):
+        expected = []
+        for label in range(3):
+            both = either = 0
+            for truth, guess in made:
+                width = max(1, round(share * math.hypot(25, 30)))
+                one, other = slow_boundary(truth == label, width), slow_boundary(guess == label, width)
+                both, either = both + (one & other).sum(), either + (one | other).sum()
+            expected.append(both / either)
+        np.testing.assert_allclose(found[f"class_boundary_iou_{name}"][0], [*expected, np.nan], rtol=1e-12)
+        assert found[f"boundary_iou_{name}"][0] == pytest.approx(np.mean(expected))
+
+
+def test_the_figures_are_those_of_the_metric_of_training():
+    made = [(t, np.minimum(p, 3), c) for t, p, c in samples(seed=5)]
+    metric = SegmentationMetrics(NAMES)
+    expected = metric.compute(predictions=[p for _, p, _ in made], references=[t for t, _, _ in made])
+    tally = tallied(made)
+    content = score_content(tally, resampled([tally], resamples=100)[0], SPACE, list("abcdef"))
+    for key in ("miou", "miou_i", "miou_c", "accuracy", "mean_accuracy"):
+        assert content["figures"][key]["value"] == pytest.approx(expected[key], abs=1e-12)
+    for name in NAMES[:3]:
+        assert content["classes"][name]["iou"]["value"] == pytest.approx(expected[f"iou_{name}"], abs=1e-12)
+        assert content["classes"][name]["accuracy"]["value"] == pytest.approx(expected[f"accuracy_{name}"], abs=1e-12)
+    assert content["classes"]["never"]["iou"] == {"value": None, "low": None, "high": None}
+    json.dumps(content, allow_nan=False)
+
+
+def test_weights_mean_repeated_images():
+    made = samples()
+    weights = np.array([[2.0, 0, 1, 0, 3, 0]])
+    again = tallied([sample for sample, weight in zip(made, weights[0], strict=True) for _ in range(int(weight))])
+    weighted, repeated = figures(tallied(made), weights), point(again)
+    for name in repeated:
+        np.testing.assert_allclose(weighted[name], repeated[name], rtol=1e-12, err_msg=name)
+
+
+def test_draws_are_resamples_whatever_their_pieces(monkeypatch):
+    whole = np.concatenate(list(draws(50, resamples=40, seed=1)))
+    assert whole.shape == (40, 50) and (whole.sum(1) == 50).all()
+    monkeypatch.setattr("seg_recipe.scoring.intervals._CHUNK", 50 * 7)
+    pieces = list(draws(50, resamples=40, seed=1))
+    assert [len(piece) for piece in pieces] == [7] * 5 + [5]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_quantiles_of_t():  # from the tables in textbooks
+    table = {1: 12.706, 2: 4.303, 3: 3.182, 5: 2.571, 10: 2.228, 30: 2.042}
+    for freedom, value in table.items():
+        assert t_quantile(0.975, freedom) == pytest.approx(value, rel=0.03)
+
+
+def simulated(rng, images):
+    """Sums of images of three classes whose quality differs from image to image; the last class is in half of them."""
+    tally = Tally(images, 3)
+    for image in range(images):
+        quality = rng.beta(6, 2)
+        truth = rng.multinomial(400, [0.6, 0.3, 0.1])
+        truth[2] *= rng.random() < 0.5
+        right = rng.binomial(truth, quality)
+        tally.truth[image], tally.right[image] = truth, right
+        tally.predicted[image] = right + np.roll(truth - right, 1)
+    return tally
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_truth_at_the_stated_rate():
+    rng = np.random.default_rng(0)
+    truth = {name: point(simulated(rng, 20_000))[name][0] for name in ("miou", "miou_i", "accuracy")}
+    trials = 200
+    hits = dict.fromkeys(truth, 0)
+    for trial in range(trials):
+        tally = simulated(rng, 40)
+        found = resampled([tally], resamples=200, seed=trial)[0]
+        for name in truth:
+            low, high = interval(found[name], 40)
+            hits[name] += low <= truth[name] <= high
+    for name, count in hits.items():  # 95 % +- 3 standard deviations of a share of 200
+        assert 0.90 <= count / trials <= 0.995, f"{name}: {count / trials}"
+
+
+def test_a_paired_difference_is_narrower_than_its_parts():
+    rng = np.random.default_rng(1)
+    one = simulated(rng, 60)
+    other = Tally(60, 3)
+    other.truth[:], other.predicted[:], other.right[:] = one.truth, one.predicted, one.right
+    other.right[:, 0] -= np.minimum(2, one.right[:, 0])  # a little worse in every image
+    ours, theirs = resampled([one, other], resamples=300)
+    low, high = interval(ours["miou"] - theirs["miou"], 60)
+    own_low, own_high = interval(ours["miou"], 60)
+    assert 0 < low < high < (own_high - own_low)
+
+
+def test_one_image_has_no_interval():
+    low, high = interval(np.ones((100, 3)), 1)
+    assert np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_pixels_are_those_of_plain_upsampling_with_classes_mapped_and_dropped():
+    torch.manual_seed(0)
+    model, data = LabelSpace(("Leaf", "soil", "twig", "gone")), LabelSpace(("soil", "leaf"))
+    match = match_labels(model, data, {"gone": None})
+    scores = torch.randn(4, 9, 7)
+    predicted, confidence = predict_pixels(scores, (40, 33), match)
+    full = interpolate(scores[None, :3], size=(40, 33), mode="bilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(predicted, np.array([1, 0, 2])[full.argmax(0).numpy()])  # twig is 2: no class of the data
+    np.testing.assert_allclose(confidence, softmax(full, 0).amax(0).numpy(), atol=1e-6)
+    truth = blobs(np.random.default_rng(0), (40, 33), classes=2)
+    counts = count_pixels(scores, truth, match, 2)
+    expected = [[((truth == t) & (predicted == p)).sum() for p in range(3)] for t in range(2)]
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_scores_with_fewer_classes_than_the_data():
+    match = match_labels(LabelSpace(("stem", "background")), SPACE)
+    counts = count_pixels(torch.tensor([[[1.0]], [[0.0]]]), np.array([[0, 1, 2, 255]], np.uint8), match, 4)
+    assert counts[:, 2].tolist() == [1, 1, 1, 0] and counts.sum() == 3
+
+
+def test_labels_are_matched_by_name_and_mismatches_listed():
+    model = LabelSpace(("Background", "right eye", "hat", "necklace", "tattoo"))
+    match = match_labels(model, FACE, {"hat": "headwear", "necklace": None})
+    assert match.kept == (0, 1, 2, 4)
+    assert match.target.tolist() == [0, 3, 17, 19]
+    assert (match.only_in_model, match.dropped) == (("tattoo",), ("necklace",))
+    text = "\n".join(match.lines())
+    assert "The data have no class tattoo" in text and "The model has no class skin" in text and "necklace" in text
+    assert match_labels(FACE, FACE).lines() == []
+
+
+def test_no_common_name_is_refused():
+    with pytest.raises(ValueError, match=r"No class of the model \(LABEL_0, LABEL_1\) .* --id_map"):
+        match_labels(LabelSpace(("LABEL_0", "LABEL_1")), SPACE)
+
+
+def test_the_flip_swaps_sides_that_only_the_data_know():
+    data = LabelSpace(("rest", "west", "east"), mirror_pairs=((1, 2),))
+    model = LabelSpace(("o", "w", "rest"))
+    match = match_labels(model, data, {"o": "east", "w": "west"})
+    assert mirror_pairs(model, data, match) == ((1, 0),)
+    assert mirror_pairs(FACE, data, match) == FACE.mirror_pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ('{"a": "b", "a": "c"}', "'a' is there twice"),
+        ("[1]", "must be an object of names"),
+        ('{"hat": 3}', "must be an object of names"),
+        ("{}", "must be an object of names"),
+    ],
+)
+def test_id_maps_that_are_none(tmp_path, text, message):
+    (tmp_path / "map.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_id_map(tmp_path / "map.json")
+
+
+def test_names_in_an_id_map_are_checked_on_both_sides():
+    check_id_map({"hat": "leaf", "cap": None}, ["hat", "cap"], NAMES)
+    with pytest.raises(ValueError, match="names 'hut', which is no class of the model; did you mean 'hat'"):
+        check_id_map({"hut": "leaf"}, ["hat"], NAMES)
+    with pytest.raises(ValueError, match="names 'tree', which is no class of the data; there are background"):
+        check_id_map({"hat": "tree"}, ["hat"], NAMES)
+
+
+def test_swapped_sides_are_noticed():
+    space = LabelSpace(("rest", "left", "right"), mirror_pairs=((1, 2),))
+    content = {"confusion": {"pixels": [[9, 0, 0, 0], [0, 1, 8, 0], [0, 9, 2, 0]]}}
+    assert "left and right look swapped: 85 %" in swapped_sides(content, space)[0]
+    content["confusion"]["pixels"][1][1] = 90
+    assert swapped_sides(content, space) == []
+
+
+def test_examples_are_the_worst_and_the_middle_and_never_twice():
+    order = np.arange(100)
+    assert {kind: list(chosen) for kind, chosen in choose(order, 4).items()} == {"worst": [0, 1, 2, 3], "median": [48, 49, 50, 51]}
+    for count in range(1, 12):
+        chosen = np.concatenate(list(choose(np.arange(count), 4).values()))
+        assert len(set(chosen.tolist())) == len(chosen) == min(count, 8)
+
+
+def test_an_image_without_labelled_pixels_changes_nothing():
+    made = samples()
+    blank = (np.full((5, 5), IGNORE_INDEX, np.uint8), np.zeros((5, 5), np.uint8), np.ones((5, 5), np.float32))
+    tally = tallied([*made, blank])
+    for name, values in point(tallied(made)).items():
+        np.testing.assert_allclose(point(tally)[name], values, err_msg=name)
+    assert 6 not in by_miou(tally)
