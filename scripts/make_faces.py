@@ -3,6 +3,7 @@
 python scripts/make_faces.py input --count 1000 --size 256 --seed 0
 accelerate launch scripts/make_faces.py input --count 100000 --size 512 --seed 0
 python scripts/make_faces.py input --count 24 --sheet faces.png
+python scripts/make_faces.py input --count 1000 --backgrounds photographs --oversample
 
 Stopped or killed, the same command goes on with what is missing; the bytes are the same whatever the number of processes.
 """
@@ -19,12 +20,13 @@ from PIL import Image
 
 from seg_recipe.faces import Drawn, make_faces
 from seg_recipe.faces.folder import face_id
+from seg_recipe.faces.oversampling import RARE
 from seg_recipe.labels import FACE
 from seg_recipe.splits import in_validation
 from seg_recipe.visualize import colour_mask, legend
 
 SHEET_FACES, SHEET_COLUMNS, SHEET_CELL = 24, 8, 128
-"""What `--sheet` shows: faces, how many side by side, and the side of each in pixels."""
+"""What `--sheet` shows: faces unless told, how many side by side, and the side of each in pixels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Drawn:
@@ -36,25 +38,39 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
     parser.add_argument("--seed", type=int, default=0, help="the series; face i is a function of seed, i and size (default 0)")
     parser.add_argument("--val_fraction", type=float, default=0.1, help="share held out in val, by a hash of the id (default 0.1)")
     parser.add_argument("--workers", type=int, default=0, help="drawing processes; 0 = all cores of this process's share (default)")
-    parser.add_argument("--sheet", metavar="FILE", type=Path, help=f"PNG of the first {SHEET_FACES} faces with their masks (default: none)")
+    parser.add_argument(
+        "--backgrounds", metavar="DIR", help="photographs (best without people) to stand behind the faces, a random square of one each"
+    )
+    parser.add_argument("--oversample", action="store_true", help=f"half of the faces show one of {', '.join(RARE)}, each as likely")
+    parser.add_argument("--sheet", metavar="FILE", type=Path, help="PNG of the first faces with their masks (default: none)")
+    parser.add_argument("--sheet_faces", metavar="N", type=int, help=f"how many faces the sheet shows (default {SHEET_FACES})")
     asked = parser.parse_args(arguments)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if asked.sheet:
-        check_sheet(asked.sheet, ranks)
-    drawn = make_faces(asked.out, asked.count, asked.size, asked.seed, asked.val_fraction, asked.workers)
+    check_sheet(asked.sheet, asked.sheet_faces, ranks)
+    drawn = make_faces(
+        *(asked.out, asked.count, asked.size, asked.seed, asked.val_fraction, asked.workers),
+        backgrounds=asked.backgrounds,
+        oversample=asked.oversample,
+    )
     if os.environ.get("RANK", "0") == "0":
         print(
             f"{asked.out}: {drawn.drawn} faces drawn, {drawn.present} were there" + (f" (share of rank 0 of {ranks})" if ranks > 1 else "")
         )
         print(drawn.shares())
     if asked.sheet:
-        contact_sheet(Path(asked.out), min(asked.count, SHEET_FACES), asked.val_fraction).save(asked.sheet, optimize=True)
+        contact_sheet(Path(asked.out), min(asked.count, asked.sheet_faces or SHEET_FACES), asked.val_fraction).save(
+            asked.sheet, optimize=True
+        )
         print(f"Wrote {asked.sheet}.")
     return drawn
 
 
-def check_sheet(path: Path, ranks: int) -> None:
+def check_sheet(path: Path | None, faces: int | None, ranks: int) -> None:
     """Raise ValueError, before anything is drawn, where the contact sheet could not be written after it."""
+    if faces is not None and (path is None or faces < 1):
+        raise ValueError(f"--sheet_faces is {faces}; wanted at least 1, and --sheet FILE beside it.")
+    if path is None:
+        return
     if ranks > 1:
         raise ValueError(f"--sheet {path}: one of {ranks} processes does not see all faces. Draw it later, without the launcher.")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():

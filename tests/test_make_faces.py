@@ -142,7 +142,7 @@ def test_another_series_is_refused_by_naming_the_difference(reference, tmp_path)
     with pytest.raises(ValueError, match=r"holds images but no metadata\.jsonl: it was not made by make_faces"):
         make_faces(tmp_path / "mine", 4, 32, progress=False)
     (tmp_path / "mine" / "metadata.jsonl").write_text("[]\n")
-    with pytest.raises(ValueError, match="is not a list of drawn faces"):
+    with pytest.raises(ValueError, match="is not a list of faces drawn by this version"):
         make_faces(tmp_path / "mine", 4, 32, progress=False)
     with pytest.raises(ValueError, match=r"count=0, size=32.*wanted: count >= 1"):
         make_faces(tmp_path / "new", 0, 32, progress=False)
@@ -185,3 +185,64 @@ def test_a_sheet_that_could_not_be_written_is_refused_before_drawing(tmp_path, m
     with pytest.raises(ValueError, match=r"one of 2 processes does not see all faces\. Draw it later"):
         main([*faces, str(tmp_path / "faces.png")])
     assert not (tmp_path / "faces").exists()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    place = tmp_path / "photographs"
+    place.mkdir()
+    for name, colour in (("sea.jpg", (20, 60, 220)), ("wood.png", (20, 220, 40))):
+        Image.new("RGB", (90, 70), colour).save(place / name)
+    return place
+
+
+def test_photographs_stand_behind_the_faces_and_the_metadata_name_them(tmp_path, photographs):
+    one, two = tmp_path / "one", tmp_path / "two"
+    make_faces(one, 6, 32, seed=4, workers=1, progress=False, backgrounds=photographs)
+    make_faces(two, 6, 32, seed=4, workers=2, progress=False, backgrounds=photographs)
+    assert contents(one) == contents(two)
+    lines = [json.loads(line) for line in (one / "metadata.jsonl").read_text().splitlines()]
+    assert {line["photograph"] for line in lines} == {"sea.jpg", "wood.png"} and lines[0]["backgrounds"].startswith("2 photographs, ")
+    for line in lines:
+        image, mask = (
+            np.asarray(Image.open(one / line["split"] / kind)) for kind in (f"images/{line['id']}.png", f"annotations/{line['id']}_seg.png")
+        )
+        _, plain_mask = render(sample(4, line["index"]), 32)
+        assert np.array_equal(mask, plain_mask), "the face stays the same"
+        blue_less_green = np.subtract(*image[mask == 0].mean(axis=0)[[2, 1]])
+        if line["parameters"]["saturation"] > 0.3:
+            assert (blue_less_green > 5) == (line["photograph"] == "sea.jpg")
+
+
+def test_a_folder_begun_with_other_options_is_refused(tmp_path, photographs):
+    out = tmp_path / "faces"
+    make_faces(out, 2, 32, workers=1, progress=False, backgrounds=photographs)
+    with pytest.raises(ValueError, match=r"was begun with backgrounds 2 photographs, \w{16} \(now drawn\)\. Ask for the same again"):
+        make_faces(out, 2, 32, progress=False)
+    with pytest.raises(ValueError, match=r"was begun with oversample False \(now True\), backgrounds 2 photographs"):
+        make_faces(out, 2, 32, progress=False, oversample=True)
+    Image.new("RGB", (90, 70)).save(photographs / "new.png")
+    with pytest.raises(ValueError, match=r"backgrounds 2 photographs, \w{16} \(now 3 photographs, "):
+        make_faces(out, 2, 32, progress=False, backgrounds=photographs)
+    make_faces(tmp_path / "old", 2, 32, workers=1, progress=False)
+    lines = (tmp_path / "old" / "metadata.jsonl").read_text().splitlines()
+    lines[0] = lines[0].replace('"yaw": ', '"yaw": 1')
+    (tmp_path / "old" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"old was begun by another version of the generator\. Name another folder"):
+        make_faces(tmp_path / "old", 2, 32, progress=False)
+
+
+def test_script_takes_backgrounds_oversampling_and_more_faces_on_the_sheet(tmp_path, photographs, capsys):
+    out, sheet = tmp_path / "faces", tmp_path / "sheet.png"
+    asked = [str(out), "--count", "10", "--size", "16", "--workers", "1", "--oversample", "--backgrounds", str(photographs)]
+    main([*asked, "--sheet", str(sheet), "--sheet_faces", "9"])
+    assert "10 faces drawn" in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.width == 8 * SHEET_CELL and 2 * 2 * SHEET_CELL < picture.height < 3 * 2 * SHEET_CELL
+    assert json.loads((out / "metadata.jsonl").read_text().splitlines()[0])["oversample"] is True
+    with pytest.raises(ValueError, match=r"--sheet_faces is 9; wanted at least 1, and --sheet FILE beside it"):
+        main([*asked, "--sheet_faces", "9"])
+    (photographs / "sea.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"sea\.jpg cannot be read as a picture"):
+        main([str(tmp_path / "new"), "--count", "2", "--backgrounds", str(photographs)])
+    assert not (tmp_path / "new").exists()

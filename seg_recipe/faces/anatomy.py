@@ -1,7 +1,7 @@
 """Where the parts of a face are: curves in face coordinates (x, y), cm, seen from the front; +x is the viewer's right, +y up.
 
-The origin lies in the middle of the head. On an average face: crown 12, hair line 7.8, brows 3.1, eyes 0.9, tip of the nose -2.9,
-mouth -6, chin -11.
+The origin lies in the middle of the head. On an average face: crown 12, hair line 7.6, brows 2.6, eyes 0.9, tip of the nose -2.9,
+mouth -5.4, chin -10.2.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from .geometry import smoothstep
 from .parameters import FaceParameters
 
-EYE_LINE, BROW_LINE, NOSE_ROOT, NOSE_FOOT, MOUTH_LINE, CHIN, HAIR_LINE = 0.9, 2.95, 1.7, -3.3, -6.0, -11.0, 7.6
+EYE_LINE, BROW_LINE, NOSE_ROOT, NOSE_FOOT, MOUTH_LINE, CHIN, HAIR_LINE = 0.9, 2.55, 1.7, -3.3, -5.35, -10.2, 7.6
 """Heights on an average face, cm."""
 
 
@@ -19,7 +19,7 @@ class Eye:
     def __init__(self, p: FaceParameters, side: int):
         self.side = side
         self.half = p.eye_width
-        self.centre = (side * p.eye_spacing, EYE_LINE)
+        self.centre = (side * p.eye_spacing, EYE_LINE + 0.12 * side * p.asymmetry)
         self.tilt = side * float(np.tan(np.radians(p.eye_tilt)))
         self.open = p.lid_right if side > 0 else p.lid_left
         self.gaze = (p.gaze_x, p.gaze_y)
@@ -35,13 +35,13 @@ class Eye:
     def upper(self, x: np.ndarray) -> np.ndarray:
         """The upper lid's edge, highest a little to the nose's side of the middle."""
         s = self.along(x)
-        arch = np.maximum(1 - s * s, 0) ** 0.75 * (1 - 0.12 * self.side * s)
-        return self.axis(x) + (0.62 * self.open - 0.2 * max(0.0, 0.6 - self.open)) * arch
+        arch = np.maximum(1 - s * s, 0) ** 0.7 * (1 - 0.16 * self.side * s)
+        return self.axis(x) + (0.56 * self.open - 0.2 * max(0.0, 0.6 - self.open)) * arch
 
     def lower(self, x: np.ndarray) -> np.ndarray:
         """The lower lid's edge."""
         s = self.along(x)
-        return self.axis(x) - (0.38 * min(1.0, 0.35 + 0.65 * self.open)) * np.maximum(1 - s * s, 0) ** 0.9
+        return self.axis(x) - (0.34 * min(1.0, 0.35 + 0.65 * self.open)) * np.maximum(1 - s * s, 0) ** 0.8
 
     def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """True between the lids."""
@@ -62,9 +62,10 @@ class Brow:
         self.side = side
         self.thickness = p.brow_thickness
         raised = p.brow_right if side > 0 else p.brow_left
-        self.inner = p.eye_spacing - 1.9 - 0.25 * p.frown
-        self.outer = p.eye_spacing + 2.25
-        self.height = BROW_LINE + 0.9 * raised
+        self.inner = p.eye_spacing - 2.0 - 0.25 * p.frown
+        self.outer = p.eye_spacing + 1.95
+        self.height = BROW_LINE + 0.9 * raised + 0.15 * side * p.asymmetry
+        self.arch = p.brow_arch
         self.inner_drop = 0.25 + 0.65 * p.frown - 0.35 * max(raised, 0)
 
     def along(self, x: np.ndarray) -> np.ndarray:
@@ -74,12 +75,12 @@ class Brow:
     def line(self, x: np.ndarray) -> np.ndarray:
         """Height of the middle of the brow."""
         s = np.clip(self.along(x), 0, 1)
-        return self.height - self.inner_drop * (1 - s) ** 2 + 0.75 * s - 1.25 * s**3
+        return self.height - self.inner_drop * (1 - s) ** 2 + self.arch * (0.75 * s - 1.25 * s**3) + 0.25 * (1 - self.arch) * s
 
     def closeness(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """1 on the line, 0 at the edge of the band, negative outside."""
         s = self.along(x)
-        half = self.thickness * np.clip(1.15 - 0.8 * s, 0.08, 1) * smoothstep(-0.06, 0.12, s)
+        half = self.thickness * np.clip(1.25 - 0.95 * s, 0.08, 1) * smoothstep(-0.06, 0.1, s)
         return np.where((s > 0) & (s < 1), 1 - np.abs(y - self.line(x)) / np.maximum(half, 0.02), -1)
 
 
@@ -90,6 +91,7 @@ class Mouth:
         self.centre = (p.mouth_shift, MOUTH_LINE - 0.5 * p.nose_length)
         self.half = p.mouth_width * (1 + 0.14 * p.smile - 0.07 * p.jaw_open)
         self.lift = 0.75 * p.smile
+        self.tilt = 0.09 * p.asymmetry
         self.gap_up, self.gap_down = 0.18 * p.jaw_open, 0.82 * p.jaw_open
         self.upper, self.lower = p.lip_upper, p.lip_lower
         self.teeth = 0.75 * p.teeth
@@ -104,7 +106,7 @@ class Mouth:
     def line(self, x: np.ndarray) -> np.ndarray:
         """Where the shut lips would meet."""
         s = self.along(x)
-        return self.centre[1] + self.lift * s * s - 0.08 * np.exp(-((s / 0.12) ** 2))
+        return self.centre[1] + self.lift * s * s + self.tilt * (x - self.centre[0]) - 0.08 * np.exp(-((s / 0.12) ** 2))
 
     def top_lip_bottom(self, x: np.ndarray) -> np.ndarray:
         """The top lip's lower edge."""
@@ -131,15 +133,17 @@ class Nose:
         self.foot = NOSE_FOOT - 0.8 * p.nose_length
         self.tip = self.foot + 0.55
         self.root = NOSE_ROOT
-        self.half_wings = 1.62 * p.nose_width
-        self.half_bridge = 0.55 + 0.15 * p.nose_width
+        self.half_wings = 1.72 * p.nose_width
+        self.half_bridge = 0.6 + 0.25 * p.nose_width
         self.flare = 0.12 * max(p.smile, 0)
 
     def half_width(self, y: np.ndarray) -> np.ndarray:
         """Half the width at height y."""
-        heights = [self.foot - 0.4, self.foot, self.tip, self.tip + 1.1, self.root - 1.0, self.root]
+        middle = 0.5 * (self.tip + self.root)
+        heights = [self.foot - 0.35, self.foot, self.foot + 0.3, self.tip, self.tip + 0.9, middle, self.root - 0.5, self.root]
         wings = self.half_wings + self.flare
-        widths = [0.55 * wings, 0.92 * wings, wings, 0.66 * wings, self.half_bridge, 0.8 * self.half_bridge]
+        slope = 0.5 * (wings + self.half_bridge)
+        widths = [0.3 * wings, 0.76 * wings, 0.95 * wings, wings, 0.95 * wings, 1.05 * slope, self.half_bridge, 0.6 * self.half_bridge]
         return np.interp(y, heights, widths).astype(np.float32)
 
     def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,29 +1,31 @@
 """What is fixed to the head but is no part of its star-shaped surface: ears, hanging hair, buns, brims, ear cups, glasses."""
 
 import numpy as np
+from jaxtyping import Float32
 
 from .anatomy import EYE_LINE, Anatomy
 from .canvas import Canvas, paint
-from .geometry import Frame, Noise, Number, Rays, Vector, meet_cone, meet_ellipsoid, smoothstep, turned
-from .head import HANGING
+from .geometry import Frame, Noise, Number, Rays, Vector, meet_ellipsoid, smoothstep, turned
+from .hair import bend_normals, hair_albedo, hair_locks
+from .mane import mane_kind
 from .parameters import Colour, FaceParameters
-from .skin import LABEL, hair_albedo, hair_locks, skin_colour
+from .skin import LABEL, skin_colour
 
 
 def paint_ears(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> None:
-    """Two flat ellipsoids, turned outwards; the hollow and the rim are painted on. A headscarf covers them, headphones cup them."""
-    if p.headwear == "headscarf":
+    """Two flat ellipsoids, turned outwards; the hollow and the rim are painted on. A headscarf or hood covers them, headphones cup them."""
+    if mane_kind(p) in ("scarf", "hood"):
         return
     rays = head.rays_in(canvas.rays)
     size = p.ear_size
     for side, name in ((1, "right_ear"), (-1, "left_ear")):
-        root = (side * (7.05 * p.head_width), -0.9, -0.7)
+        root = (side * (7.0 * p.head_width), -0.4, -0.7)
         ear = turned(-side * p.ear_angle, 0.0, -side * 6.0, root)
         own = ear.rays_in(rays)
-        depth, normal = meet_ellipsoid(own, (root[0] + side * 0.35, root[1], root[2] - 1.3 * size), (0.75, 3.1 * size, 1.9 * size))
+        depth, normal = meet_ellipsoid(own, (root[0] + side * 0.35, root[1], root[2] - 1.3 * size), (0.8, 3.1 * size, 2.05 * size))
         chosen = np.flatnonzero(np.isfinite(depth))
         _, y, z = own.take(chosen).at(depth[chosen]) - np.array(root, dtype=np.float32)[:, None]
-        y, z = y / (3.1 * size), (z + 1.3 * size) / (1.9 * size)
+        y, z = y / (3.1 * size), (z + 1.3 * size) / (2.05 * size)
         keep = y - 1.2 * np.maximum(z, 0) ** 2 * (y < 0) > -1.0
         chosen, y, z = chosen[keep], y[keep], z[keep]
         r = np.hypot(y, z)
@@ -47,49 +49,9 @@ def _blob(canvas: Canvas, p: FaceParameters, head: Frame, solid: tuple, label: i
     canvas.put(chosen, depth[chosen], label, paint(colour, chosen.size), head.vectors_out(normal[:, chosen]), shine=0.2)
 
 
-def paint_hanging(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> None:
-    """Hair that hangs, or a headscarf: a cone about the head, open in front, seen from outside and, behind the neck, from inside."""
-    scarf = p.headwear == "headscarf"
-    if not scarf and p.hair_style not in HANGING:
-        return
-    rays = head.rays_in(canvas.rays)
-    thick = 0.7 if scarf else min(p.hair_thickness, 3.0)
-    wide = 7.3 * p.head_width + (0.6 + 0.75 * thick if not scarf else 0.9)
-    flare = 0.004 + 0.012 * (p.hair_style == "long_curly") if not scarf else 0.012
-    for back, (depth, normal) in enumerate(meet_cone(rays, (0, -1.2), (wide, 1.12 * wide), flare, 0)):
-        chosen = np.flatnonzero(np.isfinite(depth))
-        point = rays.take(chosen).at(depth[chosen])
-        x, y, z = point
-        azimuth = np.degrees(np.arctan2(np.abs(x), z + 1.2))
-        around = p.lateral * np.sign(x) * np.radians(azimuth) * 9
-        fine, locks = hair_locks(p, noise, around, y)
-        ragged = (0.4 + 1.6 * p.hair_raggedness) * (0.5 * fine + 0.8 * locks - 0.6)
-        edge = np.clip(-np.einsum("ij,ij->j", normal[:, chosen], rays.direction[:, chosen]), 0, 1)
-        if scarf:
-            grown = (y < 4.5) & (y > -22) & ((azimuth > 60) | (y < -11.4 - 0.75 * p.jaw_open - p.chin_length))
-        else:
-            opening = p.hair_opening + 10 * np.tanh((-y - 6) / 6) * (p.hair_opening > 50)
-            grown = (
-                (y < 3.2 + ragged) & (y > p.hair_end + 2.5 * ragged + 0.02 * np.maximum(azimuth - 90, 0)) & (azimuth + 9 * ragged > opening)
-            )
-            grown &= (edge + 0.5 * (locks + fine) > 0.38 + 0.22 * p.hair_raggedness) | (y > 0)
-        chosen, fine, locks, y = chosen[grown], fine[grown], locks[grown], y[grown]
-        albedo = paint(p.headwear_colour, chosen.size) * (0.7 + 0.5 * locks) if scarf else hair_albedo(p, fine, locks)
-        bent = head.vectors_out(bend_normals(normal[:, chosen], 0.4 * (fine - 0.5) + 0.5 * (locks - 0.5)))
-        light = 0.4 if back else 0.95
-        label = LABEL["headwear" if scarf else "hair"]
-        canvas.put(chosen, depth[chosen], label, albedo.astype(np.float32), bent, openness=light, shine=0.02 if scarf else 0.16)
-
-
-def bend_normals(normal: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """Normals leant sideways and up by `amount`, unit length: relief that is too fine to be modelled."""
-    bent = normal + amount * np.array([[0.55], [0.25], [0.1]], dtype=np.float32)
-    return (bent / np.sqrt((bent**2).sum(0) + 1e-9)).astype(np.float32)
-
-
 def paint_knot(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> None:
     """A bun on top, or a ponytail behind that may be seen beside the neck."""
-    if p.hair_style not in ("bun", "ponytail") or p.headwear in ("cap", "beanie", "hat", "headscarf"):
+    if p.hair_style not in ("bun", "ponytail") or p.headwear in ("cap", "beanie", "hat") or mane_kind(p) != "none":
         return
     rays = head.rays_in(canvas.rays)
     side = 2.5 * p.hair_parting
@@ -105,21 +67,46 @@ def paint_knot(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> 
         edge = -np.einsum("ij,ij->j", normal[:, chosen], rays.direction[:, chosen])
         keep = edge + 0.4 * (locks + fine) > 0.35
         chosen, fine, locks = chosen[keep], fine[keep], locks[keep]
-        bent = head.vectors_out(bend_normals(normal[:, chosen], fine + locks - 1))
-        canvas.put(chosen, depth[chosen], LABEL["hair"], hair_albedo(p, fine, locks).astype(np.float32), bent, openness=0.9, shine=0.15)
+        bent = head.vectors_out(bend_normals(p, normal[:, chosen], fine + locks - 1))
+        canvas.put(chosen, depth[chosen], LABEL["hair"], hair_albedo(p, fine, locks, 0 * fine), bent, openness=0.9, shine=0.12)
 
 
-def paint_brim(canvas: Canvas, p: FaceParameters, head: Frame) -> None:
-    """The peak of a cap, or the brim round a hat: a thin disc, cut to shape."""
+def brim_of(p: FaceParameters) -> tuple[Frame, Vector, Vector] | None:
+    """The thin disc of a cap's peak (which is its part before z = 4) or of a hat's brim: its frame in the head's, centre and radii, cm."""
     if p.headwear not in ("cap", "hat"):
-        return
-    rays = head.rays_in(canvas.rays)
+        return None
     height = p.headwear_line + 0.1
     if p.headwear == "cap":
         slope, centre, radii = 12.0, (0.0, height, 6.0), (7.2 * p.head_width, 0.55, 10.5)
     else:
         slope, centre, radii = 4.0, (0.0, height - 0.9, -0.8), (13.5, 0.5, 14.5)
-    disc = turned(0.0, -slope, 0.0, centre)
+    return turned(0.0, -slope, 0.0, centre), centre, radii
+
+
+def brim_shadow(
+    p: FaceParameters, points: Float32[np.ndarray, "3 n"], way: Float32[np.ndarray, "3 1"], softness: float | int
+) -> Float32[np.ndarray, " n"]:
+    """Share of light from `way` that the brim lets pass, 0-1; points and way in the head's frame."""
+    brim = brim_of(p)
+    if brim is None:
+        return np.ones(points.shape[1], dtype=np.float32)
+    disc, _, radii = brim
+    scale = np.array(radii, dtype=np.float32)[:, None]
+    o, d = (disc.points_in(points) - disc.pivot) / scale, disc.rotation.T @ way / scale
+    a, b, c = (d * d).sum(0), (o * d).sum(0), (o * o).sum(0) - 1
+    nearest = points[2] - b / a * way[2]
+    before = b < 0 if p.headwear == "hat" else (b < 0) & (nearest > 3.5)
+    # c - b^2/a: the squared distance from the disc's middle at which the way passes it, in radii, less 1.
+    return np.where(before, smoothstep(-0.25 - softness, 0.15 + softness, c - b * b / a), 1).astype(np.float32)
+
+
+def paint_brim(canvas: Canvas, p: FaceParameters, head: Frame) -> None:
+    """The peak of a cap, or the brim round a hat."""
+    brim = brim_of(p)
+    if brim is None:
+        return
+    rays = head.rays_in(canvas.rays)
+    disc, centre, radii = brim
     depth, normal = meet_ellipsoid(disc.rays_in(rays), centre, radii)
     chosen = np.flatnonzero(np.isfinite(depth))
     z = rays.take(chosen).at(depth[chosen])[2]
@@ -174,7 +161,7 @@ def paint_glasses(canvas: Canvas, p: FaceParameters, anatomy: Anatomy, head: Fra
         before = canvas.depth[chosen]
         canvas.put(chosen[solid], depth[chosen[solid]], LABEL["glasses"], albedo[:, solid], out[:, solid], shine=0.7)
         clear = lens & (x >= 0) & (depth[chosen] < before) & np.isfinite(before) & (not dark)
-        canvas.glare[chosen[clear]] += 0.05 + 0.16 * smoothstep(0.3, 0.9, np.sin(1.3 * side * x + 1.1 * y + p.roll))[clear].astype(
+        canvas.glare[chosen[clear]] += 0.03 + 0.09 * smoothstep(0.3, 0.9, np.sin(1.3 * side * x + 1.1 * y + p.roll))[clear].astype(
             np.float32
         )
         _paint_arm(canvas, p, head, side, front - wrap * (centre + p.glasses_width))

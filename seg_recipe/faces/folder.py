@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from ..labels import FACE
 from ..splits import in_validation
-from .parameters import sample
+from .oversampling import sample_with_rare
+from .parameters import FaceParameters, sample
+from .photographs import Photographs, find_photographs, photograph_behind
 from .rendering import render
 
 METADATA = "metadata.jsonl"
@@ -46,6 +48,33 @@ class Drawn(NamedTuple):
         return "\n".join(rows)
 
 
+class Series(NamedTuple):
+    """What decides how every face of a folder looks, besides its index."""
+
+    size: int
+    seed: int
+    val_fraction: float | int
+    oversample: bool = False
+    photographs: Photographs | None = None
+
+    def parameters(self, index: int) -> FaceParameters:
+        """Of face `index`."""
+        return (sample_with_rare if self.oversample else sample)(self.seed, index)
+
+    def options(self) -> dict[str, Any]:
+        """What the folder's metadata says of the series; another value means other pictures."""
+        backgrounds = self.photographs and f"{len(self.photographs.names)} photographs, {self.photographs.digest}"
+        own = {"size": self.size, "seed": self.seed, "val_fraction": self.val_fraction}
+        return own | {"oversample": self.oversample, "backgrounds": backgrounds or "drawn"}
+
+    def line(self, index: int) -> dict[str, Any]:
+        """Face `index` as a line of the metadata."""
+        name = face_id(index)
+        head = {"id": name, "split": "val" if in_validation(name, self.val_fraction) else "train", "index": index}
+        photograph = self.photographs and self.photographs.name(self.seed, index)
+        return {**head, **self.options(), "photograph": photograph, "parameters": self.parameters(index).to_json()}
+
+
 def make_faces(
     out: str | Path,
     count: int,
@@ -54,13 +83,19 @@ def make_faces(
     val_fraction: float | int = 0.1,
     workers: int = 0,
     progress: bool = True,
+    *,
+    backgrounds: str | Path | None = None,
+    oversample: bool = False,
 ) -> Drawn:
     """Draw faces 0 .. count - 1 of the series `seed`, `size` pixels on a side, into the folder `out`; what is there already is kept.
 
-    Face i is a function of (seed, i, size) alone: the bytes do not depend on workers, ranks or restarts. Its id is i in six digits, and
-    the id alone decides whether it is held out (`splits.in_validation`). Files appear whole or not at all; a run that was stopped goes on
-    when called again. Under `accelerate launch` (RANK, WORLD_SIZE) each rank draws its share and does not wait for the others to finish.
-    workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only.
+    Face i is a function of (seed, i, size) and of the options alone: the bytes do not depend on workers, ranks or restarts. Its id is i in
+    six digits, and the id alone decides whether it is held out (`splits.in_validation`). Files appear whole or not at all; a run that was
+    stopped goes on when called again. Under `accelerate launch` (RANK, WORLD_SIZE) each rank draws its share and does not wait for the
+    others to finish.
+    workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only. backgrounds: a
+    folder of photographs that stand behind the faces instead of what is drawn. oversample: rare classes more often
+    (`oversampling.RARE`).
     Raises ValueError for settings that make no sense or differ from those that the folder was begun with, OSError where files cannot be
     written.
     """
@@ -70,12 +105,13 @@ def make_faces(
         raise ValueError(f"faces: {asked}; wanted: count >= 1, size >= 16, seed and workers >= 0.")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     workers = workers or _cores_of_this_process()
+    series = Series(size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds))
     with _explained(out):
-        _begin(out, count, size, seed, val_fraction)
+        _begin(out, count, series)
         share = range(rank, count, ranks)
         missing = [index for index in share if not _is_present(out, index, val_fraction)]
         present = sorted(set(share) - set(missing))
-        draw = partial(draw_face, out, size=size, seed=seed, val_fraction=val_fraction)
+        draw = partial(draw_face, out, series=series)
         pixels, images = np.zeros(len(FACE), dtype=np.int64), np.zeros(len(FACE), dtype=np.int64)
         bar_off = not progress or rank != 0 or not missing
         with _clean_end(out, missing, val_fraction), _pool(min(workers, max(1, len(missing)))) as run:
@@ -88,15 +124,15 @@ def make_faces(
     return Drawn(len(missing), len(present), pixels, images)
 
 
-def _begin(out: Path, count: int, size: int, seed: int, val_fraction: float | int) -> None:
+def _begin(out: Path, count: int, series: Series) -> None:
     """Make the folders and metadata.jsonl, which the first process of each machine writes and the others wait for."""
-    begun = _check_same_series(out, size, seed, val_fraction)
+    begun = _check_same_series(out, series)
     for split in ("train", "val"):
         for kind in ("images", "annotations"):
             (out / split / kind).mkdir(parents=True, exist_ok=True)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         if begun < count:
-            _write_whole(out / METADATA, _metadata(count, size, seed, val_fraction))
+            _write_whole(out / METADATA, "".join(json.dumps(series.line(index)) + "\n" for index in range(count)))
         return
     deadline = time.monotonic() + 600
     while not (out / METADATA).is_file():
@@ -122,10 +158,13 @@ def _clean_end(out: Path, missing: list[int], val_fraction: float | int) -> Iter
         raise
 
 
-def draw_face(out: Path, index: int, *, size: int, seed: int, val_fraction: float | int) -> Int64[np.ndarray, " classes"]:
+def draw_face(out: Path, index: int, *, series: Series) -> Int64[np.ndarray, " classes"]:
     """Draw one face into the folder, mask first; returns its pixels per class."""
-    image, mask = render(sample(seed, index), size)
-    image_path, mask_path = _paths(out, index, val_fraction)
+    parameters, behind = series.parameters(index), None
+    if series.photographs:
+        behind = photograph_behind(series.photographs, series.seed, index, series.size, parameters.backdrop_blur)
+    image, mask = render(parameters, series.size, behind)
+    image_path, mask_path = _paths(out, index, series.val_fraction)
     for path, pixels, level in ((mask_path, mask, 6), (image_path, image, 1)):
         # Level 1 is three times as fast as the default and 10 % larger on noisy pictures.
         with _partial(path).open("wb") as file:
@@ -159,21 +198,12 @@ def _is_present(out: Path, index: int, val_fraction: float | int) -> bool:
     return all(path.is_file() and path.stat().st_size > 0 for path in _paths(out, index, val_fraction))
 
 
-def _metadata(count: int, size: int, seed: int, val_fraction: float | int) -> str:
-    lines = []
-    for index in range(count):
-        name = face_id(index)
-        head = {"id": name, "split": "val" if in_validation(name, val_fraction) else "train", "seed": seed, "index": index, "size": size}
-        lines.append(json.dumps({**head, "val_fraction": val_fraction, "parameters": sample(seed, index).to_json()}))
-    return "\n".join(lines) + "\n"
-
-
 def _write_whole(path: Path, text: str) -> None:
     _partial(path).write_text(text, encoding="utf-8")
     _partial(path).replace(path)
 
 
-def _check_same_series(out: Path, size: int, seed: int, val_fraction: float | int) -> int:
+def _check_same_series(out: Path, series: Series) -> int:
     """How many faces the folder's metadata lists (0: a new folder); ValueError where they are of another series."""
     path = out / METADATA
     if not path.is_file():
@@ -181,15 +211,18 @@ def _check_same_series(out: Path, size: int, seed: int, val_fraction: float | in
             raise ValueError(f"{out} holds images but no {METADATA}: it was not made by make_faces. Name another folder.")
         return 0
     lines = path.read_text(encoding="utf-8").splitlines()
+    asked = series.options()
     try:
         first = json.loads(lines[0])
-        known = {key: first[key] for key in ("size", "seed", "val_fraction")}
+        known = {key: first[key] for key in asked}
+        same_face = first["parameters"] == json.loads(json.dumps(series.parameters(0).to_json()))
     except (IndexError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is not a list of drawn faces. Name another folder, or delete this one.") from None
-    asked = {"size": size, "seed": seed, "val_fraction": val_fraction}
+        raise ValueError(f"{path} is not a list of faces drawn by this version. Name another folder, or delete this one.") from None
     changed = [f"{key} {known[key]} (now {asked[key]})" for key in asked if known[key] != asked[key]]
     if changed:
         raise ValueError(f"{out} was begun with {', '.join(changed)}. Ask for the same again, or name another folder.")
+    if not same_face:
+        raise ValueError(f"{out} was begun by another version of the generator. Name another folder, or delete this one.")
     return len(lines)
 
 

@@ -4,6 +4,7 @@ Everything is a function of the ray alone, never of its neighbours: a picture at
 """
 
 from functools import lru_cache
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ Points = Float32[np.ndarray, "3 n"]
 Row = Float32[np.ndarray, " n"]
 
 TABLE_SIZE = 208
-"""Cells along one side of a star surface's table: about 1.9 mm a cell on a head."""
+"""Cells along one side of a head's table: about 1.9 mm a cell. Solids with less detail have a coarser table."""
 
 
 class Rays(NamedTuple):
@@ -72,7 +73,7 @@ def turned(yaw: Number, pitch: Number, roll: Number, pivot: Vector) -> Frame:
     return Frame((about_z @ about_y @ about_x).astype(np.float32), np.array(pivot, dtype=np.float32)[:, None])
 
 
-def smoothstep(low: Number, high: Number, x: np.ndarray) -> np.ndarray:
+def smoothstep(low: Number | np.ndarray, high: Number | np.ndarray, x: np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high` (low > high turns it round), smooth between."""
     s = np.clip((x - low) / (high - low), 0, 1)
     return s * s * (3 - 2 * s)
@@ -89,13 +90,14 @@ def smooth_max(a: np.ndarray, b: np.ndarray, blend: Number) -> np.ndarray:
     return np.maximum(a, b) + h * h / (4 * blend)
 
 
-@lru_cache(maxsize=2)
-def table_directions(pole: str = "front") -> Float32[np.ndarray, "3 cells"]:
+@lru_cache(maxsize=4)
+def table_directions(pole: str = "front", cells: int = TABLE_SIZE) -> Float32[np.ndarray, "3 cells"]:
     """The unit direction of each cell of a star surface's table (Lambert's azimuthal equal-area map). Read only.
 
     pole: what lies in the middle of the map, "front" (+z) or "top" (+y). The opposite direction is its rim, where cells are coarse.
+    cells: along one side of the table.
     """
-    side = np.linspace(-2, 2, TABLE_SIZE, dtype=np.float32)
+    side = np.linspace(-2, 2, cells, dtype=np.float32)
     u, v = (part.ravel() for part in np.meshgrid(side, side))
     squared = np.minimum(u * u + v * v, 3.996)
     stretch = np.sqrt(1 - squared / 4) * np.minimum(1, np.sqrt(3.996 / np.maximum(u * u + v * v, 1e-6)))
@@ -110,7 +112,7 @@ def ellipsoid_radius(direction: Float32[np.ndarray, "3 cells"], centre: Vector, 
     """Distance from the origin to the far side of an ellipsoid; it falls to 0, without a step, where the direction passes it by."""
     d = direction / np.array(radii, dtype=np.float32)[:, None]
     c = np.array(centre, dtype=np.float32) / np.array(radii, dtype=np.float32)
-    dd, dc = (d * d).sum(0), c @ d
+    dd, dc = (d * d).sum(0), c[0] * d[0] + c[1] * d[1] + c[2] * d[2]
     root = dc * dc - dd * (c @ c - 1)
     passed_by = np.clip(1 + 6 * root / (dc * dc + dd), 0, 1)
     return np.maximum(dc + np.sqrt(np.maximum(root, 0)), 0) / dd * passed_by
@@ -119,36 +121,43 @@ def ellipsoid_radius(direction: Float32[np.ndarray, "3 cells"], centre: Vector, 
 class StarSurface:
     """A solid that every ray from its centre leaves once: a radius per direction, and more values to look up beside it.
 
-    centre: cm, in the part's frame. radius: cm per cell of `table_directions(pole)`. layers: (name -> value per cell).
+    centre: cm, in the part's frame. stride: longest step of a ray, cm: short where
+    the surface has walls. radius: cm per cell of `table_directions(pole, cells)`. layers: (name -> value per cell).
     """
 
     def __init__(
-        self, centre: Vector, radius: Float32[np.ndarray, " cells"], layers: dict[str, Float32[np.ndarray, " cells"]], pole: str = "front"
+        self,
+        centre: Vector,
+        radius: Float32[np.ndarray, " cells"],
+        layers: dict[str, Float32[np.ndarray, " cells"]],
+        pole: str = "front",
+        stride: Number = 99.0,
     ):
-        self.pole = pole
+        self.pole, self.cells, self.stride = pole, isqrt(radius.size), np.float32(stride)
         self.centre = np.array(centre, dtype=np.float32)[:, None]
         self.radius = radius
-        surface = table_directions(pole) * radius
+        direction = table_directions(pole, self.cells)
+        surface = direction * radius
         self.box = surface.min(1)[:, None], surface.max(1)[:, None]
-        normal = _table_normals(table_directions(pole), radius)
+        normal = _table_normals(direction, radius)
         values = {"nx": normal[0], "ny": normal[1], "nz": normal[2], "hollow": _hollowness(radius), **layers}
         self.names = list(values)
         self.layers = np.stack(list(values.values()), axis=1).astype(np.float32)
 
     def outside(self, points: Float32[np.ndarray, "3 n"]) -> Float32[np.ndarray, " n"]:
         """Distance from the centre less the radius there: positive outside. `points` are relative to the centre."""
-        cell, fx, fy, rho = _locate(points, self.pole)
-        r = self.radius
+        cell, fx, fy, rho = _locate(points, self.pole, self.cells)
+        r, side = self.radius, self.cells
         top = r[cell] + fx * (r[cell + 1] - r[cell])
-        low = r[cell + TABLE_SIZE] + fx * (r[cell + TABLE_SIZE + 1] - r[cell + TABLE_SIZE])
+        low = r[cell + side] + fx * (r[cell + side + 1] - r[cell + side])
         return rho - (top + fy * (low - top))
 
     def look_up(self, points: Float32[np.ndarray, "3 n"]) -> dict[str, Float32[np.ndarray, " n"]]:
         """Every layer at these points (part's frame), bilinearly, with the unit normal `nx`, `ny`, `nz` and the share `hollow`."""
-        cell, fx, fy, _ = _locate(points - self.centre, self.pole)
-        fx, fy, v = fx[:, None], fy[:, None], self.layers
+        cell, fx, fy, _ = _locate(points - self.centre, self.pole, self.cells)
+        fx, fy, v, side = fx[:, None], fy[:, None], self.layers, self.cells
         mixed = (1 - fy) * ((1 - fx) * v[cell] + fx * v[cell + 1])
-        mixed += fy * ((1 - fx) * v[cell + TABLE_SIZE] + fx * v[cell + TABLE_SIZE + 1])
+        mixed += fy * ((1 - fx) * v[cell + side] + fx * v[cell + side + 1])
         return {name: np.ascontiguousarray(mixed[:, k]) for k, name in enumerate(self.names)}
 
     def intersect(self, rays: Rays, limit: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
@@ -166,7 +175,7 @@ class StarSurface:
         direction = rays.direction.take(active, axis=1)
         before_t, before_gap = t, np.full_like(t, 0.01)
         crossings: list[tuple[np.ndarray, ...]] = []
-        for _ in range(80):  # a grazing ray needs many, and few rays graze
+        for count in range(60):  # a grazing ray needs many, and few rays graze
             gap = self.outside(origin + t * direction)
             crossed = gap <= 0.004
             done = np.flatnonzero(crossed)
@@ -176,7 +185,7 @@ class StarSurface:
                 break
             before_t, before_gap = t[keep], gap[keep]
             active, direction, end = active[keep], direction.take(keep, axis=1), end[keep]
-            t = before_t + np.maximum(0.72 * before_gap, 0.1)
+            t = before_t + np.clip(0.72 * before_gap, np.float32(0.1 + 0.006 * count), self.stride)
         found, t0, gap0, t1, gap1 = (np.concatenate(parts) for parts in zip(*crossings, strict=True))
         result[found] = self._secant(origin, rays.direction.take(found, axis=1), (t0, gap0), (t1, gap1))
         return result
@@ -195,23 +204,24 @@ class StarSurface:
         return t0 + (t1 - t0) * gap0 / np.maximum(gap0 - gap1, 1e-6)
 
 
-def _locate(points: Float32[np.ndarray, "3 n"], pole: str) -> tuple[Int64[np.ndarray, " n"], Row, Row, Row]:
+def _locate(points: Float32[np.ndarray, "3 n"], pole: str, cells: int) -> tuple[Int64[np.ndarray, " n"], Row, Row, Row]:
     """The table cell of each point's direction, where it lies in the cell (0-1 each way), and its distance from the centre."""
     x, y, z = points
     if pole == "top":
         y, z = -z, y
     rho = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
-    scale = np.sqrt(2 / (rho * np.maximum(rho + z, np.float32(1e-3) * rho))) * np.float32((TABLE_SIZE - 1) / 4)
-    middle = np.float32((TABLE_SIZE - 1) / 2)
-    u = np.clip(x * scale + middle, 0, TABLE_SIZE - 1.001)
-    v = np.clip(y * scale + middle, 0, TABLE_SIZE - 1.001)
+    scale = np.sqrt(2 / (rho * np.maximum(rho + z, np.float32(1e-3) * rho))) * np.float32((cells - 1) / 4)
+    middle, last = np.float32((cells - 1) / 2), np.float32(cells - 1.001)
+    u = np.minimum(np.maximum(x * scale + middle, 0), last)
+    v = np.minimum(np.maximum(y * scale + middle, 0), last)
     column, row = u.astype(np.int64), v.astype(np.int64)
-    return row * TABLE_SIZE + column, u - column.astype(np.float32), v - row.astype(np.float32), rho
+    return row * cells + column, u - column.astype(np.float32), v - row.astype(np.float32), rho
 
 
 def _table_normals(direction: Float32[np.ndarray, "3 cells"], radius: Float32[np.ndarray, " cells"]) -> Float32[np.ndarray, "3 cells"]:
     """Outward unit normals of the surface, from differences between neighbouring cells."""
-    surface = (direction * radius).reshape(3, TABLE_SIZE, TABLE_SIZE)
+    side = isqrt(radius.size)
+    surface = (direction * radius).reshape(3, side, side)
     along_u, along_v = np.zeros_like(surface), np.zeros_like(surface)
     along_u[:, :, 1:-1] = surface[:, :, 2:] - surface[:, :, :-2]
     along_v[:, 1:-1] = surface[:, 2:] - surface[:, :-2]
@@ -222,8 +232,9 @@ def _table_normals(direction: Float32[np.ndarray, "3 cells"], radius: Float32[np
 
 def _hollowness(radius: Float32[np.ndarray, " cells"]) -> Float32[np.ndarray, " cells"]:
     """How far a cell lies below the mean of its surroundings, cm: sockets, folds and the foot of the nose get less light from around."""
-    grid = Image.fromarray(radius.reshape(TABLE_SIZE, TABLE_SIZE))
-    coarse = grid.resize((TABLE_SIZE // 8, TABLE_SIZE // 8), Image.Resampling.BOX).resize(grid.size, Image.Resampling.BICUBIC)
+    side = isqrt(radius.size)
+    grid = Image.fromarray(radius.reshape(side, side))
+    coarse = grid.resize((side // 8, side // 8), Image.Resampling.BOX).resize(grid.size, Image.Resampling.BICUBIC)
     return np.asarray(coarse).ravel() - radius
 
 

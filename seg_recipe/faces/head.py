@@ -25,7 +25,8 @@ def make_head(p: FaceParameters, anatomy: Anatomy, noise: Noise) -> StarSurface:
     base = skull(p, anatomy, direction)
     x, y = direction[0] * base, direction[1] * base
     front = smoothstep(-0.1, 0.35, direction[2])
-    bare = base + front * relief(p, anatomy, x, y)
+    masked = smoothstep(-0.3, 0.8, mask_height(p, anatomy, x, y))  # cloth bridges lips and folds
+    bare = base + front * relief(p, anatomy, x, y) * (1 - 0.75 * masked * smoothstep(anatomy.nose.tip, anatomy.nose.foot - 0.6, y))
     azimuth = np.degrees(np.arctan2(np.abs(direction[0]), direction[2]))
     hair = hair_thickness(p, direction, y, azimuth, noise)
     cover = np.maximum(hair, front * beard_thickness(p, anatomy, x, y))
@@ -38,14 +39,14 @@ def skull(p: FaceParameters, anatomy: Anatomy, direction: Float32[np.ndarray, "3
     wide, deep, drop = p.head_width, p.head_depth, 0.75 * p.jaw_open
     chin = anatomy.chin
     cranium = ellipsoid_radius(direction, (0, 3.0, -1.0), (7.5 * wide, 9.0, 9.6 * deep))
-    face = ellipsoid_radius(direction, (0, -2.6 - 0.3 * drop, 1.6), (6.6 * wide, 7.9 + 0.3 * drop, 7.0))
-    jaw = ellipsoid_radius(direction, (0, -6.4 - 0.6 * drop, 2.0), (5.7 * p.jaw_width * wide, 4.2, 5.8))
-    tip = ellipsoid_radius(direction, (0, chin + 2.1, 5.7 - 0.2 * drop), (2.5 * p.jaw_width, 2.2, 2.5))
+    face = ellipsoid_radius(direction, (0, -2.1 - 0.3 * drop, 1.6), (6.4 * wide, 7.7 + 0.3 * drop, 7.0))
+    jaw = ellipsoid_radius(direction, (0, -5.5 - 0.6 * drop, 1.8), (4.75 * p.jaw_width * wide, 4.0, 5.6))
+    tip = ellipsoid_radius(direction, (0, chin + 2.0, 5.7 - 0.2 * drop), (2.2 * p.jaw_width, 2.1, 2.5))
     radius = smooth_max(smooth_max(cranium, face, 1.2), jaw, 1.6)
-    radius = smooth_max(radius, tip, 2.0)
+    radius = smooth_max(radius, tip, 3.2)
     for side in (-1, 1):
-        cheek = ellipsoid_radius(direction, (side * 3.7, -2.9, 4.2), (2.5 + 0.5 * p.cheek_fullness, 2.6, 3.2 + 0.5 * p.cheek_fullness))
-        radius = smooth_max(radius, cheek, 1.5)
+        cheek = ellipsoid_radius(direction, (side * 3.3, -2.4, 4.2), (2.4 + 0.5 * p.cheek_fullness, 2.6, 3.2 + 0.5 * p.cheek_fullness))
+        radius = smooth_max(radius, cheek, 2.2)
     return radius
 
 
@@ -53,7 +54,7 @@ def relief(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cells:
     """Height of the face over the skull, cm: brow ridge, sockets, eyeballs, nose, lips, folds. x, y are face coordinates."""
     mouth, side = anatomy.mouth, np.abs(x)
     height = nose_height(p, anatomy, x, y)
-    height += p.brow_ridge * bump(side, y, (2.6, 2.7), (1.9, 0.75)) + p.cheekbone * bump(side, y, (5.0, -0.9), (1.5, 1.0))
+    height += p.brow_ridge * bump(side, y, (2.6, 2.45), (1.9, 0.7)) + p.cheekbone * bump(side, y, (5.0, -0.9), (1.5, 1.0))
     height += p.forehead_slope * bump(side, y, (0, 7.5), (5, 2.5))
     height -= p.eye_depth * bump(side, y, (p.eye_spacing - 0.3, EYE_LINE + 0.15), (1.35, 0.85))
     height += 0.5 * bump(side, y, (p.eye_spacing, EYE_LINE), (0.95, 0.62))
@@ -68,7 +69,8 @@ def relief(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cells:
         half = np.maximum(0.5 * (upper - lower), 0.05)
         height += share * np.sqrt(bow) * np.exp(-(((y - 0.5 * (upper + lower)) / (1.15 * half)) ** 2))
     gap = np.maximum(mouth.top_lip_bottom(x) - mouth.bottom_lip_top(x), 0)
-    height -= 0.8 * smoothstep(0.0, 0.5, gap) * (y < mouth.top_lip_bottom(x)) * (y > mouth.bottom_lip_top(x))
+    within = np.minimum(mouth.top_lip_bottom(x) - y, y - mouth.bottom_lip_top(x))
+    height -= 0.7 * smoothstep(0.0, 0.5, gap) * smoothstep(-0.1, 0.45, within)
     height -= 0.14 * bump(x, y, (0, 0.5 * (anatomy.nose.foot + mouth.centre[1]) + 0.1), (0.3, 0.6))
     return height - 0.35 * bump(x, y, (0, mouth.centre[1] - mouth.gap_down - mouth.lower - 0.8), (1.7, 0.4))
 
@@ -78,10 +80,10 @@ def nose_height(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cell
     nose = anatomy.nose
     down = np.clip((nose.root - y) / (nose.root - nose.tip), 0, 1)
     ridge = p.nose_bridge * smoothstep(2.6, 1.2, y) + (p.nose_height - p.nose_bridge) * down**1.25
-    ridge *= smoothstep(nose.foot - 0.45, nose.tip + 0.25, y)
+    ridge *= smoothstep(nose.foot - 0.6, nose.tip + 0.35, y)
     half = 0.62 + (0.32 + 0.22 * p.nose_width) * down**1.6
-    height = ridge * np.exp(-((np.abs(x) / half) ** 2.2) * 0.8)
-    wing = bump(np.abs(x), y, (0.78 * nose.half_wings, nose.foot + 0.4), (0.36 * p.nose_width, 0.45))
+    height = ridge * np.exp(-((np.abs(x) / half) ** 2) * 0.8) + 0.3 * bump(x, y, (0, nose.tip + 0.1), (0.75, 0.6))
+    wing = bump(np.abs(x), y, (0.74 * nose.half_wings, nose.foot + 0.5), (0.4 * p.nose_width, 0.5))
     return height + 0.85 * wing - 0.3 * nose.nostril(x, y)
 
 
@@ -105,7 +107,8 @@ def hair_thickness(p: FaceParameters, direction: Float32[np.ndarray, "3 cells"],
     lumps = noise(grain * side + 3, grain * direction[1] + 2 * direction[2], 3)
     swell = {"afro": 0.35, "curly": 0.9, "long_curly": 0.8}.get(p.hair_style, 0.35)
     parting = np.exp(-(((direction[0] - 0.4 * p.hair_parting) / 0.06) ** 2)) * smoothstep(0.55, 0.8, direction[1])
-    return thick * (1 - 0.5 * swell + swell * lumps) * (1 - 0.3 * parting * (p.hair_style not in ("afro", "curly")))
+    thick = thick * (1 - 0.5 * swell + swell * lumps) * (1 - 0.3 * parting * (p.hair_style not in ("afro", "curly")))
+    return np.minimum(thick, 0.8) if p.clothing == "hood_up" else thick
 
 
 def beard_thickness(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cells:
@@ -125,9 +128,9 @@ def beard_growth(p: FaceParameters, anatomy: Anatomy, x: np.ndarray, y: np.ndarr
     below = np.minimum(mouth.bottom_lip_bottom(x) - 0.25 - y, 1.0 * mouth.half - side)
     around = np.minimum.reduce([1.25 * mouth.half - side, side - 0.98 * mouth.half, lip + 0.4 - y])
     goatee = np.maximum(np.minimum(below, 4.5 - 0.25 * side), moustache if p.smile > -0.3 else around)
-    cheek_line = -6.6 + 0.42 * np.maximum(side - 1.5, 0) ** 1.25
+    cheek_line = -6.0 + 0.42 * np.maximum(side - 1.5, 0) ** 1.25 + 3.0 * smoothstep(5.2, 6.4, side)
     full = np.minimum(cheek_line - y, np.maximum(mouth.bottom_lip_bottom(x) - 0.3 - y, side - 1.04 * mouth.half))
-    strap = np.minimum(full, np.maximum(side - 4.3, anatomy.chin + 2.0 - y))
+    strap = np.minimum(full, anatomy.chin + 1.7 + 0.11 * side**2 - y)
     return {
         "none": np.full_like(x, -9), "stubble": np.maximum(full, moustache), "moustache": moustache, "goatee": np.maximum(goatee, around),
         "chinstrap": strap, "full": np.maximum(np.maximum(full, moustache), around),

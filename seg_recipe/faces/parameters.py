@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .circumstances import sample_camera, sample_light, sample_scene, sample_view
+
 Colour = tuple[float, float, float]
 """(red, green, blue) of a surface under white light, each 0-1, display-encoded (sRGB)."""
 
@@ -52,7 +54,7 @@ class FaceParameters:
     brow_ridge: float = field(default=0.3, metadata=_number(0, 0.9, "cm"))
     forehead_slope: float = field(default=0.0, metadata=_number(-0.8, 0.8, "cm"))
     eye_spacing: float = field(default=3.15, metadata=_number(2.8, 3.6, "cm, from the middle of the face to an eye's centre"))
-    eye_width: float = field(default=1.45, metadata=_number(1.15, 1.75, "cm, half the width"))
+    eye_width: float = field(default=1.2, metadata=_number(0.95, 1.6, "cm, half the width"))
     eye_tilt: float = field(default=3.0, metadata=_number(-8, 12, "degrees, outer corners up"))
     eye_depth: float = field(default=0.9, metadata=_number(0.4, 1.5, "cm, of the socket"))
     nose_length: float = field(default=0.0, metadata=_number(-0.7, 0.8, "cm"))
@@ -64,13 +66,14 @@ class FaceParameters:
     mouth_width: float = field(default=2.5, metadata=_number(1.9, 3.2, "cm, half the width"))
     ear_size: float = field(default=1.0, metadata=_number(0.75, 1.3, "factor"))
     ear_angle: float = field(default=22.0, metadata=_number(5, 50, "degrees, away from the skull"))
-    neck_width: float = field(default=5.7, metadata=_number(4.4, 7.4, "cm, half the width"))
+    neck_width: float = field(default=5.0, metadata=_number(3.8, 7.0, "cm, half the width"))
     build: float = field(default=1.0, metadata=_number(0.8, 1.25, "factor, of the shoulders"))
     age: float = field(default=0.3, metadata=_number(0, 1, "share: 0 smooth, 1 deeply wrinkled"))
     skin_tone: float = field(default=3.0, metadata=_number(0, 9, "position on the Monk scale: 0 lightest, 9 darkest"))
     skin_red: float = field(default=0.1, metadata=_number(-0.5, 1, "share of extra redness"))
     freckles: float = field(default=0.0, metadata=_number(0, 1, "share"))
     shine: float = field(default=0.3, metadata=_number(0, 1, "share of specular light"))
+    lid_fold: float = field(default=0.6, metadata=_number(0, 1, "share, depth of the upper lid's crease"))
     make_up: float = field(default=0.0, metadata=_number(0, 1, "share, on lips, lids and lashes"))
     lip_colour: Colour = field(default=(0.7, 0.2, 0.25), metadata=_COLOUR)
     eye_colour: Colour = field(default=(0.35, 0.22, 0.12), metadata=_COLOUR)
@@ -86,6 +89,7 @@ class FaceParameters:
     smile: float = field(default=0.0, metadata=_number(-1, 1, "share: -1 corners down, 1 corners up"))
     jaw_open: float = field(default=0.0, metadata=_number(0, 3.2, "cm, between the lips"))
     mouth_shift: float = field(default=0.0, metadata=_number(-0.7, 0.7, "cm, the mouth pulled to the viewer's right", _OPPOSITE))
+    asymmetry: float = field(default=0.0, metadata=_number(-1, 1, "share: eye and lips higher on the viewer's right", _OPPOSITE))
     teeth: float = field(default=0.5, metadata=_number(0, 1, "share of the opening that the upper teeth may fill"))
 
     # Hair
@@ -102,12 +106,15 @@ class FaceParameters:
     hair_fringe: float = field(default=0.0, metadata=_number(0, 1, "share: 0 none, 1 down to the brows"))
     hair_over_ears: float = field(default=0.0, metadata=_number(0, 1, "share: 0 ears free, 1 covered"))
     hair_end: float = field(default=-14.0, metadata=_number(-30, -6, "cm, height of the ends of hanging hair"))
-    hair_opening: float = field(default=60.0, metadata=_number(25, 80, "degrees from the middle of the face to hanging hair"))
+    hair_opening: float = field(default=60.0, metadata=_number(25, 110, "degrees from the middle of the face to hanging hair"))
     hair_parting: float = field(default=0.3, metadata=_number(-1, 1, "side of the parting", _OPPOSITE))
+    hair_sweep: float = field(default=0.0, metadata=_number(-1, 1, "share: hair hangs over the right side (negative: left)", _OPPOSITE))
+    hair_wave: float = field(default=0.0, metadata=_number(0, 1, "share: 0 straight, 1 wavy"))
     hair_raggedness: float = field(default=0.4, metadata=_number(0, 1, "share"))
     hair_strand: float = field(default=0.2, metadata=_number(0.1, 0.5, "cm, width of a lock"))
     hair_colour: Colour = field(default=(0.25, 0.17, 0.12), metadata=_COLOUR)
     brow_thickness: float = field(default=0.4, metadata=_number(0.2, 0.75, "cm, half the height"))
+    brow_arch: float = field(default=0.8, metadata=_number(0, 1.4, "factor: 0 straight, 1 arched"))
     brow_density: float = field(default=0.8, metadata=_number(0.35, 1, "share"))
     brow_colour: Colour = field(default=(0.2, 0.14, 0.1), metadata=_COLOUR)
     beard_style: str = field(default="none", metadata=_choice("none", "stubble", "moustache", "goatee", "chinstrap", "full"))
@@ -127,7 +134,7 @@ class FaceParameters:
     glasses_colour: Colour = field(default=(0.08, 0.08, 0.08), metadata=_COLOUR)
     facewear: str = field(default="none", metadata=_choice("none", "mask", "scarf"))
     facewear_colour: Colour = field(default=(0.6, 0.75, 0.85), metadata=_COLOUR)
-    clothing: str = field(default="crew", metadata=_choice("crew", "v_neck", "wide_neck", "shirt", "turtleneck", "hood", "suit"))
+    clothing: str = field(default="crew", metadata=_choice("crew", "v_neck", "wide_neck", "shirt", "turtleneck", "hood", "hood_up", "suit"))
     clothing_colour: Colour = field(default=(0.3, 0.35, 0.4), metadata=_COLOUR)
     clothing_pattern: str = field(default="plain", metadata=_choice("plain", "stripes", "checks", "dots", "blotches", "knit"))
     clothing_second: Colour = field(default=(0.8, 0.8, 0.78), metadata=_COLOUR)
@@ -142,6 +149,12 @@ class FaceParameters:
     rim_strength: float = field(default=0.2, metadata=_number(0, 1.5, "irradiance, of a light behind"))
     rim_azimuth: float = field(default=140.0, metadata=_number(-170, 170, "degrees, the light behind to the viewer's right", _OPPOSITE))
     rim_colour: Colour = field(default=(0.9, 0.95, 1.0), metadata=_COLOUR)
+    fill_strength: float = field(default=0.0, metadata=_number(0, 1.5, "irradiance, of a second source without shadows"))
+    fill_azimuth: float = field(default=-60.0, metadata=_number(-180, 180, "degrees, the second source to the viewer's right", _OPPOSITE))
+    fill_elevation: float = field(default=10.0, metadata=_number(-60, 80, "degrees, the second source up"))
+    fill_colour: Colour = field(default=(1.0, 1.0, 1.0), metadata=_COLOUR)
+    surroundings: float = field(default=0.5, metadata=_number(0, 1, "share of the light around that comes coloured from the background"))
+    dapple: float = field(default=0.0, metadata=_number(0, 1, "share of the main light taken by leaves or blinds in its way"))
     sky_strength: float = field(default=0.5, metadata=_number(0.1, 1.2, "irradiance, from above"))
     sky_colour: Colour = field(default=(0.9, 0.95, 1.0), metadata=_COLOUR)
     ground_colour: Colour = field(default=(0.6, 0.5, 0.45), metadata=_COLOUR)
@@ -149,13 +162,16 @@ class FaceParameters:
     # Scene and camera
     backdrop: str = field(default="outdoors", metadata=_choice("outdoors", "town", "room", "shapes", "texture", "bokeh", "foliage"))
     backdrop_blur: float = field(default=0.006, metadata=_number(0, 0.03, "radius over the picture's height"))
-    occluder: float = field(default=0.0, metadata=_number(0, 1, "share: above 0.9 an object stands in front"))
+    backdrop_light: float = field(default=0.45, metadata=_number(0.02, 1, "mean brightness of the background, sRGB"))
+    occluder: str = field(default="none", metadata=_choice("none", "hand", "phone", "cup", "bar", "card"))
     exposure: float = field(default=1.0, metadata=_number(0.35, 2.2, "factor"))
     contrast: float = field(default=1.0, metadata=_number(0.6, 1.5, "exponent"))
     saturation: float = field(default=1.0, metadata=_number(0, 1.6, "factor"))
     warmth: float = field(default=0.0, metadata=_number(-0.25, 0.25, "red up and blue down, as shares"))
     blur: float = field(default=0.001, metadata=_number(0, 0.008, "radius over the picture's height"))
     motion: float = field(default=0.0, metadata=_number(0, 0.02, "length over the picture's height"))
+    motion_angle: float = field(default=0.0, metadata=_number(-90, 90, "degrees, its direction, up to the viewer's right", _OPPOSITE))
+    jpeg_quality: float = field(default=100.0, metadata=_number(15, 100, "quality of the JPEG that the picture went through, 100: none"))
     noise: float = field(default=0.01, metadata=_number(0, 0.08, "standard deviation, 1 = full scale"))
     vignette: float = field(default=0.1, metadata=_number(0, 0.5, "share of light lost in the corners"))
     lateral: float = field(default=1.0, metadata=_number(-1, 1, "1, or -1 where every random texture is mirrored", _OPPOSITE))
@@ -190,7 +206,7 @@ def mirror(parameters: FaceParameters) -> FaceParameters:
 def sample(seed: int, index: int) -> FaceParameters:
     """Face `index` of the series `seed`: a pure function of both, whatever was drawn before (numpy's PCG64, seeded with the pair)."""
     rng = np.random.default_rng((seed, index))
-    groups = (_sample_view, _sample_identity, _sample_expression, _sample_hair, _sample_worn, _sample_light, _sample_scene)
+    groups = (sample_view, _sample_identity, _sample_expression, _sample_hair, _sample_worn, sample_scene, sample_light, sample_camera)
     drawn: dict[str, Any] = {}
     for group in groups:
         drawn |= group(np.random.default_rng(rng.integers(2**63)), drawn)
@@ -208,8 +224,9 @@ def _within_range(drawn: dict[str, Any]) -> dict[str, Any]:
             result[item.name] = value if isinstance(value, str) else int(value)
             continue
         low, high = item.metadata["range"]
-        cut = np.round(np.clip(np.asarray(value, dtype=np.float64), low, high), 4).tolist()
-        result[item.name] = tuple(cut) if isinstance(cut, list) else cut
+        parts = value.tolist() if isinstance(value, np.ndarray) else [value]
+        cut = tuple(round(float(min(max(part, low), high)), 4) for part in parts)
+        result[item.name] = cut if isinstance(value, np.ndarray) else cut[0]
     return result
 
 
@@ -218,62 +235,45 @@ def _pick(rng: np.random.Generator, weights: Mapping[str, float | int]) -> str:
     return str(rng.choice(list(weights), p=shares / shares.sum()))
 
 
-def _sample_view(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    wide = rng.random() < 0.35
-    yaw = rng.uniform(-75, 75) if wide else rng.normal(0, 22)
-    share = rng.uniform(0.24, 0.55) if rng.random() < 0.72 else rng.uniform(0.5, 0.95)
-    room = max(0.06, 0.75 - share)
-    return {
-        "yaw": yaw,
-        "pitch": rng.normal(0, 11),
-        "roll": rng.normal(0, 9),
-        "body_yaw": 0.55 * yaw + rng.normal(0, 12),
-        "field_of_view": rng.choice([rng.uniform(8, 18), rng.uniform(16, 32), rng.uniform(25, 42)], p=[0.5, 0.38, 0.12]),
-        "head_share": share,
-        "centre_x": rng.normal(0, 0.22 * room + 0.05),
-        "centre_y": rng.normal(0.1, 0.2 * room + 0.03),
-    }
-
-
 def _sample_identity(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
     def factor(spread: float) -> float:
         return rng.normal(1, spread)
 
-    tone = rng.uniform(-0.3, 9.3)
+    tone = rng.uniform(-0.3, 9.3) if rng.random() < 0.5 else rng.normal(3, 1.8)
     painted = rng.random() < 0.25
     eye_colours = [(0.28, 0.16, 0.08), (0.2, 0.11, 0.06), (0.45, 0.3, 0.15), (0.35, 0.45, 0.3), (0.35, 0.5, 0.65), (0.5, 0.55, 0.58)]
     eye_shares = np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.1]) if tone < 4.5 else np.array([0.4, 0.5, 0.07, 0.01, 0.01, 0.01])
     return {
         "head_width": factor(0.04), "head_depth": factor(0.035), "jaw_width": factor(0.08), "chin_length": rng.normal(0, 0.4),
         "cheek_fullness": rng.normal(0.25, 0.35), "cheekbone": rng.normal(0.35, 0.2), "brow_ridge": rng.normal(0.35, 0.2),
-        "forehead_slope": rng.normal(0, 0.3), "eye_spacing": rng.normal(3.15, 0.13), "eye_width": rng.normal(1.42, 0.11),
+        "forehead_slope": rng.normal(0, 0.3), "eye_spacing": rng.normal(3.15, 0.13), "eye_width": rng.normal(1.2, 0.1),
         "eye_tilt": rng.normal(2.5, 3), "eye_depth": rng.normal(0.9, 0.2), "nose_length": rng.normal(0, 0.28),
-        "nose_width": rng.normal(1 + 0.02 * (tone - 3), 0.13), "nose_height": rng.normal(2.1, 0.25), "nose_bridge": rng.normal(0.7, 0.22),
-        "lip_upper": rng.normal(0.68 + 0.03 * tone, 0.15), "lip_lower": rng.normal(0.78 + 0.035 * tone, 0.17),
-        "mouth_width": rng.normal(2.65, 0.22), "ear_size": factor(0.1), "ear_angle": rng.normal(22, 8), "neck_width": rng.normal(5.25, 0.5),
+        "nose_width": rng.normal(1 + 0.02 * (tone - 3), 0.13), "nose_height": rng.normal(1.85, 0.25), "nose_bridge": rng.normal(0.7, 0.22),
+        "lip_upper": rng.normal(0.76 + 0.03 * tone, 0.16), "lip_lower": rng.normal(0.84 + 0.03 * tone, 0.17),
+        "mouth_width": rng.normal(2.65, 0.22), "ear_size": factor(0.1), "ear_angle": rng.normal(22, 8), "neck_width": rng.normal(4.85, 0.5),
         "build": factor(0.08), "age": rng.beta(1.2, 2.0), "skin_tone": tone, "skin_red": rng.normal(0.15, 0.25),
         "freckles": rng.uniform(0.3, 1) if tone < 4 and rng.random() < 0.15 else 0.0, "shine": rng.beta(1.5, 3),
-        "make_up": rng.uniform(0.2, 1) if painted else 0.0,
-        "lip_colour": np.array([rng.uniform(0.35, 0.85), rng.uniform(0.05, 0.35), rng.uniform(0.1, 0.45)]),
+        "make_up": rng.uniform(0.2, 1) if painted else 0.0, "lid_fold": rng.beta(1.5, 1.2),
+        "lip_colour": rng.uniform(0.35, 0.85) * np.array([1.0, rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.75)]),
         "eye_colour": np.array(eye_colours[rng.choice(6, p=eye_shares / eye_shares.sum())]) * rng.uniform(0.7, 1.25),
     }  # fmt: skip
 
 
 def _sample_expression(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    lid = rng.normal(0.95, 0.15) if rng.random() < 0.86 else rng.choice([0.0, rng.uniform(0.1, 0.6)])
+    lid = rng.normal(0.97, 0.14) if rng.random() < 0.9 else rng.choice([0.0, rng.uniform(0.2, 0.7)])
     brow = rng.normal(0, 0.3)
     return {
         "gaze_x": rng.normal(0, 13), "gaze_y": rng.normal(0, 8),
         "lid_right": lid + rng.normal(0, 0.05), "lid_left": lid + rng.normal(0, 0.05) - (rng.random() < 0.03),
         "brow_right": brow + rng.normal(0, 0.12), "brow_left": brow + rng.normal(0, 0.12), "frown": rng.beta(1, 2.5),
         "smile": rng.normal(0.1, 0.4), "jaw_open": 0.0 if rng.random() < 0.45 else rng.gamma(1.5, 0.6),
-        "mouth_shift": rng.normal(0, 0.12), "teeth": rng.uniform(0, 1),
+        "mouth_shift": rng.normal(0, 0.12), "asymmetry": rng.normal(0, 0.35), "teeth": rng.uniform(0, 1),
     }  # fmt: skip
 
 
 def _hair_colour(rng: np.random.Generator, age: float, tone: float) -> np.ndarray:
     black, brown, blond, red, grey = (
-        np.array(c) for c in ((0.07, 0.06, 0.06), (0.28, 0.18, 0.11), (0.7, 0.55, 0.34), (0.5, 0.22, 0.1), (0.68, 0.67, 0.65))
+        np.array(c) for c in ((0.1, 0.085, 0.08), (0.36, 0.25, 0.17), (0.74, 0.6, 0.42), (0.55, 0.29, 0.15), (0.7, 0.69, 0.67))
     )
     light = max(0.05, 1 - tone / 5)
     kind = rng.choice(4, p=np.array([0.4, 0.55, 0.4 * light, 0.18 * light]) / (0.95 + 0.58 * light))
@@ -301,8 +301,8 @@ def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "bun": 5, "ponytail": 5, "horseshoe": 1 + 5 * age,
     })  # fmt: skip
     colour = _hair_colour(rng, age, tone)
-    bearded = rng.random() < (0.1 if style in ("bob", "long", "long_curly", "bun", "ponytail") else 0.5) and drawn["make_up"] == 0
-    styles = {"stubble": 2, "moustache": 2, "goatee": 2.5, "chinstrap": 1.5, "full": 4.0}
+    bearded = rng.random() < (0.1 if style in ("bob", "long", "long_curly", "bun", "ponytail") else 0.62) and drawn["make_up"] == 0
+    styles = {"stubble": 3, "moustache": 2, "goatee": 2, "chinstrap": 1.5, "full": 4.0}
     beard = _pick(rng, styles) if bearded else "none"
     fringed = rng.random() < 0.35
     return {
@@ -310,23 +310,26 @@ def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "hair_recession": rng.beta(1, 3) + 0.3 * age * (style in ("short", "crop", "shaven")),
         "hair_fringe": rng.uniform(0.3, 1) if fringed else 0, "hair_over_ears": rng.uniform(0.3, 1) if rng.random() < 0.3 else 0,
         "hair_end": -(7 + rng.gamma(2, 2)) if style == "bob" else -rng.uniform(13, 30),
-        "hair_opening": rng.uniform(38, 80), "hair_parting": rng.uniform(-1, 1), "hair_raggedness": rng.beta(2, 2),
-        "hair_strand": rng.uniform(0.12, 0.4), "hair_colour": colour, "brow_thickness": rng.normal(0.42, 0.1),
-        "brow_density": rng.normal(0.8, 0.15),
-        "brow_colour": np.clip(colour * rng.uniform(0.5, 0.9), 0, 0.5), "beard_style": beard, "beard_density": rng.beta(4, 1.5),
+        "hair_opening": rng.uniform(44, 76) if rng.random() < 0.75 else rng.uniform(85, 105),
+        "hair_parting": rng.uniform(-1, 1), "hair_raggedness": rng.beta(2, 2),
+        "hair_sweep": rng.choice([-1, 1]) * rng.uniform(0.2, 1) if rng.random() < 0.3 else 0.0,
+        "hair_wave": rng.beta(1, 1) if rng.random() < 0.45 else 0.0,
+        "hair_strand": rng.uniform(0.12, 0.4), "hair_colour": colour, "brow_thickness": rng.normal(0.44, 0.11),
+        "brow_arch": rng.normal(0.75, 0.3), "brow_density": rng.normal(0.72, 0.18),
+        "brow_colour": np.clip(colour * rng.uniform(0.5, 0.95), 0, 0.6), "beard_style": beard, "beard_density": rng.beta(4, 1.5),
         "beard_thickness": rng.gamma(1.6, 0.35), "beard_colour": colour * rng.uniform(0.6, 1.05),
     }  # fmt: skip
 
 
 def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
-    grey = rng.uniform(0.03, 0.95) ** 1.3
+    grey = rng.uniform(0.05, 0.95) ** 1.1
     return np.clip(grey + rng.normal(0, rng.choice([0.02, 0.09, 0.25]), 3), 0.02, 0.95)
 
 
 def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    headwear = _pick(rng, {"none": 80, "cap": 5, "beanie": 4.5, "hat": 3, "headscarf": 3.5, "headphones": 2, "band": 1, "visor": 1})
+    headwear = _pick(rng, {"none": 84, "cap": 4, "beanie": 3.5, "hat": 2.5, "headscarf": 2.5, "headphones": 2, "band": 0.8, "visor": 0.8})
     facewear = _pick(rng, {"none": 95, "mask": 4, "scarf": 1})
-    glasses = _pick(rng, {"none": 76, "spectacles": 18, "sunglasses": 6})
+    glasses = _pick(rng, {"none": 79, "spectacles": 15, "sunglasses": 6})
     dark = rng.random() < 0.65
     return {
         "headwear": headwear, "headwear_line": rng.uniform(3.9, 7.6), "headwear_colour": _cloth_colour(rng),
@@ -335,36 +338,9 @@ def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "glasses_roundness": rng.uniform(2, 5), "glasses_rim": rng.uniform(0.1, 0.36),
         "glasses_colour": rng.uniform(0.02, 0.15) + np.zeros(3) if dark else rng.uniform(0.1, 0.75, 3),
         "facewear": facewear, "facewear_colour": np.array([0.55, 0.75, 0.88]) if rng.random() < 0.4 else _cloth_colour(rng),
-        "clothing": _pick(rng, {"crew": 22, "v_neck": 12, "wide_neck": 10, "shirt": 20, "turtleneck": 12, "hood": 9, "suit": 15}),
+        "clothing": _pick(rng, {
+            "crew": 26, "v_neck": 10, "wide_neck": 10, "shirt": 20, "turtleneck": 12, "hood": 8, "hood_up": 3, "suit": 15,
+        }),
         "clothing_colour": _cloth_colour(rng), "clothing_second": _cloth_colour(rng), "pattern_scale": rng.uniform(0.6, 4.5),
         "clothing_pattern": _pick(rng, {"plain": 45, "stripes": 14, "checks": 12, "dots": 7, "blotches": 12, "knit": 10}),
-    }  # fmt: skip
-
-
-def _light_colour(rng: np.random.Generator, spread: float) -> np.ndarray:
-    warm = rng.normal(0, spread)
-    return np.clip(np.array([0.95 + warm, 0.95, 0.95 - warm]) + rng.normal(0, 0.02, 3), 0.2, 1)
-
-
-def _sample_light(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    hard = rng.random() < 0.5
-    return {
-        "key_azimuth": rng.normal(0, 65), "key_elevation": rng.normal(35, 20),
-        "key_strength": rng.uniform(0.5, 1.7) if hard else rng.uniform(0.1, 0.8),
-        "key_colour": _light_colour(rng, 0.09), "key_hardness": rng.uniform(0.5, 1) if hard else rng.uniform(0, 0.6),
-        "rim_strength": rng.uniform(0, 1.2) if rng.random() < 0.35 else 0.0, "rim_azimuth": rng.choice([-1, 1]) * rng.uniform(110, 165),
-        "rim_colour": _light_colour(rng, 0.12), "sky_strength": rng.uniform(0.3, 0.85), "sky_colour": _light_colour(rng, 0.08),
-        "ground_colour": rng.uniform(0.25, 0.7) * _light_colour(rng, 0.08),
-    }  # fmt: skip
-
-
-def _sample_scene(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    weights = {"outdoors": 22, "town": 20, "room": 20, "shapes": 12, "texture": 8, "bokeh": 6, "foliage": 12}
-    return {
-        "backdrop": _pick(rng, weights), "backdrop_blur": rng.choice([rng.uniform(0, 0.003), rng.uniform(0.002, 0.02)], p=[0.55, 0.45]),
-        "occluder": rng.uniform(0, 0.94), "exposure": np.exp(rng.normal(0.1, 0.25)), "contrast": rng.normal(1, 0.12),
-        "saturation": rng.normal(1, 0.18) if rng.random() < 0.95 else 0.0, "warmth": rng.normal(0, 0.06), "blur": rng.gamma(1.2, 0.0011),
-        "motion": rng.uniform(0.002, 0.015) if rng.random() < 0.06 else 0.0,
-        "noise": rng.gamma(1.2, 0.006), "vignette": rng.uniform(0, 0.35),
-        "lateral": 1.0, "texture_seed": rng.integers(2**31 - 1),
     }  # fmt: skip

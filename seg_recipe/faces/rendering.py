@@ -8,18 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from PIL import Image, ImageFilter
 
 from .anatomy import Anatomy
-from .attached import bend_normals, paint_brim, paint_ears, paint_glasses, paint_hanging, paint_knot
+from .attached import paint_brim, paint_ears, paint_glasses, paint_knot
 from .backdrop import make_backdrop
 from .body import make_torso, paint_neck, paint_torso
+from .camera import develop
 from .canvas import Canvas
+from .features import paint_beard, paint_brows, paint_eye, paint_mouth
+from .foreground import occlude
 from .geometry import Frame, Noise, Rays, StarSurface, turned
+from .hair import paint_hair
 from .head import make_head
-from .light import GAMMA, shade
+from .light import GAMMA, shade, surroundings
+from .mane import make_mane, paint_mane
 from .parameters import FaceParameters
-from .skin import LABEL, Spot, paint_head
+from .skin import LABEL, Spot, paint_skin, paint_worn
 
 HEAD_HEIGHT = 23.0
 """cm from crown to chin."""
@@ -32,7 +36,8 @@ _WITHIN_PIXEL = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.3
 
 
 _LIGHT_OF_CODE = (np.arange(256, dtype=np.float32) / 255) ** np.float32(GAMMA)
-"""8-bit code -> linear light."""
+_LIGHT_OF_CODE *= 1 + _LIGHT_OF_CODE**6
+"""8-bit code -> linear light; what is white in a background is twice as bright as paper, as skies and lamps are."""
 
 
 class Scene(NamedTuple):
@@ -44,12 +49,14 @@ class Scene(NamedTuple):
     head: Frame
     body: Frame
     surface: StarSurface
+    mane: StarSurface | None
     torso: StarSurface
     camera: Float32[np.ndarray, "3 1"]
+    behind: Float32[np.ndarray, "3 4"]
 
 
-def make_scene(parameters: FaceParameters) -> Scene:
-    """The solids of a face and where they and the camera stand, cm."""
+def make_scene(parameters: FaceParameters, backdrop: UInt8[np.ndarray, "size size 3"]) -> Scene:
+    """The solids of a face and where they and the camera stand, cm, and the light that the background throws on them."""
     p = parameters
     anatomy, noise = Anatomy(p), Noise(p.texture_seed)
     head = turned(p.yaw, p.pitch, p.roll, _NECK_TOP)
@@ -59,7 +66,8 @@ def make_scene(parameters: FaceParameters) -> Scene:
     middle = head.points_out(np.zeros((3, 1), dtype=np.float32))
     camera = middle + np.array([[-p.centre_x * visible / 2], [-p.centre_y * visible / 2], [visible / 2 / half_view]], dtype=np.float32)
     surface = make_head(p, anatomy, noise)
-    return Scene(p, anatomy, noise, head, body, surface, make_torso(p, noise), camera.astype(np.float32))
+    mane, torso = make_mane(p, noise), make_torso(p, noise)
+    return Scene(p, anatomy, noise, head, body, surface, mane, torso, camera.astype(np.float32), surroundings(backdrop))
 
 
 def camera_rays(scene: Scene, position: Float32[np.ndarray, "2 n"]) -> Rays:
@@ -78,11 +86,11 @@ def trace(scene: Scene, position: Float32[np.ndarray, "2 n"]) -> tuple[Float32[n
     paint_ears(canvas, p, scene.head, scene.noise)
     paint_neck(canvas, p, scene.body, scene.noise)
     paint_torso(canvas, p, scene.body, scene.torso, scene.noise)
-    paint_hanging(canvas, p, scene.head, scene.noise)
+    paint_mane(canvas, p, scene.head, scene.mane, scene.noise)
     paint_knot(canvas, p, scene.head, scene.noise)
     paint_brim(canvas, p, scene.head)
     paint_glasses(canvas, p, scene.anatomy, scene.head)
-    return shade(canvas, p, scene.head, scene.surface), canvas
+    return shade(canvas, p, scene.head, (scene.surface, scene.mane), scene.noise, scene.behind), canvas
 
 
 def _paint_head(canvas: Canvas, scene: Scene) -> None:
@@ -102,9 +110,9 @@ def _paint_head(canvas: Canvas, scene: Scene) -> None:
         x=direction[0] * found["base"], y=direction[1] * found["base"], direction=direction,
         azimuth=np.degrees(np.arctan2(np.abs(direction[0]), direction[2])), facing=np.clip(facing, 0, 1),
         label=np.zeros(count, dtype=np.uint8), albedo=np.zeros((3, count), dtype=np.float32),
-        shine=np.zeros(count, dtype=np.float32), bend=np.zeros(count, dtype=np.float32),
+        shine=np.zeros(count, dtype=np.float32), tilt=np.zeros((3, count), dtype=np.float32),
     )  # fmt: skip
-    paint_head(p, scene.anatomy, scene.noise, spot)
+    _paint_surface(scene, spot)
     thick = {"afro": 0.5, "curly": 0.5}.get(p.hair_style, 0.3) * (0.4 + p.hair_raggedness)
     grain = 1 / (1.2 * p.hair_strand)
     wisps = scene.noise(p.lateral * grain * point[0], grain * point[1], 70) * 0.6 + 0.4 * scene.noise(
@@ -114,24 +122,43 @@ def _paint_head(canvas: Canvas, scene: Scene) -> None:
     keep = np.flatnonzero(~loose)
     openness = np.clip(1 - 0.55 * np.clip(found["hollow"], -0.1, 1.2), 0.3, 1)
     openness *= 0.55 + 0.45 * np.clip((direction[1] + 0.95) / 0.5, 0, 1)
-    bent = scene.head.vectors_out(bend_normals(normal[:, keep], 0.5 * spot.bend[keep]))
+    bent = normal[:, keep] + spot.tilt[:, keep]
+    bent = scene.head.vectors_out((bent / np.sqrt((bent**2).sum(0) + 1e-9)).astype(np.float32))
     canvas.put(
         chosen[keep], depth[chosen[keep]], spot.label[keep], spot.albedo[:, keep], bent,
         openness=openness[keep].astype(np.float32), shine=spot.shine[keep],
     )  # fmt: skip
 
 
-def render(parameters: FaceParameters, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+def _paint_surface(scene: Scene, spot: Spot) -> None:
+    """Give every spot on the head its label and colour, from the skin outwards; what comes later lies on top."""
+    p, anatomy, noise = scene.parameters, scene.anatomy, scene.noise
+    front = spot.direction[2] > 0.05
+    paint_skin(p, anatomy, noise, spot)
+    for eye in anatomy.eyes:
+        paint_eye(p, eye, noise, spot, front)
+    paint_brows(p, anatomy, noise, spot, front)
+    paint_mouth(p, anatomy, noise, spot, front)
+    paint_beard(p, anatomy, noise, spot, front)
+    paint_hair(p, noise, spot)
+    paint_worn(p, anatomy, noise, spot)
+
+
+def render(
+    parameters: FaceParameters, size: int, backdrop: UInt8[np.ndarray, "size size 3"] | None = None
+) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
     """The picture of a face (sRGB) and its mask (class ids of `labels.FACE`), `size` pixels on each side.
 
     Pure: the same bytes for the same arguments. The mask holds what each pixel's centre shows, and no pixel is ignored; the picture is
-    anti-aliased.
+    anti-aliased. backdrop: what stands behind instead of what the parameters say.
     Raises ValueError for a size below 16.
     """
     if size < 16:
         raise ValueError(f"size is {size}; a face needs at least 16 pixels on a side.")
-    scene = make_scene(parameters)
-    behind = _LIGHT_OF_CODE[make_backdrop(parameters, size).reshape(-1, 3).T]
+    if backdrop is None:
+        backdrop = make_backdrop(parameters, size)
+    scene = make_scene(parameters, backdrop)
+    behind = _LIGHT_OF_CODE[backdrop.reshape(-1, 3).T]
     centre = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = (part.ravel() for part in np.meshgrid(centre, -centre))
     position = np.stack([x, y]).astype(np.float32)
@@ -143,8 +170,8 @@ def render(parameters: FaceParameters, size: int) -> tuple[UInt8[np.ndarray, "si
     more = np.where(there.met(), more, np.tile(behind[:, edge], len(_WITHIN_PIXEL))).reshape(3, len(_WITHIN_PIXEL), -1)
     light[:, edge] = (light[:, edge] + more.sum(1)) / np.float32(1 + len(_WITHIN_PIXEL))
     mask = canvas.label.reshape(size, size)
-    image, mask = _occlude(parameters, light.T.reshape(size, size, 3), mask)
-    return _develop(parameters, image), mask
+    image, mask = occlude(parameters, light.T.reshape(size, size, 3), mask)
+    return develop(parameters, image), mask
 
 
 def _edges(canvas: Canvas, size: int) -> Bool[np.ndarray, " n"]:
@@ -157,45 +184,3 @@ def _edges(canvas: Canvas, size: int) -> Bool[np.ndarray, " n"]:
         edge[a] |= differs
         edge[b] |= differs
     return edge.ravel()
-
-
-def _occlude(p: FaceParameters, light: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An object in front now and then, as large as a hand, which is background: a few overlapping discs of one colour."""
-    if p.occluder <= 0.9:
-        return light, mask
-    size = mask.shape[0]
-    rng = np.random.default_rng((p.texture_seed, 2))
-    centre = (np.arange(size) + 0.5) / size * 2 - 1
-    x, y = p.lateral * centre[None, :], -centre[:, None]
-    middle, heading = rng.uniform(-0.7, 0.7, 2), rng.uniform(0, 2 * np.pi)
-    colour, nearest = rng.uniform(0.02, 0.6, 3), np.full((size, size), 9.0)
-    for k in range(5):
-        r, cx, cy = rng.uniform(0.08, 0.16), middle[0] + 0.13 * k * np.cos(heading), middle[1] + 0.13 * k * np.sin(heading)
-        nearest = np.minimum(nearest, np.hypot(x - cx, y - cy) - r)
-    share = np.clip(0.5 - nearest * size / 2, 0, 1)[..., None]
-    shaded = colour * (0.6 + 0.4 * np.clip(-nearest / 0.12, 0, 1))[..., None]
-    return (light + share * (shaded - light)).astype(np.float32), np.where(nearest < 0, 0, mask).astype(np.uint8)
-
-
-def _develop(p: FaceParameters, light: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
-    """What the camera makes of the light: white balance, vignette, exposure, lens and motion blur, contrast, noise."""
-    size = light.shape[0]
-    rng = np.random.default_rng((p.texture_seed, 3))
-    centre = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
-    fall = 1 - p.vignette * 0.5 * (centre[:, None] ** 2 + centre[None, :] ** 2)
-    light = light * (p.exposure * fall)[..., None] * np.array([1 + p.warmth, 1, 1 - p.warmth], dtype=np.float32)
-    light = light * (1 + 0.12 * light) / (1 + 0.3 * light)
-    shown = np.clip(light, 0, 1.3) ** np.float32(1 / GAMMA)
-    grey = shown.mean(axis=2, keepdims=True)
-    shown = grey + p.saturation * (shown - grey)
-    shown = 0.5 + (shown - 0.5) * p.contrast
-    picture = Image.fromarray((np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8))
-    if p.blur * size > 0.15:
-        picture = picture.filter(ImageFilter.GaussianBlur(p.blur * size))
-    result = np.asarray(picture, dtype=np.float32)
-    steps = round(p.motion * size)
-    if steps > 1:
-        result = np.mean([np.roll(result, k - steps // 2, axis=1) for k in range(steps)], axis=0, dtype=np.float32)
-    noise = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(255 * p.noise)
-    noise = noise if p.lateral > 0 else noise[:, ::-1]
-    return np.clip(result + noise + 0.5, 0, 255).astype(np.uint8)
