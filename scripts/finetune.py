@@ -181,11 +181,15 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
         raise ValueError(f"There is no folder {folder}. Spell it right, or render faces into it with --generate_faces N.")
     idle = {}
     if settings.generate_faces and not renders:
-        idle = dict.fromkeys(("generate_faces", "generate_size"), f"{folder} is there already, with other pictures")
+        idle = dict.fromkeys(("generate_faces", "generate_size", "generate_portraits"), f"{folder} is there already, with other pictures")
     say(args, *idle_lines(recipe, idle))
     if renders:
         args.distributed_state.wait_for_everyone()  # all have looked whether the folder is there before one of them makes it
-        make_faces(folder, settings.generate_faces, settings.generate_size, val_fraction=settings.val_fraction)
+        make_faces(
+            *(folder, settings.generate_faces, settings.generate_size),
+            val_fraction=settings.val_fraction,
+            portraits=settings.generate_portraits,
+        )
         args.distributed_state.wait_for_everyone()
     with args.main_process_first(desc="data"):
         data = load_data(
@@ -256,7 +260,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
 
 
 def identity_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a run another one, by name; empty if nothing does, as when the same files lie elsewhere now. Both as identity.json has them."""
+    """What makes a run another one, by name; empty if nothing does. Both as identity.json has them. The same files may lie elsewhere now."""
     moved = {"dataset": before["recipe"]["dataset"]} if before["data"] == now["data"] else {}
     changes = differences(before["recipe"], {**now["recipe"], **moved})
     labels = [

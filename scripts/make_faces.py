@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
         "--backgrounds", metavar="DIR", help="photographs (best without people) to stand behind the faces, a random square of one each"
     )
     parser.add_argument("--oversample", action="store_true", help=f"half of the faces show one of {', '.join(RARE)}, each as likely")
+    parser.add_argument("--portraits", action="store_true", help="faces large, near the middle and towards the camera: a narrower task")
     parser.add_argument("--sheet", metavar="FILE", type=Path, help="PNG of the first faces with their masks (default: none)")
     parser.add_argument("--sheet_faces", metavar="N", type=int, help=f"how many faces the sheet shows (default {SHEET_FACES})")
     asked = parser.parse_args(arguments)
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
         *(asked.out, asked.count, asked.size, asked.seed, asked.val_fraction, asked.workers),
         backgrounds=asked.backgrounds,
         oversample=asked.oversample,
+        portraits=asked.portraits,
     )
     if os.environ.get("RANK", "0") == "0":
         print(

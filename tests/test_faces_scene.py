@@ -192,6 +192,18 @@ def test_scene_light_and_camera_are_drawn_within_their_ranges_mostly():
         assert len(np.unique(values)) > 10, name
 
 
+def test_portraits_are_the_same_people_and_scenes_seen_large_and_from_the_front():
+    view = {"yaw", "pitch", "roll", "body_yaw", "field_of_view", "head_share", "centre_x", "centre_y"}
+    for index in range(20):
+        whole, portrait = sample(3, index), sample(3, index, portraits=True)
+        assert {item.name for item in fields(whole) if getattr(whole, item.name) != getattr(portrait, item.name)} <= view
+    drawn = [sample(3, index, portraits=True) for index in range(300)]
+    assert np.std([face.yaw for face in drawn]) < 18 and np.std([sample(3, index).yaw for index in range(300)]) > 24
+    assert all(0.55 <= face.head_share <= 0.9 and abs(face.centre_x) < 0.3 for face in drawn)
+    rare = [sample_with_rare(3, index, portraits=True) for index in range(30)]
+    assert all(0.55 <= face.head_share <= 0.9 for face in rare)
+
+
 def test_oversampling_shows_rare_classes_more_often_and_is_a_function_of_seed_and_index():
     plain, rich = [sample(3, index) for index in range(100)], [sample_with_rare(3, index) for index in range(100)]
     assert [sample_with_rare(3, index) for index in (99, 5)] == [rich[99], rich[5]]

@@ -221,6 +221,8 @@ def test_a_folder_begun_with_other_options_is_refused(tmp_path, photographs):
         make_faces(out, 2, 32, progress=False)
     with pytest.raises(ValueError, match=r"was begun with oversample False \(now True\), backgrounds 2 photographs"):
         make_faces(out, 2, 32, progress=False, oversample=True)
+    with pytest.raises(ValueError, match=r"portraits False \(now True\)"):
+        make_faces(out, 2, 32, progress=False, backgrounds=photographs, portraits=True)
     Image.new("RGB", (90, 70)).save(photographs / "new.png")
     with pytest.raises(ValueError, match=r"backgrounds 2 photographs, \w{16} \(now 3 photographs, "):
         make_faces(out, 2, 32, progress=False, backgrounds=photographs)

@@ -56,16 +56,17 @@ class Series(NamedTuple):
     val_fraction: float | int
     oversample: bool = False
     photographs: Photographs | None = None
+    portraits: bool = False
 
     def parameters(self, index: int) -> FaceParameters:
         """Of face `index`."""
-        return (sample_with_rare if self.oversample else sample)(self.seed, index)
+        return (sample_with_rare if self.oversample else sample)(self.seed, index, self.portraits)
 
     def options(self) -> dict[str, Any]:
         """What the folder's metadata says of the series; another value means other pictures."""
         backgrounds = self.photographs and f"{len(self.photographs.names)} photographs, {self.photographs.digest}"
         own = {"size": self.size, "seed": self.seed, "val_fraction": self.val_fraction}
-        return own | {"oversample": self.oversample, "backgrounds": backgrounds or "drawn"}
+        return own | {"oversample": self.oversample, "backgrounds": backgrounds or "drawn", "portraits": self.portraits}
 
     def line(self, index: int) -> dict[str, Any]:
         """Face `index` as a line of the metadata."""
@@ -86,6 +87,7 @@ def make_faces(
     *,
     backgrounds: str | Path | None = None,
     oversample: bool = False,
+    portraits: bool = False,
 ) -> Drawn:
     """Draw faces 0 .. count - 1 of the series `seed`, `size` pixels on a side, into the folder `out`; what is there already is kept.
 
@@ -95,7 +97,7 @@ def make_faces(
     others to finish.
     workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only. backgrounds: a
     folder of photographs that stand behind the faces instead of what is drawn. oversample: rare classes more often
-    (`oversampling.RARE`).
+    (`oversampling.RARE`). portraits: from a narrow range of views (`circumstances.sample_portrait_view`).
     Raises ValueError for settings that make no sense or differ from those that the folder was begun with, OSError where files cannot be
     written.
     """
@@ -105,7 +107,7 @@ def make_faces(
         raise ValueError(f"faces: {asked}; wanted: count >= 1, size >= 16, seed and workers >= 0.")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     workers = workers or _cores_of_this_process()
-    series = Series(size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds))
+    series = Series(size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds), portraits)
     with _explained(out):
         _begin(out, count, series)
         share = range(rank, count, ranks)

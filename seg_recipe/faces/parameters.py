@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .circumstances import sample_camera, sample_light, sample_scene, sample_view
+from .circumstances import sample_camera, sample_light, sample_portrait_view, sample_scene, sample_view
 
 Colour = tuple[float, float, float]
 """(red, green, blue) of a surface under white light, each 0-1, display-encoded (sRGB)."""
@@ -203,10 +203,14 @@ def mirror(parameters: FaceParameters) -> FaceParameters:
     return replace(parameters, **changed)
 
 
-def sample(seed: int, index: int) -> FaceParameters:
-    """Face `index` of the series `seed`: a pure function of both, whatever was drawn before (numpy's PCG64, seeded with the pair)."""
+def sample(seed: int, index: int, portraits: bool = False) -> FaceParameters:
+    """Face `index` of the series `seed`: a pure function of both, whatever was drawn before (numpy's PCG64, seeded with the pair).
+
+    portraits: the same people, scenes and light, but from a narrow range of views (`sample_portrait_view`).
+    """
     rng = np.random.default_rng((seed, index))
-    groups = (sample_view, _sample_identity, _sample_expression, _sample_hair, _sample_worn, sample_scene, sample_light, sample_camera)
+    view = sample_portrait_view if portraits else sample_view
+    groups = (view, _sample_identity, _sample_expression, _sample_hair, _sample_worn, sample_scene, sample_light, sample_camera)
     drawn: dict[str, Any] = {}
     for group in groups:
         drawn |= group(np.random.default_rng(rng.integers(2**63)), drawn)

@@ -24,7 +24,7 @@ class Idle(NamedTuple):
 IDLE = (
     Idle(("jaccard_power", "jaccard_smooth", "jaccard_classes"), "jaccard_weight", lambda weight: weight == 0),
     Idle(("class_weights", "cross_entropy_label_smoothing"), "cross_entropy_weight", lambda weight: weight == 0),
-    Idle(("generate_size",), "generate_faces", lambda count: count == 0),
+    Idle(("generate_size", "generate_portraits"), "generate_faces", lambda count: count == 0),
     Idle(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
     Idle(("best_on",), "eval_datasets", lambda sources: not sources),
     Idle(

@@ -20,7 +20,7 @@ HARMLESS = frozenset(
         "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
         "dataloader_multiprocessing_context", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_static_graph", "ddp_timeout",
         # how the run begins; the data themselves are compared apart from the recipe
-        "resume", "check", "preview", "generate_faces", "generate_size",
+        "resume", "check", "preview", "generate_faces", "generate_size", "generate_portraits",
         # saving and logging
         "output_dir", "save_strategy", "save_steps", "save_total_limit", "logging_strategy", "logging_steps", "logging_first_step",
         "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",

@@ -87,6 +87,7 @@ class DataSettings:
     )
     generate_faces: Count = _setting(0, "Faces rendered into the first `dataset` folder when it does not exist. 0: none.")
     generate_size: Annotated[int, Range(32)] = _setting(256, "Side of a rendered face, in pixels.")
+    generate_portraits: bool = _setting(False, "Render a narrow range of views only: faces large and towards the camera.")
 
 
 @dataclass(frozen=True)
