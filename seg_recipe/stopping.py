@@ -1,6 +1,7 @@
 """Stopping well: SIGTERM and Ctrl-C become a checkpoint after the running step, on all ranks together."""
 
 import ctypes
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -56,6 +57,42 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def heed_the_parent_alone() -> None:
+    """Have this process, started by WorkerContext, end by SIGTERM only when its own parent sent it, which is how stuck workers are ended.
+
+    SLURM's scancel, systemd, docker and `timeout` send SIGTERM to every process of a run. torch installs its own handler in data workers,
+    after ours was inherited, and a worker that dies of such a signal takes the run with it, before the checkpoint that the run was
+    asked for. A worker whose parent died ends by itself within seconds. Does nothing in a process that was started otherwise.
+    """
+    if not hasattr(signal, "sigwaitinfo") or signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        return
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, name="SIGTERM of the parent", daemon=True).start()
+
+
+if sys.platform == "linux":
+
+    class _Worker(multiprocessing.context.ForkProcess):
+        def start(self) -> None:
+            """Blocks SIGTERM from the first moment on, hence in every thread that the process will have: one that took it would die."""
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    class WorkerContext(multiprocessing.context.ForkContext):
+        """Forks processes in which SIGTERM waits for `heed_the_parent_alone`."""
+
+        Process = _Worker  # type: ignore[assignment]
 
 
 def follow_launcher(follow: bool = True) -> None:

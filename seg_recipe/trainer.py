@@ -7,7 +7,11 @@ tests/test_trainer.py shows the stock class failing.
 import hashlib
 import json
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,8 @@ from seg_recipe.checkpoints import checkpoint_path, newest_complete_name, publis
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.model import parameter_groups
-from seg_recipe.stopping import StopRequest, leave_together
+from seg_recipe.model.resizing import QuickResizing
+from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
 from seg_recipe.transforms import EpochClock
 
 
@@ -142,7 +147,8 @@ class SegmentationTrainer(Trainer):
 
         SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of range.
         """
-        outputs = model(pixel_values=inputs["pixel_values"])
+        with QuickResizing() if self.args.device.type == "cpu" else nullcontext():
+            outputs = model(pixel_values=inputs["pixel_values"])
         terms = self.loss.train()(outputs.logits, inputs["labels"])
         for name in ("jaccard", "cross_entropy"):
             self._loss_terms[name] = self._loss_terms.get(name, 0) + getattr(terms, name).detach().float()
@@ -209,6 +215,14 @@ class SegmentationTrainer(Trainer):
         optimizer_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=self.clock)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the same cores."""
+        loader: Any = super()._get_dataloader(*args, **kwargs)  # a DataLoader around which accelerate has put its own
+        if sys.platform == "linux" and loader.num_workers and self.args.dataloader_multiprocessing_context in (None, "fork"):
+            loader.base_dataloader.multiprocessing_context = WorkerContext()
+        loader.base_dataloader.worker_init_fn = partial(_begin_worker, gives_way=self.args.device.type == "cpu")
+        return loader
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # stock calls it with keywords only
         """One epoch, after what a stopped run still owes, and not at all when the run had reached its end.
@@ -422,6 +436,17 @@ class _StopCallback(TrainerCallback):
         if self.trainer.is_in_train and self.trainer.stop.agreed():
             self.trainer.stopped = True
             raise _EvaluationStopped
+
+
+def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
+    """The first thing a data worker does. Stock, it seeds random generators, from which nothing here draws.
+
+    gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of the threads of an
+    operator, the others wait for that one, and the whole model slows down.
+    """
+    heed_the_parent_alone()
+    if gives_way and hasattr(os, "nice"):
+        os.nice(10)
 
 
 def _stable_seed(*parts: int) -> int:

@@ -1,19 +1,22 @@
 """Stopping a launched run: whoever gets the signal, the worker saves, says how to go on and exits with 0; the resumed run ends alike."""
 
 import ctypes
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
 import pytest
+import torch
 import yaml
 
-from seg_recipe.stopping import StopRequest
+from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alone
 from tests import finetune_runs as runs
 
 STEPS = 60
@@ -82,7 +85,7 @@ def stopped_at(lines, place, signal_name):
     return int(found[1])
 
 
-def test_four_stops_in_a_row_and_a_resume_change_nothing(place, adopt, capsys):
+def test_five_stops_in_a_row_and_a_resume_change_nothing(place, adopt, capsys):
     steps = [0]
 
     # The worker alone, and Ctrl-C.
@@ -107,6 +110,14 @@ def test_four_stops_in_a_row_and_a_resume_change_nothing(place, adopt, capsys):
     os.killpg(launcher.pid, signal.SIGINT)
     code, output = runs.finish(launcher)
     steps.append(stopped_at([*lines, output], place, "SIGINT"))
+
+    # SIGTERM to every process, as SLURM, systemd and `timeout` send it.
+    worker = runs.start(place / "mine.yaml", "--dataloader_num_workers", 2)
+    lines = run_to(worker, steps[-1] + 3)
+    os.killpg(worker.pid, signal.SIGTERM)
+    code, output = runs.finish(worker)
+    assert code == 0, output
+    steps.append(stopped_at([*lines, output], place, "SIGTERM"))
 
     # SIGTERM to the launcher alone, which dies of it at once and tells nobody.
     launcher = runs.start(place / "mine.yaml", launcher=True)
@@ -170,6 +181,39 @@ def test_the_stock_launcher_leaves_its_worker_running(tmp_path, adopt):
     worker.kill()
     assert exit_code(worker) == -signal.SIGKILL
     launcher.stdout.close()
+
+
+def _stuck_worker(heeds_the_parent, ready):
+    torch._C._set_worker_signal_handlers()  # as the DataLoader's workers begin
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()  # torch has threads by then
+    if heeds_the_parent:
+        heed_the_parent_alone()
+    ready.set()
+    time.sleep(600)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are not forked, or Python cannot tell who sent a signal")
+def test_a_data_worker_ends_by_its_parents_sigterm_alone():
+    def exit_code_after(heeds_the_parent, sender):
+        """The exit code of a worker that is stuck, a second after SIGTERM from a stranger or from its parent; None: it lives."""
+        context = WorkerContext() if heeds_the_parent else multiprocessing.get_context("fork")
+        ready = context.Event()
+        worker = context.Process(target=_stuck_worker, args=(heeds_the_parent, ready))
+        worker.start()
+        assert ready.wait(60)
+        sender(worker)
+        worker.join(1 if heeds_the_parent and sender is stranger else 60)
+        code = worker.exitcode
+        worker.kill()
+        worker.join()
+        return code
+
+    def stranger(worker):
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+
+    assert exit_code_after(True, stranger) is None
+    assert exit_code_after(True, multiprocessing.Process.terminate) == 0
+    assert exit_code_after(False, stranger) == -signal.SIGTERM, "stock"
 
 
 def test_the_second_ctrl_c_interrupts_at_once_and_sigterm_never_does():

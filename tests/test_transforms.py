@@ -31,7 +31,7 @@ from seg_recipe.transforms import (
     output_to_source,
     sample_generator,
 )
-from seg_recipe.transforms.draws import draw_augmentation
+from seg_recipe.transforms.draws import checked_settings, draw_augmentation
 from seg_recipe.transforms.geometry import reduced_window, warp_image, warp_mask
 from seg_recipe.transforms.photometry import degrade
 
@@ -89,6 +89,19 @@ def coordinate_pair(width, height, axis):
     """A mask that holds each pixel's index along the axis (0 = across, 1 = down), an image that holds four times that; sides up to 64."""
     indices = np.broadcast_to(np.arange(width)[None, :] if axis == 0 else np.arange(height)[:, None], (height, width)).astype(np.uint8)
     return Image.fromarray(np.repeat(4 * indices[:, :, None], 3, axis=2)), Image.fromarray(indices)
+
+
+def test_the_resampling_is_pillows_to_the_bit():
+    generator = np.random.default_rng(0)
+    settings = checked_settings(**STRONG)
+    for _ in range(100):
+        width, height, size = generator.integers(1, 100, 3).tolist()
+        image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        matrix = output_to_source(draw_augmentation(generator, settings, size), image.size, size)
+        window, _, matrix = reduced_window(image, matrix, size)
+        place = {"resample": Image.Resampling.BILINEAR, "fillcolor": (1, 2, 3)}
+        pillows = window.transform((size, size), Image.Transform.AFFINE, matrix.ravel().tolist(), **place)
+        assert np.array_equal(warp_image(window, matrix, size, (1, 2, 3)), pillows)
 
 
 def source_positions(image):

@@ -7,11 +7,12 @@ Image.transform, Image.reduce and Image.resize have it.
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.transforms.draws import Draw
+from seg_recipe.transforms.loops import warp
 
 CROP_MARGIN = 6
 """Pixels of the reduced picture kept around the window that the square shows: more than blur and bilinear weights reach."""
@@ -60,13 +61,17 @@ def reduced_window(
     return window, (across, down), (matrix - np.array([[0, 0, left], [0, 0, top]])) / factors[:, None]
 
 
-def warp_image(image: Image.Image, matrix: Float[np.ndarray, "2 3"], image_size: int, fill: tuple[int, int, int]) -> Image.Image:
+def warp_image(
+    image: Image.Image, matrix: Float[np.ndarray, "2 3"], image_size: int, fill: tuple[int, int, int]
+) -> UInt8[np.ndarray, "size size 3"]:
     """The square, bilinearly; at the picture's border its outermost pixels count alone, and beyond it all is `fill`.
 
-    Pillow cuts fractions off here: the square is 0.4 levels of 255 darker than one of Image.resize on average.
+    To the bit Pillow's Image.transform, which cuts fractions off: the square is 0.4 levels of 255 darker than one of Image.resize on
+    average.
     """
-    size = (image_size, image_size)
-    return image.transform(size, Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.BILINEAR, fillcolor=fill)
+    square = np.empty((image_size, image_size, 3), np.uint8)
+    warp(np.asarray(image), np.ascontiguousarray(matrix), np.array(fill, np.uint8), square)
+    return square
 
 
 def warp_mask(mask: Image.Image, matrix: Float[np.ndarray, "2 3"], image_size: int, factors: tuple[int, int]) -> Image.Image:

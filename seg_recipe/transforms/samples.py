@@ -90,12 +90,12 @@ class TrainTransform:
         window, factors, window_matrix = reduced_window(image, matrix, self.image_size)
         across, down = np.hypot(window_matrix[:, 0], window_matrix[:, 1]).tolist()  # pixels of the window per output pixel
         radius = (min(draw.blur * across, CROP_MARGIN - 2), min(draw.blur * down, CROP_MARGIN - 2))
-        image = warp_image(degrade(window, draw, radius, generator), window_matrix, self.image_size, self.fill)
+        square = warp_image(degrade(window, draw, radius, generator), window_matrix, self.image_size, self.fill)
         mask = warp_mask(mask, matrix, self.image_size, factors).point(self._read_mirrored if draw.mirrored else self._read)
         if draw.mirrored:  # after everything else, and so the exact mirror image
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            square = np.ascontiguousarray(square[:, ::-1])
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(image), _checked_ids(sample_id, np.array(mask), self.label_space)
+        return square, _checked_ids(sample_id, np.array(mask), self.label_space)
 
 
 class EvalTransform:
