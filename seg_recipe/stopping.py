@@ -92,7 +92,7 @@ if sys.platform == "linux":
     class WorkerContext(multiprocessing.context.ForkContext):
         """Forks processes in which SIGTERM waits for `heed_the_parent_alone`."""
 
-        Process = _Worker  # type: ignore[assignment]
+        Process = _Worker
 
 
 def follow_launcher(follow: bool = True) -> None:

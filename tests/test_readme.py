@@ -280,7 +280,7 @@ def test_readme(check):
         (wrong_files, "  card.py ", "  cards.py "),
         (wrong_files, "constraints.txt", "docs/          "),
         (wrong_files, "MIT\nsetup", "\nsetup"),
-        (unknown_numbers, "renders 600 faces", "renders 500 faces"),
+        (unknown_numbers, "renders 1000 portraits", "renders 500 portraits"),
         (unknown_numbers, "8 of 124", "8 of 125"),
     ],
 )
