@@ -260,7 +260,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
 
 
 def identity_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a run another one, by name; empty if nothing does. Both as identity.json has them. The same files may lie elsewhere now."""
+    """What makes a run another one, by name; empty if nothing does. As identity.json has them. The files may lie elsewhere now."""
     moved = {"dataset": before["recipe"]["dataset"]} if before["data"] == now["data"] else {}
     changes = differences(before["recipe"], {**now["recipe"], **moved})
     labels = [
