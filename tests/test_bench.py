@@ -105,6 +105,7 @@ def test_two_rounds_decide_nothing():
     assert Row("evaluate", "growth", one(9), "MB", Target("<=", 50)).status == "met"
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_what_was_freed_again():
     """100 MB that are touched and given back, in one piece or in small ones that the heap has room for; nothing that was there before."""
     held = np.ones(20_000_000)
@@ -222,6 +223,7 @@ def test_the_stock_transform_pads_crops_flips_and_normalises():
     assert seen["labels"].unique().tolist() == sorted(set(seen["labels"][0, 0].tolist()))
 
 
+@pytest.mark.slow
 def test_training_and_validation_pairs_are_links_to_different_faces(tmp_path):
     plan = replace(tiny_plan(tmp_path), faces=8)
     folder = linked_pairs(plan, "pairs", 10, 6)

@@ -65,6 +65,7 @@ def test_sample_is_a_function_of_seed_and_index_alone():
     assert len({*ahead, *(sample(2, index) for index in range(8))}) == 16
 
 
+@pytest.mark.slow
 def test_sample_covers_every_option():
     drawn = [sample(0, index) for index in range(600)]
     for item in fields(FaceParameters):
@@ -142,6 +143,7 @@ def test_ears_carry_the_viewers_side_when_the_head_turns():
     assert not (mask == LABEL["right_ear"]).any()
 
 
+@pytest.mark.slow
 def test_expression_and_wear_do_what_they_say():
     shut = replace(bare(sample(21, 2)), glasses_width=3.0, glasses_height=2.4, yaw=0.0, pitch=0.0, jaw_open=0.0, lid_left=0.0)
     mask = mask_of(shut, 160)

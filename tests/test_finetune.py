@@ -125,6 +125,7 @@ def test_the_contact_sheet_shows_five_faces(whole):
     assert size_of(place / "run" / "predictions.png") == prediction_sheet(samples, LABELS).size
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_from_its_folder_alone(whole, tmp_path):
     place, figures = whole
     shutil.copytree(place / "run", tmp_path / "copy")
@@ -198,6 +199,7 @@ def test_a_resumed_run_ends_with_the_same_bits(stopped, tmp_path, capsys):
     ends_alike(place, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_passed_over(stopped, tmp_path, capsys):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")
@@ -210,6 +212,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(stopped, tmp_path, capsys
     ends_alike(place, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_resume_from_a_path_into_another_folder(stopped, tmp_path, capsys):
     place, _ = stopped
     checkpoint = place / "stopped" / "checkpoint-4"
@@ -219,6 +222,7 @@ def test_resume_from_a_path_into_another_folder(stopped, tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["resume"] == "auto"
 
 
+@pytest.mark.slow
 def test_resume_never_starts_in_a_folder_beside(stopped, tmp_path, capsys):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")

@@ -31,6 +31,7 @@ def state_of(folder):
     return json.loads((max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])) / "trainer_state.json").read_text())
 
 
+@pytest.mark.slow
 def test_weighted_sources_and_named_evaluation_sets(place, tmp_path, capsys):
     recipe = runs.write_recipe(
         place,
@@ -82,6 +83,7 @@ def saved(place, tmp_path):
 COLUMNS = ("--image_column", "photo", "--label_column", "mask", "--train_split", "first", "--eval_split", "second")
 
 
+@pytest.mark.slow
 def test_a_saved_dataset(place, saved, tmp_path, monkeypatch):
     recipe = runs.write_recipe(place, "saved.yaml", dataset=str(saved), output_dir=str(tmp_path / "run"))
     assert "has the splits first, second" in runs.refused(monkeypatch, recipe)
@@ -90,6 +92,7 @@ def test_a_saved_dataset(place, saved, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("folder", 0), ("saved", 2)])
+@pytest.mark.slow
 def test_a_stream_says_what_it_is_exempt_from(place, saved, tmp_path, capsys, kind, workers):
     source, options = (place / "data", ()) if kind == "folder" else (saved, COLUMNS)
     recipe = runs.write_recipe(place, "stream.yaml", dataset=str(source), output_dir=str(tmp_path / "run"), streaming=True)
@@ -115,6 +118,7 @@ def test_a_stream_evaluates_each_picture_once(place, tmp_path):
         assert figures[0][name] == pytest.approx(figures[1][name], rel=1e-5), name
 
 
+@pytest.mark.slow
 def test_faces_are_rendered_once(place, tmp_path, capsys):
     recipe = runs.write_recipe(
         place, "faces.yaml", dataset=str(tmp_path / "faces"), labels="face", generate_faces=12, generate_size=48, val_fraction=0.5,

@@ -59,6 +59,7 @@ def test_layout_is_the_seeds_and_the_files_hold_what_render_gives(reference):
     assert len(contents(reference)) == 2 * 24 + 1
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_or_ranks(reference, tmp_path, monkeypatch):
     make_faces(tmp_path / "two", 24, 32, seed=4, workers=2, progress=False)
     assert contents(tmp_path / "two") == contents(reference)
@@ -70,6 +71,7 @@ def test_bytes_do_not_depend_on_workers_or_ranks(reference, tmp_path, monkeypatc
     assert contents(tmp_path / "ranks") == contents(reference)
 
 
+@pytest.mark.slow
 def test_a_second_run_draws_only_what_is_missing_and_counts_everything(reference, tmp_path):
     out = tmp_path / "faces"
     first = make_faces(out, 10, 32, seed=4, workers=1, progress=False)
@@ -196,6 +198,7 @@ def photographs(tmp_path):
     return place
 
 
+@pytest.mark.slow
 def test_photographs_stand_behind_the_faces_and_the_metadata_name_them(tmp_path, photographs):
     one, two = tmp_path / "one", tmp_path / "two"
     make_faces(one, 6, 32, seed=4, workers=1, progress=False, backgrounds=photographs)
