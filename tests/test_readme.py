@@ -280,7 +280,7 @@ def test_readme(check):
         (wrong_files, "  card.py ", "  cards.py "),
         (wrong_files, "constraints.txt", "docs/          "),
         (wrong_files, "MIT\nsetup", "\nsetup"),
-        (unknown_numbers, "renders 1000 portraits", "renders 500 portraits"),
+        (unknown_numbers, "renders 1000 portraits", "renders 700 portraits"),
         (unknown_numbers, "8 of 124", "8 of 125"),
     ],
 )
@@ -342,7 +342,8 @@ def wrong_rows(text):
             problems.append(f"{cells}: a row has 8 cells, none empty")
             continue
         result, figure, _, command, commit, _, _, minutes = cells
-        if problem := wrong_command(shlex.split(command.strip("`"))):
+        said = wrong_command(shlex.split(command.strip("`"))).split("; ")
+        if problem := "; ".join(part for part in said if "has no effect" not in part):  # what is typed may make the recipe's own idle
             problems.append(f"{result}: {problem}")
         if not (re.search(r"\d", figure) and re.fullmatch(r"`?[0-9a-f]{7,40}`?", commit) and re.fullmatch(r"[\d.,]+", minutes)):
             problems.append(f"{result}: wanted a figure with a number, a commit's hash, minutes as a number")
