@@ -1,6 +1,5 @@
 """Weights & Biases: what a run holds, what it must not hold, and that training goes on while it fails or hangs."""
 
-import gc
 import json
 import logging
 import os
@@ -150,7 +149,6 @@ def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, 
     assert not names & {"requirements.txt", "output.log", "wandb-metadata.json", "diff.patch"}
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # wandb leaves the log of a run of the stock callback open
 def test_stock_callback_logs_no_picture_and_takes_more_along(quiet_wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     trainer(quiet_wandb / "runs", WandbCallback(), metrics=METRICS, max_steps=1, eval_strategy="steps", eval_steps=1).train()
@@ -158,7 +156,6 @@ def test_stock_callback_logs_no_picture_and_takes_more_along(quiet_wandb, monkey
     (run,) = offline_runs(quiet_wandb)
     assert not list(run.rglob("*.png"))
     assert list(run.rglob("requirements.txt"))
-    gc.collect()
 
 
 def test_not_logged_in_goes_offline_and_a_resumed_run_keeps_its_id(quiet_wandb, capsys, monkeypatch):
