@@ -65,7 +65,7 @@ def exit_code(worker, seconds=60):
 def adopt():
     """Processes whose parent dies become children of this one, so that their exit code can be asked for (Linux)."""
     if sys.platform != "linux":
-        pytest.skip("needs prctl")
+        pytest.skip("orphans can be adopted on Linux only (prctl)")
     set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
     ctypes.CDLL(None).prctl(set_child_subreaper, 1)
     yield

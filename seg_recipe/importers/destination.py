@@ -25,6 +25,7 @@ from seg_recipe.importers.pictures import Unusable, check_header
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
+from seg_recipe.locks import held
 
 RECORD = "import.json"
 LABELS = "labels.json"
@@ -54,7 +55,7 @@ def own_folder(destination: Path) -> Iterator[None]:
     Raises ValueError if DEST holds other things than an import, if another import is writing there, or if a link in it leads outside.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    with _lock(destination):
+    with held(destination, f"Another import is writing to DEST {destination}; wait for its end, or give another DEST."):
         names = sorted(entry.name for entry in destination.iterdir())
         if RECORD not in names and set(names) - {PARTIAL}:
             shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
@@ -67,26 +68,6 @@ def own_folder(destination: Path) -> Iterator[None]:
         for rest in (destination / PARTIAL).iterdir():
             rest.unlink()
         yield
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keeps a second import out of the folder. The system drops the lock with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock; two imports at once are not noticed there
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems know no locks on folders
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"Another import is writing to DEST {folder}; wait for its end, or give another DEST.") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def earlier_files(

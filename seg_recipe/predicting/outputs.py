@@ -11,7 +11,6 @@ A file is made in .partial, which is there as long as a prediction runs, and the
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from PIL import Image
 
 from seg_recipe.checkpoints import write_json
 from seg_recipe.labels import LabelSpace
+from seg_recipe.locks import held
 from seg_recipe.predicting.inputs import Picture
 from seg_recipe.visualize import legend, overlay
 
@@ -99,7 +99,7 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
         raise ValueError(f"--output {folder} is a file; give a folder that is new, empty, or of an earlier prediction.")
     new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder):
+    with held(folder, f"Another prediction is writing to --output {folder}; wait for its end, or give another folder."):
         _check_record(folder, settings)
         if (folder / PARTIAL).exists():
             shutil.rmtree(folder / PARTIAL)
@@ -117,26 +117,6 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
                 for parent in new:
                     with contextlib.suppress(OSError):  # something else was put there meanwhile
                         parent.rmdir()
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keeps a second prediction out of the folder. The system drops the lock with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock; two predictions at once are not noticed there
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems know no locks on folders
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"Another prediction is writing to --output {folder}; wait for its end, or give another folder.") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _check_record(folder: Path, settings: dict[str, Any]) -> None:
