@@ -11,12 +11,16 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from PIL import Image
 
+from . import kernels
+
 Number = float | int
 Vector = tuple[Number, Number, Number]
 Pair = tuple[Number, Number]
 Points = Float32[np.ndarray, "3 n"]
 Row = Float32[np.ndarray, " n"]
 
+_SHORTEST_STEPS = (0.1 + 0.006 * np.arange(60)).astype(np.float32)
+"""cm, of each step of a ray: a grazing one needs many, and few rays graze."""
 TABLE_SIZE = 208
 """Cells along one side of a head's table: about 1.9 mm a cell. Solids with less detail have a coarser table."""
 
@@ -146,19 +150,12 @@ class StarSurface:
 
     def outside(self, points: Float32[np.ndarray, "3 n"]) -> Float32[np.ndarray, " n"]:
         """Distance from the centre less the radius there: positive outside. `points` are relative to the centre."""
-        cell, fx, fy, rho = _locate(points, self.pole, self.cells)
-        r, side = self.radius, self.cells
-        top = r[cell] + fx * (r[cell + 1] - r[cell])
-        low = r[cell + side] + fx * (r[cell + side + 1] - r[cell + side])
-        return rho - (top + fy * (low - top))
+        return kernels.gaps(points, self.radius, self.pole == "top", self.cells)
 
     def look_up(self, points: Float32[np.ndarray, "3 n"]) -> dict[str, Float32[np.ndarray, " n"]]:
         """Every layer at these points (part's frame), bilinearly, with the unit normal `nx`, `ny`, `nz` and the share `hollow`."""
-        cell, fx, fy, _ = _locate(points - self.centre, self.pole, self.cells)
-        fx, fy, v, side = fx[:, None], fy[:, None], self.layers, self.cells
-        mixed = (1 - fy) * ((1 - fx) * v[cell] + fx * v[cell + 1])
-        mixed += fy * ((1 - fx) * v[cell + side] + fx * v[cell + side + 1])
-        return {name: np.ascontiguousarray(mixed[:, k]) for k, name in enumerate(self.names)}
+        found = kernels.look_up(points - self.centre, self.layers, self.pole == "top", self.cells)
+        return dict(zip(self.names, found, strict=True))
 
     def intersect(self, rays: Rays, limit: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
         """Distance along each ray to the first crossing, infinity where there is none: short steps from the bounding box, then secants.
@@ -169,53 +166,9 @@ class StarSurface:
         slope = 1 / np.where(np.abs(rays.direction) > 1e-7, rays.direction, np.float32(1e-7))
         one, other = (self.box[0] - origin) * slope, (self.box[1] - origin) * slope
         enter, leave = np.minimum(one, other).max(0), np.maximum(one, other).min(0)
-        result = np.full(enter.shape, np.inf, dtype=np.float32)
-        active = np.flatnonzero((enter < leave) & (enter > 0) & (enter < limit))
-        t, end = enter[active], leave[active]
-        direction = rays.direction.take(active, axis=1)
-        before_t, before_gap = t, np.full_like(t, 0.01)
-        crossings: list[tuple[np.ndarray, ...]] = []
-        for count in range(60):  # a grazing ray needs many, and few rays graze
-            gap = self.outside(origin + t * direction)
-            crossed = gap <= 0.004
-            done = np.flatnonzero(crossed)
-            crossings.append((active[done], before_t[done], before_gap[done], t[done], gap[done]))
-            keep = np.flatnonzero(~crossed & (t < end))
-            if not keep.size:
-                break
-            before_t, before_gap = t[keep], gap[keep]
-            active, direction, end = active[keep], direction.take(keep, axis=1), end[keep]
-            t = before_t + np.clip(0.72 * before_gap, np.float32(0.1 + 0.006 * count), self.stride)
-        found, t0, gap0, t1, gap1 = (np.concatenate(parts) for parts in zip(*crossings, strict=True))
-        result[found] = self._secant(origin, rays.direction.take(found, axis=1), (t0, gap0), (t1, gap1))
-        return result
-
-    def _secant(
-        self, origin: np.ndarray, direction: np.ndarray, before: tuple[Row, Row], after: tuple[Row, Row]
-    ) -> Float32[np.ndarray, " n"]:
-        """The crossing between a point outside and one inside."""
-        (t0, gap0), (t1, gap1) = before, after
-        for _ in range(2):
-            t = t0 + (t1 - t0) * gap0 / np.maximum(gap0 - gap1, 1e-6)
-            gap = self.outside(origin + t * direction)
-            further = gap > 0
-            t0, gap0 = np.where(further, t, t0), np.where(further, gap, gap0)
-            t1, gap1 = np.where(further, t1, t), np.where(further, gap1, gap)
-        return t0 + (t1 - t0) * gap0 / np.maximum(gap0 - gap1, 1e-6)
-
-
-def _locate(points: Float32[np.ndarray, "3 n"], pole: str, cells: int) -> tuple[Int64[np.ndarray, " n"], Row, Row, Row]:
-    """The table cell of each point's direction, where it lies in the cell (0-1 each way), and its distance from the centre."""
-    x, y, z = points
-    if pole == "top":
-        y, z = -z, y
-    rho = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
-    scale = np.sqrt(2 / (rho * np.maximum(rho + z, np.float32(1e-3) * rho))) * np.float32((cells - 1) / 4)
-    middle, last = np.float32((cells - 1) / 2), np.float32(cells - 1.001)
-    u = np.minimum(np.maximum(x * scale + middle, 0), last)
-    v = np.minimum(np.maximum(y * scale + middle, 0), last)
-    column, row = u.astype(np.int64), v.astype(np.int64)
-    return row * cells + column, u - column.astype(np.float32), v - row.astype(np.float32), rho
+        return kernels.march(
+            origin[:, 0], rays.direction, enter, leave, limit, self.radius, self.pole == "top", self.cells, _SHORTEST_STEPS, self.stride
+        )
 
 
 def _table_normals(direction: Float32[np.ndarray, "3 cells"], radius: Float32[np.ndarray, " cells"]) -> Float32[np.ndarray, "3 cells"]:
@@ -288,25 +241,13 @@ class Noise:
 
     def __call__(self, u: Float32[np.ndarray, " n"], v: Float32[np.ndarray, " n"], layer: int = 0) -> Float32[np.ndarray, " n"]:
         """Smooth noise in [0, 1) with a grain of one unit; `layer` chooses another, independent-looking texture."""
-        side = self._SIDE
-        u, v = u + np.float32(37.31 * layer), v + np.float32(91.73 * layer)
-        column, row = np.floor(u), np.floor(v)
-        fx, fy = u - column, v - row
-        fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
-        i, j = column.astype(np.int64) & (side - 1), row.astype(np.int64) & (side - 1)
-        i2, j2 = (i + 1) & (side - 1), ((j + 1) & (side - 1)) * side
-        j = j * side
-        t = self.table
-        top = t[j + i] + fx * (t[j + i2] - t[j + i])
-        low = t[j2 + i] + fx * (t[j2 + i2] - t[j2 + i])
-        return top + fy * (low - top)
+        return self.octaves(u, v, 1, layer)
 
     def octaves(self, u: Float32[np.ndarray, " n"], v: Float32[np.ndarray, " n"], count: int, layer: int = 0) -> Float32[np.ndarray, " n"]:
         """Noise of several grains (each half as wide and 0.6 as strong as the last), in [0, 1)."""
-        total, weight = self(u, v, layer), 1.0
-        share = 1.0
-        for octave in range(1, count):
-            share *= 0.6
-            weight += share
-            total = total + np.float32(share) * self(u * 2**octave, v * 2**octave, layer + octave)
-        return total / np.float32(weight)
+        octave = np.arange(count)
+        shares, steps, across, down = (
+            numbers.astype(np.float32) for numbers in (0.6**octave, 2.0**octave, 37.31 * (layer + octave), 91.73 * (layer + octave))
+        )
+        u, v = (np.ascontiguousarray(part, dtype=np.float32) for part in np.broadcast_arrays(u, v))
+        return kernels.noise(u, v, self.table, self._SIDE, shares, steps, across, down)
