@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             from_scratch=recipe.model.from_scratch,
             config_overrides=recipe.model.config_overrides,
             seed=args.seed,
+            channels_last=recipe.model.channels_last,
         )
     say(args, *data.notes, *notes)
 

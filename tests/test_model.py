@@ -52,6 +52,19 @@ def test_builds_from_a_checkpoint_with_only_the_classifier_new(kind, checkpoint)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_channels_last_changes_the_layout_and_no_result(kind, checkpoint):
+    folder = checkpoint(kind)
+    plain, other = (build(folder, channels_last=flag)[0] for flag in (False, True))
+    pixels = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(other(pixels).logits, plain(pixels).logits, rtol=1e-4, atol=1e-5)
+    weights = [weight for weight in other.state_dict().values() if weight.ndim == 4]
+    assert any(not weight.is_contiguous() for weight in weights)
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    other.load_state_dict(plain.state_dict())  # as a resume does
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in other.state_dict().values() if weight.ndim == 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_saved_model_comes_back_whole(kind, checkpoint, tmp_path):
     model, _, _ = build(checkpoint(kind), from_scratch=True)
     model.save_pretrained(tmp_path / "saved")

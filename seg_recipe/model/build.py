@@ -47,6 +47,7 @@ def build_model(
     from_scratch: bool,
     config_overrides: Sequence[str] = (),
     seed: int = 0,
+    channels_last: bool = False,
 ) -> tuple[PreTrainedModel, SegformerImageProcessorPil, list[str]]:
     """The model in float32 on the CPU in eval mode, the image processor to save beside it, and notes to print, one line each.
 
@@ -54,6 +55,7 @@ def build_model(
     image_size: side of the square pictures of training, in pixels; the processor resizes to just that.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file and no network.
     config_overrides: changes to the architecture's config, each name=value; see `override_config`.
+    channels_last: keep the weights in that memory format, which the feature maps then follow.
 
     Conventions: num_labels, id2label (int keys) and label2id are the label space's, IGNORE_INDEX is the config's ignored id. New tensors
     are initialised under `seed`; the global random state stays as it was. From a checkpoint, only the head may be new. An auxiliary head is
@@ -87,6 +89,8 @@ def build_model(
     if frozen:
         notes.append(f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {_shortened(frozen)}.")
     model.name_or_path = model.config._name_or_path = name  # a model card names the checkpoint, not the folder of the cache
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
     return model.eval(), processor, notes + processor_notes
 
 

@@ -16,7 +16,8 @@ from seg_recipe.recipe.reading import read_settings
 HARMLESS = frozenset(
     (
         # where it runs, and how fast
-        "cpu_threads", "use_cpu", "torch_empty_cache_steps", "per_device_eval_batch_size", "skip_memory_metrics",
+        "cpu_threads", "channels_last", "use_cpu", "torch_empty_cache_steps", "per_device_eval_batch_size",
+        "skip_memory_metrics",
         "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
         "dataloader_multiprocessing_context", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_static_graph", "ddp_timeout",
         # how the run begins; the data themselves are compared apart from the recipe
@@ -30,7 +31,7 @@ HARMLESS = frozenset(
     )
 )  # fmt: skip
 """Settings that may change from a run to its continuation: they change neither the weights (but for the rounding of
-another number of cpu_threads) nor which of them are the best."""
+another number of cpu_threads, or of channels_last) nor which of them are the best."""
 
 _TRAINING = "training: transformers.TrainingArguments, where they differ from its defaults or ours"
 
