@@ -16,7 +16,7 @@ help:  ## list the targets
 	@echo "== .venv is ready"
 
 quickstart: .venv/ready  ## set up, render faces, train a small model on them, show what it learned (minutes on a laptop, no network)
-	$(BIN)/accelerate launch scripts/finetune.py recipes/quickstart.yaml
+	$(BIN)/accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml
 
 test: .venv/ready  ## set up, run every test that needs no GPU
 	$(BIN)/python -m pytest -n 2
