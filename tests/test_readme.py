@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LEDGER = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOREIGN = ("wandb login", "hf auth login", "kill -9", "setting: value", "AutoModelForSemanticSegmentation")
+FOREIGN = (
+    *("wandb login", "hf auth login", "kill -9", "setting: value", "AutoModelForSemanticSegmentation"),
+    *("accelerate launch --quiet", "error:"),
+)
 """What the README sets in code and is not of this project."""
 
 
