@@ -39,9 +39,9 @@ from typing import Any
 from seg_recipe.importers import FORMATS, PAIRS, LeftOut, open_source, pairs, recognise, tables
 from seg_recipe.importers.destination import check_apart, check_space, earlier_files, finish, own_folder, place, write_labels
 from seg_recipe.importers.inspection import check, look_at
-from seg_recipe.importers.labelling import label, read_id_map
+from seg_recipe.importers.labelling import label
 from seg_recipe.importers.placement import fits, plan
-from seg_recipe.labels import LabelSpace, load_label_space
+from seg_recipe.labels import LabelSpace, load_label_space, read_id_map
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

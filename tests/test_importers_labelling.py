@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_recipe.importers.labelling import label, mirror_pairs, read_id_map
+from seg_recipe.importers.labelling import label
 from seg_recipe.importers.pictures import Unusable, fit, look_up
 from seg_recipe.importers.samples import Layout, safe_id
 from seg_recipe.importers.tables import read_table
@@ -78,25 +78,10 @@ def test_more_classes_than_a_mask_holds_are_refused():
     assert label(layout, {"Tree1*": "one", "*": "rest"}).space.names == ("rest", "one")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"a": 3}', '{"a": ""}', "{'a': 'b'}"])
-def test_a_file_that_is_no_map_is_refused_before_anything_is_made(tmp_path, content):
-    path = write(tmp_path / "map.json", content)
-    with pytest.raises(ValueError, match=r"--id_map .*map\.json.* wanted: class -> name, or null to ignore it, as in"):
-        read_id_map(path)
-    with pytest.raises(ValueError, match="--id_map"):
+def test_a_file_that_is_no_map_is_refused_before_anything_is_made(tmp_path):
+    path = write(tmp_path / "map.json", "[]")
+    with pytest.raises(ValueError, match=r"--id_map .*map\.json is no object"):
         run(tmp_path / "nowhere", tmp_path / "out", "--id_map", path)
-
-
-@pytest.mark.parametrize(
-    ("names", "pairs"),
-    [
-        (FACE.names, ((3, 4), (5, 6), (7, 8))),
-        (("l_eye", "u_lip", "r_eye", "l_lip"), ((0, 2),)),
-        (("leftover", "rightover", "top left", "top right", "left"), ((2, 3),)),
-    ],
-)
-def test_sides_are_paired_by_name(names, pairs):
-    assert mirror_pairs(names) == pairs
 
 
 def test_face_synthetics_through_a_map(tmp_path):
