@@ -1,12 +1,13 @@
 """Names to ids: id maps, label spaces, tables of ids and colours, pairs by two patterns."""
 
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from seg_recipe.importers.labelling import label
 from seg_recipe.importers.pictures import Unusable, fit, look_up
@@ -169,6 +170,37 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
     before = tree(tmp_path / "out")
     assert run(source, tmp_path / "out", *options, "--table", tmp_path / "t", "--group", 1)["written"] == 0
     assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("drawn_on", ["stored", "displayed"])
+def test_a_picture_turned_by_exif_comes_upright_and_its_mask_with_it(tmp_path, drawn_on, capsys):
+    """The oracle is Pillow's exif_transpose. What was drawn on the displayed picture shows by its size, where that changes."""
+    files, upright = {}, {}
+    for orientation in range(1, 9):
+        tag = Image.Exif()
+        tag[0x0112] = orientation
+        stream, stored = io.BytesIO(), photo(orientation)
+        Image.fromarray(stored).save(stream, "png", exif=tag)
+        picture = ImageOps.exif_transpose(Image.open(stream))
+        mask = Image.fromarray(rng(orientation, "turned").integers(0, 2, (H, W), dtype=np.uint8))
+        mask.getexif()[0x0112] = orientation
+        turned = np.asarray(ImageOps.exif_transpose(mask))
+        if drawn_on == "stored" or orientation >= 5:
+            drawn = turned if drawn_on == "displayed" else np.asarray(mask)
+            files |= {f"{orientation}.png": stream.getvalue(), f"{orientation}_m.png": png(drawn)}
+            upright[str(orientation)] = np.asarray(picture), turned
+    table = write(tmp_path / "table.json", {"a": 0, "b": 1})
+    pairs = ["--format", "pairs", "--images", "*.png", "--masks", "*_m.png", "--table", table, "--val_fraction", 0.5]
+    result = run(make_folder(tmp_path / "in", files), tmp_path / "out", *pairs)
+    turned = len(upright) - (drawn_on == "stored")
+    assert (result["turned"], result["written"], result["problems"]) == (turned, len(upright), 0)
+    assert f"NOTE: {turned} pictures were turned upright" in capsys.readouterr().out
+    for name, (picture, mask) in upright.items():
+        (image,), (ids,) = (tmp_path / "out").glob(f"*/images/{name}.png"), (tmp_path / "out").glob(f"*/annotations/{name}_seg.png")
+        with Image.open(image) as found:
+            assert not found.getexif() or name == "1"
+            np.testing.assert_array_equal(np.asarray(found), picture)
+        np.testing.assert_array_equal(np.asarray(Image.open(ids)), mask)
 
 
 def test_what_is_not_in_the_table_leaves_its_pair_out(tmp_path, capsys):

@@ -176,20 +176,20 @@ def check_space(source: Path, destination: Path, todo: list[Placement], copy: bo
 
 
 def place(todo: list[Placement], destination: Path, copy: bool, workers: int, left_out: LeftOut) -> Counter[str]:
-    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files linked and copied.
+    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files linked, copied, turned.
 
     A file that can be hard-linked is, unless `copy`. Of a sample with a damaged file nothing is placed, and it goes to `left_out`. Raises
     OSError for a full disk, saying how far it came.
     """
     counts: Counter[str] = Counter()
-    running: deque[tuple[Placement, Future[tuple[int, str]]]] = deque()
+    running: deque[tuple[Placement, Future[tuple[Counter[str], str]]]] = deque()
 
     def finish_first() -> None:
         files, future = running.popleft()
-        linked, damage = future.result()
+        ways, damage = future.result()
         if damage:
             left_out.add("damaged pair", f"{next(iter(files.values())).name} ({damage})")
-        counts.update(damaged=bool(damage), written=not damage, linked=linked, copied=0 if damage else len(files) - linked)
+        counts.update({"damaged": bool(damage), "written": not damage, **ways})
         bar.update()
 
     pool = ThreadPoolExecutor(workers)
@@ -213,28 +213,29 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
     return counts
 
 
-def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[int, str]:
-    """How many files were linked, and what is damaged, if anything is: then none is placed."""
+def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[Counter[str], str]:
+    """How many files were linked, copied (or made), turned; and what is damaged, if anything is: then none is placed."""
     parts = {path: destination / PARTIAL / path.rpartition("/")[2] for path in files}
+    ways: Counter[str] = Counter()
     try:
-        linked = sum(_make(file, parts[path], copy) for path, file in files.items())
+        for path, file in files.items():
+            ways.update(_make(file, parts[path], copy))
         for path, part in parts.items():
             part.replace(destination / path)
     except _DAMAGE as error:
-        return 0, " ".join(str(error).split()) or type(error).__name__
+        return Counter(), " ".join(str(error).split()) or type(error).__name__
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
-    return linked, ""
+    return ways, ""
 
 
-def _make(file: SourceFile | Made, part: Path, copy: bool) -> bool:
-    """Makes `part` the file's link (True), its copy, or what is made of it (False)."""
+def _make(file: SourceFile | Made, part: Path, copy: bool) -> list[str]:
+    """Makes `part` the file's link, its copy, or what is made of it; says which, and whether a picture was turned."""
     if isinstance(file, Made):
         if not (file.as_is and file.as_is()):
             with part.open("wb") as out:
-                file.write(out)
-            return False
+                return ["copied", "turned"] if file.write(out) else ["copied"]
         file = file.sources[0]
     else:
         check_header(file)
@@ -245,9 +246,9 @@ def _make(file: SourceFile | Made, part: Path, copy: bool) -> bool:
             if error.errno not in _NO_LINKS:
                 raise
         else:
-            return True
+            return ["linked"]
     with file.open() as stream, part.open("wb") as out:
         shutil.copyfileobj(stream, out, _CHUNK)
         if out.tell() != file.size:
             raise EOFError(f"{out.tell():,} bytes instead of {file.size:,}")
-    return False
+    return ["copied"]
