@@ -15,7 +15,9 @@ from transformers import SegformerImageProcessorPil
 
 from scripts import score
 from seg_recipe.data.check import check_pairs
+from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
+from seg_recipe.scoring import SCALES
 from seg_recipe.scoring.causes import find_causes, read_metadata
 from seg_recipe.scoring.page import report_page
 from seg_recipe.scoring.tally import Tally
@@ -143,6 +145,22 @@ def test_the_flip_swaps_sides(place, tmp_path):
     ]
     assert found[0]["classes"]["left"]["iou"]["value"] == pytest.approx(found[1]["classes"]["right"]["iou"]["value"], abs=2e-3)
     assert found[0]["figures"]["miou"]["value"] == pytest.approx(found[1]["figures"]["miou"]["value"], abs=2e-3)
+
+
+@pytest.mark.parametrize("options", [("--tta", "scales"), ("--tta", "flip,scales", "--window")])
+def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
+    """The accuracy and IoUs of the masks that the same options make, counted with numpy."""
+    content = score.main([str(place / "model"), str(place / "data"), *options, "--output", str(tmp_path), *QUICK])
+    paths = sorted((place / "data" / "val" / "images").iterdir())
+    chosen = {"flip": "flip" in options[1], "scales": SCALES, "window": "--window" in options}
+    masks = np.stack(load_segmenter(place / "model", device="cpu", precision="fp32").masks([Image.open(path) for path in paths], **chosen))
+    truths = np.stack([np.asarray(Image.open(place / "data" / "val" / "annotations" / f"{path.stem}_seg.png")) for path in paths])
+    counted = truths != 255
+    assert content["figures"]["accuracy"]["value"] == pytest.approx((masks == truths)[counted].mean(), abs=1e-4)
+    for label, name in enumerate(tiny.LABELS.names):
+        found, true = (masks == label) & counted, truths == label
+        assert content["classes"][name]["iou"]["value"] == pytest.approx((found & true).sum() / (found | true).sum(), abs=1e-4)
+    assert {key: content["settings"][key] for key in chosen} == {**chosen, "scales": list(SCALES)}
 
 
 def test_splits_of_folders(place, tmp_path, capsys):

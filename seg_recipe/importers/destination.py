@@ -21,11 +21,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.importers.pictures import Unusable, check_header
+from seg_recipe.importers.pictures import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
-from seg_recipe.locks import held
+from seg_recipe.locks import held, make_writable
 
 RECORD = "import.json"
 LABELS = "labels.json"
@@ -52,9 +52,10 @@ def check_apart(source: Path, destination: Path) -> None:
 def own_folder(destination: Path) -> Iterator[None]:
     """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
 
-    Raises ValueError if DEST holds other things than an import, if another import is writing there, or if a link in it leads outside.
+    If no pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST holds other things
+    than an import, if another import is writing there, or if a link in it leads outside.
     """
-    destination.mkdir(parents=True, exist_ok=True)
+    new = make_writable(destination, "DEST")
     with held(destination, f"Another import is writing to DEST {destination}; wait for its end, or give another DEST."):
         names = sorted(entry.name for entry in destination.iterdir())
         if RECORD not in names and set(names) - {PARTIAL}:
@@ -67,7 +68,10 @@ def own_folder(destination: Path) -> Iterator[None]:
         (destination / PARTIAL).mkdir(exist_ok=True)
         for rest in (destination / PARTIAL).iterdir():
             rest.unlink()
-        yield
+        try:
+            yield
+        finally:
+            _clear(destination, new)
 
 
 def earlier_files(
@@ -158,9 +162,25 @@ def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
 def finish(destination: Path) -> None:
     """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without pairs."""
     for folder in (*FOLDERS, "train", "val"):
-        with contextlib.suppress(OSError):  # it holds something
-            (destination / folder).rmdir()
+        _remove_empty(destination / folder)
     (destination / PARTIAL).rmdir()
+
+
+def _clear(destination: Path, new: list[Path]) -> None:
+    """Removes what an import made that placed nothing; `new` are the folders that were not there before."""
+    if any(True for folder in FOLDERS if (destination / folder).is_dir() for _ in (destination / folder).iterdir()):
+        return
+    for folder in (*FOLDERS, "train", "val", PARTIAL):
+        _remove_empty(destination / folder)
+    for name in (RECORD, LABELS):
+        (destination / name).unlink(missing_ok=True)
+    for folder in new:
+        _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds something, or is not there
+        folder.rmdir()
 
 
 def check_space(source: Path, destination: Path, todo: list[Placement], copy: bool) -> None:
@@ -238,7 +258,7 @@ def _make(file: SourceFile | Made, part: Path, copy: bool) -> list[str]:
                 return ["copied", "turned"] if file.write(out) else ["copied"]
         file = file.sources[0]
     else:
-        check_header(file)
+        size_of(file)  # a picture by its header; an SVG called .png would lie there until the check
     if file.path is not None and not copy:
         try:
             os.link(file.path, part)
