@@ -174,8 +174,8 @@ def _clear(destination: Path, new: list[Path]) -> None:
         _remove_empty(destination / folder)
     for name in (RECORD, LABELS):
         (destination / name).unlink(missing_ok=True)
-    for folder in new:
-        _remove_empty(folder)
+    for parent in new:
+        _remove_empty(parent)
 
 
 def _remove_empty(folder: Path) -> None:
