@@ -139,6 +139,9 @@ def test_other_settings_or_another_model_in_the_same_folder_are_refused(checkpoi
         run(checkpoint, photos / "a" / "x.png", "--output", photos)
     with pytest.raises(ValueError, match=r"lies inside INPUT .*photos, whose pictures it would join"):
         run(checkpoint, photos, "--output", photos / "out")
+    (photos / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"INPUT .*empty: no picture in it\. It is empty; pictures end in \.avif, "):
+        run(checkpoint, photos / "empty", "--output", output)
     with pytest.raises(OSError, match=r"^--output /proc/out: nothing can be written there"):
         run(checkpoint, photos, "--output", "/proc/out")
     for wrong in ("nowhere.png", "*.nothing"):
