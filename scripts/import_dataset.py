@@ -14,6 +14,9 @@ face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, infinigen,
 
 An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores (null).
 
+A picture that its EXIF orientation turns is stored upright, and its mask is turned with it, unless the mask's size shows that it was drawn
+on the upright picture (in FaceSynthetics, whose files are taken as they are, the check names such a picture).
+
 Files of a folder that need no change are hard-linked where DEST is on the same file system: no time, no space, and SOURCE may be moved or
 deleted afterwards (symbolic links would break). A hard link is the same file, so whoever edits one in place edits both: --copy makes
 copies. Where links are impossible, and from an archive, files are copied.
@@ -39,19 +42,19 @@ from typing import Any
 from seg_recipe.importers import FORMATS, PAIRS, LeftOut, open_source, pairs, recognise, tables
 from seg_recipe.importers.destination import check_apart, check_space, earlier_files, finish, own_folder, place, write_labels
 from seg_recipe.importers.inspection import check, look_at
-from seg_recipe.importers.labelling import label, read_id_map
+from seg_recipe.importers.labelling import label
 from seg_recipe.importers.placement import fits, plan
-from seg_recipe.labels import LabelSpace, load_label_space
+from seg_recipe.labels import LabelSpace, load_label_space, read_id_map
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Imports, prints a report and returns it.
 
-    Pairs: found, written, already_there, damaged, and in DEST now: train, validation. Files: linked, copied (or made), left_out (by
-    reason). Of the masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for
-    each pair of left and right: share of the masks in which left lies left of right). labels: what `--labels` of finetune.py must be.
-    problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line for a source that cannot be read,
-    settings that do not fit it, a destination that is not ours, and a full disk.
+    Pairs: found, written, already_there, damaged, and in DEST now: train, validation. Files: linked, copied (or made), turned (pictures,
+    by EXIF), left_out (by reason). Of the masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all pixels),
+    unknown_ids, sides (for each pair of left and right: share of the masks in which left lies left of right). labels: what `--labels` of
+    finetune.py must be. problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line for a
+    source that cannot be read, settings that do not fit it, a destination that is not ours, and a full disk.
     """
     arguments = _parse(argv)
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result = {
         "format": name,
         "found": len(placements),
-        **{key: counts[key] for key in ("written", "damaged", "linked", "copied")},
+        **{key: counts[key] for key in ("written", "damaged", "linked", "copied", "turned")},
         "already_there": len(chosen) - len(todo),
         "train": sum(image.startswith("train/") for image, _ in there),
         "validation": sum(image.startswith("val/") for image, _ in there),
@@ -152,6 +155,11 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
     print(f"{destination}: {result['train']:,} pairs to train on, {result['validation']:,} to validate with")
     for note in notes:
         print(f"NOTE: {note}")
+    if result["turned"]:
+        print(
+            f"NOTE: {result['turned']:,} pictures were turned upright, as their EXIF orientation says, and their masks with them, unless a "
+            "mask's size shows that it was upright already; whether that is right for yours shows --preview of finetune.py."
+        )
     for split in ("train", "validation"):
         if not result[split] and result["train"] + result["validation"]:
             print(f"NOTE: no pair fell into {split}; by a hash of the id or group, another --val_fraction needs another DEST.")

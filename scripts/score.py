@@ -7,9 +7,9 @@ MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemant
 a folder, a saved data set or a Hub id, as finetune.py takes it. What the ids in its masks mean is said by --labels, else by a
 labels.json in its folder, else by the one beside a MODEL that was trained here.
 
-Classes are matched by name, and what has no counterpart is listed. --id_map is a JSON file {"model's name": "data's name" or null}: it
-names the counterpart, several may share one, and null takes a class out of the contest: the best of the others is predicted instead, so
-that every labelled pixel is counted for every model. With --compare it may hold names of both.
+Classes are matched by name, and what has no counterpart is listed. --id_map is a JSON file {"model's name": "data's name" or null}, as
+of an import: it names the counterpart, several may share one ("Tree*": "tree"), and null takes a class out of the contest: the best of
+the others is predicted instead, so that every labelled pixel is counted for every model. With --compare it may hold names of both.
 
 Memory: the model, two batches of pictures and about a kilobyte per image at 19 classes (see Tally), whatever its size.
 
@@ -41,10 +41,11 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.inference import load_segmenter
+from seg_recipe.labels import read_id_map
 from seg_recipe.scoring import SCALES, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.intervals import RESAMPLES
-from seg_recipe.scoring.matching import check_id_map, read_id_map
+from seg_recipe.scoring.matching import check_id_map
 from seg_recipe.scoring.page import TITLES
 from seg_recipe.scoring.page_parts import interval_text
 from seg_recipe.scoring.pictures import LABELS, data_labels, open_split

@@ -327,7 +327,23 @@ def _soft_sums(sums, targets, row, upper, lower, weight, unit, power, start, n, 
         sums[5, 0] += valid[x]
 
 
-# ---- the three loops
+@njit(**_EXACT)
+@no_type_check
+def _find_greatest(upper, lower, weight, start, n, greatest, winner):
+    """winner = the class with the greatest logit, the first of equals; greatest = that logit."""
+    for x in range(n):
+        greatest[x] = -np.inf
+        winner[x] = 0
+    for c in range(len(upper)):
+        above, below = upper[c, start : start + n], lower[c, start : start + n]
+        for x in range(n):
+            v = (_1 - weight) * above[x] + weight * below[x]
+            better = v > greatest[x]
+            greatest[x] = v if better else greatest[x]
+            winner[x] = c if better else winner[x]
+
+
+# ---- the four loops
 
 
 @_compiled
@@ -478,19 +494,33 @@ def add_confusion(source, ids, row_lows, row_weights, lows, weights, ignore_inde
         for start in range(0, width, CHUNK):
             n = min(CHUNK, width - start)
             for r in range(row, end):
-                weight = row_weights[r]
-                for x in range(n):
-                    greatest[x] = -np.inf
-                    winner[x] = 0
-                for c in range(classes):
-                    above, below = upper[c, start : start + n], lower[c, start : start + n]
-                    for x in range(n):
-                        v = (_1 - weight) * above[x] + weight * below[x]
-                        better = v > greatest[x]
-                        greatest[x] = v if better else greatest[x]
-                        winner[x] = c if better else winner[x]
+                _find_greatest(upper, lower, row_weights[r], start, n, greatest, winner)
                 for x in range(n):
                     y = ids[r, start + x]
                     if y != ignore_index:
                         counts[y, winner[x]] += 1
+        row = end
+
+
+@_compiled
+@no_type_check
+def find_greatest(source, row_lows, row_weights, lows, weights, mask):
+    """Fills a band of a mask (rows, width) uint8 with the class of the greatest logit; the other arguments as for `add_sums`.
+
+    Pixel by pixel what `add_confusion` counts.
+    """
+    classes, width = len(source), len(lows)
+    upper, lower = np.empty((classes, width), np.float32), np.empty((classes, width), np.float32)
+    greatest, winner = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
+    held, row = -1, 0
+    while row < len(row_lows):
+        low, end = row_lows[row], _same_pair(row_lows, row)
+        upper, lower, _, _ = _next_pair(upper, lower, held, source, low, lows, weights, _0, _0)
+        held = low + 1
+        for start in range(0, width, CHUNK):
+            n = min(CHUNK, width - start)
+            for r in range(row, end):
+                _find_greatest(upper, lower, row_weights[r], start, n, greatest, winner)
+                for x in range(n):
+                    mask[r, start + x] = winner[x]
         row = end

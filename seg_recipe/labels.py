@@ -1,12 +1,15 @@
 """The label space: what the ids in a mask mean, how they are coloured, and which swap when a picture is mirrored.
 
-Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else.
+Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else; and how an id map renames classes.
 """
 
 import colorsys
 import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,79 @@ def load_label_space(source: str) -> LabelSpace:
         raise ValueError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"labels: {source}: {error}") from None
+
+
+IdMap = dict[str, str | None]
+"""Class name, or a pattern of names (`Tree*`) -> another name, or None, which takes the class away."""
+
+_WANTED = 'wanted: class -> name, or null to leave it out, as in {"earring": "skin", "hat": null}.'
+
+
+def read_id_map(path: str | Path) -> IdMap:
+    """The id map in a JSON file. Raises ValueError, naming the file and the key, for anything else, and for a key that is there twice."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"--id_map {path} cannot be read ({error}); {_WANTED}") from None
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"--id_map {path} is no object, or an empty one; {_WANTED}")
+    for key, value in content.items():
+        if not (value is None or (isinstance(value, str) and value)):
+            raise ValueError(f"--id_map {path}: {key!r} is mapped to {value!r}; {_WANTED}")
+    return content
+
+
+def renamed(names: Iterable[str], id_map: IdMap) -> list[str | None]:
+    """What the map makes of each name: a key that is the name itself goes before patterns, the first pattern before the second.
+
+    Names without a key stay.
+    """
+    known = list(names)
+    patterns = [key for key in id_map if key not in known]
+    keys = [name if name in id_map else next((key for key in patterns if fnmatchcase(name, key)), None) for name in known]
+    return [name if key is None else id_map[key] for name, key in zip(known, keys, strict=True)]
+
+
+def unmatched_keys(id_map: IdMap, names: Iterable[str]) -> list[str]:
+    """The keys that are none of the names, and whose pattern fits none."""
+    known = list(names)
+    return [key for key in id_map if key not in known and not any(fnmatchcase(name, key) for name in known)]
+
+
+def with_nearest(strangers: Sequence[str], names: Sequence[str]) -> str:
+    """Names that are not among the known ones, each with the nearest of those."""
+    nearest = [(name, get_close_matches(name, names, 2)) for name in strangers[:10]]
+    shown = [f"{name!r}" + (f" (nearest: {', '.join(near)})" if near else "") for name, near in nearest]
+    return ", ".join(shown + [f"and {len(strangers) - 10:,} more"] * (len(strangers) > 10))
+
+
+def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pairs of ids whose names differ in the words left and right (or l and r) alone: left_eye and right_eye, L-Arm and R-Arm."""
+    ids = {name: label for label, name in enumerate(names)}
+    pairs = ((label, ids.get(_other_side(name), label)) for name, label in ids.items())
+    return tuple((label, other) for label, other in pairs if label < other)
+
+
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def _other_side(name: str) -> str:
+    """The name with its words left and right exchanged; capitals stay."""
+
+    def other(match: re.Match[str]) -> str:
+        word = match[0]
+        swapped = _SIDES[word.lower()]
+        return swapped.upper() if word.isupper() else swapped.capitalize() if word[0].isupper() else swapped
+
+    return re.sub(r"(?<![A-Za-z])(left|right|l|r)(?![A-Za-z])", other, name, flags=re.IGNORECASE)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def _colour(colour: list[int]) -> tuple[int, int, int]:

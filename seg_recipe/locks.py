@@ -1,9 +1,27 @@
-"""A folder that one process at a time writes to."""
+"""A folder to write to: made, tried, and held by one process at a time."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
+
+
+def make_writable(folder: Path, setting: str) -> list[Path]:
+    """Makes a folder with those above it, and tries to write in it; returns those that were not there, the innermost first.
+
+    Raises OSError, which names the setting and the folder, where nothing can be written.
+    """
+    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{setting} {folder}: nothing can be written there ({error.strerror}); give a folder that you may write to."
+        ) from None
+    return new
 
 
 @contextlib.contextmanager

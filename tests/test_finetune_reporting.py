@@ -22,6 +22,8 @@ REPO = "ada/face-parser"
 PUSHING = {"push_to_hub": True, "hub_model_id": REPO, "data_license": "cc-by-4.0", "model_license": "mit"}
 
 
+REPORT_FILES = ("report.html", "score.json", "iou.png", "confusion.png", "worst.png")
+
 PREDICT = """
 import sys, torch
 from PIL import Image
@@ -127,6 +129,8 @@ def test_wandb_offline_keeps_the_panel_and_says_how_to_send_it(pushed, place):
         assert set(np.unique(np.array(mask))) <= {0, 1, 2, 3, 255}
     assert list((media / "images").rglob("confusion*.png")), "the confusion matrix"
     assert list((media / "table").rglob("per_class*.json")), "the table of classes"
+    record = b"".join(path.read_bytes() for path in folder.glob("*.wandb"))
+    assert all(name.encode() in record for name in REPORT_FILES), "the report, as an artifact"
 
 
 # ---- before step 1

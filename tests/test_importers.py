@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,11 +50,12 @@ def test_class_shares_are_those_of_the_masks(tmp_path, capsys):
     assert result["class_shares"]["right_eye"] == pytest.approx(5 / 46)
     assert sum(result["class_shares"].values()) == pytest.approx(45 / 46)
     assert result["ignored_share"] == pytest.approx(0.54)
-    assert (result["masks"], result["masks_without_ids"], result["unknown_ids"]) == (1, 2, [200])
+    assert (result["masks"], result["masks_without_ids"], result["unknown_ids"]) == (1, 1, [200])
+    assert (result["damaged"], result["written"]) == (1, 2)
     printed = capsys.readouterr().out
     assert "background 86.96%, right_eye 10.87%" in printed
     assert "ids outside the 19 labels: 200" in printed
-    assert "2 of the masks are no 8-bit pictures of ids" in printed
+    assert "1 of the masks are no 8-bit pictures of ids" in printed
 
 
 @pytest.mark.parametrize(("count", "looked_at"), [(0, 0), (7, 7), (1000, 20)])
@@ -202,6 +204,13 @@ def test_a_destination_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "record" / "import.json").write_text("{}")
     with pytest.raises(ValueError, match=r"import\.json is not the record of an import, so DEST stays as it is"):
         run(source, tmp_path / "record")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="wants a folder where not even root may write")
+def test_a_destination_where_nothing_can_be_written_is_named(tmp_path):
+    source = make_folder(tmp_path / "source", contents())
+    with pytest.raises(OSError, match=r"^DEST /proc/import: nothing can be written there \(.*\); give a folder that you may write to\.$"):
+        run(source, "/proc/import")
 
 
 @pytest.mark.parametrize("folder", [".partial", "train", "val/annotations"])

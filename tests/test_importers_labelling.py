@@ -1,14 +1,15 @@
 """Names to ids: id maps, label spaces, tables of ids and colours, pairs by two patterns."""
 
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from seg_recipe.importers.labelling import label, mirror_pairs, read_id_map
+from seg_recipe.importers.labelling import label
 from seg_recipe.importers.pictures import Unusable, fit, look_up
 from seg_recipe.importers.samples import Layout, safe_id
 from seg_recipe.importers.tables import read_table
@@ -78,25 +79,10 @@ def test_more_classes_than_a_mask_holds_are_refused():
     assert label(layout, {"Tree1*": "one", "*": "rest"}).space.names == ("rest", "one")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"a": 3}', '{"a": ""}', "{'a': 'b'}"])
-def test_a_file_that_is_no_map_is_refused_before_anything_is_made(tmp_path, content):
-    path = write(tmp_path / "map.json", content)
-    with pytest.raises(ValueError, match=r"--id_map .*map\.json.* wanted: class -> name, or null to ignore it, as in"):
-        read_id_map(path)
-    with pytest.raises(ValueError, match="--id_map"):
+def test_a_file_that_is_no_map_is_refused_before_anything_is_made(tmp_path):
+    path = write(tmp_path / "map.json", "[]")
+    with pytest.raises(ValueError, match=r"--id_map .*map\.json is no object"):
         run(tmp_path / "nowhere", tmp_path / "out", "--id_map", path)
-
-
-@pytest.mark.parametrize(
-    ("names", "pairs"),
-    [
-        (FACE.names, ((3, 4), (5, 6), (7, 8))),
-        (("l_eye", "u_lip", "r_eye", "l_lip"), ((0, 2),)),
-        (("leftover", "rightover", "top left", "top right", "left"), ((2, 3),)),
-    ],
-)
-def test_sides_are_paired_by_name(names, pairs):
-    assert mirror_pairs(names) == pairs
 
 
 def test_face_synthetics_through_a_map(tmp_path):
@@ -184,6 +170,37 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
     before = tree(tmp_path / "out")
     assert run(source, tmp_path / "out", *options, "--table", tmp_path / "t", "--group", 1)["written"] == 0
     assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("drawn_on", ["stored", "displayed"])
+def test_a_picture_turned_by_exif_comes_upright_and_its_mask_with_it(tmp_path, drawn_on, capsys):
+    """The oracle is Pillow's exif_transpose. What was drawn on the displayed picture shows by its size, where that changes."""
+    files, upright = {}, {}
+    for orientation in range(1, 9):
+        tag = Image.Exif()
+        tag[0x0112] = orientation
+        stream, stored = io.BytesIO(), photo(orientation)
+        Image.fromarray(stored).save(stream, "png", exif=tag)
+        picture = ImageOps.exif_transpose(Image.open(stream))
+        mask = Image.fromarray(rng(orientation, "turned").integers(0, 2, (H, W), dtype=np.uint8))
+        mask.getexif()[0x0112] = orientation
+        turned = np.asarray(ImageOps.exif_transpose(mask))
+        if drawn_on == "stored" or orientation >= 5:
+            drawn = turned if drawn_on == "displayed" else np.asarray(mask)
+            files |= {f"{orientation}.png": stream.getvalue(), f"{orientation}_m.png": png(drawn)}
+            upright[str(orientation)] = np.asarray(picture), turned
+    table = write(tmp_path / "table.json", {"a": 0, "b": 1})
+    pairs = ["--format", "pairs", "--images", "*.png", "--masks", "*_m.png", "--table", table, "--val_fraction", 0.5]
+    result = run(make_folder(tmp_path / "in", files), tmp_path / "out", *pairs)
+    turned = len(upright) - (drawn_on == "stored")
+    assert (result["turned"], result["written"], result["problems"]) == (turned, len(upright), 0)
+    assert f"NOTE: {turned} pictures were turned upright" in capsys.readouterr().out
+    for name, (picture, mask) in upright.items():
+        (image,), (ids,) = (tmp_path / "out").glob(f"*/images/{name}.png"), (tmp_path / "out").glob(f"*/annotations/{name}_seg.png")
+        with Image.open(image) as found:
+            assert not found.getexif() or name == "1"
+            np.testing.assert_array_equal(np.asarray(found), picture)
+        np.testing.assert_array_equal(np.asarray(Image.open(ids)), mask)
 
 
 def test_what_is_not_in_the_table_leaves_its_pair_out(tmp_path, capsys):

@@ -7,9 +7,10 @@ import struct
 import tracemalloc
 import zipfile
 
+import numpy as np
 import pytest
 
-from tests.face_files import CENTRAL, IDS, LOCAL, make_zip, pair, patch, run, tree, wanted_tree
+from tests.face_files import CENTRAL, IDS, LOCAL, make_zip, pair, patch, png, run, tree, wanted_tree
 
 
 def _typed(name, mode):
@@ -145,11 +146,12 @@ def test_zips_with_any_bytes_changed_end_in_one_line_or_in_sound_files(tmp_path)
 
 
 def test_memory_does_not_grow_with_the_size_of_a_member(tmp_path):
-    large = random.Random(1).randbytes(24 * 2**20)
-    source = make_zip(tmp_path / "a.zip", {"000000.png": large, "000000_seg.png": b"mask"})
+    large, mask = png(np.random.default_rng(1).integers(0, 256, (4096, 2048, 3), dtype=np.uint8)), pair("000000")["000000_seg.png"]
+    assert len(large) > 24 * 2**20
+    source = make_zip(tmp_path / "a.zip", {"000000.png": large, "000000_seg.png": mask})
     tracemalloc.start()
     run(source, tmp_path / "out", "--count", 0, "--no_check")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * 2**20
-    assert tree(tmp_path / "out") == wanted_tree({"000000.png": large, "000000_seg.png": b"mask"})
+    assert tree(tmp_path / "out") == wanted_tree({"000000.png": large, "000000_seg.png": mask})

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space
+from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space, pairs_by_name, read_id_map, renamed, unmatched_keys
 
 
 def test_the_face_label_space_is_that_of_facesynthetics():
@@ -75,3 +75,42 @@ def test_mistakes_in_a_file_are_named(tmp_path, content, words):
 def test_a_missing_file_is_named():
     with pytest.raises(ValueError, match=r"labels: nowhere\.json is neither 'face' nor a JSON file"):
         load_label_space("nowhere.json")
+
+
+# ---- id maps
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"a": 3}', '{"a": ""}', "{'a': 'b'}", "[" * 100_000])
+def test_a_file_that_is_no_id_map_is_refused(tmp_path, content):
+    (tmp_path / "map.json").write_text(content)
+    with pytest.raises(ValueError, match=r"--id_map .*map\.json.* wanted: class -> name, or null to leave it out, as in") as caught:
+        read_id_map(tmp_path / "map.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_map_that_is_not_there_or_names_a_class_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No such file"):
+        read_id_map(tmp_path / "map.json")
+    (tmp_path / "map.json").write_text('{"a": "b", "c": null, "a": "c"}')
+    with pytest.raises(ValueError, match=r"map\.json cannot be read \('a' is there twice\)"):
+        read_id_map(tmp_path / "map.json")
+
+
+def test_a_name_goes_before_patterns_and_a_pattern_before_the_next():
+    names = ["cat", "left_paw", "Tree", "TreeLeaf", "sky"]
+    id_map = {"*_paw": "animal", "Tree*": "plant", "*": None, "cat": "animal", "Tree": "tree"}
+    assert renamed(names, id_map) == ["animal", "animal", "tree", "plant", None]
+    assert renamed(names, {}) == names
+    assert unmatched_keys({"cat": "a", "dog": "a", "T?ee": None, "B*": None}, names) == ["dog", "B*"]
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (FACE.names, FACE.mirror_pairs),
+        (("l_eye", "u_lip", "r_eye", "l_lip"), ((0, 2),)),
+        (("leftover", "rightover", "top left", "top right", "left", "Left-arm", "Right-arm"), ((2, 3), (5, 6))),
+    ],
+)
+def test_sides_are_paired_by_name(names, pairs):
+    assert pairs_by_name(names) == pairs

@@ -15,7 +15,9 @@ from transformers import SegformerImageProcessorPil
 
 from scripts import score
 from seg_recipe.data.check import check_pairs
+from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
+from seg_recipe.scoring import SCALES
 from seg_recipe.scoring.causes import find_causes, read_metadata
 from seg_recipe.scoring.page import report_page
 from seg_recipe.scoring.tally import Tally
@@ -145,6 +147,22 @@ def test_the_flip_swaps_sides(place, tmp_path):
     assert found[0]["figures"]["miou"]["value"] == pytest.approx(found[1]["figures"]["miou"]["value"], abs=2e-3)
 
 
+@pytest.mark.parametrize("options", [("--tta", "scales"), ("--tta", "flip,scales", "--window")])
+def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
+    """The accuracy and IoUs of the masks that the same options make, counted with numpy."""
+    content = score.main([str(place / "model"), str(place / "data"), *options, "--output", str(tmp_path), *QUICK])
+    paths = sorted((place / "data" / "val" / "images").iterdir())
+    chosen = {"flip": "flip" in options[1], "scales": SCALES, "window": "--window" in options}
+    masks = np.stack(load_segmenter(place / "model", device="cpu", precision="fp32").masks([Image.open(path) for path in paths], **chosen))
+    truths = np.stack([np.asarray(Image.open(place / "data" / "val" / "annotations" / f"{path.stem}_seg.png")) for path in paths])
+    counted = truths != 255
+    assert content["figures"]["accuracy"]["value"] == pytest.approx((masks == truths)[counted].mean(), abs=1e-4)
+    for label, name in enumerate(tiny.LABELS.names):
+        found, true = (masks == label) & counted, truths == label
+        assert content["classes"][name]["iou"]["value"] == pytest.approx((found & true).sum() / (found | true).sum(), abs=1e-4)
+    assert {key: content["settings"][key] for key in chosen} == {**chosen, "scales": list(SCALES)}
+
+
 def test_splits_of_folders(place, tmp_path, capsys):
     run = [str(place / "model"), "--output", str(tmp_path), *QUICK]
     assert score.main([*run[:1], str(place / "data"), "--split", "train", *run[1:]])["images"] == 2
@@ -166,8 +184,8 @@ def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
     assert "model: " in refused(capsys, tmp_path / "nothing", data)
     assert "There is no folder" in refused(capsys, model, tmp_path / "nothing")
     (tmp_path / "map.json").write_text('{"disk": "disc"}')
-    assert "did you mean 'disc'" in refused(capsys, model, data, "--id_map", tmp_path / "map.json")
-    assert "No such file" in refused(capsys, model, data, "--id_map", tmp_path / "no.json")
+    assert "no class of the model with 'disk' (nearest: disc)" in refused(capsys, model, data, "--id_map", tmp_path / "map.json")
+    assert "cannot be read" in refused(capsys, model, data, "--id_map", tmp_path / "no.json")
     (tmp_path / "file").touch()
     assert "is a file or not yours" in refused(capsys, model, data, "--output", tmp_path / "file")
     broken = shutil.copytree(data, tmp_path / "broken")

@@ -1,5 +1,7 @@
 """Weights & Biases: what a run holds, what it must not hold, and that training goes on while it fails or hangs."""
 
+import base64
+import hashlib
 import json
 import logging
 import os
@@ -147,6 +149,27 @@ def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, 
             assert token.encode() not in content, path
     names = {path.name for path in run.rglob("*") if path.is_file()}
     assert not names & {"requirements.txt", "output.log", "wandb-metadata.json", "diff.patch"}
+
+
+def test_the_run_is_given_the_report_as_an_artifact(quiet_wandb, monkeypatch):
+    """Read from what wandb itself was given in an offline run: the names, and the digests of the files."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    given, stock = [], wandb.Run.log_artifact
+    monkeypatch.setattr(wandb.Run, "log_artifact", lambda run, artifact, *rest, **named: given.append(artifact) or stock(run, artifact))
+    files = {"report.html": b"<html>", "score.json": b"{}", "iou.png": b"png"}
+    (quiet_wandb / "report").mkdir()
+    for name, data in files.items():
+        (quiet_wandb / "report" / name).write_bytes(data)
+    logger = callback()
+    trainer(quiet_wandb / "run", logger, metrics=METRICS, max_steps=1).train()
+    logger.send_report(quiet_wandb / "report")
+    logger.finish()
+    (report,) = [artifact for artifact in given if artifact.type == "report"]
+    digests = {name: base64.b64encode(hashlib.md5(data).digest()).decode() for name, data in files.items()}
+    assert {name: entry.digest for name, entry in report.manifest.entries.items()} == digests
+    (run,) = offline_runs(quiet_wandb)
+    record = b"".join(path.read_bytes() for path in run.glob("*.wandb"))
+    assert all(name.encode() in record for name in files)
 
 
 def test_stock_callback_logs_no_picture_and_takes_more_along(quiet_wandb, monkeypatch):

@@ -25,7 +25,8 @@ WAYS_OUT = {
     "grey image": "save as RGB",
     "16-bit image": "save as 8-bit RGB",
     "image that is not RGB": "save as 8-bit RGB",
-    "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, without the tag",
+    "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, without the tag, or import "
+    "the pairs with import_dataset.py --format pairs, which turns both",
     "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, without the tag",
     "mask in colour": "a mask holds one id per pixel: turn its colours into ids, save as 8-bit grey (L) or palette (P)",
     "mask with alpha": "save as 8-bit grey (L) or palette (P)",

@@ -21,11 +21,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.importers.pictures import Unusable, check_header
+from seg_recipe.importers.pictures import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
-from seg_recipe.locks import held
+from seg_recipe.locks import held, make_writable
 
 RECORD = "import.json"
 LABELS = "labels.json"
@@ -52,9 +52,10 @@ def check_apart(source: Path, destination: Path) -> None:
 def own_folder(destination: Path) -> Iterator[None]:
     """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
 
-    Raises ValueError if DEST holds other things than an import, if another import is writing there, or if a link in it leads outside.
+    If no pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST holds other things
+    than an import, if another import is writing there, or if a link in it leads outside.
     """
-    destination.mkdir(parents=True, exist_ok=True)
+    new = make_writable(destination, "DEST")
     with held(destination, f"Another import is writing to DEST {destination}; wait for its end, or give another DEST."):
         names = sorted(entry.name for entry in destination.iterdir())
         if RECORD not in names and set(names) - {PARTIAL}:
@@ -67,7 +68,10 @@ def own_folder(destination: Path) -> Iterator[None]:
         (destination / PARTIAL).mkdir(exist_ok=True)
         for rest in (destination / PARTIAL).iterdir():
             rest.unlink()
-        yield
+        try:
+            yield
+        finally:
+            _clear(destination, new)
 
 
 def earlier_files(
@@ -158,9 +162,25 @@ def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
 def finish(destination: Path) -> None:
     """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without pairs."""
     for folder in (*FOLDERS, "train", "val"):
-        with contextlib.suppress(OSError):  # it holds something
-            (destination / folder).rmdir()
+        _remove_empty(destination / folder)
     (destination / PARTIAL).rmdir()
+
+
+def _clear(destination: Path, new: list[Path]) -> None:
+    """Removes what an import made that placed nothing; `new` are the folders that were not there before."""
+    if any(True for folder in FOLDERS if (destination / folder).is_dir() for _ in (destination / folder).iterdir()):
+        return
+    for folder in (*FOLDERS, "train", "val", PARTIAL):
+        _remove_empty(destination / folder)
+    for name in (RECORD, LABELS):
+        (destination / name).unlink(missing_ok=True)
+    for parent in new:
+        _remove_empty(parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds something, or is not there
+        folder.rmdir()
 
 
 def check_space(source: Path, destination: Path, todo: list[Placement], copy: bool) -> None:
@@ -176,20 +196,20 @@ def check_space(source: Path, destination: Path, todo: list[Placement], copy: bo
 
 
 def place(todo: list[Placement], destination: Path, copy: bool, workers: int, left_out: LeftOut) -> Counter[str]:
-    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files linked and copied.
+    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files linked, copied, turned.
 
     A file that can be hard-linked is, unless `copy`. Of a sample with a damaged file nothing is placed, and it goes to `left_out`. Raises
     OSError for a full disk, saying how far it came.
     """
     counts: Counter[str] = Counter()
-    running: deque[tuple[Placement, Future[tuple[int, str]]]] = deque()
+    running: deque[tuple[Placement, Future[tuple[Counter[str], str]]]] = deque()
 
     def finish_first() -> None:
         files, future = running.popleft()
-        linked, damage = future.result()
+        ways, damage = future.result()
         if damage:
             left_out.add("damaged pair", f"{next(iter(files.values())).name} ({damage})")
-        counts.update(damaged=bool(damage), written=not damage, linked=linked, copied=0 if damage else len(files) - linked)
+        counts.update({"damaged": bool(damage), "written": not damage, **ways})
         bar.update()
 
     pool = ThreadPoolExecutor(workers)
@@ -213,31 +233,32 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
     return counts
 
 
-def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[int, str]:
-    """How many files were linked, and what is damaged, if anything is: then none is placed."""
+def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[Counter[str], str]:
+    """How many files were linked, copied (or made), turned; and what is damaged, if anything is: then none is placed."""
     parts = {path: destination / PARTIAL / path.rpartition("/")[2] for path in files}
+    ways: Counter[str] = Counter()
     try:
-        linked = sum(_make(file, parts[path], copy) for path, file in files.items())
+        for path, file in files.items():
+            ways.update(_make(file, parts[path], copy))
         for path, part in parts.items():
             part.replace(destination / path)
     except _DAMAGE as error:
-        return 0, " ".join(str(error).split()) or type(error).__name__
+        return Counter(), " ".join(str(error).split()) or type(error).__name__
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
-    return linked, ""
+    return ways, ""
 
 
-def _make(file: SourceFile | Made, part: Path, copy: bool) -> bool:
-    """Makes `part` the file's link (True), its copy, or what is made of it (False)."""
+def _make(file: SourceFile | Made, part: Path, copy: bool) -> list[str]:
+    """Makes `part` the file's link, its copy, or what is made of it; says which, and whether a picture was turned."""
     if isinstance(file, Made):
         if not (file.as_is and file.as_is()):
             with part.open("wb") as out:
-                file.write(out)
-            return False
+                return ["copied", "turned"] if file.write(out) else ["copied"]
         file = file.sources[0]
     else:
-        check_header(file)
+        size_of(file)  # a picture by its header; an SVG called .png would lie there until the check
     if file.path is not None and not copy:
         try:
             os.link(file.path, part)
@@ -245,9 +266,9 @@ def _make(file: SourceFile | Made, part: Path, copy: bool) -> bool:
             if error.errno not in _NO_LINKS:
                 raise
         else:
-            return True
+            return ["linked"]
     with file.open() as stream, part.open("wb") as out:
         shutil.copyfileobj(stream, out, _CHUNK)
         if out.tell() != file.size:
             raise EOFError(f"{out.tell():,} bytes instead of {file.size:,}")
-    return False
+    return ["copied"]

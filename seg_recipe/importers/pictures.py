@@ -9,12 +9,20 @@ from typing import IO
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base as ExifTag
 
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
 
 MAX_PIXELS = 64 * 2**20
 """The largest picture that is decoded, 8,192 pixels squared; a header that promises more is refused unread."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+QUARTER_TURNS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+"""Those that exchange width and height."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # named, so that no file can choose among Pillow's rarer decoders
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -64,6 +72,16 @@ def size_of(file: SourceFile) -> tuple[int, int]:
     """Width and height, from the header."""
     with opened(file) as picture:
         return picture.size
+
+
+def turn_of(file: SourceFile) -> Image.Transpose | None:
+    """What makes the picture as it is stored the picture as it is displayed, by its EXIF orientation; None where they are the same."""
+    with opened(file) as picture:
+        return _turn(picture)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    return _TURNS.get(Image.Image.getexif(picture).get(ExifTag.Orientation, 1))  # that of a PNG would decode it to look behind the pixels
 
 
 def read_ids(file: SourceFile) -> Int32[np.ndarray, "height width"]:
@@ -148,21 +166,27 @@ def fit(mask: Int32[np.ndarray, "height width"], size: tuple[int, int]) -> Int32
 
 
 def is_plain_rgb(file: SourceFile) -> bool:
-    """Whether the file can be used as it is: 8-bit RGB without transparency, a PNG or a JPEG, as its name says."""
+    """Whether the file can be used as it is: 8-bit RGB without transparency, a PNG or a JPEG, as its name says, and not turned by EXIF."""
     wanted = {".png": "PNG", ".jpg": "JPEG", "jpeg": "JPEG"}.get(file.name[-4:].lower())
     with opened(file) as picture:
-        return picture.format == wanted and picture.mode == "RGB" and not picture.has_transparency_data
+        return picture.format == wanted and picture.mode == "RGB" and not picture.has_transparency_data and _turn(picture) is None
 
 
-def write_rgb(file: SourceFile, out: IO[bytes]) -> None:
-    """The picture as 8-bit RGB, as PNG, or as JPEG where its name says so. Raises Unusable for transparent pixels and for 16 bits."""
+def write_rgb(file: SourceFile, out: IO[bytes]) -> bool:
+    """The picture as it is displayed, as 8-bit RGB, as PNG, or as JPEG where its name says so; returns whether EXIF had it turned.
+
+    Raises Unusable for transparent pixels and for 16 bits.
+    """
     with opened(file) as picture:
         if picture.mode not in ("L", "1", "P", "LA", "RGB", "RGBA", "PA", "CMYK"):
             raise Unusable(f"{file.name} has mode {picture.mode}: save it as 8-bit RGB")
         if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
             raise Unusable(f"{file.name} has transparent pixels: put it on a background, save as RGB")
-        pixels = picture.convert("RGB")
+        turn, pixels = _turn(picture), picture.convert("RGB")
+    if turn is not None:
+        pixels = pixels.transpose(turn)
     if file.name.lower().endswith((".jpg", ".jpeg")):
-        pixels.save(out, "JPEG", quality=95, subsampling=0)
+        pixels.save(out, "JPEG", quality=95, subsampling=0, exif=b"")
     else:
-        pixels.save(out, "PNG")
+        pixels.save(out, "PNG", exif=b"")
+    return turn is not None

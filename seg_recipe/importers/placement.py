@@ -7,7 +7,7 @@ from typing import IO, NamedTuple
 from PIL import Image
 
 from seg_recipe.importers.labelling import Labelling
-from seg_recipe.importers.pictures import fit, is_plain_rgb, look_up, read_ids, size_of, write_rgb
+from seg_recipe.importers.pictures import QUARTER_TURNS, Unusable, fit, is_plain_rgb, look_up, read_ids, size_of, turn_of, write_rgb
 from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, unique
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import IGNORE_INDEX
@@ -17,10 +17,13 @@ _MASK_BYTES = 100_000  # what a mask as PNG takes, generously; only the check fo
 
 
 class Made(NamedTuple):
-    """A file of DEST that is made of files of the source: `write` makes it; where `as_is` says so the first of them can be linked."""
+    """A file of DEST that is made of files of the source: `write` makes it; where `as_is` says so the first of them can be linked.
+
+    `write` returns whether a picture was turned, as its EXIF orientation says.
+    """
 
     sources: tuple[SourceFile, ...]
-    write: Callable[[IO[bytes]], None]
+    write: Callable[[IO[bytes]], bool]
     as_is: Callable[[], bool] | None = None
 
     @property
@@ -88,5 +91,15 @@ def _numbers(file: SourceFile, classes: int):
     return look_up(read_ids(file), {**{number: number for number in range(classes)}, IGNORE_INDEX: NOT_LABELLED}, show="id {}".format)
 
 
-def _write_mask(painted: Painted, image: SourceFile, labelling: Labelling, out: IO[bytes]) -> None:
-    Image.fromarray(labelling.ids(fit(painted.paint(), size_of(image)))).save(out, "PNG")
+def _write_mask(painted: Painted, image: SourceFile, labelling: Labelling, out: IO[bytes]) -> bool:
+    """The mask at the picture's size, turned as the picture is, unless its size says that it was drawn on the picture as displayed."""
+    numbers, size, turn = painted.paint(), size_of(image), turn_of(image)
+    try:
+        numbers = fit(numbers, size)
+    except Unusable:
+        if turn not in QUARTER_TURNS:
+            raise
+        numbers, turn = fit(numbers, (size[1], size[0])), None
+    mask = Image.fromarray(labelling.ids(numbers))
+    (mask if turn is None else mask.transpose(turn)).save(out, "PNG")
+    return False

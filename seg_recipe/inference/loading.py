@@ -9,7 +9,7 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel
 
 from seg_recipe.inference.segmenter import Precision, Segmenter
-from seg_recipe.labels import FACE, LabelSpace, load_label_space
+from seg_recipe.labels import FACE, LabelSpace, load_label_space, pairs_by_name
 from seg_recipe.model.build import quiet_transformers, read_config
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.precision import computes_in_bf16
@@ -47,23 +47,7 @@ def named_space(names: Sequence[str]) -> LabelSpace:
     if tuple(names) == FACE.names:
         return FACE
     unique = [name if names.count(name) == 1 else f"{name} ({label})" for label, name in enumerate(names)]
-    ids = {name: label for label, name in enumerate(unique)}
-    pairs = ((label, ids.get(_other_side(name), label)) for label, name in enumerate(unique))
-    return LabelSpace(names=tuple(unique), mirror_pairs=tuple((label, other) for label, other in pairs if label < other))
-
-
-_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-
-
-def _other_side(name: str) -> str:
-    """The name with its words left and right exchanged; capitals stay."""
-
-    def other(match: re.Match[str]) -> str:
-        word = match[0]
-        swapped = _SIDES[word.lower()]
-        return swapped.upper() if word.isupper() else swapped.capitalize() if word[0].isupper() else swapped
-
-    return re.sub(r"(?<![A-Za-z])(left|right|l|r)(?![A-Za-z])", other, name, flags=re.IGNORECASE)
+    return LabelSpace(names=tuple(unique), mirror_pairs=pairs_by_name(unique))
 
 
 def _device(device: str) -> torch.device:

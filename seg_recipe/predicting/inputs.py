@@ -103,7 +103,8 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
             roots.append(root or (_absolute(path) if path.is_dir() else _absolute(path).parent))
             files.update((file.source, file) for file in found)
         if not files and not videos:
-            raise ValueError(f"INPUT {', '.join(inputs)}: no picture in it. {'; '.join(left_out.lines())}".rstrip())
+            held = "; ".join(left_out.lines()) or "It is empty"
+            raise ValueError(f"INPUT {', '.join(inputs)}: no picture in it. {held}; pictures end in {', '.join(sorted(SUFFIXES))}.")
         root = Path(os.path.commonpath(roots))
         yield Found(root, _named(list(files.values()), root), [(_below(place, root), video) for place, video in videos.items()])
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from seg_recipe.checkpoints import write_json
 from seg_recipe.labels import LabelSpace
-from seg_recipe.locks import held
+from seg_recipe.locks import held, make_writable
 from seg_recipe.predicting.inputs import Picture
 from seg_recipe.visualize import legend, overlay
 
@@ -97,8 +97,7 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file; give a folder that is new, empty, or of an earlier prediction.")
-    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    new = make_writable(folder, "--output")
     with held(folder, f"Another prediction is writing to --output {folder}; wait for its end, or give another folder."):
         _check_record(folder, settings)
         if (folder / PARTIAL).exists():

@@ -19,13 +19,13 @@ from typing import Any
 from tqdm import tqdm
 
 from seg_recipe.inference import Segmenter
-from seg_recipe.labels import LabelSpace
+from seg_recipe.labels import IdMap, LabelSpace
 from seg_recipe.report import package_versions
 from seg_recipe.scoring.causes import find_causes
 from seg_recipe.scoring.examples import Example, make_examples
 from seg_recipe.scoring.figures import point, resampled
 from seg_recipe.scoring.intervals import RESAMPLES
-from seg_recipe.scoring.matching import IdMap, LabelMatch, match_labels, mirror_pairs
+from seg_recipe.scoring.matching import LabelMatch, match_labels, mirror_pairs
 from seg_recipe.scoring.page import report_page
 from seg_recipe.scoring.pictures import Pictures
 from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, score_content, swapped_sides

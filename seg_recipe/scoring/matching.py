@@ -1,19 +1,13 @@
 """A model's classes to a data set's classes, by name: what counts as right when the two were not made for each other."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from seg_recipe.labels import LabelSpace
-
-IdMap = dict[str, str | None]
-"""Model's class name -> the data's class name, or None: the class is taken out of the contest."""
+from seg_recipe.labels import IdMap, LabelSpace, renamed, unmatched_keys, with_nearest
 
 
 @dataclass(frozen=True)
@@ -46,25 +40,14 @@ class LabelMatch:
         return lines
 
 
-def read_id_map(path: str | Path) -> IdMap:
-    """The JSON file of `--id_map`: {"model's name": "data's name" or null}. Raises ValueError or OSError in one line."""
-    try:
-        pairs = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"id_map: {path} is not valid JSON: {error}.") from None
-    if not isinstance(pairs, dict) or not pairs or not all(name is None or isinstance(name, str) for name in pairs.values()):
-        raise ValueError(f'id_map: {path} must be an object of names, as in {{"hat": "headwear", "necklace": null}}.')
-    return pairs
-
-
 def check_id_map(id_map: IdMap, model_names: Sequence[str], data_names: Sequence[str]) -> None:
-    """Raises ValueError for a name that neither the models nor the data have, with the nearest that they do."""
-    for source, target in id_map.items():
-        for name, names, whose in ((source, model_names, "the model"), (target, data_names, "the data")):
-            if name is not None and name not in names:
-                near = get_close_matches(name, names, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {_listed(tuple(names))}."
-                raise ValueError(f"id_map names {name!r}, which is no class of {whose}; {hint}")
+    """Raises ValueError for a key that fits no class of the models, and for a name that the data have not, with the nearest they have."""
+    for strangers, names, whose in (
+        (unmatched_keys(id_map, model_names), model_names, "the model"),
+        ([name for name in id_map.values() if name is not None and name not in data_names], data_names, "the data"),
+    ):
+        if strangers:
+            raise ValueError(f"--id_map names no class of {whose} with {with_nearest(strangers, names)}. Its classes: {_listed(names)}.")
 
 
 def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = None) -> LabelMatch:
@@ -74,20 +57,15 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
     at their word: CelebAMask-HQ and its models mean the subject's right, FaceSynthetics the viewer's, which an id map can say.
     Names in the id map that this model does not have are passed over. Raises ValueError when no class matches.
     """
-    id_map = id_map or {}
     own = {_plain(name): label for label, name in enumerate(data.names)}
     if len(own) < len(data):
         own = {name: label for label, name in enumerate(data.names)}
     kept, target, dropped, strange = [], [], [], []
-    for label, name in enumerate(model.names):
-        if name in id_map:
-            wanted = id_map[name]
-            if wanted is None:
-                dropped.append(name)
-                continue
-            found: int | None = data.label2id[wanted]
-        else:
-            found = data.label2id.get(name, own.get(_plain(name)))
+    for label, (name, wanted) in enumerate(zip(model.names, renamed(model.names, id_map or {}), strict=True)):
+        if wanted is None:
+            dropped.append(name)
+            continue
+        found = data.label2id.get(wanted, own.get(_plain(wanted)))
         kept.append(label)
         target.append(len(data) if found is None else found)
         if found is None:
@@ -113,15 +91,6 @@ def mirror_pairs(model: LabelSpace, data: LabelSpace, match: LabelMatch) -> tupl
         sources.setdefault(target, []).append(label)
     pairs = [(sources.get(left, []), sources.get(right, [])) for left, right in data.mirror_pairs]
     return tuple((left[0], right[0]) for left, right in pairs if len(left) == len(right) == 1)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name!r} is there twice")
-        found[name] = value
-    return found
 
 
 def _plain(name: str) -> str:
