@@ -5,6 +5,7 @@ Class names, class count, ignore index, palette and mirror pairs are written her
 
 import colorsys
 import json
+import re
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -134,6 +135,11 @@ def load_label_space(source: str) -> LabelSpace:
         raise ValueError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"labels: {source}: {error}") from None
+
+
+def plain_name(name: str) -> str:
+    """A class name without regard to case and to what stands between its words: "Right eye" and "right_eye" are one."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
 def _colour(colour: list[int]) -> tuple[int, int, int]:

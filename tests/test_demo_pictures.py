@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts import demo
 from seg_recipe.demo import fragments, pictures
 from seg_recipe.demo.pictures import Models, agreement, class_lines, covered, difference, join_labels, load_models, read_upload, segment
 from seg_recipe.faces import render, sample
@@ -197,3 +199,18 @@ def test_a_pickle_or_a_missing_model_is_refused_as_elsewhere(tmp_path):
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ValueError, match="pickle"):
         load_models([str(Path(tmp_path / "pickled"))])
+
+
+def test_what_is_wrong_with_the_command_line_is_one_line(places, tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"^--port {port} on 127\.0\.0\.1 cannot be opened \(Address already in use\); give another"):
+            demo.main([places["tiny"], "--port", str(port)])
+    with pytest.raises(ValueError, match=r"no-such-host\.invalid cannot be found"):
+        demo.main([places["tiny"], "--host", "no-such-host.invalid"])
+    with pytest.raises((ValueError, OSError), match="nowhere"):
+        demo.main([str(tmp_path / "nowhere"), "--port", "0"])
+    for arguments, text in ([], "MODEL is missing"), ([places["tiny"], "--port", "70000"], "--port is 70000; wanted 0-65535"):
+        with pytest.raises(SystemExit):
+            demo.main(arguments)
+        assert text in capsys.readouterr().err

@@ -11,9 +11,8 @@ from PIL import Image
 
 from seg_recipe.faces import render, sample
 from seg_recipe.inference import Segmenter, load_segmenter, quick_network
-from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
+from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, plain_name
 from seg_recipe.predicting.pictures import decode, measure, problem
-from seg_recipe.scoring.matching import match_labels
 from seg_recipe.visualize import overlay
 
 SHOWN_SIDE = 1024
@@ -71,22 +70,20 @@ def load_models(places: Sequence[str], *, device: str = "auto", precision: str =
 def join_labels(spaces: Sequence[LabelSpace]) -> tuple[LabelSpace, tuple[UInt8[np.ndarray, "256"], ...]]:
     """One label space for several, and for each the table from its ids: a name that two of them have is one class, in the first's colour.
 
-    Names are compared as in `match_labels`. Raises ValueError for more than 255 classes.
+    Names are compared as `plain_name` has them. Raises ValueError for more than 255 classes.
     """
     names, palette = list(spaces[0].names), list(spaces[0].palette)
     tables = [np.arange(256, dtype=np.uint8)]
     for space in spaces[1:]:
-        known = len(names)
-        try:
-            target = match_labels(space, LabelSpace(tuple(names), tuple(palette))).target.tolist()
-        except ValueError:  # no name in common
-            target = [known] * len(space)
+        known = {plain_name(name): label for label, name in enumerate(names)} | {name: label for label, name in enumerate(names)}
         table = np.arange(256, dtype=np.uint8)
-        for label, found in enumerate(target):
-            if found == known:
-                names.append(space.names[label])
-                palette.append(space.palette[label])
-            table[label] = min(len(names) - 1 if found == known else found, IGNORE_INDEX)
+        for label, (name, colour) in enumerate(zip(space.names, space.palette, strict=True)):
+            found = known.get(name, known.get(plain_name(name)))
+            if found is None:
+                found = len(names)
+                names.append(name)
+                palette.append(colour)
+            table[label] = min(found, IGNORE_INDEX)
         tables.append(table)
     if len(names) > IGNORE_INDEX:
         raise ValueError(f"--compare: the two models have {len(names)} different classes; at most {IGNORE_INDEX} are shown on one page.")

@@ -1,7 +1,6 @@
 """A model's classes to a data set's classes, by name: what counts as right when the two were not made for each other."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from seg_recipe.labels import LabelSpace
+from seg_recipe.labels import LabelSpace, plain_name
 
 IdMap = dict[str, str | None]
 """Model's class name -> the data's class name, or None: the class is taken out of the contest."""
@@ -75,7 +74,7 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
     Names in the id map that this model does not have are passed over. Raises ValueError when no class matches.
     """
     id_map = id_map or {}
-    own = {_plain(name): label for label, name in enumerate(data.names)}
+    own = {plain_name(name): label for label, name in enumerate(data.names)}
     if len(own) < len(data):
         own = {name: label for label, name in enumerate(data.names)}
     kept, target, dropped, strange = [], [], [], []
@@ -87,7 +86,7 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
                 continue
             found: int | None = data.label2id[wanted]
         else:
-            found = data.label2id.get(name, own.get(_plain(name)))
+            found = data.label2id.get(name, own.get(plain_name(name)))
         kept.append(label)
         target.append(len(data) if found is None else found)
         if found is None:
@@ -122,10 +121,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
             raise ValueError(f"{name!r} is there twice")
         found[name] = value
     return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
 def _listed(names: Sequence[str]) -> str:
