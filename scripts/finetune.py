@@ -18,9 +18,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from transformers.utils.logging import disable_progress_bar
 
 from seg_recipe.callbacks import ConsoleCallback, LearningRatesCallback, Panel, SegmentationWandbCallback
-from seg_recipe.card import metrics_by_set, write_card
+from seg_recipe.card import licence_statement, metrics_by_set, write_card
 from seg_recipe.checkpoints import choose_checkpoint, fresh_folder, write_json
 from seg_recipe.data import Data, attach_transform, load_data
+from seg_recipe.demo.space import push_space, write_space
 from seg_recipe.faces import make_faces
 from seg_recipe.faces.folder import METADATA
 from seg_recipe.hub import HubCallback, check_hub_access
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_output_dir(recipe)
     say(args, f"{args.world_size} process(es) on {args.device.type}, {threads} CPU thread(s) each.", *recipe.notes)
     label_space = load_label_space(recipe.data.labels)
-    repo_id = check_repository(recipe)
+    repo_id, space_id = check_repository(recipe), check_space(recipe)
 
     data = prepare_data(recipe, label_space)
     with args.main_process_first(desc="model"):
@@ -130,6 +131,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         results = conclude(trainer, recipe, label_space, panel, data.splits[judged], hub)
     if hub is not None and args.process_index == 0:
         hub.finish(None if trainer.stopped else recipe.output_dir)
+        if space_id is not None and not trainer.stopped:
+            licence = licence_statement(**licence_settings(recipe))
+            push_space(space_id, write_space(recipe.output_dir / "space", model_id=hub.repo_id, licence=licence))
     for tracker in trackers:
         if isinstance(tracker, SegmentationWandbCallback):
             if not trainer.stopped and (recipe.output_dir / REPORT).is_dir():
@@ -171,6 +175,15 @@ def check_repository(recipe: Recipe) -> str | None:
     if not reporting.push_to_hub or recipe.training.process_index != 0:
         return None
     return check_hub_access(reporting.hub_model_id, private=bool(reporting.hub_private_repo), output_dir=recipe.output_dir)
+
+
+def check_space(recipe: Recipe) -> str | None:
+    """The Space that the demo page will be pushed to, reachable and writable; None where there is none, and off rank 0."""
+    reporting = recipe.reporting
+    if not reporting.push_to_hub or not reporting.hub_space or recipe.training.process_index != 0:
+        return None
+    private = bool(reporting.hub_private_repo)
+    return check_hub_access(reporting.hub_space, private=private, output_dir=recipe.output_dir, repo_type="space")
 
 
 def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
@@ -373,19 +386,26 @@ def write_model_card(
     return write_card(
         folder,
         repo_id=repo_id,
-        base_model=None if recipe.model.from_scratch else recipe.model.model,
         label_names=label_space.names,
         datasets=recipe.data.dataset,
         metrics=metrics_by_set(figures, names),
         step=step,
         recipe=repeatable_text(recipe),
         versions=package_versions(),
-        data_license=recipe.reporting.data_license,
-        model_license=recipe.reporting.model_license,
-        generated_only=all((Path(source) / METADATA).is_file() for source in recipe.data.dataset),
-        pushing=recipe.reporting.push_to_hub,
         pictures=pictures,
+        **licence_settings(recipe),
     )
+
+
+def licence_settings(recipe: Recipe) -> dict[str, Any]:
+    """What `licence_statement` decides from."""
+    return {
+        "data_license": recipe.reporting.data_license,
+        "model_license": recipe.reporting.model_license,
+        "base_model": None if recipe.model.from_scratch else recipe.model.model,
+        "generated_only": all((Path(source) / METADATA).is_file() for source in recipe.data.dataset),
+        "pushing": recipe.reporting.push_to_hub,
+    }
 
 
 if __name__ == "__main__":

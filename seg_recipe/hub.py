@@ -16,9 +16,10 @@ import re
 import shlex
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, is_offline_mode, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # the last is the base class of the HTTP library in use
@@ -48,10 +49,17 @@ _TOKEN_PATTERNS = re.compile(
 _BINARY = (".safetensors", ".png", ".jpg", ".jpeg")
 
 
-def check_hub_access(repo_id: str | None, *, private: bool, output_dir: str | Path, patience: float = 10.0) -> str:
+RepoType = Literal["model", "space"]
+_SETTINGS: dict[RepoType, str] = {"model": "hub_model_id", "space": "hub_space"}
+
+
+def check_hub_access(
+    repo_id: str | None, *, private: bool, output_dir: str | Path, patience: float = 10.0, repo_type: RepoType = "model"
+) -> str:
     """The full id (`namespace/name`) of a repository that exists now and that this token may write to. Call it on rank 0, before step 1.
 
     repo_id: without a namespace it is the user's own; None: named after `output_dir`. private: the visibility of a new repository.
+    repo_type: a Space is made for Gradio.
     Raises ValueError where a setting or login must change, ConnectionError where the Hub does not answer within `patience` seconds; each is
     one line that says the way out and holds no token. HF_ENDPOINT, HF_TOKEN and `hf auth login` are honoured.
     """
@@ -62,7 +70,7 @@ def check_hub_access(repo_id: str | None, *, private: bool, output_dir: str | Pa
 
     def ask():
         try:
-            answers.put(_writable_repo(name, private))
+            answers.put(_writable_repo(name, private, repo_type))
         except Exception as error:  # carried to the caller's thread, where it is raised
             answers.put(error)
 
@@ -75,9 +83,9 @@ def check_hub_access(repo_id: str | None, *, private: bool, output_dir: str | Pa
     if isinstance(answer, str):
         return answer
     if isinstance(answer, HfHubHTTPError):
-        raise _refusal(answer, name) from None
+        raise _refusal(answer, name, repo_type) from None
     if isinstance(answer, HFValidationError):
-        raise ValueError(f"hub_model_id: {name!r} is no repository name; letters, digits, - _ . as in ada/face-parser.") from None
+        raise ValueError(f"{_SETTINGS[repo_type]}: {name!r} is no repository name; letters, digits, - _ . as in ada/face-parser.") from None
     if isinstance(answer, HTTPError | TimeoutError | ConnectionError | json.JSONDecodeError):
         raise ConnectionError(
             f"push_to_hub is true, but the Hub at {constants.ENDPOINT} cannot be reached ({_one_line(answer)}): check the network and "
@@ -86,27 +94,31 @@ def check_hub_access(repo_id: str | None, *, private: bool, output_dir: str | Pa
     raise answer
 
 
-def _writable_repo(name: str, private: bool) -> str:
+def _writable_repo(name: str, private: bool, repo_type: RepoType) -> str:
     if get_token() is None:
         raise ValueError("push_to_hub is true, but nobody is logged in to the Hub: run `hf auth login` with a token that may write.")
     api = HfApi()
     if "/" not in name:
         name = f"{api.whoami()['name']}/{name}"
-    api.create_repo(name, private=private or None, exist_ok=True)
-    api.auth_check(name, write=True)  # create_repo(exist_ok=True) passes with a read-only token where the repository exists
-    if private and api.model_info(name).private is False:
-        raise ValueError(f"hub_private_repo is true, but {name} is there and public: change its settings, or set another --hub_model_id.")
+    sdk = "gradio" if repo_type == "space" else None
+    api.create_repo(name, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
+    api.auth_check(
+        name, write=True, repo_type=repo_type
+    )  # create_repo(exist_ok=True) passes with a read-only token where the repository exists
+    if private and api.repo_info(name, repo_type=repo_type).private is False:
+        setting = _SETTINGS[repo_type]
+        raise ValueError(f"hub_private_repo is true, but {name} is there and public: change its settings, or set another --{setting}.")
     return name
 
 
-def _refusal(error: HfHubHTTPError, name: str) -> Exception:
+def _refusal(error: HfHubHTTPError, name: str, repo_type: RepoType) -> Exception:
     status = error.response.status_code
     if status == 401:
         return ValueError("push_to_hub is true, but the Hub does not know the token (401): run `hf auth login --force`, or mend HF_TOKEN.")
     if status in (402, 403):
         return ValueError(
             f"push_to_hub is true, but this token may not write to {name} ({status}): it is read-only, or the namespace is not yours. "
-            "Run `hf auth login --force` with a token of the role write, or name your own --hub_model_id."
+            f"Run `hf auth login --force` with a token of the role write, or name your own --{_SETTINGS[repo_type]}."
         )
     return ConnectionError(f"push_to_hub is true, but the Hub answered {status} for {name}: try later, or train with --push_to_hub false.")
 
@@ -309,12 +321,28 @@ class HubCallback(TrainerCallback):
         return reason
 
 
-def _upload(repo_id: str, push: _Push) -> None:
+def send_folder(
+    repo_id: str, folder: Path, message: str, *, repo_type: RepoType = "model", retry_waits: Sequence[float] = (5.0, 20.0, 60.0)
+) -> str:
+    """Sends all files of a folder as one commit, again after each of the waits; the reason why it could not be sent, empty if it was."""
+    for wait in (*retry_waits, None):
+        try:
+            _upload(repo_id, _Push(folder, message), repo_type)
+            return ""
+        except Exception as error:  # whatever it is, it must not end the run
+            reason = _one_line(error)
+            if wait is None or _is_final(error):
+                break
+            time.sleep(wait)
+    return reason
+
+
+def _upload(repo_id: str, push: _Push, repo_type: RepoType = "model") -> None:
     """One commit with all files of the folder. (`upload_folder` may cut it into several, and main would hold half a model.)"""
     refuse_secrets(push.folder)
     files = sorted(path for path in push.folder.rglob("*") if path.is_file())
     operations = [CommitOperationAdd(path.relative_to(push.folder).as_posix(), path) for path in files]
-    HfApi().create_commit(repo_id, operations, commit_message=push.message)
+    HfApi().create_commit(repo_id, operations, commit_message=push.message, repo_type=repo_type)
 
 
 def _client_that_gives_up():

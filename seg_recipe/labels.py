@@ -212,6 +212,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def plain_name(name: str) -> str:
+    """A class name without regard to case and to what stands between its words: "Right eye" and "right_eye" are one."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+
+
 def _colour(colour: list[int]) -> tuple[int, int, int]:
     if len(colour) != 3:
         raise ValueError(f"Each palette colour is [red, green, blue]; one is {colour}.")

@@ -48,7 +48,7 @@ class Fault:
 
 @dataclass
 class Repo:
-    """A model repository: visibility and history."""
+    """A repository: visibility and history. That of a Space is known as spaces/{owner}/{name}."""
 
     private: bool = False
     commits: list[Commit] = field(default_factory=list)
@@ -250,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self._send({"error": "Invalid username or password."}, status=401)
                 elif needs == "write" and role != "write":
                     self._send({"error": "This token has no write permission."}, status=403)
-                elif "repo" in match.groupdict() and match["repo"] not in self.stub.repos:
+                elif "repo" in match.groupdict() and self._repo(match) not in self.stub.repos:
                     self._send({"error": "Repository not found"}, status=404, headers={"X-Error-Code": "RepoNotFound"})
                 else:
                     answer(self, match, body)
@@ -266,26 +266,30 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
+    @staticmethod
+    def _repo(match: re.Match[str]) -> str:
+        return ("spaces/" if match.groupdict().get("kind") == "spaces" else "") + match["repo"]
+
     def _whoami(self, _match, _body):
         self._send({"name": USER, "type": "user", "orgs": []})
 
     def _create(self, _match, body):
         asked = json.loads(body)
-        repo = f"{asked.get('organization') or USER}/{asked['name']}"
+        repo = f"{'spaces/' if asked.get('type') == 'space' else ''}{asked.get('organization') or USER}/{asked['name']}"
         exists = repo in self.stub.repos
         if not exists:
             self.stub.add_repo(repo, private=asked.get("visibility") == "private")
         self._send({"url": f"{self.stub.url}/{repo}"}, status=409 if exists else 200)
 
     def _info(self, match, _body):
-        repo = self.stub.repos[match["repo"]]
+        repo = self.stub.repos[self._repo(match)]
         siblings = [{"rfilename": path} for path in repo.files]
         self._send(
             {"id": match["repo"], "sha": repo.head, "private": repo.private, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
         )
 
     def _tree(self, match, _body):
-        files = self.stub.files(match["repo"])
+        files = self.stub.files(self._repo(match))
         self._send(
             [{"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for path, data in files.items()]
         )
@@ -309,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({}, status=200 if good else 400)
 
     def _commit(self, match, body):
-        commit = self.stub.commit(match["repo"], [json.loads(line) for line in body.splitlines() if line])
+        commit = self.stub.commit(self._repo(match), [json.loads(line) for line in body.splitlines() if line])
         self._send({"commitUrl": f"{self.stub.url}/{match['repo']}/commit/{commit.oid}", "commitOid": commit.oid, "success": True})
 
     def _validate(self, _match, body):
@@ -318,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({"errors": errors, "warnings": []}, status=400 if errors else 200)
 
     def _resolve(self, match, _body):
-        repo = self.stub.repos[match["repo"]]
+        repo = self.stub.repos[self._repo(match)]
         data = repo.files.get(match["file"])
         if data is None:
             self._send({"error": "Entry not found"}, status=404, headers={"X-Error-Code": "EntryNotFound"})
@@ -329,18 +333,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({})
 
 
+_KIND = "(?P<kind>models|spaces)"
 _REPO = "(?P<repo>[^/]+/[^/]+)"
 _ROUTES = [
     ("GET", "/api/whoami-v2", "read", _Handler._whoami),
     ("POST", "/api/repos/create", "write", _Handler._create),
     ("POST", "/api/validate-yaml", "", _Handler._validate),
-    ("GET", f"/api/models/{_REPO}/auth-check", "read", _Handler._ok),
-    ("GET", f"/api/models/{_REPO}/auth-check/write", "write", _Handler._ok),
-    ("POST", f"/api/models/{_REPO}/preupload/main", "write", _Handler._preupload),
+    ("GET", f"/api/{_KIND}/{_REPO}/auth-check", "read", _Handler._ok),
+    ("GET", f"/api/{_KIND}/{_REPO}/auth-check/write", "write", _Handler._ok),
+    ("POST", f"/api/{_KIND}/{_REPO}/preupload/main", "write", _Handler._preupload),
     ("POST", f"/{_REPO}\\.git/info/lfs/objects/batch", "write", _Handler._batch),
     ("PUT", "/objects/(?P<oid>[0-9a-f]{64})", "", _Handler._store),
-    ("POST", f"/api/models/{_REPO}/commit/main", "write", _Handler._commit),
-    ("GET", f"/api/models/{_REPO}(/revision/[^/]+)?", "", _Handler._info),
-    ("GET", f"/api/models/{_REPO}/tree/[^/]+", "", _Handler._tree),
+    ("POST", f"/api/{_KIND}/{_REPO}/commit/main", "write", _Handler._commit),
+    ("GET", f"/api/{_KIND}/{_REPO}(/revision/[^/]+)?", "", _Handler._info),
+    ("GET", f"/api/{_KIND}/{_REPO}/tree/[^/]+", "", _Handler._tree),
     ("GET HEAD", f"/{_REPO}/resolve/[^/]+/(?P<file>.+)", "", _Handler._resolve),
 ]

@@ -467,7 +467,8 @@ IDLE_SAMPLES = {
     **HONOURED_SAMPLES, "jaccard_power": 1.2, "jaccard_smooth": 2.0, "jaccard_classes": "all", "class_weights": [2.0] * len(FACE),
     "cross_entropy_label_smoothing": 0.1, "generate_size": 64, "generate_portraits": True, "dataset_weights": [2.0],
     "best_on": "real", "early_stopping_patience": 3,
-    "hub_model_id": "me/mine", "hub_private_repo": True, "hub_strategy": "end", "panel_images": 4, "load_best_model_at_end": True,
+    "hub_model_id": "me/mine", "hub_private_repo": True, "hub_strategy": "end", "hub_space": "me/demo", "panel_images": 4,
+    "load_best_model_at_end": True,
 }  # fmt: skip
 
 

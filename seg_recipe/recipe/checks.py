@@ -45,7 +45,7 @@ IDLE = (
         lambda workers: workers == 0,
     ),
     Idle(("activation_checkpointing_kwargs",), "activation_checkpointing", lambda on: not on),
-    Idle(("hub_model_id", "hub_private_repo", "hub_strategy"), "push_to_hub", lambda on: not on),
+    Idle(("hub_model_id", "hub_private_repo", "hub_strategy", "hub_space"), "push_to_hub", lambda on: not on),
     Idle(("panel_images",), "report_to", lambda trackers: "wandb" not in trackers),
     Idle(("project",), "report_to", lambda trackers: "trackio" not in trackers),
     Idle(("run_name",), "report_to", lambda trackers: trackers == ["none"]),
@@ -201,6 +201,10 @@ def _reporting(values: Values) -> Iterator[str]:
         packages = {"none": (), "tensorboard": ("tensorboard", "tensorboardX")}.get(tracker, (tracker,))
         if packages and not any(map(find_spec, packages)):
             yield f"report_to is {as_text(trackers)}, but {tracker} is not installed; pip install {tracker}, or leave it out."
+    if values["hub_space"] and not re.fullmatch(r"[\w.-]+/[\w.-]+", values["hub_space"]):
+        yield f"hub_space is {values['hub_space']}; wanted owner/name, as in you/face-demo, or nothing for no Space."
+    if values["hub_space"] and not find_spec("gradio"):
+        yield f"hub_space is {values['hub_space']}, but gradio is not installed; pip install 'seg-recipe[demo]', or leave it out."
     if values["resume"] == "":
         yield "resume is empty; wanted auto, never or a checkpoint folder."
     for name, of in (("data_license", "the training data"), ("model_license", "the backbone's weights")):

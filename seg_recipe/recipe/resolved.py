@@ -27,7 +27,7 @@ HARMLESS = frozenset(
         "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
         # reporting
         "panel_images", "data_license", "model_license", "report_to", "run_name", "project", "push_to_hub", "hub_model_id",
-        "hub_private_repo", "hub_strategy",
+        "hub_private_repo", "hub_strategy", "hub_space",
     )
 )  # fmt: skip
 """Settings that may change from a run to its continuation: they change neither the weights (but for the rounding of

@@ -161,6 +161,7 @@ class ReportingSettings:
     hub_model_id: str | None = _setting(None, "Repository on the Hub. Left out: the name of output_dir, under your account.")
     hub_private_repo: bool | None = _setting(None, "Make a new repository private. Left out: as your account has it.")
     hub_strategy: Literal["end", "every_save"] = _setting("every_save", "Push at the end only, or at each save as well.")
+    hub_space: str = _setting("", "Space of the Hub, owner/name, that shows the model at work; made at the end. Empty: none.")
 
 
 GROUPS: dict[str, type] = {

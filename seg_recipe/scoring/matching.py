@@ -1,13 +1,12 @@
 """A model's classes to a data set's classes, by name: what counts as right when the two were not made for each other."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 
-from seg_recipe.labels import IdMap, LabelSpace, renamed, unmatched_keys, with_nearest
+from seg_recipe.labels import IdMap, LabelSpace, plain_name, renamed, unmatched_keys, with_nearest
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
     at their word: CelebAMask-HQ and its models mean the subject's right, FaceSynthetics the viewer's, which an id map can say.
     Names in the id map that this model does not have are passed over. Raises ValueError when no class matches.
     """
-    own = {_plain(name): label for label, name in enumerate(data.names)}
+    own = {plain_name(name): label for label, name in enumerate(data.names)}
     if len(own) < len(data):
         own = {name: label for label, name in enumerate(data.names)}
     kept, target, dropped, strange = [], [], [], []
@@ -65,7 +64,7 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
         if wanted is None:
             dropped.append(name)
             continue
-        found = data.label2id.get(wanted, own.get(_plain(wanted)))
+        found = data.label2id.get(wanted, own.get(plain_name(wanted)))
         kept.append(label)
         target.append(len(data) if found is None else found)
         if found is None:
@@ -91,10 +90,6 @@ def mirror_pairs(model: LabelSpace, data: LabelSpace, match: LabelMatch) -> tupl
         sources.setdefault(target, []).append(label)
     pairs = [(sources.get(left, []), sources.get(right, [])) for left, right in data.mirror_pairs]
     return tuple((left[0], right[0]) for left, right in pairs if len(left) == len(right) == 1)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,110 @@
+"""The page: where things stand, and what happens when something is done. The models run in one place, one picture at a time."""
+
+import random
+import time
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from seg_recipe.demo import fragments
+from seg_recipe.demo.pictures import Models, Seen, read_upload, segment, segment_face
+from seg_recipe.demo.style import SENDS_CHOICES
+
+SESSIONS = 64
+"""Visitors whose last picture is kept, some 7 MB each with two models; the oldest is forgotten first."""
+_KEPT_SECONDS = 3600
+
+
+class Choices(NamedTuple):
+    """What a visitor chose: opacity in 0-1, and the ids of the classes that are not shown."""
+
+    opacity: float = fragments.OPACITY
+    hidden: tuple[int, ...] = ()
+
+    def changed(self, sent: Any) -> "Choices":
+        """With what the browser sent; a class that was not in its list stays as it was. Raises ValueError for what no page sends."""
+        try:
+            opacity, shown, hidden = float(sent.opacity), {int(label) for label in sent.shown}, {int(label) for label in sent.hidden}
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"no choice of this page: {error}") from None
+        if not 0 <= opacity <= 100 or not all(0 <= label < 256 for label in shown | hidden):
+            raise ValueError("no choice of this page: out of range")
+        return Choices(opacity / 100, tuple(sorted(({*self.hidden} - shown) | hidden)))
+
+
+def build_page(models: Models) -> gr.Blocks:
+    """The page for one model or two. What a visitor sends or chooses is kept for that visitor alone, and for an hour at most."""
+
+    def see(path: str | None) -> tuple[Seen | None, str]:
+        if path is None:
+            return None, ""
+        return _told(lambda: segment(models, read_upload(path)))
+
+    def see_face(seed: float | None, portrait: bool) -> tuple[Seen | None, str, None]:
+        def face() -> Seen:
+            if seed is None or seed != int(seed):
+                raise ValueError("The seed is no whole number; wanted one from 0 up.")
+            return segment_face(models, int(seed), portrait=portrait)
+
+        return *_told(face), None
+
+    def show(seen: Seen | None, choices: Choices) -> tuple[str, str]:
+        return fragments.views(models, seen, *choices), fragments.classes(models, seen, *choices)
+
+    def choose(seen: Seen | None, choices: Choices, event: gr.EventData) -> tuple[str, Choices]:
+        choices = choices.changed(event)
+        return fragments.views(models, seen, *choices), choices
+
+    with gr.Blocks(
+        title="Semantic segmentation", analytics_enabled=False, fill_width=True, delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS)
+    ) as page:
+        seen = gr.State(None, time_to_live=_KEPT_SECONDS)
+        choices = gr.State(Choices())
+        gr.HTML(fragments.header(models), elem_id="header", js_on_load=None)
+        with gr.Row():
+            with gr.Column(scale=3, min_width=260):
+                picture = gr.Image(
+                    label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", height=250, buttons=[],
+                    alt_text="The picture as it was sent", elem_id="picture",
+                )  # fmt: skip
+                # Gradio would open the file first, whatever it claims to be.
+                picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+                with gr.Group(elem_id="faces"):
+                    seed = gr.Number(1, label="Seed of a face to draw", elem_id="seed")
+                    portrait = gr.Checkbox(True, label="Near, towards the camera", elem_id="portrait")
+                with gr.Row():
+                    draw = gr.Button("Draw this face", min_width=110, elem_id="draw")
+                    another = gr.Button("Draw another", min_width=110, elem_id="another")
+            with gr.Column(scale=7, min_width=340):
+                line = gr.HTML("", elem_id="status", js_on_load=None)
+                views = gr.HTML(fragments.views(models, None, *Choices()), elem_id="views", js_on_load=None)
+            with gr.Column(scale=3, min_width=290):
+                classes = gr.HTML(fragments.classes(models, None, *Choices()), elem_id="classes", js_on_load=SENDS_CHOICES)
+
+        works = {"concurrency_id": "models", "concurrency_limit": 1, "show_progress": "minimal", "show_progress_on": views}
+        quick = {"concurrency_id": "pictures", "concurrency_limit": 2, "show_progress": "hidden"}
+        hidden = {"api_visibility": "private"}
+        picture.input(see, picture, [seen, line], trigger_mode="always_last", **works, **hidden).then(
+            show, [seen, choices], [views, classes], **quick, **hidden
+        )
+        face = (see_face, [seed, portrait], [seen, line, picture])
+        for asked in (
+            gr.on([draw.click, seed.submit], *face, **works, **hidden),
+            another.click(lambda: random.randrange(1, 1_000_000), None, seed, **quick, **hidden).then(*face, **works, **hidden),
+        ):
+            asked.then(show, [seen, choices], [views, classes], **quick, **hidden)
+        classes.input(choose, [seen, choices], [views, choices], trigger_mode="always_last", **quick, **hidden)
+    page.queue(max_size=SESSIONS)
+    page.state_session_capacity = SESSIONS
+    return page
+
+
+def _told(work: Any) -> tuple[Seen | None, str]:
+    """What `work` gives, with the line that says so, or the line that says why it gives nothing."""
+    started = time.perf_counter()
+    try:
+        seen = work()
+    except ValueError as error:
+        return None, fragments.status(str(error), failed=True)
+    height, width = seen.picture.shape[:2]
+    return seen, fragments.status(f"Done in {time.perf_counter() - started:.1f} s; shown at {width} × {height} pixels.")

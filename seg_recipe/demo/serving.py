@@ -1,0 +1,83 @@
+"""Who may reach the page, and from where it takes its files: this machine alone, unless told otherwise, and nothing from outside."""
+
+import os
+import socket
+import tempfile
+import threading
+from types import TracebackType
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+from seg_recipe.demo.pictures import Models
+from seg_recipe.demo.style import FONTS, MONOSPACE, STYLE
+
+LARGEST_UPLOAD = "64mb"
+_STOP_SECONDS = 3
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections for `host`; port 0: any free one. Raises ValueError in one line where there can be none."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--host {host} cannot be found ({error}); wanted an address of this machine, as 127.0.0.1.") from None
+    try:
+        return socket.create_server(address[:2], family=family)
+    except PermissionError:
+        raise ValueError(f"--port {port} needs rights that you lack here; give one above 1023.") from None
+    except OSError as error:
+        way_out = "give another --port, or 0 for any that is free" if port else "give an address of this machine"
+        raise ValueError(f"--port {port} on {host} cannot be opened ({os.strerror(error.errno or 0)}); {way_out}.") from None
+
+
+class Running:
+    """A page that is being served from a thread: `url` is its address. It ends with `stop`, or as a context."""
+
+    def __init__(self, models: Models, listener: socket.socket):
+        from seg_recipe.demo.page import build_page
+
+        self.models = models
+        self._listener = listener
+        self._folder = tempfile.TemporaryDirectory(prefix="seg-recipe-demo-")
+        os.environ["GRADIO_TEMP_DIR"] = self._folder.name  # what visitors send; the default folder is shared by the machine's users
+        page = build_page(models)
+        app = gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            page,
+            path="/",
+            footer_links=[],
+            run_history=False,
+            max_file_size=LARGEST_UPLOAD,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            theme=gr.themes.Base(font=FONTS, font_mono=MONOSPACE),
+            css=STYLE,
+        )
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_STOP_SECONDS - 1))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self._thread.start()
+        host, port = listener.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def wait(self) -> None:
+        """Until Ctrl-C."""
+        while self._thread.is_alive():
+            self._thread.join(1)
+
+    def stop(self) -> None:
+        """Serve no more, and delete what visitors sent."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_SECONDS)
+        self._listener.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
