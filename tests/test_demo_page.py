@@ -5,6 +5,7 @@ Chromium is the system's, driven by Playwright; where there is none, these tests
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -14,11 +15,13 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from seg_recipe.demo.fragments import OPACITY
 from seg_recipe.inference import load_segmenter
@@ -124,6 +127,11 @@ def png(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
+def smooth(size=(96, 64), seed=0) -> Image.Image:
+    """A picture without noise, which JPEG would change."""
+    return photo(size, seed).filter(ImageFilter.GaussianBlur(3))
+
+
 def shown(page, number: int = 0) -> np.ndarray:
     """The pixels of a picture as the page has it: (height, width, 3)."""
     source = page.locator("#views img").nth(number).get_attribute("src")
@@ -146,7 +154,7 @@ def shares(page, column: int = 0) -> dict[str, float]:
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_picture_its_mask_opacity_and_toggles(browser, address, models, width):
-    picture = photo((160, 120))
+    picture = smooth((160, 120))
     expected = load_segmenter(models["face"], device="cpu", precision="fp32").masks([picture])[0]
     colours, pixels = np.array(FACE.palette)[expected], np.asarray(picture).astype(int)
     with opened(browser, address, width) as page:
@@ -154,7 +162,7 @@ def test_a_picture_its_mask_opacity_and_toggles(browser, address, models, width)
         page.wait_for_selector("#views img")
         assert page.locator("#views figcaption").all_inner_texts()[0].startswith("A face")
         blended = pixels + (colours - pixels) * OPACITY
-        assert np.abs(shown(page) - blended).mean() < 6, "JPEG apart"
+        assert np.abs(shown(page) - blended).mean() < 3, "JPEG apart"
         assert sum(shares(page).values()) == pytest.approx(100, abs=1.0) and sum(shares(page, 1).values()) == pytest.approx(100, abs=1.0)
         largest = max(shares(page), key=shares(page).get)
         assert shares(page)[largest] == pytest.approx(100 * (expected == FACE.label2id[largest]).mean(), abs=0.3)
@@ -162,17 +170,17 @@ def test_a_picture_its_mask_opacity_and_toggles(browser, address, models, width)
         focus = page.locator("#opacity")
         covered = wait_for_change(page, act=lambda: focus.fill("100"))
         page.wait_for_function("document.querySelector('#classes output').innerText === '100 %'")
-        assert np.abs(covered - colours).mean() < 6
+        assert np.abs(covered - colours).mean() < 3
 
         box = page.get_by_role("checkbox", name=largest, exact=True)
         bare = wait_for_change(page, act=box.click)
         there = expected == FACE.label2id[largest]
-        assert np.abs(bare - pixels)[there].mean() < 8 and np.abs(bare - covered)[~there].mean() < 3
+        assert np.abs(bare - pixels)[there].mean() < 5 and np.abs(bare - covered)[~there].mean() < 3
         assert box.evaluate("box => box === document.activeElement"), "the focus stays where it was"
         nothing = wait_for_change(page, act=page.get_by_role("button", name="Show none").click)
-        assert np.abs(nothing - pixels).mean() < 6
+        assert np.abs(nothing - pixels).mean() < 3
         everything = wait_for_change(page, act=page.get_by_role("button", name="Show all").click)
-        assert np.abs(everything - colours).mean() < 6
+        assert np.abs(everything - colours).mean() < 3
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         if folder := os.environ.get("DEMO_SCREENSHOTS"):
             page.screenshot(path=f"{folder}/demo-{width}.png", full_page=True)
@@ -213,22 +221,41 @@ def test_what_cannot_be_read_is_one_line_on_the_page(browser, address):
         upload(page, "good.png", png(photo()))
         page.wait_for_selector("#views img")
         for name, text in said.items():
-            page.click("#picture button[aria-label='Clear']")
+            page.click("#picture button[aria-label='Remove Image']")
             page.wait_for_selector("#views .empty")
             line = upload(page, name, hostile_uploads()[name])
             assert text in line and "\n" not in line and "/tmp" not in line
             assert page.locator("#views img").count() == 0, "no result of an earlier picture stays under the error"
 
 
+@pytest.mark.parametrize("marks", [{"meta": {"_type": "gradio.FileData"}}, {}, {"meta": {"_type": "gradio.FileData"}, "is_stream": True}])
+@pytest.mark.parametrize("event", [0, 2])
+def test_a_file_of_the_server_cannot_be_asked_for(address, tmp_path, marks, event):
+    """Which Gradio alone would allow on a mounted page: a path in a request, for the picture or in the place of a number."""
+    secret = tmp_path / "secret.png"
+    photo().save(secret)
+    session = f"nobody-{event}-{len(marks)}"
+    file = {"path": str(secret), **marks}
+    asked = {"data": [file] if event == 0 else [file, True], "fn_index": event, "session_hash": session}
+    headers = {"Content-Type": "application/json"}
+    urlopen(Request(f"{address}/gradio_api/queue/join", json.dumps(asked).encode(), headers), timeout=60).close()
+    with urlopen(f"{address}/gradio_api/queue/data?session_hash={session}", timeout=60) as answer:
+        said = [json.loads(line[5:]) for line in answer if line.startswith(b"data:")]
+    (done,) = [message for message in said if message["msg"] == "process_completed"]
+    assert done["success"] is False
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(f"{address}/gradio_api/file={secret}", timeout=60)
+
+
 def test_two_visitors_do_not_see_each_other(browser, address):
     with opened(browser, address) as one, opened(browser, address) as two:
-        upload(one, "one.png", png(photo(seed=1)))
-        upload(two, "two.png", png(photo(seed=2)))
+        upload(one, "one.png", png(smooth(seed=1)))
+        upload(two, "two.png", png(smooth(seed=2)))
         one.wait_for_selector("#views img")
         two.wait_for_selector("#views img")
         before = shown(two)
         bare = wait_for_change(one, act=lambda: one.locator("#opacity").fill("0"))
-        assert np.abs(bare - np.asarray(photo(seed=1))).mean() < 6
+        assert np.abs(bare - np.asarray(smooth(seed=1))).mean() < 3
         assert np.array_equal(shown(two), before)
 
 

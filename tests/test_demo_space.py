@@ -56,7 +56,7 @@ def test_the_packages_of_a_space_are_those_of_the_constraints(space):
     lines = (space / "requirements.txt").read_text().splitlines()
     assert {"gradio", "torch", "transformers", "numpy", "pillow"} <= {line.split("==")[0].lower() for line in lines}
     assert [line for line in lines if constraints[line.split("==")[0].lower()].lower() != line.lower()] == []
-    assert not [line for line in lines if line.startswith(("wandb", "datasets", "pytest"))]
+    assert not [line for line in lines if line.startswith(("wandb", "accelerate", "pytest", "playwright"))]
     assert needs_of(SCRIPT)[1] == lines
 
 

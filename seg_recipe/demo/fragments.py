@@ -66,7 +66,7 @@ def status(text: str, *, failed: bool = False) -> str:
 def header(models: Models) -> str:
     """The top of the page: what it does and with which models."""
     parts = [
-        f"{letter and f'{letter}: '}<strong>{_text(name)}</strong>, {len(segmenter.label_space)} classes, "
+        f"{letter and f'{letter}: '}<strong>{_text(name)}</strong>, {len(segmenter.label_space)} classes, sees "
         f"{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
         for letter, name, segmenter in zip(_letters(models), models.names, models.segmenters, strict=True)
     ]

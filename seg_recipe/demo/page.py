@@ -2,6 +2,7 @@
 
 import random
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -65,10 +66,10 @@ def build_page(models: Models) -> gr.Blocks:
             with gr.Column(scale=3, min_width=260):
                 picture = gr.Image(
                     label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", height=250, buttons=[],
-                    alt_text="The picture as it was sent", elem_id="picture",
+                    webcam_options=gr.WebcamOptions(mirror=False), alt_text="The picture as it was sent", elem_id="picture",
                 )  # fmt: skip
-                # Gradio would open the file first, whatever it claims to be.
-                picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+                # Gradio would open the file first, whatever it claims to be, and take any path of this machine that a request names.
+                picture.preprocess = lambda payload: None if payload is None else _uploaded(payload.path, picture.GRADIO_CACHE)
                 with gr.Group(elem_id="faces"):
                     seed = gr.Number(1, label="Seed of a face to draw", elem_id="seed")
                     portrait = gr.Checkbox(True, label="Near, towards the camera", elem_id="portrait")
@@ -97,6 +98,13 @@ def build_page(models: Models) -> gr.Blocks:
     page.queue(max_size=SESSIONS)
     page.state_session_capacity = SESSIONS
     return page
+
+
+def _uploaded(path: str, folder: str) -> str:
+    """The path, which must lead into the folder of what visitors sent. Raises ValueError otherwise."""
+    if not Path(path).resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError("only a picture that was sent to this page can be seen on it")
+    return path
 
 
 def _told(work: Any) -> tuple[Seen | None, str]:

@@ -57,6 +57,7 @@ class Running:
             theme=gr.themes.Base(font=FONTS, font_mono=MONOSPACE),
             css=STYLE,
         )
+        page.has_launched = True  # else Gradio (6.31) takes a mounted page for one that is being built, and copies any path into its cache
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_STOP_SECONDS - 1))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
