@@ -57,7 +57,8 @@ def needs_of(script: Path) -> tuple[list[Path], list[str]]:
     """The modules of this project that a script imports, in functions too and at any depth; and name==version of the packages imported."""
     finder = ModuleFinder(path=[str(ROOT)])
     finder.run_script(str(script))
-    modules = sorted(Path(module.__file__) for name, module in finder.modules.items() if name.startswith("seg_recipe") and module.__file__)
+    files = {name: getattr(module, "__file__", None) for name, module in finder.modules.items() if name.startswith("seg_recipe")}
+    modules = sorted(Path(path) for path in files.values() if path)
     outside = {name.partition(".")[0] for name in finder.any_missing()} - {*sys.stdlib_module_names, "seg_recipe"}
     distributions = packages_distributions()
     packages = {distributions[name][0] for name in outside if name in distributions}
