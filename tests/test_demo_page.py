@@ -78,7 +78,9 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def address(models):
-    with served(models["face"], "--compare", models["tiny"]) as (_, url):
+    sent = models["face"].parent / "sent"
+    sent.mkdir()
+    with served(models["face"], "--compare", models["tiny"], TMPDIR=str(sent)) as (_, url):
         yield url
 
 
@@ -230,7 +232,7 @@ def test_what_cannot_be_read_is_one_line_on_the_page(browser, address):
 
 @pytest.mark.parametrize("marks", [{"meta": {"_type": "gradio.FileData"}}, {}, {"meta": {"_type": "gradio.FileData"}, "is_stream": True}])
 @pytest.mark.parametrize("event", [0, 2])
-def test_a_file_of_the_server_cannot_be_asked_for(address, tmp_path, marks, event):
+def test_a_file_of_the_server_cannot_be_asked_for(address, models, tmp_path, marks, event):
     """Which Gradio alone would allow on a mounted page: a path in a request, for the picture or in the place of a number."""
     secret = tmp_path / "secret.png"
     photo().save(secret)
@@ -243,6 +245,8 @@ def test_a_file_of_the_server_cannot_be_asked_for(address, tmp_path, marks, even
         said = [json.loads(line[5:]) for line in answer if line.startswith(b"data:")]
     (done,) = [message for message in said if message["msg"] == "process_completed"]
     assert done["success"] is False
+    folder = models["face"].parent / "sent"
+    assert [path.name for path in folder.iterdir()] and not list(folder.rglob("secret*")), "nor is it copied to where files are served from"
     with pytest.raises(HTTPError, match="403"):
         urlopen(f"{address}/gradio_api/file={secret}", timeout=60)
 

@@ -57,8 +57,8 @@ def needs_of(script: Path) -> tuple[list[Path], list[str]]:
     """The modules of this project that a script imports, in functions too and at any depth; and name==version of the packages imported."""
     finder = ModuleFinder(path=[str(ROOT)])
     finder.run_script(str(script))
-    files = {name: getattr(module, "__file__", None) for name, module in finder.modules.items()}  # a package without __init__.py has none
-    modules = sorted(Path(file) for name, file in files.items() if name.startswith("seg_recipe") and file)
+    files = {name: getattr(module, "__file__", None) for name, module in finder.modules.items() if name.startswith("seg_recipe")}
+    modules = sorted(Path(path) for path in files.values() if path)
     outside = {name.partition(".")[0] for name in finder.any_missing()} - {*sys.stdlib_module_names, "seg_recipe"}
     distributions = packages_distributions()
     packages = {distributions[name][0] for name in outside if name in distributions}
