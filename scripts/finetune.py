@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_output_dir(recipe)
     say(args, f"{args.world_size} process(es) on {args.device.type}, {threads} CPU thread(s) each.", *recipe.notes)
     label_space = load_label_space(recipe.data.labels)
+    check_labels(recipe, label_space)
     repo_id = check_repository(recipe)
 
     data = prepare_data(recipe, label_space)
@@ -157,6 +158,18 @@ def check_output_dir(recipe: Recipe) -> None:
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror
         raise ValueError(f"output_dir is {folder}, where nothing can be saved ({reason}); wanted a folder that you may write to.") from None
+
+
+def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
+    """Raise ValueError where the labels.json that an import left in a data set names other classes, and no labels were chosen."""
+    if recipe.data.labels != "face" or "labels" in recipe.typed:
+        return
+    for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
+        beside = Path(source) / "labels.json"
+        if beside.is_file() and load_label_space(str(beside)).names != label_space.names:
+            raise ValueError(
+                f"labels is face, but {source} holds a labels.json with other classes. Give --labels {beside}, or --labels face."
+            )
 
 
 def repeatable_text(recipe: Recipe) -> str:

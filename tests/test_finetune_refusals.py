@@ -220,6 +220,14 @@ def test_a_folder_that_is_no_data_set(place, error):
     assert "data holds nothing; wanted is" in one_line(error())
 
 
+def test_a_data_set_with_a_labels_file_that_was_not_given(place, error):
+    shutil.copy(place / "labels.json", place / "data" / "labels.json")
+    runs.write_recipe(place, labels="face")
+    text = one_line(error())
+    assert text.endswith(f"Give --labels {place / 'data' / 'labels.json'}, or --labels face.")
+    assert "holds a labels.json" not in error("--labels", "face", "--model", "nowhere")
+
+
 def test_masks_of_another_label_space(place, error):
     (place / "labels.json").write_text(json.dumps({"names": ["background", "disc"]}))
     text = error()
