@@ -85,6 +85,10 @@ def test_a_recipe_with_a_bad_line(place, error, line):
 OPTIONS = {
     "--streaming true --max_steps -1": "streaming is true, and a stream has no length: set max_steps as well",
     "--image_sise 64": "There is no setting image_sise (--image_sise on the command line). Did you mean image_size?",
+    "--batch_size 4": (
+        "There is no setting batch_size (--batch_size on the command line). "
+        "Did you mean per_device_train_batch_size or per_device_eval_batch_size?"
+    ),
     "--image_siz 64": "There is no setting image_siz (--image_siz on the command line). Did you mean image_size?",
     "--hub_token=hf_abc": "The command line sets hub_token. Log in with",
     "--image_size 50": "image_size is 50; wanted a number in [32, 16384], a multiple of 32",
