@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_output_dir(recipe)
     say(args, f"{args.world_size} process(es) on {args.device.type}, {threads} CPU thread(s) each.", *recipe.notes)
     label_space = load_label_space(recipe.data.labels)
+    check_labels(recipe, label_space)
     repo_id, space_id = check_repository(recipe), check_space(recipe)
 
     data = prepare_data(recipe, label_space)
@@ -163,6 +164,18 @@ def check_output_dir(recipe: Recipe) -> None:
         raise ValueError(f"output_dir is {folder}, where nothing can be saved ({reason}); wanted a folder that you may write to.") from None
 
 
+def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
+    """Raise ValueError where the labels.json that an import left in a data set names other classes, and no labels were chosen."""
+    if recipe.data.labels != "face" or "labels" in recipe.typed:
+        return
+    for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
+        beside = Path(source) / "labels.json"
+        if beside.is_file() and load_label_space(str(beside)).names != label_space.names:
+            raise ValueError(
+                f"labels is face, but {source} holds a labels.json with other classes. Give --labels {beside}, or --labels face."
+            )
+
+
 def repeatable_text(recipe: Recipe) -> str:
     """The resolved recipe as it is saved: it repeats the run from the folder that it lies in, for it names the labels.json beside it."""
     labels = recipe.data.labels if recipe.data.labels == "face" else "labels.json"
@@ -195,7 +208,10 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
         raise ValueError(f"There is no folder {folder}. Spell it right, or render faces into it with --generate_faces N.")
     idle = {}
     if settings.generate_faces and not renders:
-        idle = dict.fromkeys(("generate_faces", "generate_size", "generate_portraits"), f"{folder} is there already, with other pictures")
+        names = ("generate_faces", "generate_size", "generate_portraits")
+        if "dataset" in recipe.typed:  # then it is no news that the recipe's own faces are not what is trained on
+            names = tuple(name for name in names if name in recipe.typed)
+        idle = dict.fromkeys(names, f"{folder} is there already, with other pictures")
     say(args, *idle_lines(recipe, idle))
     if renders:
         args.distributed_state.wait_for_everyone()  # all have looked whether the folder is there before one of them makes it

@@ -2,7 +2,7 @@
 
     python scripts/import_dataset.py dataset_1000.zip input/fs
     python scripts/import_dataset.py CelebAMask-HQ input/celeba --id_map map.json --labels face
-    python scripts/import_dataset.py leaves input/leaves --format pairs --images 'photos/*.jpg' --masks 'masks/*.png' --table colours.json
+    python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' --masks 'masks/*.png' --table colours.json
 
 SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are unmistakable. DEST
 becomes DEST/{train,val}/images/{id}.png (or .jpg), DEST/{train,val}/annotations/{id}_seg.png, and, where the ids are not those of the
@@ -10,7 +10,8 @@ built-in label space, DEST/labels.json. What is held out is what the data set's 
 the person or scene where names tell it, else of the id.
 
 Each format is described at the head of its module in seg_recipe/importers, with its terms:
-face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, infinigen, solo; and pairs, for anything else.
+face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, infinigen, solo; and pairs, for anything else, which needs --images,
+--masks and --table, and is what SOURCE is where one of these is given.
 
 An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores (null).
 
@@ -106,7 +107,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _parse(argv):
     cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    usage = "%(prog)s SOURCE DEST [--option value ...]"
+    parser = argparse.ArgumentParser(
+        usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("source", metavar="SOURCE", help="folder, zip or tar of a data set")
     parser.add_argument("destination", metavar="DEST", help="folder to make, or to go on with")
     parser.add_argument("--format", choices=[*FORMATS, PAIRS], help="what SOURCE is (default: recognised by its names)")
@@ -130,11 +134,14 @@ def _parse(argv):
             parser.error(f"--{name} is {value}; it is at least {least}")
     if arguments.val_fraction is not None and not 0 <= arguments.val_fraction <= 1:
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
-    for name in ("images", "masks", "table", "group"):
-        if arguments.format != PAIRS and getattr(arguments, name) is not None:
-            parser.error(f"--{name} has an effect with --format {PAIRS} only")
-        if arguments.format == PAIRS and getattr(arguments, name) is None and name != "group":
-            parser.error(f"--format {PAIRS} needs --{name}")
+    given = [name for name in ("images", "masks", "table", "group") if getattr(arguments, name) is not None]
+    if given and arguments.format not in (None, PAIRS):
+        parser.error(f"--{given[0]} has an effect with --format {PAIRS} only")
+    if given:
+        arguments.format = PAIRS
+    lacking = [f"--{name}" for name in ("images", "masks", "table") if name not in given]
+    if arguments.format == PAIRS and lacking:
+        parser.error(f"--format {PAIRS} needs {' and '.join(lacking)}")
     return arguments
 
 
@@ -165,6 +172,8 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
             print(f"NOTE: no pair fell into {split}; by a hash of the id or group, another --val_fraction needs another DEST.")
     for line in left_out.lines():
         print(f"left out: {line}")
+    if any("without a class" in name for name in left_out.first.get("damaged pair", ())):
+        print("NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: save masks without anti-aliasing.")
     shares = result["class_shares"]
     if result["masks"]:
         print(f"labelled pixels of {result['masks']:,} masks: {_listed(f'{name} {share:.2%}' for name, share in shares.items() if share)}")

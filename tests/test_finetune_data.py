@@ -145,9 +145,12 @@ def test_faces_are_rendered_beside_other_folders_but_not_among_pictures(place, t
     )  # fmt: skip
     runs.train(recipe, "--check")
     assert "Check passed" in capsys.readouterr().out
-    runs.train(runs.write_recipe(place, "mine.yaml", generate_faces=8, generate_size=48, output_dir=str(tmp_path / "run")), "--check")
+    recipe = runs.write_recipe(place, "mine.yaml", generate_faces=8, generate_size=48, output_dir=str(tmp_path / "run"))
+    runs.train(recipe, "--check")
     printed = capsys.readouterr().out
     assert f"generate_faces has no effect: {place / 'data'} is there already, with other pictures." in printed
+    runs.train(recipe, "--check", "--dataset", place / "data")
+    assert "generate_" not in capsys.readouterr().out
     typed = runs.refused(monkeypatch, runs.write_recipe(place), "--generate_faces", 8)
     assert "generate_faces has no effect" in typed and "Leave --generate_faces out." in typed
 

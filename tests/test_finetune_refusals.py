@@ -85,6 +85,10 @@ def test_a_recipe_with_a_bad_line(place, error, line):
 OPTIONS = {
     "--streaming true --max_steps -1": "streaming is true, and a stream has no length: set max_steps as well",
     "--image_sise 64": "There is no setting image_sise (--image_sise on the command line). Did you mean image_size?",
+    "--batch_size 4": (
+        "There is no setting batch_size (--batch_size on the command line). "
+        "Did you mean per_device_train_batch_size or per_device_eval_batch_size?"
+    ),
     "--image_siz 64": "There is no setting image_siz (--image_siz on the command line). Did you mean image_size?",
     "--hub_token=hf_abc": "The command line sets hub_token. Log in with",
     "--image_size 50": "image_size is 50; wanted a number in [32, 16384], a multiple of 32",
@@ -218,6 +222,14 @@ def test_a_folder_that_is_no_data_set(place, error):
     shutil.rmtree(place / "data")
     (place / "data").mkdir()
     assert "data holds nothing; wanted is" in one_line(error())
+
+
+def test_a_data_set_with_a_labels_file_that_was_not_given(place, error):
+    shutil.copy(place / "labels.json", place / "data" / "labels.json")
+    runs.write_recipe(place, labels="face")
+    text = one_line(error())
+    assert text.endswith(f"Give --labels {place / 'data' / 'labels.json'}, or --labels face.")
+    assert "holds a labels.json" not in error("--labels", "face", "--model", "nowhere")
 
 
 def test_masks_of_another_label_space(place, error):

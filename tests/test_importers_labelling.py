@@ -214,6 +214,7 @@ def test_what_is_not_in_the_table_leaves_its_pair_out(tmp_path, capsys):
     assert (result["written"], result["damaged"], result["problems"]) == (1, 3, 0)
     printed = capsys.readouterr().out
     assert "b.jpg (without a class: [1, 2, 3] in 3 pixels)" in printed
+    assert "save masks without anti-aliasing" in printed
     assert "c.jpg (c.png is a JPEG, which blurs colours)" in printed
     assert "d.jpg (the mask has 12 x 7 pixels, the picture 12 x 8)" in printed
     assert subprocess.run([sys.executable, SCRIPT, source, tmp_path / "out", *options], capture_output=True).returncode == 1
@@ -263,11 +264,20 @@ def test_patterns_that_do_not_fit_are_refused(tmp_path, images, masks, group, me
 
 
 def test_options_of_pairs_are_for_pairs_and_needed(tmp_path, capsys):
-    for options, message in ((["--images", "*"], "--images has an effect with --format pairs only"),
-                             (["--format", "pairs", "--images", "*"], "--format pairs needs --masks")):  # fmt: skip
+    for options, message in ((["--format", "voc", "--images", "*"], "--images has an effect with --format pairs only"),
+                             (["--format", "pairs", "--images", "*"], "--format pairs needs --masks and --table"),
+                             (["--images", "*", "--masks", "*"], "--format pairs needs --table")):  # fmt: skip
         with pytest.raises(SystemExit):
             run(tmp_path, tmp_path / "out", *options)
-        assert message in capsys.readouterr().err
+        usage, error = capsys.readouterr().err.splitlines()
+        assert usage.startswith("usage: ") and error.endswith(f"error: {message}")
+
+
+def test_patterns_and_a_table_without_format_are_pairs(tmp_path):
+    mask = png(np.zeros((H, W), np.uint8))
+    source = make_folder(tmp_path / "in", {"a.jpg": jpeg(photo("a")), "a.png": mask})
+    options = ["--images", "*.jpg", "--masks", "*.png", "--table", write(tmp_path / "t", CODES)]
+    assert run(source, tmp_path / "out", *options)["format"] == "pairs"
 
 
 def test_ids_are_safe_and_of_two_that_are_one_neither_is_taken(tmp_path):

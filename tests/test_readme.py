@@ -110,9 +110,13 @@ def wrong_arguments(script, arguments):
             parse(*args)
             raise Parsed
 
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
         try:
-            importlib.import_module(script.removesuffix(".py").replace("/", ".")).main([*arguments])
+            if hasattr(module, "_parse"):  # with the checks that it makes after argparse's
+                module._parse([*arguments])
+                raise Parsed
+            patch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+            module.main([*arguments])
         except Parsed:
             return ""
         except SystemExit:

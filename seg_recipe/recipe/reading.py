@@ -234,8 +234,11 @@ def _check_name(name: str, origin: str) -> None:
         return
     if name.startswith("no_") and _value_type(name[3:]) is bool:
         raise ValueError(f"There is no setting {name} ({origin}). Write {name[3:]}: false, or --{name[3:]} false.")
-    near = get_close_matches(name, _known(), 1, cutoff=0.5)
-    advice = f"Did you mean {near[0]}?" if near else "--help lists the settings."
+    near = get_close_matches(name, _known(), 1, cutoff=0.75)
+    if not near and "_" in name:  # a part of a longer name, as batch_size is
+        near = [known for known in _known() if f"_{name}_" in f"_{known}_"]
+    near = near or get_close_matches(name, _known(), 1, cutoff=0.5)
+    advice = f"Did you mean {' or '.join(near)}?" if near else "--help lists the settings."
     raise ValueError(f"There is no setting {name} ({origin}). {advice}")
 
 
