@@ -208,9 +208,12 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
         raise ValueError(f"There is no folder {folder}. Spell it right, or render faces into it with --generate_faces N.")
     idle = {}
     if settings.generate_faces and not renders:
-        names = ("generate_faces", "generate_size", "generate_portraits")
-        if "dataset" in recipe.typed:  # then it is no news that the recipe's own faces are not what is trained on
-            names = tuple(name for name in names if name in recipe.typed)
+        # With a data set on the command line it is no news that the recipe's own faces are not what is trained on.
+        names = [
+            name
+            for name in ("generate_faces", "generate_size", "generate_portraits")
+            if "dataset" not in recipe.typed or name in recipe.typed
+        ]
         idle = dict.fromkeys(names, f"{folder} is there already, with other pictures")
     say(args, *idle_lines(recipe, idle))
     if renders:
