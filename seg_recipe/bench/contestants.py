@@ -166,7 +166,7 @@ def train_by_stock(pipe: Connection, plan: Plan, folder: Path) -> None:
         remove_unused_columns=False, report_to=[], disable_tqdm=True, use_cpu=plan.device == "cpu",
         dataloader_pin_memory=plan.device != "cpu",
     )  # fmt: skip
-    trainer = stock_trainer(model, arguments, attach_transform(data.splits["train"], transform), None)
+    trainer = stock_trainer(model, arguments, data.splits["train"].with_transform(transform), None)
     trainer.add_callback(Baton(pipe))
     trainer.train()
 
@@ -241,7 +241,8 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
         )
     pipe.send("ready")
     while True:
-        images = attach_transform(split.select(_around(pipe.recv(), len(split))), transform)
+        images = split.select(_around(pipe.recv(), len(split)))
+        images = images.with_transform(transform) if way == "stock" else attach_transform(images, transform)
         began = time.perf_counter()
         figures = trainer.evaluate(eval_dataset=images)
         wait_for(trainer.args.device)

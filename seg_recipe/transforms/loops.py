@@ -97,25 +97,38 @@ def _turn(line):
         line[i], line[len(line) - 1 - i] = line[len(line) - 1 - i], line[i]
 
 
+@njit(**_OPTIONS)
+@no_type_check
+def _scale(line, factors, red, green, blue):
+    red_factor, green_factor, blue_factor = factors[0, 0], factors[0, 1], factors[0, 2]
+    red_start, green_start, blue_start = factors[1, 0], factors[1, 1], factors[1, 2]
+    for column in range(len(line)):
+        p = line[column]
+        red[column] = red_factor * np.float32(p & _BYTE) + red_start
+        green[column] = green_factor * np.float32((p >> _8) & _BYTE) + green_start
+        blue[column] = blue_factor * np.float32((p >> _16) & _BYTE) + blue_start
+
+
 @_compiled
 @no_type_check
-def warp(pixels, places, lengths, window_places, fill, mirrored, square):
-    """Fill `square` (size, size) from `pixels` (height, width), both packed, bilinearly; beyond the picture's border with `fill`.
+def warp(pixels, places, lengths, window_places, fill, mirrored, factors, values):
+    """Fill `values` (3, size, size) from packed `pixels` (height, width), bilinearly; beyond the picture's border from the pixel `fill`.
+
+    What is in between is rounded to 8 bits, and then goes through `factors`: see `scale`.
 
     places: int64 (2, 3). The pixel in column c and row r of the square shows the picture at places @ (c, r, 1), right and down from the
         picture's corner. lengths: int64 (2), where the picture ends. They say what is outside.
     window_places: the same from the centre of the first of `pixels` on; outside of `pixels`, the outermost ones go on for ever.
     pixels: at least 2 by 2. mirrored: whether the square is filled from right to left.
     """
-    size, width = len(square), pixels.shape[1]
-    flat = pixels.reshape(-1)
+    size, width = values.shape[1], pixels.shape[1]
+    flat, line = pixels.reshape(-1), np.empty(size, np.uint32)
     pixel = np.empty(size, np.int32)
     right, down = np.empty(size, np.float32), np.empty(size, np.float32)
     right_end, down_end = (width - 1) * 2**FRACTION - 1, (len(pixels) - 1) * 2**FRACTION - 1
     x_step, y_step, wide = window_places[0, 0], window_places[1, 0], np.int32(width)
     for row in range(size):
         first, last = _columns(places, lengths, row, size)
-        line = square[row]
         shown = line[first:last]
         x = window_places[0, 1] * row + window_places[0, 2] + x_step * first
         y = window_places[1, 1] * row + window_places[1, 2] + y_step * first
@@ -131,6 +144,7 @@ def warp(pixels, places, lengths, window_places, fill, mirrored, square):
         line[last:] = fill
         if mirrored:
             _turn(line)
+        _scale(line, factors, values[0, row], values[1, row], values[2, row])
 
 
 @_compiled
@@ -253,12 +267,24 @@ def add_noise(values, noise, starts, level):
 
 @_compiled
 @no_type_check
-def look_up(pixels, table, values):
-    """values[c, y, x] = table[c, channel c of pixels[y, x]]: packed (height, width), float32 (3, 256), float32 (3, height, width)."""
-    for row in range(pixels.shape[0]):
-        source, red, green, blue = pixels[row], values[0, row], values[1, row], values[2, row]
-        for column in range(pixels.shape[1]):
-            p = source[column]
-            red[column] = table[0, np.uint64(p & _BYTE)]
-            green[column] = table[1, np.uint64((p >> _8) & _BYTE)]
-            blue[column] = table[2, np.uint64((p >> _16) & _BYTE)]
+def scale(pixels, factors, values):
+    """values[c, y, x] = factors[0, c] * channel c of pixels[y, x] + factors[1, c], in one operation where the processor has it.
+
+    pixels: packed (height, width). factors: float32 (2, 3). values: float32 (3, height, width).
+    """
+    for row in range(len(pixels)):
+        _scale(pixels[row], factors, values[0, row], values[1, row], values[2, row])
+
+
+@_compiled
+@no_type_check
+def read_ids(mask, table, ids):
+    """Fill `ids` with table[id] of each pixel of `mask`, both uint8 (height, width). Returns what `warp_ids` returns."""
+    greatest = np.uint8(0)
+    for row in range(len(mask)):
+        source, target = mask[row], ids[row]
+        for column in range(len(source)):
+            target[column] = table[source[column]]
+        for column in range(len(source)):
+            greatest = max(greatest, np.uint8(target[column] + np.uint8(1)))
+    return greatest - 1

@@ -1,19 +1,21 @@
 """The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of their samples."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
-from jaxtyping import UInt8, UInt32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
-from seg_recipe.transforms.loops import look_up
-from seg_recipe.transforms.photometry import degrade, normalisation_table, packed, unpacked
+from seg_recipe.transforms.loops import read_ids, scale
+from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed
 
 
 class TrainTransform:
@@ -63,7 +65,7 @@ class TrainTransform:
             saturation=saturation, gamma=gamma, grey=grey, blur=blur, noise=noise, jpeg=jpeg,
         )  # fmt: skip
         self.image_size = _checked_size(image_size)
-        self.table = normalisation_table(mean, std)
+        self.factors = normalisation(mean, std)
         self.fill = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
         self.label_space = label_space
         self.seed = seed
@@ -73,35 +75,41 @@ class TrainTransform:
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples of the clock's epoch, as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
         epoch = self.clock.epoch
-        values = torch.empty((len(batch["id"]), 3, self.image_size, self.image_size))
-        labels = torch.empty((len(batch["id"]), self.image_size, self.image_size), dtype=torch.uint8)
-        for number, sample in enumerate(_samples(batch)):
-            square, mask = self._augmented(*sample, epoch)
-            look_up(square, self.table, values[number].numpy())
-            labels[number] = torch.from_numpy(mask)
+        size = self.image_size
+        values = torch.empty((len(batch["id"]), 3, size, size))
+        labels = torch.empty((len(batch["id"]), size, size), dtype=torch.uint8)
+        for sample, pixels, ids in zip(_samples(batch), values.numpy(), labels.numpy(), strict=True):
+            self._augment(*sample, epoch, pixels, ids)
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": list(labels)}
 
     def augment(
         self, sample_id: str, image: Image.Image, label: Image.Image, epoch: int
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
         """Image (RGB) and mask of one sample in one epoch, as the model will see them but for the normalisation."""
-        square, mask = self._augmented(sample_id, image, label, epoch)
-        return unpacked(square), mask
+        size = self.image_size
+        values, ids = np.empty((3, size, size), np.float32), np.empty((size, size), np.uint8)
+        self._augment(sample_id, image, label, epoch, values, ids)
+        return denormalise(values, self.factors), ids
 
-    def _augmented(
-        self, sample_id: str, image: Image.Image, label: Image.Image, epoch: int
-    ) -> tuple[UInt32[np.ndarray, "size size"], UInt8[np.ndarray, "size size"]]:
-        """What `augment` gives, the image packed."""
+    def _augment(
+        self,
+        sample_id: str,
+        image: Image.Image,
+        label: Image.Image,
+        epoch: int,
+        values: Float32[np.ndarray, "3 size size"],
+        ids: UInt8[np.ndarray, "size size"],
+    ) -> None:
+        """Fill `values` and `ids` with one sample in one epoch."""
         generator = sample_generator(self.seed, epoch, sample_id)
         draw = draw_augmentation(generator, self.settings, self.image_size)
         image, mask = _checked_pair(sample_id, image, label)
         window = window_of(image, output_to_source(draw, image.size, self.image_size), self.image_size)
-        across, down = np.hypot(window.matrix[:, 0], window.matrix[:, 1]).tolist()  # pixels of the window per output pixel
-        radius = (min(draw.blur * across, CROP_MARGIN - 2), min(draw.blur * down, CROP_MARGIN - 2))
-        pixels = degrade(window.pixels, window.box, draw, radius, generator)
-        square = warp_image(pixels, window, self.image_size, self.fill, draw.mirrored)
-        ids, greatest = warp_mask(mask, window, self.image_size, self._read[draw.mirrored], draw.mirrored)
-        return square, ids if greatest < len(self.label_space) else _checked_ids(sample_id, ids, self.label_space)
+        radius = [min(draw.blur * math.hypot(a, b), CROP_MARGIN - 2) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
+        pixels = degrade(window.pixels, window.box, draw, (radius[0], radius[1]), generator)
+        warp_image(pixels, window, self.fill, draw.mirrored, self.factors, values)
+        if warp_mask(mask, window, self._read[draw.mirrored], draw.mirrored, ids) >= len(self.label_space):
+            raise _foreign_ids(sample_id, ids, self.label_space)
 
 
 class EvalTransform:
@@ -113,7 +121,7 @@ class EvalTransform:
 
     def __init__(self, *, label_space: LabelSpace, image_size: int, mean: list[float], std: list[float]):
         self.image_size = _checked_size(image_size)
-        self.table = normalisation_table(mean, std)
+        self.factors = normalisation(mean, std)
         self.label_space = label_space
         self._read = label_space.read_table
 
@@ -123,7 +131,7 @@ class EvalTransform:
         labels = []
         for number, sample in enumerate(_samples(batch)):
             image, mask = self._resized(*sample)
-            look_up(packed(image), self.table, values[number].numpy())
+            scale(packed(image), self.factors, values[number].numpy())
             labels.append(torch.from_numpy(mask))
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": labels}
 
@@ -136,8 +144,12 @@ class EvalTransform:
 
     def _resized(self, sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
         image, mask = _checked_pair(sample_id, image, label)
-        image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        return image, _checked_ids(sample_id, self._read[mask], self.label_space)
+        ids = np.empty_like(mask)
+        greatest = read_ids(mask, self._read, ids)
+        if greatest >= len(self.label_space):
+            raise _foreign_ids(sample_id, ids, self.label_space)
+        size = (self.image_size, self.image_size)
+        return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR), ids
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -170,7 +182,10 @@ def _stacked(parts: list[Tensor]) -> Tensor:
 
 
 def _samples(batch: dict[str, list]) -> Iterator[tuple[str, Image.Image, Image.Image]]:
-    return zip(batch["id"], batch["image"], batch["label"], strict=True)
+    """id, image and label of each row; where they come undecoded, one pair at a time is decoded, as `datasets` does it."""
+    decode = datasets.Image().decode_example  # what is a picture already is returned as it is
+    for sample_id, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
+        yield sample_id, decode(image), decode(label)
 
 
 def _checked_size(image_size: int) -> int:
@@ -191,13 +206,11 @@ def _checked_pair(sample_id: str, image: Image.Image, label: Image.Image) -> tup
     return image if image.mode == "RGB" else image.convert("RGB"), np.asarray(label, dtype=np.uint8)
 
 
-def _checked_ids(sample_id: str, mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> UInt8[np.ndarray, "height width"]:
-    """The mask; ValueError when it holds ids outside the label space, which a loss on a GPU would answer with a device assert."""
+def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> ValueError:
+    """The error for a mask with ids outside the label space, which a loss on a GPU would answer with a device assert."""
     count = len(label_space)
-    if (mask - np.uint8(count) < IGNORE_INDEX - count).any():  # 8-bit arithmetic wraps: true for count .. 254
-        ids = ", ".join(str(label) for label in np.unique(mask).tolist() if count <= label < IGNORE_INDEX)
-        raise ValueError(
-            f"Sample {sample_id}: its mask holds ids {ids}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
-            "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
-        )
-    return mask
+    foreign = ", ".join(str(label) for label in np.unique(ids).tolist() if count <= label < IGNORE_INDEX)
+    return ValueError(
+        f"Sample {sample_id}: its mask holds ids {foreign}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
+        "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
+    )
