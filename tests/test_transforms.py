@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import io
 import math
 import pickle
 import warnings
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, SegformerImageProcessorPil
 
@@ -382,6 +383,33 @@ def test_noise_blur_grey_jpeg():
     assert 0 < np.abs(degraded(image, jpeg=90) - np.asarray(image)).mean() < np.abs(degraded(image, jpeg=30) - np.asarray(image)).mean()
 
 
+@pytest.mark.parametrize("radius", [(0.5, 0.5), (1.0, 2.0), (2.3, 0.0), (0.0, 3.9), (4.0, 4.0)])
+@pytest.mark.parametrize(("width", "height"), [(40, 31), (5, 3), (1, 1)])
+def test_blur_against_pillow(radius, width, height):
+    image, _ = make_pair(6, width, height)
+    seen = unpacked(degrade(packed(image), (0, 0, width, height), Draw(blur=1.0), radius, np.random.default_rng(0)))
+    assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, (
+        "Pillow rounds twice"
+    )
+
+
+def test_pixels_that_pillow_keeps_in_several_pieces():
+    image = Image.new("RGB", (2100, 2100), (1, 2, 3))
+    image.putpixel((2099, 2098), (200, 100, 50))
+    assert unpacked(packed(image)).shape == (2100, 2100, 3) and np.array_equal(unpacked(packed(image)), image)
+
+
+def test_the_model_gets_what_augment_shows():
+    """To the bit, up to the rounding of the normalisation."""
+    image, mask = make_pair(7, 60, 50)
+    transform = make_transform(blur=1.0, noise=1.0, jpeg=1.0)
+    for number in range(4):
+        sample = transform({"id": [str(number)], "image": [image], "label": [mask]})
+        seen, ids = transform.augment(str(number), image, mask, 0)
+        assert np.array_equal(sample["labels"][0], ids)
+        assert torch.equal(sample["pixel_values"][0], normalise(Image.fromarray(seen), transform.factors))
+
+
 def test_draws_lie_in_their_ranges_and_reach_them():
     transform = make_transform(image_size=100)
     draws = [draw_augmentation(sample_generator(0, 0, str(i)), transform.settings, 100) for i in range(1500)]
@@ -635,6 +663,33 @@ def test_collate_pads_with_ignored_pixels():
     assert batch["labels"].shape == (2, 6, 7) and batch["labels"].dtype == torch.uint8
     assert (batch["labels"][0, :5] == 1).all() and (batch["labels"][0, 5:] == IGNORE_INDEX).all()
     assert (batch["labels"][1, :, :4] == 0).all() and (batch["labels"][1, :, 4:] == IGNORE_INDEX).all()
+
+
+def test_a_batch_of_one_call_is_not_copied_and_any_other_is_stacked():
+    pairs = [make_pair(number) for number in range(3)]
+    columns = {"id": ["a", "b", "c"], "image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
+    made = make_transform()(columns)
+    samples = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
+    whole = collate(samples)["pixel_values"]
+    assert whole.data_ptr() == samples[0]["pixel_values"].data_ptr()
+    for some in ([0, 1], [0, 2, 1], [1, 1, 1], [2]):
+        batch = collate([samples[number] for number in some])
+        assert batch["pixel_values"].data_ptr() != whole.data_ptr()
+        assert torch.equal(batch["pixel_values"], whole[some]) and batch["ids"] == [columns["id"][number] for number in some]
+
+
+def test_undecoded_pictures_are_decoded():
+    def encoded(picture):
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    image, mask = make_pair()
+    for transform in (make_transform(), EvalTransform(label_space=FACE, image_size=32, mean=MEAN, std=STD)):
+        expected, found = (
+            transform({"id": ["a"], "image": [pair[0]], "label": [pair[1]]}) for pair in ((image, mask), (encoded(image), encoded(mask)))
+        )
+        assert torch.equal(expected["pixel_values"][0], found["pixel_values"][0]) and torch.equal(expected["labels"][0], found["labels"][0])
 
 
 def test_labels_is_the_key_that_collators_leave_alone():
