@@ -388,9 +388,7 @@ def test_noise_blur_grey_jpeg():
 def test_blur_against_pillow(radius, width, height):
     image, _ = make_pair(6, width, height)
     seen = unpacked(degrade(packed(image), (0, 0, width, height), Draw(blur=1.0), radius, np.random.default_rng(0)))
-    assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, (
-        "Pillow rounds twice"
-    )
+    assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, "Pillow rounds twice"
 
 
 def test_pixels_that_pillow_keeps_in_several_pieces():

@@ -213,7 +213,7 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
     """Evaluations of as many images as the pipe asks for, over and over; answers (seconds, metrics, peak memory of the process in MB).
 
     way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same model; a small
-    one has its classes and its stride, and so the same logits and masks to keep or to forget, but next to no weights.
+    one has its classes and its stride, and so the same logits and masks to keep or to forget, but 14,000 weights.
     """
     torch.set_num_threads(plan.threads)
     model, processor = _model(plan)
