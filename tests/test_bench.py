@@ -1,5 +1,6 @@
 """The bench: what its figures are computed from, that a broken comparison fails, its table, and a tiny run of every part."""
 
+import contextlib
 import json
 import math
 import os
@@ -310,6 +311,48 @@ def test_the_plan_has_the_recipe_s_settings_and_quick_is_quick(tmp_path):
     assert set(SHARES) == set(PARTS) == set(bench.RUN) and sum(SHARES.values()) == pytest.approx(1)
     whole = bench.make_plan(bench.parse([]), tmp_path)
     assert (whole.pairs, whole.image_size, whole.batch, whole.loss_batch) == (100_000, 512, 4, 2) and whole.minutes <= 15
+    assert whole.memory_images == (50, 1000) and bench.make_plan(bench.parse(["--quick"]), tmp_path).memory_images == (8, 40)
+
+
+def named(rows):
+    return [row.figure for row in rows]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_where_there_is_no_bf16_nothing_is_measured_twice_and_the_rows_say_fp32(tmp_path, precision, monkeypatch):
+    """The parts that train and evaluate, with ways that answer at once: which ones are started, and what is said of them."""
+    started = []
+
+    class Instant(Contestant):
+        def __init__(self, trains):
+            self.trains = trains
+
+        def ask(self, count):
+            judged = {"iou": {"skin": 0.5}, "accuracy": 0.5}
+            return 1.0 if self.trains else (1.0, judged, 100.0)
+
+    @contextlib.contextmanager
+    def instant(ways):
+        started.append(list(ways))
+        yield {name: Instant(way[0].__name__.startswith("train")) for name, way in ways.items()}
+
+    monkeypatch.setattr(running, "contestants", instant)
+    monkeypatch.setattr(running, "training_pairs", lambda plan: tmp_path)
+    plan = replace(tiny_plan(tmp_path), precision=precision)
+    training, evaluation = named(running.train_part(plan)[0]), named(running.evaluate_part(plan)[0])
+    assert "recipe / stock, both fp32" in training and "recipe / bare loop with our loss, both fp32" in training
+    assert f"ours in {precision} / stock" in evaluation and f"the limit: bare forward passes in {precision} / stock" in evaluation
+    assert ("bf16" in " ".join(training + evaluation)) == (precision == "bf16") == ("ours / stock, both fp32" in evaluation)
+    assert (
+        started[:2]
+        == {
+            "fp32": [["recipe", "stock", "bare"], ["ours", "stock", "forward"]],
+            "bf16": [
+                ["recipe", "recipe fp32", "stock", "bare", "bare fp32", "bare, cross entropy"],
+                ["ours", "ours fp32", "stock", "forward"],
+            ],
+        }[precision]
+    )
 
 
 def run_bench(*options, timeout=500):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from PIL import Image as Picture
+from PIL.PngImagePlugin import PngImageFile
 
 from seg_recipe.data import DataProblems, Problem, load_data
-from seg_recipe.data.check import check_pairs, inspect_pair
+from seg_recipe.data.check import check_pairs, checksums_hold, inspect_pair
 from seg_recipe.data.problems import WAYS_OUT
 from seg_recipe.data.sources import read_source
 from seg_recipe.labels import LabelSpace
@@ -333,6 +334,26 @@ def test_the_verdict_is_the_same_for_any_number_of_threads(tmp_path, workers):
 
 
 # Files damaged at random
+
+
+def test_a_sound_png_image_is_not_inflated_and_a_wrong_byte_in_it_is_found(tmp_path, monkeypatch):
+    write_pair(tmp_path / "a.png", tmp_path / "a_seg.png", 1, size=16)
+    image, label = (tmp_path / "a.png").read_bytes(), {"bytes": (tmp_path / "a_seg.png").read_bytes(), "path": None}
+    inflated = []
+    load = PngImageFile.load
+    monkeypatch.setattr(PngImageFile, "load", lambda self: (inflated.append(self.mode), load(self))[1])
+
+    def verdict(data):
+        inflated.clear()
+        return [kind for kind, _, _ in inspect_pair({"bytes": bytes(data), "path": None}, label, THREE.read_table, 3)[0]]
+
+    assert checksums_hold(image) and verdict(image) == [] and set(inflated) == {"L"}, "the mask alone"
+    wrong = bytearray(image)
+    wrong[len(wrong) // 2] ^= 1
+    assert not checksums_hold(bytes(wrong)) and verdict(wrong) == ["truncated or damaged file"] and "RGB" in inflated
+    assert all(verdict(image[:end]) for end in range(20, len(image) - 32, 7)), "wherever pixels are cut off"
+    resaved(tmp_path / "a.png", "RGB", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    assert verdict((tmp_path / "a.png").read_bytes()) == ["image turned by EXIF"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of EXIF data that it skips; the pixels are not concerned

@@ -235,7 +235,8 @@ def test_stock_streams_have_no_with_transform_and_ours_are_transformed(tmp_path)
     folder = write_halves(tmp_path / "input", 6, 2)
 
     def shapes(batch):
-        return {"ids": batch["id"], "pixels": [np.array(image) for image in batch["image"]]}
+        pictures = [Picture.open(image["path"]) if isinstance(image, dict) else image for image in batch["image"]]
+        return {"ids": batch["id"], "pixels": [np.array(picture) for picture in pictures]}
 
     stream, rows = load(folder, streaming=True).splits["validation"], load(folder).splits["validation"]
     assert not hasattr(IterableDataset, "with_transform")

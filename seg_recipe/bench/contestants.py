@@ -166,7 +166,7 @@ def train_by_stock(pipe: Connection, plan: Plan, folder: Path) -> None:
         remove_unused_columns=False, report_to=[], disable_tqdm=True, use_cpu=plan.device == "cpu",
         dataloader_pin_memory=plan.device != "cpu",
     )  # fmt: skip
-    trainer = stock_trainer(model, arguments, attach_transform(data.splits["train"], transform), None)
+    trainer = stock_trainer(model, arguments, data.splits["train"].with_transform(transform), None)
     trainer.add_callback(Baton(pipe))
     trainer.train()
 
@@ -209,13 +209,17 @@ def train_bare(pipe: Connection, plan: Plan, precision: str, own_loss: bool, fol
 # ---- evaluation
 
 
-def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Path) -> None:
+def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Path, small: bool = False) -> None:
     """Evaluations of as many images as the pipe asks for, over and over; answers (seconds, metrics, peak memory of the process in MB).
 
-    way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same model.
+    way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same model; a small
+    one has its classes and its stride, and so the same logits and masks to keep or to forget, but 14,000 weights.
     """
     torch.set_num_threads(plan.threads)
     model, processor = _model(plan)
+    if small:
+        sizes = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 8}
+        model = type(model)(type(model.config).from_dict({**model.config.to_dict(), **sizes}))
     seen = {"mean": processor.image_mean, "std": processor.image_std}
     split = load_data([str(folder)], label_space=FACE, progress=False).splits["validation"]
     common: dict[str, Any] = {
@@ -241,13 +245,32 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
         )
     pipe.send("ready")
     while True:
-        images = attach_transform(split.select(_around(pipe.recv(), len(split))), transform)
+        images = split.select(_around(pipe.recv(), len(split)))
+        images = images.with_transform(transform) if way == "stock" else attach_transform(images, transform)
         began = time.perf_counter()
         figures = trainer.evaluate(eval_dataset=images)
         wait_for(trainer.args.device)
         seconds = time.perf_counter() - began
         iou = {name.removeprefix("eval_iou_"): value for name, value in figures.items() if name.startswith("eval_iou_")}
         pipe.send((seconds, {"iou": iou, "accuracy": figures.get("eval_accuracy", figures.get("eval_overall_accuracy"))}, peak(plan)))
+
+
+def forward_only(pipe: Connection, plan: Plan, precision: str, folder: Path) -> None:
+    """The limit: forward passes on one batch that is ready on the device; answers the seconds for as many images as the pipe asks for."""
+    torch.set_num_threads(plan.threads)
+    device = torch.device(plan.device)
+    model, _ = _model(plan)
+    model.to(device).eval()
+    pixels = torch.randn(plan.batch, 3, plan.image_size, plan.image_size, device=device)
+    pipe.send("ready")
+    while True:
+        count = pipe.recv()
+        began = time.perf_counter()
+        for start in range(0, count, plan.batch):
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                model(pixel_values=pixels[: min(plan.batch, count - start)])
+        wait_for(device)
+        pipe.send((time.perf_counter() - began, None, peak(plan)))
 
 
 def peak(plan: Plan) -> float:

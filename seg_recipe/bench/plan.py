@@ -12,7 +12,7 @@ from torch import Tensor
 from seg_recipe.faces import make_faces
 
 PARTS = ("loss", "train", "evaluate", "input", "pairs", "processes")
-SHARES = {"loss": 0.08, "train": 0.36, "evaluate": 0.20, "input": 0.04, "pairs": 0.20, "processes": 0.12}
+SHARES = {"loss": 0.10, "train": 0.32, "evaluate": 0.22, "input": 0.04, "pairs": 0.20, "processes": 0.12}
 """What each part may take of the whole time. `pairs` takes what it takes: --pairs makes it shorter."""
 VALIDATION_FACES = 4
 FULL_PAIRS, FULL_SIZE = 100_000, 512
@@ -25,7 +25,7 @@ class Plan:
 
     device: cpu or cuda. precision: what the recipe takes on it (fp32, bf16). threads: of each process, where the recipe does not decide.
     image_size, batch: of training and evaluation. loss_batch: of the loss part. pairs: of the pairs part.
-    memory_images: how many images the two evaluations have whose peaks are compared. evaluation_images: those of one turn.
+    memory_images: how many images our two evaluations have whose peaks are compared. evaluation_images: those of one turn.
     minutes: the time for all parts. fewest: rounds that each part makes even so.
     work: a folder for everything that is written. script, recipe, launcher_files: finetune.py, the recipe's file, recipes/accelerate.
     loss, augmentation: the recipe's settings, as SegmentationLoss and TrainTransform take them.

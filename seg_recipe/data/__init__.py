@@ -25,7 +25,7 @@ from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.mixing import Part, draws, stack
 from seg_recipe.data.plan import Share, plan_splits
 from seg_recipe.data.problems import FIRST, DataProblems, Problem, left_out_notes
-from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source
+from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
 from seg_recipe.labels import LabelSpace
 
@@ -128,9 +128,13 @@ def _idle(sources: Iterable[Source], plan: dict[str, list[Share]]) -> dict[str, 
 def attach_transform(
     split: Dataset | IterableDataset, transform: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
 ) -> Dataset | IterableDataset:
-    """The split with a transform applied whenever rows are read. (An IterableDataset has no with_transform; its map is as lazy.)"""
+    """The split with a transform applied whenever rows are read.
+
+    The transform is given the pictures of a Dataset undecoded, as {"bytes", "path"}, so that it can decode, use and forget one pair after
+    the other. An IterableDataset has no with_transform; its map is as lazy, and decodes.
+    """
     if isinstance(split, Dataset):
-        return split.with_transform(transform)
+        return undecoded(split).with_transform(transform)
     return split.map(transform, batched=True, batch_size=8, remove_columns=list(COLUMNS))
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from seg_recipe import kernels
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import first_greatest
-from seg_recipe.transforms import normalisation_table, normalise
+from seg_recipe.transforms import normalisation, normalise
 from seg_recipe.upsampling import axis, bands, float32, map_bands, map_tiles, tiles
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -49,7 +49,7 @@ class Segmenter:
         self._processor = processor
         self.image_size = _image_size(processor)
         self.mean, self.std = _normalisation(processor)
-        self._table = normalisation_table(self.mean, self.std)
+        self._factors = normalisation(self.mean, self.std)
         self._resample = Image.Resampling(processor.resample if processor.resample is not None else Image.Resampling.BILINEAR)
         self._reversed = bool(getattr(processor, "do_flip_channel_order", False))  # blue, green, red
         self._plain = _is_plain(processor)
@@ -131,7 +131,7 @@ class Segmenter:
         return np.asarray(_rgb(image).resize((size[1], size[0]), self._resample))
 
     def _normalised(self, pixels: UInt8[np.ndarray, "height width 3"]) -> Float32[Tensor, "3 height width"]:
-        values = normalise(pixels, self._table)
+        values = normalise(Image.fromarray(pixels), self._factors)
         return values.flip(0) if self._reversed else values
 
     def _prepared_at(self, image: Image.Image, scale: float) -> Float32[Tensor, "3 height width"]:

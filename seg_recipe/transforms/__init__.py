@@ -9,7 +9,7 @@ Photometry comes before the resampling, so that what lies outside of the picture
 
 from seg_recipe.transforms.draws import BLUR_RADIUS, JPEG_QUALITY, NOISE_LEVELS, Draw, EpochClock, sample_generator
 from seg_recipe.transforms.geometry import output_to_source
-from seg_recipe.transforms.photometry import normalisation_table, normalise
+from seg_recipe.transforms.photometry import normalisation, normalise
 from seg_recipe.transforms.samples import EvalTransform, TrainTransform, collate
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "EvalTransform",
     "TrainTransform",
     "collate",
-    "normalisation_table",
+    "normalisation",
     "normalise",
     "output_to_source",
     "sample_generator",

@@ -1,17 +1,21 @@
 """The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of their samples."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
+from torch import Tensor
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
-from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, reduced_window, warp_image, warp_mask
-from seg_recipe.transforms.photometry import degrade, normalisation_table, normalise
+from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
+from seg_recipe.transforms.loops import read_ids, scale
+from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed
 
 
 class TrainTransform:
@@ -61,41 +65,51 @@ class TrainTransform:
             saturation=saturation, gamma=gamma, grey=grey, blur=blur, noise=noise, jpeg=jpeg,
         )  # fmt: skip
         self.image_size = _checked_size(image_size)
-        self.table = normalisation_table(mean, std)
+        self.factors = normalisation(mean, std)
         self.fill = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
         self.label_space = label_space
         self.seed = seed
         self.clock = clock
-        self._read = label_space.read_table.tolist()
-        self._read_mirrored = label_space.mirror_table[label_space.read_table].tolist()
+        self._read = {False: label_space.read_table, True: label_space.mirror_table[label_space.read_table]}  # mirrored?
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples of the clock's epoch, as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
         epoch = self.clock.epoch
-        samples = [self.augment(*sample, epoch) for sample in _samples(batch)]
-        return {
-            "id": list(batch["id"]),
-            "pixel_values": [normalise(image, self.table) for image, _ in samples],
-            "labels": [torch.from_numpy(mask) for _, mask in samples],
-        }
+        size = self.image_size
+        values = torch.empty((len(batch["id"]), 3, size, size))
+        labels = torch.empty((len(batch["id"]), size, size), dtype=torch.uint8)
+        for sample, pixels, ids in zip(_samples(batch), values.numpy(), labels.numpy(), strict=True):
+            self._augment(*sample, epoch, pixels, ids)
+        return {"id": list(batch["id"]), "pixel_values": list(values), "labels": list(labels)}
 
     def augment(
         self, sample_id: str, image: Image.Image, label: Image.Image, epoch: int
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
         """Image (RGB) and mask of one sample in one epoch, as the model will see them but for the normalisation."""
+        size = self.image_size
+        values, ids = np.empty((3, size, size), np.float32), np.empty((size, size), np.uint8)
+        self._augment(sample_id, image, label, epoch, values, ids)
+        return denormalise(values, self.factors), ids
+
+    def _augment(
+        self,
+        sample_id: str,
+        image: Image.Image,
+        label: Image.Image,
+        epoch: int,
+        values: Float32[np.ndarray, "3 size size"],
+        ids: UInt8[np.ndarray, "size size"],
+    ) -> None:
+        """Fill `values` and `ids` with one sample in one epoch."""
         generator = sample_generator(self.seed, epoch, sample_id)
         draw = draw_augmentation(generator, self.settings, self.image_size)
         image, mask = _checked_pair(sample_id, image, label)
-        matrix = output_to_source(draw, image.size, self.image_size)
-        window, factors, window_matrix = reduced_window(image, matrix, self.image_size)
-        across, down = np.hypot(window_matrix[:, 0], window_matrix[:, 1]).tolist()  # pixels of the window per output pixel
-        radius = (min(draw.blur * across, CROP_MARGIN - 2), min(draw.blur * down, CROP_MARGIN - 2))
-        square = warp_image(degrade(window, draw, radius, generator), window_matrix, self.image_size, self.fill)
-        mask = warp_mask(mask, matrix, self.image_size, factors).point(self._read_mirrored if draw.mirrored else self._read)
-        if draw.mirrored:  # after everything else, and so the exact mirror image
-            square = np.ascontiguousarray(square[:, ::-1])
-            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return square, _checked_ids(sample_id, np.array(mask), self.label_space)
+        window = window_of(image, output_to_source(draw, image.size, self.image_size), self.image_size)
+        radius = [min(draw.blur * math.hypot(a, b), CROP_MARGIN - 2) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
+        pixels = degrade(window.pixels, window.box, draw, (radius[0], radius[1]), generator)
+        warp_image(pixels, window, self.fill, draw.mirrored, self.factors, values)
+        if warp_mask(mask, window, self._read[draw.mirrored], draw.mirrored, ids) >= len(self.label_space):
+            raise _foreign_ids(sample_id, ids, self.label_space)
 
 
 class EvalTransform:
@@ -107,26 +121,35 @@ class EvalTransform:
 
     def __init__(self, *, label_space: LabelSpace, image_size: int, mean: list[float], std: list[float]):
         self.image_size = _checked_size(image_size)
-        self.table = normalisation_table(mean, std)
+        self.factors = normalisation(mean, std)
         self.label_space = label_space
-        self._read = label_space.read_table.tolist()
+        self._read = label_space.read_table
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
-        samples = [self.resize(*sample) for sample in _samples(batch)]
-        return {
-            "id": list(batch["id"]),
-            "pixel_values": [normalise(image, self.table) for image, _ in samples],
-            "labels": [torch.from_numpy(mask) for _, mask in samples],
-        }
+        values = torch.empty((len(batch["id"]), 3, self.image_size, self.image_size))
+        labels = []
+        for number, sample in enumerate(_samples(batch)):
+            image, mask = self._resized(*sample)
+            scale(packed(image), self.factors, values[number].numpy())
+            labels.append(torch.from_numpy(mask))
+        return {"id": list(batch["id"]), "pixel_values": list(values), "labels": labels}
 
     def resize(
         self, sample_id: str, image: Image.Image, label: Image.Image
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "height width"]]:
         """Image (RGB, squeezed to the square with antialiasing) and mask (its own size) of one sample."""
+        image, mask = self._resized(sample_id, image, label)
+        return np.asarray(image), mask
+
+    def _resized(self, sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
         image, mask = _checked_pair(sample_id, image, label)
-        image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        return np.asarray(image), _checked_ids(sample_id, np.array(mask.point(self._read)), self.label_space)
+        ids = np.empty_like(mask)
+        greatest = read_ids(mask, self._read, ids)
+        if greatest >= len(self.label_space):
+            raise _foreign_ids(sample_id, ids, self.label_space)
+        size = (self.image_size, self.image_size)
+        return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR), ids
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,15 +165,27 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     for row, mask in zip(labels, masks, strict=True):
         row[: mask.shape[0], : mask.shape[1]] = mask
     return {
-        "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
+        "pixel_values": _stacked([sample["pixel_values"] for sample in samples]),
         "labels": labels,
         "label_sizes": sizes,
         "ids": [sample["id"] for sample in samples],
     }
 
 
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """torch.stack, without a copy where the parts are already all rows of one tensor, in order: those of one call of a transform are."""
+    whole = parts[0]._base
+    if whole is None or whole.shape != (len(parts), *parts[0].shape):
+        return torch.stack(parts)
+    in_order = all(part._base is whole and part.data_ptr() == row.data_ptr() for part, row in zip(parts, whole, strict=True))
+    return whole if in_order else torch.stack(parts)
+
+
 def _samples(batch: dict[str, list]) -> Iterator[tuple[str, Image.Image, Image.Image]]:
-    return zip(batch["id"], batch["image"], batch["label"], strict=True)
+    """id, image and label of each row; where they come undecoded, one pair at a time is decoded, as `datasets` does it."""
+    decode = datasets.Image().decode_example  # what is a picture already is returned as it is
+    for sample_id, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
+        yield sample_id, decode(image), decode(label)
 
 
 def _checked_size(image_size: int) -> int:
@@ -159,26 +194,23 @@ def _checked_size(image_size: int) -> int:
     return image_size
 
 
-def _checked_pair(sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """The image as RGB and the mask as ids (mode L); ValueError that names the sample where that cannot be."""
+def _checked_pair(sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
+    """The image as RGB and the mask as ids; ValueError that names the sample where that cannot be."""
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
     if label.mode not in ("1", "L", "P"):
         raise ValueError(f"Sample {sample_id}: its mask has mode {label.mode}; wanted class ids in 8 bits (mode L or P). Save it as such.")
     if image.size != label.size:
         raise ValueError(f"Sample {sample_id}: its image is {image.size} and its mask {label.size} (width, height); make them equal.")
-    if label.mode != "L":
-        label = Image.fromarray(np.asarray(label, dtype=np.uint8))  # convert("L") would give the palette's brightness
-    return image.convert("RGB"), label
+    # The array of a palette mask holds its ids; convert("L") would give the brightness of their colours.
+    return image if image.mode == "RGB" else image.convert("RGB"), np.asarray(label, dtype=np.uint8)
 
 
-def _checked_ids(sample_id: str, mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> UInt8[np.ndarray, "height width"]:
-    """The mask; ValueError when it holds ids outside the label space, which a loss on a GPU would answer with a device assert."""
+def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> ValueError:
+    """The error for a mask with ids outside the label space, which a loss on a GPU would answer with a device assert."""
     count = len(label_space)
-    if (mask - np.uint8(count) < IGNORE_INDEX - count).any():  # 8-bit arithmetic wraps: true for count .. 254
-        ids = ", ".join(str(label) for label in np.unique(mask).tolist() if count <= label < IGNORE_INDEX)
-        raise ValueError(
-            f"Sample {sample_id}: its mask holds ids {ids}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
-            "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
-        )
-    return mask
+    foreign = ", ".join(str(label) for label in np.unique(ids).tolist() if count <= label < IGNORE_INDEX)
+    return ValueError(
+        f"Sample {sample_id}: its mask holds ids {foreign}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
+        "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
+    )
