@@ -11,10 +11,11 @@ from torch.nn.functional import interpolate, softmax
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.scoring.boundary import boundary_width, near_contour
-from seg_recipe.scoring.examples import choose
+from seg_recipe.scoring.examples import Example, choose
 from seg_recipe.scoring.figures import figures, point, resampled
 from seg_recipe.scoring.intervals import draws, interval, t_quantile
 from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs
+from seg_recipe.scoring.page import _examples
 from seg_recipe.scoring.result import by_miou, score_content, swapped_sides
 from seg_recipe.scoring.tally import BINS, BOUNDARY_WIDTHS, Tally, count_pixels, predict_pixels, shares_of_widths
 
@@ -297,3 +298,10 @@ def test_an_image_without_labelled_pixels_changes_nothing():
     for name, values in point(tallied(made)).items():
         np.testing.assert_allclose(point(tally)[name], values, err_msg=name)
     assert 6 not in by_miou(tally)
+
+
+def test_few_examples_make_no_empty_heading():
+    mask = np.zeros((4, 4), np.uint8)
+    few = [Example("worst", "a", 0.5, np.zeros((4, 4, 3), np.uint8), mask, mask)]
+    html = _examples(few, LabelSpace(("rest", "leaf")))
+    assert "The worst by" in html and "In the middle" not in html

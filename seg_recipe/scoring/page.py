@@ -168,7 +168,8 @@ def _examples(examples: Sequence[Example], label_space: LabelSpace) -> str:
         return ""
     text = "<h2>Examples</h2>\n" + legend_list([mask for one in examples for mask in (one.truth, one.prediction)], label_space)
     for kind, heading in (("worst", "The worst by mean IoU of the image"), ("median", "In the middle")):
-        text += examples_list(heading, [one for one in examples if one.kind == kind], label_space)
+        if shown := [one for one in examples if one.kind == kind]:
+            text += examples_list(heading, shown, label_space)
     return text
 
 
