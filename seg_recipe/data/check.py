@@ -17,13 +17,14 @@ from jaxtyping import Int64, UInt32, UInt64
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from tqdm import tqdm
+from xxhash import xxh3_64_intdigest
 
 from seg_recipe.data.cache import Found, Verdicts, cache_folder
 from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 
-VERSION = 2
+VERSION = 3
 """Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
 
 # What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for "no image at all".
@@ -114,7 +115,7 @@ def inspect_pair(
         except (OSError, TypeError) as error:
             found.append(("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path"))
             continue
-        digests[place] = int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+        digests[place] = xxh3_64_intdigest(data)  # no secret to keep, and a tenth of the time of blake2b
         try:
             with Image.open(BytesIO(data)) as picture:
                 turned = 1
