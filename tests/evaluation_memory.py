@@ -3,13 +3,13 @@
 python -m tests.evaluation_memory FOLDER N ours|stock
 """
 
-import resource
 import sys
 from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments
 
+from seg_recipe.bench.measuring import peak_memory_of_this_process
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
 from seg_recipe.losses import SegmentationLoss
@@ -49,7 +49,7 @@ def main(folder: Path, count: int, way: str) -> float:
         trainer = Trainer(model, arguments, eval_dataset=split, data_collator=stock_collate, compute_metrics=lambda prediction: {"seen": 1})
     figures = trainer.evaluate()
     assert "eval_miou" in figures or way == "stock"
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory_of_this_process()
 
 
 if __name__ == "__main__":

@@ -212,6 +212,7 @@ def test_the_camera(browser, address):
     with opened(browser, address) as page:
         page.click("#picture button[aria-label='Capture from camera']")
         page.get_by_role("button", name=re.compile("click to access webcam", re.IGNORECASE)).click()
+        page.wait_for_function("document.querySelector('#picture video')?.videoWidth > 0")
         page.click("#picture button[aria-label*='capture' i]:not([aria-label='Capture from camera'])")
         page.wait_for_selector("#views img")
         assert shown(page).std() > 10, "Chromium's test picture"

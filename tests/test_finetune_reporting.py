@@ -124,7 +124,7 @@ def test_wandb_offline_keeps_the_panel_and_says_how_to_send_it(pushed, place):
     pictures = [path for path in (media / "images").rglob("*.png") if path.parent.name == "images" and path.name.startswith("panel")]
     assert len(pictures) % 3 == 0 and pictures, "three pictures at each evaluation"
     masks = list((media / "images" / "mask").rglob("*.png"))
-    assert len(masks) == 2 * len(pictures)
+    assert len(pictures) < len(masks) <= 2 * len(pictures)  # equal masks of one evaluation share a file
     with Image.open(masks[0]) as mask:
         assert set(np.unique(np.array(mask))) <= {0, 1, 2, 3, 255}
     assert list((media / "images").rglob("confusion*.png")), "the confusion matrix"

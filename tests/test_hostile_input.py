@@ -24,16 +24,17 @@ ROOT = Path(__file__).parents[1]
 MASK = png(np.zeros((8, 8), np.uint8))
 
 RUN = """
-import importlib, json, resource, sys
+import importlib, json, sys
+from seg_recipe.bench.measuring import peak_memory_of_this_process
 main = importlib.import_module(f"scripts.{sys.argv[1]}").main
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory_of_this_process()
 for arguments in json.loads(sys.argv[2]):
     try:
         report = main(arguments)
         assert not report["written"] and (report.get("damaged") or report.get("broken")), report
     except (ValueError, OSError) as error:
         print(f"error: {error}")
-print("MB more:", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print("MB more:", round(peak_memory_of_this_process() - before))
 """
 
 

@@ -116,7 +116,7 @@ def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, 
 
     (run,) = offline_runs(quiet_wandb)
     lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "W&B" in line] == [f"W&B: the run is kept offline; to send it: wandb sync {run}"] * 2
+    assert [line for line in lines if line.startswith("W&B")] == [f"W&B: the run is kept offline; to send it: wandb sync {run}"] * 2
     media = run / "files" / "media"
     assert len(list((media / "images").glob("panel_*.png"))) == 4  # two pictures at two evaluations
     masks = sorted((media / "images" / "mask").glob("panel_*.png"))

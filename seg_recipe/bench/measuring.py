@@ -8,6 +8,7 @@ import platform
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -99,8 +100,14 @@ def _status(field: str) -> int:
 
 
 def peak_memory_of_this_process() -> float:
-    """MB that this process has had resident at most since its start."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MB that this process has had resident at most since its start.
+
+    Linux's getrusage counts in what the process that started it held at that moment, so it is asked only where there is no VmHWM.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Finished(NamedTuple):
