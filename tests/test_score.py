@@ -233,6 +233,17 @@ def test_causes_are_found_and_chance_is_not():
     assert noise.numeric and [group.images for group in noise.groups] == [16] * 5
 
 
+def test_a_range_without_images_is_no_group():
+    numbers = [0.0] * 6 + [1.0] * 8 + [float(number) for number in range(2, 15)]  # the first quantile is 0.2, the second 1
+    tally = Tally(len(numbers), 2)
+    tally.truth[:], tally.predicted[:] = 100, 100
+    tally.right[:] = 3 * np.arange(len(numbers))[:, None]
+    ids = [str(image) for image in range(len(numbers))]
+    (cause,) = find_causes(tally, ids, {name: {"yaw": number} for name, number in zip(ids, numbers, strict=True)})
+    assert cause.numeric and sum(group.images for group in cause.groups) == len(numbers)
+    assert "0.2 to 1" not in [group.name for group in cause.groups] and np.isfinite([group.miou_i for group in cause.groups]).all()
+
+
 def test_metadata_is_flattened(tmp_path):
     path = tmp_path / "metadata.jsonl"
     path.write_text(

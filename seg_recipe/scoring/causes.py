@@ -87,7 +87,9 @@ def find_causes(tally: Tally, ids: Sequence[str], metadata: Mapping[str, Mapping
     causes = []
     for column, (of, names, numeric) in grouped.items():
         explained = _explained(scores, of)
-        groups = [_group(tally, mious, counted[of == place], name) for place, name in enumerate(names)]
+        # Between two edges that are quantiles of many equal numbers there may be none.
+        members = [(name, counted[of == place]) for place, name in enumerate(names) if (of == place).any()]
+        groups = [_group(tally, mious, images, name) for name, images in members]
         causes.append(Cause(column, numeric, explained, explained > threshold, groups))
     return sorted(causes, key=lambda cause: -cause.explained)
 
