@@ -8,7 +8,6 @@ same network on tensors that are ready. predict.py reads files and writes masks;
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,17 @@ from seg_recipe.predicting.outputs import open_predictions
 OPTIONS = {"flip": False, "scales": [1.0], "window": False}
 
 
-def main(model: str, folder: Path, threads: int, together: int, rounds: int) -> None:
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--together", type=int, default=8, help="pictures of a turn")
+    parser.add_argument("--rounds", type=int, default=4)
+    measure(**vars(parser.parse_args(argv)))
+
+
+def measure(model: str, folder: Path, threads: int, together: int, rounds: int) -> None:
     """Measures and prints."""
     logging.set_verbosity_error()
     torch.set_num_threads(threads)
@@ -78,10 +87,4 @@ def main(model: str, folder: Path, threads: int, together: int, rounds: int) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--together", type=int, default=8, help="pictures of a turn")
-    parser.add_argument("--rounds", type=int, default=4)
-    sys.exit(main(**vars(parser.parse_args())))
+    main()
