@@ -102,9 +102,8 @@ def _writable_repo(name: str, private: bool, repo_type: RepoType) -> str:
         name = f"{api.whoami()['name']}/{name}"
     sdk = "gradio" if repo_type == "space" else None
     api.create_repo(name, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
-    api.auth_check(
-        name, write=True, repo_type=repo_type
-    )  # create_repo(exist_ok=True) passes with a read-only token where the repository exists
+    # create_repo(exist_ok=True) passes with a read-only token where the repository exists
+    api.auth_check(name, write=True, repo_type=repo_type)
     if private and api.repo_info(name, repo_type=repo_type).private is False:
         setting = _SETTINGS[repo_type]
         raise ValueError(f"hub_private_repo is true, but {name} is there and public: change its settings, or set another --{setting}.")
