@@ -476,6 +476,27 @@ def add_gradient(
     _narrow(out, min(held, source.shape[1] - 1), lower_gradient, firsts, taps)
 
 
+@njit(**_EXACT)
+@no_type_check
+def _fill_greatest(source, row_lows, row_weights, lows, weights, winners):
+    """winners (rows, width) = the class of the greatest logit of each pixel of a band, the first of equals."""
+    classes, width = len(source), len(lows)
+    upper, lower = np.empty((classes, width), np.float32), np.empty((classes, width), np.float32)
+    greatest, winner = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
+    held, row = -1, 0
+    while row < len(row_lows):
+        low, end = row_lows[row], _same_pair(row_lows, row)
+        upper, lower, _, _ = _next_pair(upper, lower, held, source, low, lows, weights, _0, _0)
+        held = low + 1
+        for start in range(0, width, CHUNK):
+            n = min(CHUNK, width - start)
+            for r in range(row, end):
+                _find_greatest(upper, lower, row_weights[r], start, n, greatest, winner)
+                for x in range(n):
+                    winners[r, start + x] = winner[x]
+        row = end
+
+
 @_compiled
 @no_type_check
 def add_confusion(source, ids, row_lows, row_weights, lows, weights, ignore_index, counts):
@@ -483,44 +504,19 @@ def add_confusion(source, ids, row_lows, row_weights, lows, weights, ignore_inde
 
     ids (rows, width) int64, all of them classes or `ignore_index`; the other arguments as for `add_sums`.
     """
-    classes, width = len(source), len(lows)
-    upper, lower = np.empty((classes, width), np.float32), np.empty((classes, width), np.float32)
-    greatest, winner = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
-    held, row = -1, 0
-    while row < len(row_lows):
-        low, end = row_lows[row], _same_pair(row_lows, row)
-        upper, lower, _, _ = _next_pair(upper, lower, held, source, low, lows, weights, _0, _0)
-        held = low + 1
-        for start in range(0, width, CHUNK):
-            n = min(CHUNK, width - start)
-            for r in range(row, end):
-                _find_greatest(upper, lower, row_weights[r], start, n, greatest, winner)
-                for x in range(n):
-                    y = ids[r, start + x]
-                    if y != ignore_index:
-                        counts[y, winner[x]] += 1
-        row = end
+    winners = np.empty(ids.shape, np.int32)
+    _fill_greatest(source, row_lows, row_weights, lows, weights, winners)
+    for r in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
+            if ids[r, x] != ignore_index:
+                counts[ids[r, x], winners[r, x]] += 1
 
 
 @_compiled
 @no_type_check
 def find_greatest(source, row_lows, row_weights, lows, weights, mask):
-    """Fills a band of a mask (rows, width) uint8 with the class of the greatest logit; the other arguments as for `add_sums`.
+    """Fills a band of a mask (rows, width) uint8 with the class of the greatest logit, the first of equals.
 
-    Pixel by pixel what `add_confusion` counts.
+    Pixel by pixel what `add_confusion` counts; the other arguments as for `add_sums`.
     """
-    classes, width = len(source), len(lows)
-    upper, lower = np.empty((classes, width), np.float32), np.empty((classes, width), np.float32)
-    greatest, winner = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
-    held, row = -1, 0
-    while row < len(row_lows):
-        low, end = row_lows[row], _same_pair(row_lows, row)
-        upper, lower, _, _ = _next_pair(upper, lower, held, source, low, lows, weights, _0, _0)
-        held = low + 1
-        for start in range(0, width, CHUNK):
-            n = min(CHUNK, width - start)
-            for r in range(row, end):
-                _find_greatest(upper, lower, row_weights[r], start, n, greatest, winner)
-                for x in range(n):
-                    mask[r, start + x] = winner[x]
-        row = end
+    _fill_greatest(source, row_lows, row_weights, lows, weights, mask)
