@@ -11,7 +11,6 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
@@ -26,6 +25,7 @@ from seg_recipe.faces import make_faces
 from seg_recipe.faces.folder import METADATA
 from seg_recipe.hub import HubCallback, check_hub_access
 from seg_recipe.labels import LabelSpace, load_label_space
+from seg_recipe.locks import make_writable
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.model import build_model
@@ -151,17 +151,9 @@ def say(args: TrainingArguments, *lines: str) -> None:
 
 
 def check_output_dir(recipe: Recipe) -> None:
-    """Raise ValueError where the run could not be saved, before hours of work instead of after them."""
-    folder = recipe.output_dir
-    if recipe.training.process_index != 0:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
-        raise ValueError(f"output_dir is {folder}, where nothing can be saved ({reason}); wanted a folder that you may write to.") from None
+    """Raise OSError where the run could not be saved, before hours of work instead of after them."""
+    if recipe.training.process_index == 0:
+        make_writable(recipe.output_dir, "output_dir")
 
 
 def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:

@@ -18,9 +18,8 @@ def make_writable(folder: Path, setting: str) -> list[Path]:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(
-            f"{setting} {folder}: nothing can be written there ({error.strerror}); give a folder that you may write to."
-        ) from None
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise OSError(f"{setting} is {folder}, where nothing can be written ({reason}); give a folder that you may write to.") from None
     return new
 
 

@@ -119,7 +119,7 @@ def test_no_recipe(monkeypatch):
 
 def test_an_output_folder_that_is_a_file(place, error):
     (place / "run").write_text("")
-    assert f"output_dir is {place / 'run'}, where nothing can be saved (it is a file); wanted" in one_line(error())
+    assert f"output_dir is {place / 'run'}, where nothing can be written (it is a file); give" in one_line(error())
 
 
 # ---- labels and model

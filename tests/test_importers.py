@@ -209,7 +209,8 @@ def test_a_destination_that_is_not_ours_is_left_alone(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="wants a folder where not even root may write")
 def test_a_destination_where_nothing_can_be_written_is_named(tmp_path):
     source = make_folder(tmp_path / "source", contents())
-    with pytest.raises(OSError, match=r"^DEST /proc/import: nothing can be written there \(.*\); give a folder that you may write to\.$"):
+    wanted = r"^DEST is /proc/import, where nothing can be written \(.*\); give a folder that you may write to\.$"
+    with pytest.raises(OSError, match=wanted):
         run(source, "/proc/import")
 
 
