@@ -62,8 +62,8 @@ class ModelSettings:
     )
     channels_last: bool = _setting(
         False,
-        "Keep the channels of a pixel side by side in memory. Pays where convolutions rule (the small UperNet on a CPU: 15 % less time a "
-        "step), costs where attention does (SegFormer-B0 at 512 pixels, fp32: 20 % more).",
+        "Keep the channels of a pixel side by side in memory. Saves time where convolutions rule (the small UperNet on a CPU), costs some "
+        "where attention does (SegFormer-B0 in fp32 on a CPU).",
     )
     cpu_threads: Count = _setting(0, "Threads of each process. 0: all cores of its share (affinity and container quota over processes).")
 
