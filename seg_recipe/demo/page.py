@@ -1,6 +1,7 @@
 """The page: where things stand, and what happens when something is done. The models run in one place, one picture at a time."""
 
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,10 +37,13 @@ class Choices(NamedTuple):
 def build_page(models: Models) -> gr.Blocks:
     """The page for one model or two. What a visitor sends or chooses is kept for that visitor alone, and for an hour at most."""
 
+    one_at_a_time = threading.Lock()
+
     def see(path: str | None) -> tuple[Seen | None, str]:
         if path is None:
             return None, ""
-        return _told(lambda: segment(models, read_upload(path)))
+        with one_at_a_time:
+            return _told(lambda: segment(models, read_upload(path)))
 
     def see_face(seed: float | None, portrait: bool) -> tuple[Seen | None, str, None]:
         def face() -> Seen:
@@ -47,7 +51,8 @@ def build_page(models: Models) -> gr.Blocks:
                 raise ValueError("The seed is no whole number; wanted one from 0 up.")
             return segment_face(models, int(seed), portrait=portrait)
 
-        return *_told(face), None
+        with one_at_a_time:
+            return *_told(face), None
 
     def show(seen: Seen | None, choices: Choices) -> tuple[str, str]:
         return fragments.views(models, seen, *choices), fragments.classes(models, seen, *choices)
@@ -82,20 +87,19 @@ def build_page(models: Models) -> gr.Blocks:
             with gr.Column(scale=3, min_width=290):
                 classes = gr.HTML(fragments.classes(models, None, *Choices()), elem_id="classes", js_on_load=SENDS_CHOICES)
 
-        works = {"concurrency_id": "models", "concurrency_limit": 1, "show_progress": "minimal", "show_progress_on": views}
-        quick = {"concurrency_id": "pictures", "concurrency_limit": 2, "show_progress": "hidden"}
-        hidden = {"api_visibility": "private"}
-        picture.input(see, picture, [seen, line], trigger_mode="always_last", **works, **hidden).then(
-            show, [seen, choices], [views, classes], **quick, **hidden
-        )
+        # Plain requests: Gradio's queue (6.31) answers through one stream for each visitor, which it closes when nothing is pending,
+        # and what is asked for while it closes is never answered. "always_last": what came meanwhile is done next, not dropped.
+        plain = {"queue": False, "trigger_mode": "always_last", "api_visibility": "private"}
+        works = {"show_progress": "minimal", "show_progress_on": views, **plain}
+        quick = {"show_progress": "hidden", **plain}
         face = (see_face, [seed, portrait], [seen, line, picture])
         for asked in (
-            gr.on([draw.click, seed.submit], *face, **works, **hidden),
-            another.click(lambda: random.randrange(1, 1_000_000), None, seed, **quick, **hidden).then(*face, **works, **hidden),
+            picture.input(see, picture, [seen, line], **works),
+            gr.on([draw.click, seed.submit], *face, **works),
+            another.click(lambda: random.randrange(1, 1_000_000), None, seed, **quick).then(*face, **works),
         ):
-            asked.then(show, [seen, choices], [views, classes], **quick, **hidden)
-        classes.input(choose, [seen, choices], [views, choices], trigger_mode="always_last", **quick, **hidden)
-    page.queue(max_size=SESSIONS)
+            asked.then(show, [seen, choices], [views, classes], **quick)
+        classes.input(choose, [seen, choices], [views, choices], **quick)
     page.state_session_capacity = SESSIONS
     return page
 
