@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from seg_recipe.importers.sources import LeftOut
-from seg_recipe.inference import Segmenter, load_segmenter, quick_network
+from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.predicting.exported import fingerprint, use_onnx
 from seg_recipe.predicting.inputs import NO_PICTURE, find_inputs
 from seg_recipe.predicting.loop import predict
@@ -48,8 +48,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         segmenter = load_segmenter(arguments.model, device="cpu" if arguments.onnx else arguments.device, precision=precision)
         if arguments.onnx:
             use_onnx(segmenter, arguments.onnx, found.pictures)
-        elif segmenter.precision == "fp32":
-            segmenter.network = quick_network(segmenter.model) or segmenter.network
         settings = _settings(segmenter, arguments, options, found.root)
         with (
             open_predictions(arguments.output, segmenter.label_space, settings) as output,

@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from seg_recipe.bench.measuring import ratios, spread, take_turns
 from seg_recipe.importers.sources import LeftOut
-from seg_recipe.inference import load_segmenter, quick_network
+from seg_recipe.inference import load_segmenter
 from seg_recipe.predicting.inputs import find_inputs
 from seg_recipe.predicting.loop import predict
 from seg_recipe.predicting.outputs import open_predictions
@@ -46,7 +46,6 @@ def measure(model: str, folder: Path, threads: int, together: int, rounds: int) 
     some = paths[:together]
     stock = pipeline("image-segmentation", model, device="cpu")
     segmenter = load_segmenter(model, device="cpu", precision="fp32")
-    segmenter.network = quick_network(segmenter.model) or segmenter.network
     with find_inputs(some, Path("out"), LeftOut()) as found:
         ready = torch.stack([segmenter.prepare(picture.read()) for picture in found])
 

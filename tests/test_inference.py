@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import DPTImageProcessorPil, PreTrainedConfig, PreTrainedModel, SegformerImageProcessorPil, pipeline
 
-from seg_recipe.inference import Segmenter, load_segmenter, mask_of, named_space, quick_network
+from seg_recipe.inference import Segmenter, load_segmenter, mask_of, named_space
 from seg_recipe.labels import FACE, LabelSpace
 from seg_recipe.transforms import EvalTransform
 from tests.tiny import LABELS, scene, segformer
@@ -295,16 +295,3 @@ def test_a_device_or_precision_that_is_not_there_is_refused(checkpoint):
         load_segmenter(checkpoint, device="cpu", precision="int8")
     with pytest.raises(FileNotFoundError, match=r"neither a folder nor a Hub id\. Give a folder with config\.json"):
         load_segmenter("no/such/folder", device="cpu")
-
-
-def test_the_quick_segformer_computes_the_same(checkpoint, tmp_path):
-    model = segformer(seed=5)
-    torch.nn.init.normal_(model.decode_head.batch_norm.running_mean, generator=torch.Generator().manual_seed(0))
-    torch.nn.init.uniform_(model.decode_head.batch_norm.running_var, 0.5, 2, generator=torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(model.decode_head.batch_norm.bias, generator=torch.Generator().manual_seed(1))
-    segmenter = Segmenter(model, processor(), LABELS, precision="fp32")
-    network, pixels = quick_network(segmenter.model), torch.randn(2, 3, 64, 96)
-    assert network is not None
-    with torch.inference_mode():
-        assert torch.allclose(network(pixels), segmenter.network(pixels), atol=1e-5)
-    assert quick_network(patches().model) is None and quick_network(segformer().bfloat16()) is None

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from seg_recipe.faces import render, sample
-from seg_recipe.inference import Segmenter, load_segmenter, quick_network
+from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, plain_name
 from seg_recipe.predicting.pictures import decode, measure, problem
 from seg_recipe.visualize import overlay
@@ -60,9 +60,6 @@ class ClassLine(NamedTuple):
 def load_models(places: Sequence[str], *, device: str = "auto", precision: str = "auto") -> Models:
     """The models of folders or Hub ids, ready to be compared. Errors are those of `load_segmenter` and `join_labels`."""
     segmenters = tuple(load_segmenter(place, device=device, precision=precision) for place in places)
-    for segmenter in segmenters:
-        if segmenter.precision == "fp32":
-            segmenter.network = quick_network(segmenter.model) or segmenter.network
     label_space, tables = join_labels([segmenter.label_space for segmenter in segmenters])
     return Models(_short_names(places), segmenters, label_space, tables)
 

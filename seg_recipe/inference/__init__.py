@@ -5,7 +5,6 @@ over pictures that are larger than what the model was trained on.
 """
 
 from seg_recipe.inference.loading import load_segmenter, named_space
-from seg_recipe.inference.segformer import quick_network
 from seg_recipe.inference.segmenter import Segmenter, mask_of
 
-__all__ = ["Segmenter", "load_segmenter", "mask_of", "named_space", "quick_network"]
+__all__ = ["Segmenter", "load_segmenter", "mask_of", "named_space"]
