@@ -158,7 +158,7 @@ def train_by_recipe(pipe: Connection, plan: Plan, precision: str, folder: Path) 
 def train_by_stock(pipe: Connection, plan: Plan, folder: Path) -> None:
     """The stock Trainer on the stock transforms, with the arguments that the example leaves at their defaults."""
     torch.set_num_threads(plan.threads)
-    model, processor = _model(plan)
+    model, processor = _model(plan, stock=True)
     transform = StockTransform(plan.image_size, processor.image_mean, processor.image_std, training=True)
     data = load_data([str(folder)], label_space=FACE, progress=False)
     arguments = TrainingArguments(
@@ -174,11 +174,11 @@ def train_by_stock(pipe: Connection, plan: Plan, folder: Path) -> None:
 def train_bare(pipe: Connection, plan: Plan, precision: str, own_loss: bool, folder: Path) -> None:
     """The limit: a loop on one batch that is ready on the device. Forward, loss, backward, clipping, fused AdamW; nothing else.
 
-    own_loss: with the recipe's loss; else with the model's own cross entropy.
+    own_loss: with the recipe's loss and network; else with transformers' network and its own cross entropy.
     """
     torch.set_num_threads(plan.threads)
     device = torch.device(plan.device)
-    model, processor = _model(plan)
+    model, processor = _model(plan, stock=not own_loss)
     model.to(device).train()
     transform = EvalTransform(label_space=FACE, image_size=plan.image_size, mean=processor.image_mean, std=processor.image_std)
     split = attach_transform(load_data([str(folder)], label_space=FACE, progress=False).splits["train"], transform)
@@ -212,11 +212,11 @@ def train_bare(pipe: Connection, plan: Plan, precision: str, own_loss: bool, fol
 def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Path, small: bool = False) -> None:
     """Evaluations of as many images as the pipe asks for, over and over; answers (seconds, metrics, peak memory of the process in MB).
 
-    way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same model; a small
-    one has its classes and its stride, and so the same logits and masks to keep or to forget, but 14,000 weights.
+    way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same weights; a small
+    model has its classes and its stride, and so the same logits and masks to keep or to forget, but 14,000 weights.
     """
     torch.set_num_threads(plan.threads)
-    model, processor = _model(plan)
+    model, processor = _model(plan, stock=way == "stock")
     if small:
         sizes = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 8}
         model = type(model)(type(model.config).from_dict({**model.config.to_dict(), **sizes}))
@@ -256,7 +256,7 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
 
 
 def forward_only(pipe: Connection, plan: Plan, precision: str, folder: Path) -> None:
-    """The limit: forward passes on one batch that is ready on the device; answers the seconds for as many images as the pipe asks for."""
+    """The limit: forward passes of the recipe's network on a batch that is ready; answers the seconds for as many images as asked."""
     torch.set_num_threads(plan.threads)
     device = torch.device(plan.device)
     model, _ = _model(plan)
@@ -282,9 +282,14 @@ def _around(count: int, length: int) -> list[int]:
     return [number % length for number in range(count)]
 
 
-def _model(plan: Plan) -> tuple[Any, Any]:
-    """The model and its image processor; the same weights in every process."""
-    return build_model(MODEL, label_space=FACE, image_size=plan.image_size, from_scratch=True, seed=0)[:2]
+def _model(plan: Plan, stock: bool = False) -> tuple[Any, Any]:
+    """The recipe's model or, with the same weights, that of transformers alone, and its image processor; the same in every process."""
+    model, processor, _ = build_model(MODEL, label_space=FACE, image_size=plan.image_size, from_scratch=True, seed=0)
+    if stock:
+        weights = model.state_dict()
+        model = type(model)(model.config).eval()
+        model.load_state_dict(weights)
+    return model, processor
 
 
 @contextlib.contextmanager
