@@ -7,6 +7,8 @@ added. Of the 4.6 billion multiplications of the head of SegFormer-B0 at 512x512
 the batch norm is part of the matrices as well.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +21,7 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 class FoldedDecodeHead(SegformerDecodeHead):
     """`SegformerDecodeHead` (transformers 5.23) with the same parameters and the same values and gradients, but for their rounding."""
 
-    def forward(self, encoder_hidden_states: tuple[Tensor, ...], **kwargs: object) -> Float[Tensor, "batch classes h w"]:
+    def forward(self, encoder_hidden_states: Any, **kwargs: Any) -> Float[Tensor, "batch classes h w"]:
         """The maps of the stages, each (batch, its channels, its height, its width), largest first, to logits of the first one's size."""
         if isinstance(self.linear_fuse.weight, DTensor):  # FSDP gathers a weight for the call of its own module alone
             return super().forward(encoder_hidden_states, **kwargs)
@@ -34,17 +36,19 @@ class FoldedDecodeHead(SegformerDecodeHead):
 
     def _folded(self) -> tuple[list[Float[Tensor, "width channels 1 1"]], Float[Tensor, " width"]]:
         """A matrix for each stage, and what is added to their sum; computed in float32 or float64."""
-        norm, weight = self.batch_norm, self.linear_fuse.weight
+        norm: Any = self.batch_norm
+        projections: Any = self.linear_projections
+        weight = self.linear_fuse.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         with torch.autocast(weight.device.type, enabled=False):
-            blocks = weight[:, :, 0, 0].to(dtype).chunk(len(self.linear_projections), dim=1)[::-1]  # the last stage first
+            blocks = [*weight[:, :, 0, 0].to(dtype).chunk(len(projections), dim=1)][::-1]  # the last stage first
             offset = torch.zeros_like(norm.bias, dtype=dtype)
             if not norm.training:
                 scale = norm.weight.to(dtype) / (norm.running_var.to(dtype) + norm.eps).sqrt()
                 offset = norm.bias - norm.running_mean * scale
                 blocks = [scale[:, None] * block for block in blocks]
             matrices = []
-            for block, projection in zip(blocks, self.linear_projections, strict=True):
+            for block, projection in zip(blocks, projections, strict=True):
                 matrices.append((block @ projection.proj.weight.to(dtype)).to(weight.dtype)[:, :, None, None])
                 offset = offset + block @ projection.proj.bias.to(dtype)
             return matrices, offset.to(weight.dtype)
