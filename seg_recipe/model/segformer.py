@@ -23,7 +23,7 @@ class FoldedDecodeHead(SegformerDecodeHead):
 
     def forward(self, encoder_hidden_states: Any, **kwargs: Any) -> Float[Tensor, "batch classes h w"]:
         """The maps of the stages, each (batch, its channels, its height, its width), largest first, to logits of the first one's size."""
-        if isinstance(self.linear_fuse.weight, DTensor):  # FSDP gathers a weight for the call of its own module alone
+        if any(isinstance(weight, DTensor) for weight in self.parameters()):  # FSDP gathers it for the call of its own module alone
             return super().forward(encoder_hidden_states, **kwargs)
         matrices, offset = self._folded()
         largest, *smaller = (features.contiguous(memory_format=torch.channels_last) for features in encoder_hidden_states)
