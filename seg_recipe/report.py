@@ -17,6 +17,12 @@ from seg_recipe.transforms import EvalTransform, TrainTransform
 from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, confusion_figure, prediction_sheet
 
 
+def say(args: TrainingArguments, *lines: str) -> None:
+    """Print lines once, however many processes there are."""
+    if lines and args.process_index == 0:
+        print(*lines, sep="\n", flush=True)
+
+
 def package_versions() -> dict[str, str]:
     """Package -> version of what the result depends on."""
     names = ("seg-recipe", "torch", "transformers", "datasets", "accelerate", "evaluate", "pillow", "numpy")

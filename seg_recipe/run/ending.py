@@ -1,0 +1,103 @@
+"""The end of a run: the best model with card, report, contact sheet and figures, or how to go on from where it was stopped."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seg_recipe.callbacks import Panel
+from seg_recipe.card import metrics_by_set, write_card
+from seg_recipe.checkpoints import write_json
+from seg_recipe.faces.folder import METADATA
+from seg_recipe.hub import HubCallback
+from seg_recipe.labels import LabelSpace
+from seg_recipe.recipe import Recipe
+from seg_recipe.report import check_best, package_versions, save_prediction_sheet, say
+from seg_recipe.run.identity import repeatable_text
+from seg_recipe.scoring.after_training import report_run
+from seg_recipe.trainer import SegmentationTrainer
+
+
+def tell_how_to_go_on(trainer: SegmentationTrainer, argv: Sequence[str]) -> None:
+    """The lines at the end of a run that was stopped. argv: its command line after the script."""
+    args = trainer.args
+    say(args, f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, which is saved in {args.output_dir}.")
+    launcher_options = "--config_file ... " if args.world_size > 1 else ""  # nobody tells a worker what they were
+    say(args, f"To go on: accelerate launch {launcher_options}{shlex.join([sys.argv[0], *argv])}")
+
+
+def conclude(
+    trainer: SegmentationTrainer, recipe: Recipe, label_space: LabelSpace, panel: Panel, judged_rows: Any, hub: HubCallback | None
+) -> dict[str, Any]:
+    """The best model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew on what was loaded.
+
+    judged_rows: the evaluation split that chose the checkpoint, without transform.
+    """
+    folder, state = trainer.output_dir, trainer.state
+    figures = {name.removeprefix("eval_"): value for name, value in trainer.score().items()}
+    check_best(figures, state, trainer.args)
+    trainer.save_model(str(folder))
+    sheet = save_prediction_sheet(
+        trainer.accelerator.unwrap_model(trainer.model), panel, label_space, folder / "predictions.png", trainer.args.process_index == 0
+    )
+    if trainer.args.process_index == 0:
+        step = state.best_global_step or state.global_step
+        pictures, line = report_run(
+            folder,
+            judged_rows,
+            label_space,
+            dataset=recipe.data.dataset[0] if len(recipe.data.dataset) == 1 and not recipe.data.eval_datasets else "several data sets",
+            split=recipe.data.best_on or "validation",
+            device=str(trainer.args.device),
+            precision="bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
+            batch_size=trainer.args.per_device_eval_batch_size,
+        )
+        say(trainer.args, line)
+        pictures = {"Image, truth and prediction": sheet.name, **pictures}
+        write_model_card(recipe, label_space, folder, figures, step, hub.repo_id if hub else None, pictures)
+        write_json(folder / "results.json", {"step": step, "metrics": figures})
+    judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
+    say(
+        trainer.args,
+        f"mIoU {figures[judged + 'miou']:.4f} over {figures[judged + 'classes_present']} classes. The best model is in {folder},",
+        f'for pipeline("image-segmentation", "{folder}"). Pictures: {sheet}. Figures: {folder / "results.json"}.',
+    )
+    return figures
+
+
+def write_model_card(
+    recipe: Recipe,
+    label_space: LabelSpace,
+    folder: Path,
+    figures: dict[str, Any],
+    step: int,
+    repo_id: str | None,
+    pictures: dict[str, str] | None = None,
+) -> Path:
+    """README.md of a model folder, with the figures of that model."""
+    names = [entry.partition("=")[0] for entry in recipe.data.eval_datasets]
+    names.sort(key=lambda name: name != recipe.data.best_on)  # the set that chose the checkpoint comes first
+    return write_card(
+        folder,
+        repo_id=repo_id,
+        label_names=label_space.names,
+        datasets=recipe.data.dataset,
+        metrics=metrics_by_set(figures, names),
+        step=step,
+        recipe=repeatable_text(recipe),
+        versions=package_versions(),
+        pictures=pictures,
+        **licence_settings(recipe),
+    )
+
+
+def licence_settings(recipe: Recipe) -> dict[str, Any]:
+    """What `licence_statement` decides from."""
+    return {
+        "data_license": recipe.reporting.data_license,
+        "model_license": recipe.reporting.model_license,
+        "base_model": None if recipe.model.from_scratch else recipe.model.model,
+        "generated_only": all((Path(source) / METADATA).is_file() for source in recipe.data.dataset),
+        "pushing": recipe.reporting.push_to_hub,
+    }
