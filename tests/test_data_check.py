@@ -18,7 +18,7 @@ from seg_recipe.data.problems import WAYS_OUT
 from seg_recipe.data.sources import read_source
 from seg_recipe.labels import LabelSpace
 from seg_recipe.png import decode_plain
-from seg_recipe.reading import read_file
+from seg_recipe.png.files import read_file
 from tests.test_data import THREE, load, saved, write_flat, write_halves, write_pair
 
 IMAGE, MASK = "train/images/000001.png", "train/annotations/000001_seg.png"

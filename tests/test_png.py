@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from seg_recipe import reading
 from seg_recipe.bench.measuring import peak_extra_memory
 from seg_recipe.data import check
-from seg_recipe.png import LARGEST, SIGNATURE, decode_plain, read_plain
+from seg_recipe.png import LARGEST, SIGNATURE, decode_plain, files, read_plain
 from seg_recipe.png.loops import count_ids
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -254,13 +253,13 @@ def test_ids_are_counted(shape):
 
 
 def test_files_are_read_whole_one_after_the_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_ROOM", 1000)
-    monkeypatch.setattr(reading, "_held", reading._Held())
+    monkeypatch.setattr(files, "_ROOM", 1000)
+    monkeypatch.setattr(files, "_held", files._Held())
     for size in (0, 1, 999, 1000, 1001, 5000, 10):
         content = np.random.default_rng(size).bytes(size)
         (tmp_path / "file").write_bytes(content)
-        assert bytes(reading.read_file(str(tmp_path / "file"))) == content
+        assert bytes(files.read_file(str(tmp_path / "file"))) == content
     with pytest.raises(IsADirectoryError):
-        reading.read_file(str(tmp_path))
+        files.read_file(str(tmp_path))
     with pytest.raises(FileNotFoundError):
-        reading.read_file(str(tmp_path / "none"))
+        files.read_file(str(tmp_path / "none"))

@@ -23,8 +23,8 @@ from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.png import SIGNATURE, chunks, decode_plain, read_plain
+from seg_recipe.png.files import read_file
 from seg_recipe.png.loops import count_ids
-from seg_recipe.reading import read_file
 
 VERSION = 3
 """Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""

@@ -3,6 +3,7 @@
 Most masks and many pictures are of that kind. All others, and everything that is wrong with a file, are Pillow's to read and to name:
 here they are None. What is decoded here is, to the bit, what Pillow decodes.
 
+files.py  reads one file after the other
 loops.py  the loops over the pixels, compiled by numba
 """
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.png import decode_plain, read_plain
-from seg_recipe.reading import read_file
+from seg_recipe.png.files import read_file
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
