@@ -13,8 +13,11 @@ from PIL import Image
 
 from seg_recipe.bench.measuring import peak_extra_memory
 from seg_recipe.data import check
+from seg_recipe.labels import FACE
 from seg_recipe.png import LARGEST, SIGNATURE, decode_plain, files, read_plain
 from seg_recipe.png.loops import count_ids
+from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, samples
+from tests.test_transforms import MEAN, STD, STRONG
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
@@ -263,3 +266,23 @@ def test_files_are_read_whole_one_after_the_other(tmp_path, monkeypatch):
         files.read_file(str(tmp_path))
     with pytest.raises(FileNotFoundError):
         files.read_file(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("size", [(40, 40), (70, 150)])
+def test_samples_are_those_of_pillow_to_the_bit(size, monkeypatch):
+    height, width = size
+    images = [plain(some(RGB, height, width, number), RGB) for number in range(8)]
+    masks = [plain(some(kind, height, width, number) % 19, kind) for number, kind in enumerate([GREY, PALETTE] * 4)]
+    batch = {"id": [str(number) for number in range(8)]}
+    batch |= {name: [{"bytes": file, "path": None} for file in files] for name, files in (("image", images), ("label", masks))}
+    seen = {"label_space": FACE, "image_size": 40, "mean": MEAN, "std": STD}
+    transforms = (TrainTransform(**seen, **STRONG, seed=0, clock=EpochClock()), EvalTransform(**seen))
+    decodings = []
+    monkeypatch.setattr(samples, "decode_plain", lambda found: (decodings.append(found.channels), decode_plain(found))[1])
+    ours = [transform(batch) for transform in transforms]
+    assert decodings == [3, 1] * 16
+    monkeypatch.setattr(samples, "read_plain", lambda data: None)
+    for mine, its in zip(ours, [transform(batch) for transform in transforms], strict=True):
+        for name in ("pixel_values", "labels"):
+            assert all(torch.equal(a, b) for a, b in zip(mine[name], its[name], strict=True)), name
+    assert decodings == [3, 1] * 16
