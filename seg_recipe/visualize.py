@@ -1,13 +1,11 @@
 """Pictures of masks and results: overlay, legend, contact sheets, confusion matrix, IoU per class. All pictures are Pillow RGB images."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
@@ -216,7 +214,7 @@ def confusion_figure(
     shares = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     names = [label_space.names[label] for label in kept]
     side = max(3.5, 0.42 * len(names))
-    figure = Figure(figsize=(side + 1.8, side + 1.6), dpi=110, layout="constrained")
+    figure = _figure(side + 1.8, side + 1.6)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=90)
@@ -247,7 +245,7 @@ def iou_figure(
     names = [name for name in label_space.names if name in ious]
     values = [ious[name] for name in names]
     colours = [np.array(label_space.palette[label_space.label2id[name]]) / 255 for name in names]
-    figure = Figure(figsize=(7, 1.2 + 0.28 * max(len(names), 3)), dpi=110, layout="constrained")
+    figure = _figure(7.0, 1.2 + 0.28 * max(len(names), 3))
     axes = figure.add_subplot()
     axes.barh(range(len(names)), values, color=colours, edgecolor="#444444", linewidth=0.6)
     ends = [(intervals or {}).get(name) for name in names]
@@ -275,8 +273,17 @@ def iou_figure(
     return _rendered(figure)
 
 
-def _rendered(figure: Figure) -> Image.Image:
+def _figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches. matplotlib is imported when there is one to draw: it takes half a second and 24 MB."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _rendered(figure: Any) -> Image.Image:
     """The figure as pixels, drawn by Agg: no display and no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

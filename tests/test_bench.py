@@ -121,6 +121,8 @@ def test_peak_memory_counts_what_was_freed_again():
 def test_a_measured_process_says_why_it_failed(tmp_path):
     done = run_measured([sys.executable, "-c", "b = bytearray(150_000_000)"], os.environ, tmp_path / "log")
     assert done.peak > 140 and done.seconds > 0
+    held = np.ones(40_000_000)  # 320 MB, which are ours and not the command's
+    assert run_measured([sys.executable, "-c", "pass"], os.environ, tmp_path / "log").peak < 60 and held.all()
     with pytest.raises(RuntimeError, match=r"ended with 3:\nwhy"):
         run_measured([sys.executable, "-c", "print('why'); raise SystemExit(3)"], os.environ, tmp_path / "log")
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from PIL import Image as Picture
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from seg_recipe.data import DataProblems, Problem, load_data
 from seg_recipe.data.check import check_pairs, checksums_hold, inspect_pair
 from seg_recipe.data.problems import WAYS_OUT
 from seg_recipe.data.sources import read_source
 from seg_recipe.labels import LabelSpace
+from seg_recipe.png import decode_plain
+from seg_recipe.png.files import read_file
 from tests.test_data import THREE, load, saved, write_flat, write_halves, write_pair
 
 IMAGE, MASK = "train/images/000001.png", "train/annotations/000001_seg.png"
@@ -133,14 +135,14 @@ def test_many_problems_are_counted_and_listed_in_a_file(tmp_path):
 
 def test_folders_and_files_without_permission(folder, monkeypatch):
     """Simulated, as a superuser may read everything."""
-    read, listed = Path.read_bytes, os.listdir
+    listed = os.listdir
 
     def refuse_file(path):
-        if path.name == "000002.png":
+        if path.endswith("/000002.png"):
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return read_file(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse_file)
+    monkeypatch.setattr("seg_recipe.data.check.read_file", refuse_file)
     with pytest.raises(
         DataProblems, match=r"unreadable file: 1 \(give this user read access to it\)\n    .*/000002\.png: Permission denied"
     ):
@@ -207,14 +209,13 @@ def test_masks_with_ignored_pixels_only_are_named(folder):
 @pytest.fixture
 def opened(monkeypatch):
     """The names of the files that are read."""
-    names, read = [], Path.read_bytes
+    names = []
 
     def remember(path):
-        if path.suffix == ".png":
-            names.append(path.name)
-        return read(path)
+        names.append(Path(path).name)
+        return read_file(path)
 
-    monkeypatch.setattr(Path, "read_bytes", remember)
+    monkeypatch.setattr("seg_recipe.data.check.read_file", remember)
     return names
 
 
@@ -342,16 +343,23 @@ def test_a_sound_png_image_is_not_inflated_and_a_wrong_byte_in_it_is_found(tmp_p
     inflated = []
     load = PngImageFile.load
     monkeypatch.setattr(PngImageFile, "load", lambda self: (inflated.append(self.mode), load(self))[1])
+    monkeypatch.setattr("seg_recipe.data.check.decode_plain", lambda plain: (inflated.append("plain"), decode_plain(plain))[1])
 
     def verdict(data):
         inflated.clear()
         return [kind for kind, _, _ in inspect_pair({"bytes": bytes(data), "path": None}, label, THREE.read_table, 3)[0]]
 
-    assert checksums_hold(image) and verdict(image) == [] and set(inflated) == {"L"}, "the mask alone"
+    assert checksums_hold(image) and verdict(image) == [] and inflated == ["plain"], "the mask alone"
     wrong = bytearray(image)
     wrong[len(wrong) // 2] ^= 1
     assert not checksums_hold(bytes(wrong)) and verdict(wrong) == ["truncated or damaged file"] and "RGB" in inflated
     assert all(verdict(image[:end]) for end in range(20, len(image) - 32, 7)), "wherever pixels are cut off"
+    text = PngInfo()
+    text.add_text("by", "hand")
+    resaved(tmp_path / "a.png", "RGB", pnginfo=text)
+    assert verdict((tmp_path / "a.png").read_bytes()) == [] and "RGB" in inflated, "with other chunks it is Pillow's"
+    resaved(tmp_path / "a.png", "RGB", dpi=(72, 72))
+    assert verdict((tmp_path / "a.png").read_bytes()) == [] and inflated == ["plain"], "with harmless ones it is not"
     resaved(tmp_path / "a.png", "RGB", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
     assert verdict((tmp_path / "a.png").read_bytes()) == ["image turned by EXIF"]
 

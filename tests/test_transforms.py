@@ -101,7 +101,7 @@ LEVELS = np.array([[1, 1, 1], [0, 0, 0]], np.float32)
 
 def square_of(image, matrix, size, fill=(0, 0, 0), mirrored=False):
     """The image resampled to the square, with nothing done to its colours."""
-    window = window_of(image, matrix, size)
+    window = window_of(packed(image), matrix, size)
     return resampled(untouched(window), window, size, fill, mirrored)
 
 
@@ -121,7 +121,7 @@ def unpacked(pixels):
 
 def mask_square_of(mask, matrix, size, mirrored=False):
     ids = np.empty((size, size), np.uint8)
-    warp_mask(np.asarray(mask), window_of(mask.convert("RGB"), matrix, size), IDS, mirrored, ids)
+    warp_mask(np.asarray(mask), window_of(packed(mask.convert("RGB")), matrix, size), IDS, mirrored, ids)
     return ids
 
 
@@ -133,7 +133,7 @@ def test_the_resampling_is_pillows_in_floating_point_rounded(mirrored):
         width, height, size = generator.integers(1, 100, 3).tolist()
         image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
         matrix = output_to_source(draw_augmentation(generator, settings, size), image.size, size)
-        window = window_of(image, matrix, size)
+        window = window_of(packed(image), matrix, size)
         place = ((size, size), Image.Transform.AFFINE, window.matrix.ravel().tolist(), Image.Resampling.BILINEAR)
         bands = [band.convert("F").transform(*place, fillcolor=2.0) for band in Image.fromarray(unpacked(untouched(window))).split()]
         pillows = np.stack([np.asarray(band) for band in bands], axis=-1)[:, :: -1 if mirrored else 1]
@@ -150,7 +150,7 @@ def test_the_mask_is_pillows_nearest_to_the_bit(mirrored):
         mask = Image.fromarray(generator.integers(0, 255, (height, width), dtype=np.uint8))
         matrix = output_to_source(draw_augmentation(generator, settings, size), mask.size, size)
         right, bottom = (
-            -length % factor for length, factor in zip(mask.size, window_of(mask.convert("RGB"), matrix, size).factors, strict=True)
+            -length % factor for length, factor in zip(mask.size, window_of(packed(mask.convert("RGB")), matrix, size).factors, strict=True)
         )
         whole = Image.fromarray(np.pad(np.asarray(mask), ((0, bottom), (0, right)), mode="edge"))  # up to whole boxes
         place = ((size, size), Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.NEAREST)
@@ -172,7 +172,7 @@ def test_image_and_mask_stay_aligned_to_a_fraction_of_a_pixel(width, height, siz
     for epoch in range(16):
         seen, ids = transform.augment("a", image, mask, epoch)
         draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.settings, size)
-        reductions.add(window_of(image, output_to_source(draw, image.size, size), size).factors)
+        reductions.add(window_of(packed(image), output_to_source(draw, image.size, size), size).factors)
         # Away from the picture's border, where the outermost (averaged) pixels are repeated.
         inner = (ids != IGNORE_INDEX) & (ids > 8) & (ids < (width, height)[axis] - 9)
         offset = source_positions(seen)[inner] - ids[inner]
@@ -251,7 +251,7 @@ def test_border_of_image_and_mask_is_the_same_to_the_pixel():
         white, mask = Image.new("RGB", (width, height), (255, 255, 255)), Image.new("L", (width, height))
         seen, ids = square_of(white, matrix, 256)[:, :, 0], mask_square_of(mask, matrix, 256)
         assert np.array_equal(seen, np.where(ids == 0, 255, 0)) and (ids == 0).any() and (ids == IGNORE_INDEX).any()
-        reduced += window_of(white, matrix, 256).factors != (1, 1)
+        reduced += window_of(packed(white), matrix, 256).factors != (1, 1)
     assert 10 < reduced < 50
 
 
@@ -291,7 +291,7 @@ def test_shrinking_is_as_smooth_as_in_evaluation_and_the_stock_way_is_not(size):
 def test_shrinking_differs_by_side():
     """A long picture is squeezed to the square: each side is reduced by its own factor."""
     image, _ = make_pair(0, 240, 60)
-    assert window_of(image, output_to_source(Draw(), image.size, 30), 30).factors == (8, 2)
+    assert window_of(packed(image), output_to_source(Draw(), image.size, 30), 30).factors == (8, 2)
 
 
 def test_window_changes_nothing():
@@ -300,7 +300,7 @@ def test_window_changes_nothing():
     for shift in [(-0.4, 0.3), (0.5, -0.5), (0.0, 0.0)]:
         draw = Draw(scale=2.2, rotation=50.0, shift=shift)
         matrix = output_to_source(draw, image.size, 24)
-        window = window_of(image, matrix, 24)
+        window = window_of(packed(image), matrix, 24)
         left, top, right, bottom = window.box
         across, down = window.factors
         assert right - left < math.ceil(203 / across) or bottom - top < math.ceil(150 / down)

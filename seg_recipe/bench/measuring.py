@@ -117,23 +117,41 @@ class Finished(NamedTuple):
     peak: float
 
 
+_RELAY = """
+import os, sys
+answer = int(sys.argv[1])
+os.set_inheritable(answer, False)
+_, status, usage = os.wait4(os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ), 0)
+os.write(answer, f"{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}".encode())
+"""
+
+
 def run_measured(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Finished:
-    """Run a command to its end, its output in the file `log`. Raises RuntimeError with the end of that output where it fails."""
+    """Run a command to its end, its output in the file `log`. Raises RuntimeError with the end of that output where it fails.
+
+    It is started by a small process that stands between: Linux counts in what the one that starts it holds at that moment, which here may
+    be a GB.
+    """
     began = time.perf_counter()
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env={**environment}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    reading, writing = os.pipe()
+    with open(reading, "rb") as answer, log.open("wb") as output:  # noqa: PTH123 (a pipe)
+        with open(writing, "wb"):  # noqa: PTH123
+            relay = [sys.executable, "-I", "-S", "-c", _RELAY, str(writing), *command]
+            process = subprocess.Popen(
+                relay, env={**environment}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[writing]
+            )
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
             kill_children(psutil.Process(process.pid))
             process.kill()
             process.wait()
             raise
-    process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has reaped it, and Popen need not look for it
-    if process.returncode:
+        code, peak = map(int, (answer.read() or b"-1 0").split())  # nothing comes from a relay that could not start the command
+    if code:
         end = log.read_text(encoding="utf-8", errors="replace")[-1500:]
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{end}")
-    return Finished(time.perf_counter() - began, usage.ru_maxrss / 1024)
+        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{end}")
+    return Finished(time.perf_counter() - began, peak / 1024)
 
 
 def kill_children(process: psutil.Process) -> None:

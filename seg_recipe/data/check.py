@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from io import BytesIO
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +22,9 @@ from seg_recipe.data.cache import Found, Verdicts, cache_folder
 from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.png import SIGNATURE, chunks, decode_plain, read_plain
+from seg_recipe.png.files import read_file
+from seg_recipe.png.loops import count_ids
 
 VERSION = 3
 """Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
@@ -33,8 +35,8 @@ _DAMAGED = (
     Image.DecompressionBombError,
 )  # fmt: skip
 _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-_PLAIN_CHUNKS = (b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT")
+_JPEG = b"\xff\xd8"
+_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT"}
 _CHUNK = 32
 _Result = TypeVar("_Result")
 
@@ -88,8 +90,8 @@ def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
     for row, (identity, *cells) in zip(bad.tolist(), _cells(rows, bad), strict=True):
         names = {"image": pairs.name(identity, cells[0]["path"]), "label": pairs.name(identity, cells[1]["path"])}
         problems += [(row, Problem(kind, names[part], detail)) for kind, part, detail in verdicts.found[row]]
-    ids = np.array(pairs.ids)
-    if len(ids) > len(set(pairs.ids)):
+    if len(pairs.ids) > len(set(pairs.ids)):
+        ids = np.array(pairs.ids)
         repeated = np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1])
         problems += [(int(row), Problem("duplicate id", f"{pairs.place} row {row}", f"id {ids[row]}")) for row in repeated]
     return problems
@@ -108,7 +110,7 @@ def inspect_pair(
     sizes, pixels, digests = [], np.zeros(classes + 1, np.uint32), np.zeros(2, np.uint64)
     for place, (part, cell) in enumerate((("image", image), ("label", label))):
         try:
-            data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+            data = cell["bytes"] if cell["bytes"] is not None else read_file(cell["path"])
         except FileNotFoundError:
             found.append(("missing file", part, ""))
             continue
@@ -116,6 +118,17 @@ def inspect_pair(
             found.append(("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path"))
             continue
         digests[place] = xxh3_64_intdigest(data)  # no secret to keep, and a tenth of the time of blake2b
+        plain = read_plain(data)
+        if plain is not None and part == "image" and plain.channels == 3:
+            sizes.append((plain.width, plain.height))
+            continue
+        mask = decode_plain(plain) if plain is not None and part == "label" and plain.channels == 1 else None
+        if mask is not None:
+            sizes.append((mask.shape[1], mask.shape[0]))
+            counts = np.zeros(256, np.int64)
+            count_ids(mask, counts)
+            found += _foreign(_count(counts, read_table, pixels), classes)
+            continue
         try:
             with Image.open(BytesIO(data)) as picture:
                 turned = 1
@@ -123,7 +136,7 @@ def inspect_pair(
                     picture.load()
                     turned = picture.getexif().get(ExifTag.Orientation, 1)
         except UnidentifiedImageError:
-            started = data.startswith((_PNG, _JPEG))
+            started = bytes(data[: len(SIGNATURE)]).startswith((SIGNATURE, _JPEG))
             found.append(("truncated or damaged file" if started else "not an image", part, f"{len(data):,} bytes"))
             continue
         except _DAMAGED as error:
@@ -136,35 +149,24 @@ def inspect_pair(
         if kind:
             found.append((kind, part, f"mode {picture.mode}"))
         elif part == "label":
-            foreign = _count(picture, read_table, pixels)
-            if foreign:
-                listed = ", ".join(map(str, foreign[:8])) + (f" and {len(foreign) - 8} more" if len(foreign) > 8 else "")
-                found.append(("ids outside the label space", part, f"ids {listed}; it has 0-{classes - 1} and {IGNORE_INDEX} (ignored)"))
+            found += _foreign(_count(np.array(picture.histogram()), read_table, pixels), classes)
     if len(sizes) == 2 and sizes[0] != sizes[1]:
         (wide, high), (mask_wide, mask_high) = sizes
         found.append(("unequal sizes", "label", f"{mask_wide}x{mask_high}, the image {wide}x{high}"))
     return found, pixels, digests
 
 
-def checksums_hold(data: bytes) -> bool:
+def checksums_hold(data: bytes | memoryview) -> bool:
     """Whether this is a PNG of header, pixels and end (and chunks that do not matter here) alone, each with its right checksum.
 
     Such a picture is as it was written, down to the last byte, and has neither EXIF nor transparency: it need not be inflated to know so.
     """
-    view, place, kinds = memoryview(data), len(_PNG), []
-    while data.startswith(_PNG) and place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(view[place : place + 4], "big")
-        kinds.append(data[place + 4 : place + 8])
-        if kinds[-1] not in _PLAIN_CHUNKS or zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            return False
-        if kinds[-1] == b"IEND":
-            return b"IDAT" in kinds
-        place = end + 4
-    return False
+    kinds = [kind for kind, _ in chunks(data)]
+    return kinds[-1:] == [b"IEND"] and b"IDAT" in kinds and _PLAIN_CHUNKS.issuperset(kinds)
 
 
 def _image_kind(picture: Image.Image) -> str | None:
-    if picture.has_transparency_data:
+    if (picture.mode != "P" or picture.palette) and picture.has_transparency_data:  # which stumbles over a missing palette
         return "image with alpha"
     if picture.mode in _SIXTEEN_BITS:
         return "16-bit image"
@@ -180,15 +182,21 @@ def _mask_kind(picture: Image.Image) -> str | None:
     return known.get(picture.mode, "mask of another mode")
 
 
-def _count(mask: Image.Image, read_table: Any, pixels: UInt32[np.ndarray, " columns"]) -> list[int]:
-    """Add the mask's pixels to those of each class, ignored ones to the last; the ids that the label space has not come back."""
-    ids = np.array(mask.histogram())
-    present = np.flatnonzero(ids)
+def _count(counts: Int64[np.ndarray, " 256"], read_table: Any, pixels: UInt32[np.ndarray, " columns"]) -> list[int]:
+    """Add a mask's pixels of each id to those of each class, ignored ones to the last; the ids that the label space has not come back."""
+    present = np.flatnonzero(counts)
     classes = read_table[present]
     ignored, known = classes == IGNORE_INDEX, classes < len(pixels) - 1
-    np.add.at(pixels, classes[known], ids[present[known]].astype(np.uint32))
-    pixels[-1] += np.uint32(ids[present[ignored]].sum())
+    np.add.at(pixels, classes[known], counts[present[known]].astype(np.uint32))
+    pixels[-1] += np.uint32(counts[present[ignored]].sum())
     return present[~(ignored | known)].tolist()
+
+
+def _foreign(ids: list[int], classes: int) -> Found:
+    if not ids:
+        return []
+    listed = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+    return [("ids outside the label space", "label", f"ids {listed}; it has 0-{classes - 1} and {IGNORE_INDEX} (ignored)")]
 
 
 def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

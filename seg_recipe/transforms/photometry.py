@@ -18,12 +18,17 @@ _AS_IT_IS = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16]], np.uin
 
 
 def packed(image: Image.Image) -> UInt32[np.ndarray, "height width"]:
-    """The pixels of an RGB image as `loops` has them, read-only; not copied where Pillow keeps them in one piece (up to 16 MB)."""
+    """The pixels of an RGB or RGBX image as `loops` has them, read-only; not copied where Pillow keeps them in one piece (up to 16 MB)."""
     try:
         pixels = pyarrow.array(image).flatten().to_numpy()
     except ValueError:  # "Image is in multiple array blocks"
         pixels = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8)
     return pixels.view("<u4").reshape(image.height, image.width)
+
+
+def picture_of(pixels: UInt32[np.ndarray, "height width"]) -> Image.Image:
+    """The image of mode RGBX of packed pixels, which are not copied: to be read, not changed."""
+    return Image.frombuffer("RGBX", pixels.shape[::-1], pixels, "raw", "RGBX", 0, 1)
 
 
 def degrade(

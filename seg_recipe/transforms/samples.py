@@ -1,5 +1,6 @@
 """The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of their samples."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -7,15 +8,17 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt8, UInt32
 from PIL import Image
 from torch import Tensor
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.png import decode_plain, read_plain
+from seg_recipe.png.files import read_file
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
-from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed
+from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed, picture_of
 
 
 class TrainTransform:
@@ -94,8 +97,8 @@ class TrainTransform:
     def _augment(
         self,
         sample_id: str,
-        image: Image.Image,
-        label: Image.Image,
+        image: Image.Image | UInt32[np.ndarray, "height width"],
+        label: Image.Image | UInt8[np.ndarray, "height width"],
         epoch: int,
         values: Float32[np.ndarray, "3 size size"],
         ids: UInt8[np.ndarray, "size size"],
@@ -103,9 +106,10 @@ class TrainTransform:
         """Fill `values` and `ids` with one sample in one epoch."""
         generator = sample_generator(self.seed, epoch, sample_id)
         draw = draw_augmentation(generator, self.settings, self.image_size)
-        image, mask = _checked_pair(sample_id, image, label)
-        window = window_of(image, output_to_source(draw, image.size, self.image_size), self.image_size)
-        radius = [min(draw.blur * math.hypot(a, b), CROP_MARGIN - 2) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
+        picture, mask = _checked_pair(sample_id, image, label)
+        matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), self.image_size)
+        window = window_of(picture, matrix, self.image_size)
+        radius = [min(draw.blur * math.hypot(a, b), CROP_MARGIN - 2.0) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
         pixels = degrade(window.pixels, window.box, draw, (radius[0], radius[1]), generator)
         warp_image(pixels, window, self.fill, draw.mirrored, self.factors, values)
         if warp_mask(mask, window, self._read[draw.mirrored], draw.mirrored, ids) >= len(self.label_space):
@@ -130,8 +134,8 @@ class EvalTransform:
         values = torch.empty((len(batch["id"]), 3, self.image_size, self.image_size))
         labels = []
         for number, sample in enumerate(_samples(batch)):
-            image, mask = self._resized(*sample)
-            scale(packed(image), self.factors, values[number].numpy())
+            picture, mask = self._resized(*sample)
+            scale(picture, self.factors, values[number].numpy())
             labels.append(torch.from_numpy(mask))
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": labels}
 
@@ -139,17 +143,22 @@ class EvalTransform:
         self, sample_id: str, image: Image.Image, label: Image.Image
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "height width"]]:
         """Image (RGB, squeezed to the square with antialiasing) and mask (its own size) of one sample."""
-        image, mask = self._resized(sample_id, image, label)
-        return np.asarray(image), mask
+        picture, mask = self._resized(sample_id, image, label)
+        return np.ascontiguousarray(np.asarray(picture_of(picture))[:, :, :3]), mask
 
-    def _resized(self, sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
-        image, mask = _checked_pair(sample_id, image, label)
+    def _resized(
+        self,
+        sample_id: str,
+        image: Image.Image | UInt32[np.ndarray, "height width"],
+        label: Image.Image | UInt8[np.ndarray, "height width"],
+    ) -> tuple[UInt32[np.ndarray, "size size"], UInt8[np.ndarray, "height width"]]:
+        picture, mask = _checked_pair(sample_id, image, label)
         ids = np.empty_like(mask)
         greatest = read_ids(mask, self._read, ids)
         if greatest >= len(self.label_space):
             raise _foreign_ids(sample_id, ids, self.label_space)
         size = (self.image_size, self.image_size)
-        return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR), ids
+        return picture if picture.shape == size else packed(picture_of(picture).resize(size, Image.Resampling.BILINEAR)), ids
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,11 +190,23 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return whole if in_order else torch.stack(parts)
 
 
-def _samples(batch: dict[str, list]) -> Iterator[tuple[str, Image.Image, Image.Image]]:
-    """id, image and label of each row; where they come undecoded, one pair at a time is decoded, as `datasets` does it."""
-    decode = datasets.Image().decode_example  # what is a picture already is returned as it is
+def _samples(batch: dict[str, list]) -> Iterator[tuple[str, Any, Any]]:
+    """id, image and label of each row; where they come undecoded, one pair at a time is decoded."""
     for sample_id, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
-        yield sample_id, decode(image), decode(label)
+        yield sample_id, _decoded(image, 3), _decoded(label, 1)
+
+
+def _decoded(cell: Any, channels: int) -> Image.Image | UInt8[np.ndarray, "height width"] | UInt32[np.ndarray, "height width"]:
+    """The pixels of a plain PNG of so many channels, as `decode_plain` has them; else the picture, as `datasets` decodes it."""
+    if isinstance(cell, dict):
+        with contextlib.suppress(OSError):  # no file here, or not to be read: a matter for `datasets`
+            data = read_file(cell["path"]) if cell["bytes"] is None and cell["path"] else cell["bytes"]
+            plain = read_plain(data or b"")
+            pixels = decode_plain(plain) if plain is not None and plain.channels == channels else None
+            if pixels is not None:
+                pixels.flags.writeable = False  # as those of Pillow's pictures are: to numba, an array that can be written is another type
+                return pixels
+    return datasets.Image().decode_example(cell)  # what is a picture already is returned as it is
 
 
 def _checked_size(image_size: int) -> int:
@@ -194,16 +215,21 @@ def _checked_size(image_size: int) -> int:
     return image_size
 
 
-def _checked_pair(sample_id: str, image: Image.Image, label: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
-    """The image as RGB and the mask as ids; ValueError that names the sample where that cannot be."""
-    if image.mode.startswith(("I", "F")):
+def _checked_pair(
+    sample_id: str, image: Image.Image | UInt32[np.ndarray, "height width"], label: Image.Image | UInt8[np.ndarray, "height width"]
+) -> tuple[UInt32[np.ndarray, "height width"], UInt8[np.ndarray, "height width"]]:
+    """The image as packed pixels and the mask as ids; ValueError that names the sample where that cannot be."""
+    if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
         raise ValueError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
-    if label.mode not in ("1", "L", "P"):
+    if isinstance(label, Image.Image) and label.mode not in ("1", "L", "P"):
         raise ValueError(f"Sample {sample_id}: its mask has mode {label.mode}; wanted class ids in 8 bits (mode L or P). Save it as such.")
-    if image.size != label.size:
-        raise ValueError(f"Sample {sample_id}: its image is {image.size} and its mask {label.size} (width, height); make them equal.")
+    sizes = [part.size if isinstance(part, Image.Image) else part.shape[::-1] for part in (image, label)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal.")
+    if isinstance(image, Image.Image):
+        image = packed(image if image.mode == "RGB" else image.convert("RGB"))
     # The array of a palette mask holds its ids; convert("L") would give the brightness of their colours.
-    return image if image.mode == "RGB" else image.convert("RGB"), np.asarray(label, dtype=np.uint8)
+    return image, np.asarray(label, dtype=np.uint8)
 
 
 def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> ValueError:
