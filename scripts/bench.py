@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--memory_images", type=int, nargs=2, default=(50, 1000), metavar=("FEW", "MANY"),
         help="images of our evaluations whose peak memory is compared (default 50 1000)",
     )  # fmt: skip
-    parser.add_argument("--evaluation_images", type=int, default=8, help="images of one turn of evaluation (default 8)")
+    parser.add_argument("--evaluation_images", type=int, default=16, help="images of one turn of evaluation (default 16)")
     parser.add_argument("--image_size", type=int, default=FULL_SIZE, help=f"pixels on a side (default {FULL_SIZE}; the targets are for it)")
     parser.add_argument("--batch", type=int, default=4, help="images of a step (default 4)")
     parser.add_argument("--faces", type=int, default=16, help="faces that are rendered and linked to (default 16)")
