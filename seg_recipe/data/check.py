@@ -37,7 +37,7 @@ _DAMAGED = (
 _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _JPEG = b"\xff\xd8"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT"}
-_CHUNK = 32
+_CHUNK, _KEYS_AT_ONCE = 32, 2048
 _Result = TypeVar("_Result")
 
 
@@ -50,7 +50,7 @@ def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, prog
     workers = workers or min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     rows = pairs.rows.with_format("arrow")
     count, table = len(label_space), label_space.read_table
-    verdicts = Verdicts.blank(_keys(rows, pairs.key, workers), count + 1)
+    verdicts = Verdicts.blank(_keys(rows, pairs.key), count + 1)
     name = blake2b(f"{VERSION} {count} {label_space.ignore} {pairs.key}".encode(), digest_size=16).hexdigest()
     path = cache_folder() / f"checked-{name}.npz"
     known = Verdicts.load(path, count + 1)
@@ -210,18 +210,20 @@ def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[s
         yield identity, image or nothing, label or nothing
 
 
-def _keys(rows: Dataset, origin: str, workers: int) -> UInt64[np.ndarray, " pairs"]:
+def _keys(rows: Dataset, origin: str) -> UInt64[np.ndarray, " pairs"]:
     """A hash for each pair: of path, size and time of its two files, or of the stored data set and the row where there are no files."""
-
-    def hash_rows(part: Int64[np.ndarray, " chunk"]) -> list[int]:
-        keys = []
-        for row, (_, image, label) in zip(part.tolist(), _cells(rows, part), strict=True):
-            states = [f"{cell['path']}|{_state(cell['path'])}" if cell["bytes"] is None else f"{origin}|{row}" for cell in (image, label)]
-            keys.append(int.from_bytes(blake2b("\0".join(states).encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"))
-        return keys
-
-    parts = [keys for _, keys in _in_threads(hash_rows, np.arange(len(rows)), workers)]
-    return np.array([key for keys in parts for key in keys], np.uint64)
+    keys = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), _KEYS_AT_ONCE):
+        table = rows[start : start + _KEYS_AT_ONCE]
+        cells = [table[name].combine_chunks() for name in ("image", "label")]
+        paths, held = ([cell.field("path").to_pylist() for cell in cells], [cell.field("bytes").is_valid().to_pylist() for cell in cells])
+        for row, (image, label, *stored) in enumerate(zip(*paths, *held, strict=True), start):
+            states = [
+                f"{origin}|{row}" if is_stored else f"{path}|{_state(path)}" for path, is_stored in zip((image, label), stored, strict=True)
+            ]
+            digest = blake2b("\0".join(states).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+            keys[row] = int.from_bytes(digest, "little")
+    return keys
 
 
 def _state(path: str | None) -> tuple[int, int] | None:

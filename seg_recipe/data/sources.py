@@ -195,17 +195,18 @@ def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
 def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, names: list[str] | None = None) -> Pairs:
     """The pairs of one folder of images and one of masks (or one of both), by id, whatever the order in which the disk lists them."""
     root = os.path.join(folder.absolute(), "")  # noqa: PTH118 (a Path object for each of 100,000 files would cost seconds)
-    image_names = _list(folder / image_folder) if names is None else names
-    mask_names = _list(folder / mask_folder) if names is None else names
+    image_names, odd_images = _texts(_list(folder / image_folder) if names is None else names)
+    mask_names, odd_masks = _texts(_list(folder / mask_folder) if names is None else names)
     image_root, mask_root = (os.path.join(root, part, "") if part else root for part in (image_folder, mask_folder))  # noqa: PTH118
-    masks = {name.removesuffix(MASK_ENDING): name for name in mask_names if name.endswith(MASK_ENDING) and _is_text(name)}
+    masks = {name.removesuffix(MASK_ENDING): name for name in mask_names if name.endswith(MASK_ENDING)}
     images: dict[str, str] = {}
     problems: list[Problem] = []
     ignored: list[str] = []
-    listed = {_below(place, image_folder, ascii(name)) for name in image_names if not _is_text(name)}
-    listed |= {_below(place, mask_folder, ascii(name)) for name in mask_names if not _is_text(name)}
+    listed = {_below(place, image_folder, ascii(name)) for name in odd_images} | {
+        _below(place, mask_folder, ascii(name)) for name in odd_masks
+    }
     problems += [Problem("file name that is no text", name) for name in sorted(listed)]
-    for name in filter(_is_text, image_names):
+    for name in image_names:
         stem, suffix = os.path.splitext(name)  # noqa: PTH122
         if suffix.lower() not in IMAGE_SUFFIXES or name.endswith(MASK_ENDING):
             ignored.append(name)
@@ -239,13 +240,18 @@ def _below(place: str, folder: str, name: str) -> str:
     return "/".join(part for part in (place, folder, name) if part)
 
 
-def _is_text(name: str) -> bool:
-    """Whether the name can be written as UTF-8, as columns of text are."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _texts(names: list[str]) -> tuple[list[str], list[str]]:
+    """The names that can be written as UTF-8, as columns of text are, and the others."""
+    if "".join(names).isascii():
+        return names, []
+    texts, others = [], []
+    for name in names:
+        try:
+            name.encode()
+            texts.append(name)
+        except UnicodeEncodeError:
+            others.append(name)
+    return texts, others
 
 
 def _few(names: Iterable[str]) -> str:
