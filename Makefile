@@ -19,7 +19,7 @@ quickstart: .venv/ready  ## set up, render faces, train a small model on them, s
 	$(BIN)/accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml
 
 test: .venv/ready  ## set up, run every test that needs no GPU
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/ready  ## set up, ruff, mypy and the fast tests
 	$(BIN)/ruff check .

@@ -14,6 +14,11 @@ install_import_hook("seg_recipe", "beartype.beartype")  # the shapes in the sign
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and so what it starts, ignores Ctrl-C
 
 
+def pytest_collection_modifyitems(items):
+    """The slow ones first, so that at the end of `make test` no process waits for another that has just begun a long one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory, monkeypatch):
     """Caches and W&B files go to a folder of the test's own."""

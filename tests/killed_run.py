@@ -15,6 +15,7 @@ from typing import Any
 
 from scripts import finetune
 from seg_recipe import checkpoints, trainer
+from seg_recipe.run import ending
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "a training step": (trainer.SegmentationTrainer, "training_step"),
@@ -26,7 +27,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "a save, before the marker": (checkpoints, "write_json"),
     "a rotation, before it": (trainer, "rotate"),
     "a rotation, in the middle of a folder": (shutil, "rmtree"),
-    "the end, before the results": (finetune, "write_json"),
+    "the end, before the results": (ending, "write_json"),
 }
 
 
