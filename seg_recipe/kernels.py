@@ -1,7 +1,7 @@
 """Compiled loops over the pixels of one band of rows, for the CPU: upsample the logits, and use them up at once.
 
 The loss and the metric look at every logit at full size: millions in a batch. With torch that is a dozen passes over tensors; here numba
-compiles the loops once (see `_compiled`), and a logit is made, used and forgotten within the first-level cache. The functions let go of
+compiles the loops once (see `compilation`), and a logit is made, used and forgotten within the first-level cache. The functions let go of
 Python's lock, so `upsampling.map_bands` runs them on several threads.
 
 All of them walk through a band in the same way. Bilinear upsampling is separable: `_widen` brings one row of the source to full width,
@@ -19,7 +19,6 @@ These functions are compiled for float32 and 64-bit integers only, and take cont
 file because the cache watches the file of the function that is called, not those of the functions that it calls.
 """
 
-from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
@@ -30,6 +29,8 @@ try:
     from numba.extending import intrinsic
 except ImportError as error:
     raise ImportError(f"seg_recipe computes its loss and metric on the CPU with numba, which cannot be imported: {error}") from error
+
+from seg_recipe.compilation import compiled
 
 CHUNK = 128
 """Pixels of a row that are worked on together. Their logits and exponentials fit the first-level cache for some 20 classes."""
@@ -54,17 +55,7 @@ _L0, _L1, _L2 = np.float32(7.0376836292e-2), np.float32(-1.1514610310e-1), np.fl
 _L3, _L4, _L5 = np.float32(-1.2420140846e-1), np.float32(1.4249322787e-1), np.float32(-1.6668057665e-1)
 _L6, _L7, _L8 = np.float32(2.0000714765e-1), np.float32(-2.4999993993e-1), np.float32(3.3333331174e-1)
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles on the first call (some 3 s each) and keeps the code: in NUMBA_CACHE_DIR, beside this file, or in the user's cache folder.
-
-    Where none of them can be written, each process compiles for itself. With one signature each, processes that compile at the same time
-    write the same files.
-    """
-    try:
-        return njit(function, nogil=True, cache=True, **_FAST)
-    except RuntimeError:  # numba: "no locator available"
-        return njit(function, nogil=True, **_FAST)
+_compiled = compiled(**_FAST)
 
 
 # ---- 2 ** x and log, as Cephes has them (S. Moshier), in float32; what numba would call works on one number at a time

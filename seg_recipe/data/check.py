@@ -11,6 +11,8 @@ from io import BytesIO
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from jaxtyping import Int64, UInt32, UInt64
 from PIL import Image, UnidentifiedImageError
@@ -37,7 +39,7 @@ _DAMAGED = (
 _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _JPEG = b"\xff\xd8"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT"}
-_CHUNK, _KEYS_AT_ONCE = 32, 2048
+_CHUNK, _KEYS_AT_ONCE = 32, 256
 _Result = TypeVar("_Result")
 
 
@@ -215,15 +217,18 @@ def _keys(rows: Dataset, origin: str) -> UInt64[np.ndarray, " pairs"]:
     keys = np.empty(len(rows), np.uint64)
     for start in range(0, len(rows), _KEYS_AT_ONCE):
         table = rows[start : start + _KEYS_AT_ONCE]
-        cells = [table[name].combine_chunks() for name in ("image", "label")]
-        paths, held = ([cell.field("path").to_pylist() for cell in cells], [cell.field("bytes").is_valid().to_pylist() for cell in cells])
-        for row, (image, label, *stored) in enumerate(zip(*paths, *held, strict=True), start):
-            states = [
-                f"{origin}|{row}" if is_stored else f"{path}|{_state(path)}" for path, is_stored in zip((image, label), stored, strict=True)
-            ]
+        columns = [_places(table[name]) for name in ("image", "label")]
+        for row, pair in enumerate(zip(*columns, strict=True), start):
+            states = [f"{origin}|{row}" if is_stored else f"{path}|{_state(path)}" for path, is_stored in pair]
             digest = blake2b("\0".join(states).encode("utf-8", "surrogateescape"), digest_size=8).digest()
             keys[row] = int.from_bytes(digest, "little")
     return keys
+
+
+def _places(cells: pa.ChunkedArray) -> Iterator[tuple[str | None, bool]]:
+    """The path of each cell, and whether it holds bytes, which are not copied: they may be gigabytes. A cell that is null has neither."""
+    paths, stored = pc.struct_field(cells, "path"), pc.is_valid(pc.struct_field(cells, "bytes"))
+    return zip(paths.to_pylist(), stored.to_pylist(), strict=True)
 
 
 def _state(path: str | None) -> tuple[int, int] | None:

@@ -4,11 +4,12 @@ They stand in one file, without a function of another: numba's cache watches the
 contracted or reordered (no `fastmath`), so each number is what the same float32 operations give one by one, on every processor.
 """
 
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from numba import njit
+
+from seg_recipe.compilation import compiled
 
 # Literals would be float64, and with them everything that they touch.
 _0, _1, _2, _3 = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
@@ -20,13 +21,7 @@ _CAUTION = np.float32(0.72)
 _BEFORE = np.float32(0.01)
 _INFINITE = np.float32(np.inf)
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles at the first call, about a second each, and keeps the code in numba's cache, where that can be written."""
-    try:
-        return njit(function, nogil=True, cache=True, error_model="numpy")
-    except RuntimeError:  # numba: "no locator available"
-        return njit(function, nogil=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 
 @njit(error_model="numpy", inline="always")

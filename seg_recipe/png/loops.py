@@ -1,10 +1,5 @@
-"""Loops over the rows of a PNG, compiled by numba at the first use: the filters that each row was written with are undone.
+"""Loops over the rows of a PNG, compiled by numba at the first use: the filters that each row was written with are undone."""
 
-What is compiled is kept on disk, beside this file or where NUMBA_CACHE_DIR says. The cache watches this file alone, so that what these
-functions call stands here too.
-"""
-
-from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
@@ -12,19 +7,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+from seg_recipe.compilation import compiled
+
+_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 _BYTES, _WIDE = ir.VectorType(ir.IntType(8), 4), ir.VectorType(ir.IntType(16), 4)
 _1, _8, _16, _OPAQUE = np.uint32(1), np.uint32(8), np.uint32(16), np.uint32(0xFF000000)
 _HIGH, _LOW, _UNEVEN = np.uint32(0x80808080), np.uint32(0x7F7F7F7F), np.uint32(0xFEFEFEFE)  # in each byte: bit 7, the others, all but bit 0
 _ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 _ID = np.uint64(0x0101010101010101)
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return njit(function, cache=True, **_OPTIONS)
-    except RuntimeError:  # numba: "no locator available", where no folder can be written
-        return njit(function, **_OPTIONS)
+_compiled = compiled(**_OPTIONS)
 
 
 # ---- four channels at once

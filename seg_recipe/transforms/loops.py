@@ -1,17 +1,17 @@
 """Loops over the pixels of a training picture, compiled by numba at the first use.
 
 Colour pixels are packed as Pillow keeps them: one uint32 each, red in its lowest byte, then green, blue, and a fourth byte that nobody
-looks at. What is compiled is kept on disk, beside this file or where NUMBA_CACHE_DIR says. The cache watches this file alone, so that
-what these functions call stands here too.
+looks at.
 """
 
-from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+from seg_recipe.compilation import compiled
 
 FRACTION = 16
 """Bits behind the point of a place in a picture: places are whole numbers, in 1/65536 pixel."""
@@ -24,12 +24,7 @@ _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)  #
 _STEP, _LOW = np.float32(2.0**-FRACTION), np.int32(2**FRACTION - 1)
 _BYTE, _8, _16 = np.uint32(255), np.uint32(8), np.uint32(16)
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return njit(function, nogil=True, cache=True, **_OPTIONS)
-    except RuntimeError:  # numba: "no locator available", where no folder can be written
-        return njit(function, nogil=True, **_OPTIONS)
+_compiled = compiled(**_OPTIONS)
 
 
 @intrinsic
