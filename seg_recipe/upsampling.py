@@ -12,7 +12,6 @@ up or down, and the adjoint adds in a fixed order, which that of `torch.nn.funct
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,6 +20,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
+
+from seg_recipe.pools import Threads, in_order
 
 BAND_PIXELS = 128 * 128
 """A band takes a core some 0.3 ms in the loss at 19 classes: long beside the 10 us of handing it out, short beside the whole."""
@@ -182,12 +183,12 @@ def map_bands(function: Callable[[int, slice], Any], cuts: list[tuple[int, slice
     thread holds up all others whenever they meet.
     """
     threads = min(torch.get_num_threads(), MOST_THREADS, len(cuts))
-    mapped = map if threads == 1 else _pool(threads, os.getpid()).map
-    for cut, result in zip(cuts, mapped(lambda cut: function(*cut), cuts), strict=True):
+    pool = None if threads == 1 else _pool(threads, os.getpid())
+    for cut, result in in_order(pool, lambda cut: function(*cut), cuts, ahead=len(cuts)):
         yield *cut, result
 
 
 @lru_cache(maxsize=4)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> Threads:
     """Threads that wait for bands; a forked process, which inherits none, makes its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="bands")
+    return Threads(threads, thread_name_prefix="bands")

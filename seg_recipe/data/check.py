@@ -3,12 +3,10 @@
 import os
 import struct
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from hashlib import blake2b
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +25,7 @@ from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.png import SIGNATURE, chunks, decode_plain, read_plain
 from seg_recipe.png.files import read_file
 from seg_recipe.png.loops import count_ids
+from seg_recipe.pools import Threads, in_order
 
 VERSION = 3
 """Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
@@ -40,7 +39,6 @@ _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _JPEG = b"\xff\xd8"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT"}
 _CHUNK, _KEYS_AT_ONCE = 32, 256
-_Result = TypeVar("_Result")
 
 
 def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, progress: bool = True) -> tuple[Verdicts, list[str]]:
@@ -66,8 +64,10 @@ def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, prog
 
     done = [np.setdiff1d(np.arange(len(rows)), unread)]
     try:
-        with tqdm(total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=not progress or not len(unread)) as bar:
-            for part, results in _in_threads(inspect, unread, workers):
+        bar = tqdm(total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=not progress or not len(unread))
+        parts = (unread[start : start + _CHUNK] for start in range(0, len(unread), _CHUNK))
+        with bar, Threads(workers) as pool:
+            for part, results in in_order(pool, inspect, parts, ahead=4 * workers):
                 for row, (found, pixels, digests) in zip(part.tolist(), results, strict=True):
                     verdicts.pixels[row], verdicts.digests[row] = pixels, digests
                     if found:
@@ -237,24 +237,3 @@ def _state(path: str | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_size, state.st_mtime_ns
-
-
-def _in_threads(
-    work: Callable[[Int64[np.ndarray, " chunk"]], _Result], rows: Int64[np.ndarray, " rows"], workers: int
-) -> Iterator[tuple[Int64[np.ndarray, " chunk"], _Result]]:
-    """`work` on chunks of the rows, results in order. Only a few chunks wait at a time, so that memory does not grow with the rows."""
-    waiting: deque[tuple[np.ndarray, Future[_Result]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for start in range(0, len(rows), _CHUNK):
-                part = rows[start : start + _CHUNK]
-                waiting.append((part, pool.submit(work, part)))
-                if len(waiting) >= 4 * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()

@@ -21,6 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..labels import FACE
+from ..pools import ctrl_c_waits, in_order
 from ..splits import in_validation
 from .oversampling import sample_with_rare
 from .parameters import FaceParameters, sample
@@ -115,12 +116,13 @@ def make_faces(
         present = sorted(set(share) - set(missing))
         draw = partial(draw_face, out, series=series)
         pixels, images = np.zeros(len(FACE), dtype=np.int64), np.zeros(len(FACE), dtype=np.int64)
-        bar_off = not progress or rank != 0 or not missing
-        with _clean_end(out, missing, val_fraction), _pool(min(workers, max(1, len(missing)))) as run:
-            counted = run(partial(_count, out, val_fraction=val_fraction), present)
-            drawn = tqdm(run(draw, missing), total=len(missing), desc=f"drawing faces into {out}", unit="images", disable=bar_off)
-            for results in (counted, drawn):
-                for found in results:
+        ahead, quiet = 4 * workers, not progress or rank != 0 or not missing
+        with _clean_end(out, missing, val_fraction), _pool(min(workers, max(1, len(missing)))) as pool:
+            counted = in_order(pool, partial(_count, out, val_fraction=val_fraction), present, ahead)
+            drawn = in_order(pool, draw, missing, ahead)
+            bar = tqdm(drawn, total=len(missing), desc=f"drawing faces into {out}", unit="images", disable=quiet)
+            for results in (counted, bar):
+                for _, found in results:
                     pixels += found
                     images += found > 0
     return Drawn(len(missing), len(present), pixels, images)
@@ -245,18 +247,19 @@ def _explained(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator:
-    """A function like `map` that runs in `workers` processes (in this one where there is one), and ends them whatever happens."""
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """`workers` processes, which are ended whatever happens; None, hence work in this one, for one worker."""
     if workers == 1:
-        yield map
+        yield None
         return
     # Forking is safe here (the children use NumPy and Pillow only) and spares each the imports of the program that called.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_parent)
     try:
-        yield partial(pool.map, chunksize=4)
+        yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with ctrl_c_waits():
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _leave_signals_to_parent() -> None:

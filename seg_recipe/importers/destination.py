@@ -13,9 +13,9 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
 from seg_recipe.locks import held, make_writable
+from seg_recipe.pools import Threads, in_order
 
 RECORD = "import.json"
 LABELS = "labels.json"
@@ -202,25 +203,14 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
     OSError for a full disk, saying how far it came.
     """
     counts: Counter[str] = Counter()
-    running: deque[tuple[Placement, Future[tuple[Counter[str], str]]]] = deque()
-
-    def finish_first() -> None:
-        files, future = running.popleft()
-        ways, damage = future.result()
-        if damage:
-            left_out.add("damaged pair", f"{next(iter(files.values())).name} ({damage})")
-        counts.update({"damaged": bool(damage), "written": not damage, **ways})
-        bar.update()
-
-    pool = ThreadPoolExecutor(workers)
     try:
-        with tqdm(total=len(todo), unit=" pairs", desc="importing", disable=not todo) as bar:
-            for files in todo:
-                running.append((files, pool.submit(_place_sample, files, destination, copy)))
-                if len(running) > 4 * workers:  # a short queue, whatever the size of the data set
-                    finish_first()
-            while running:
-                finish_first()
+        place_one = partial(_place_sample, destination=destination, copy=copy)
+        with tqdm(total=len(todo), unit=" pairs", desc="importing", disable=not todo) as bar, Threads(workers) as pool:
+            for files, (ways, damage) in in_order(pool, place_one, todo, ahead=4 * workers):
+                if damage:
+                    left_out.add("damaged pair", f"{next(iter(files.values())).name} ({damage})")
+                counts.update({"damaged": bool(damage), "written": not damage, **ways})
+                bar.update()
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -228,8 +218,6 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
             f"The disk of DEST {destination} is full after {counts['written']:,} of {len(todo):,} pairs; nothing is half-written: make "
             "room and run the same command again."
         ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
     return counts
 
 

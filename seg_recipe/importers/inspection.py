@@ -3,7 +3,6 @@
 import functools
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.pools import Threads, in_order
 
 
 def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) -> dict[str, Any]:
@@ -27,9 +27,9 @@ def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) 
     pairs = [pair if _is_left(space.names[pair[0]]) else pair[::-1] for pair in space.mirror_pairs]
     pairs = [pair for pair in pairs if _is_left(space.names[pair[0]])]
     sides: list[list[bool]] = [[] for _ in pairs]
-    with ThreadPoolExecutor(workers) as pool:
-        looks = pool.map(functools.partial(_look, pairs=pairs), chosen)
-        for look in tqdm(looks, total=len(chosen), unit=" masks", desc="counting", disable=not chosen):
+    with Threads(workers) as pool:
+        looks = in_order(pool, functools.partial(_look, pairs=pairs), chosen, ahead=4 * workers)
+        for _, look in tqdm(looks, total=len(chosen), unit=" masks", desc="counting", disable=not chosen):
             if look is None:
                 unreadable += 1
                 continue

@@ -4,7 +4,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seg_recipe.inference import Segmenter, mask_of
+from seg_recipe.pools import Threads, result
 from seg_recipe.predicting.inputs import Picture
 from seg_recipe.predicting.outputs import Predictions
 from seg_recipe.predicting.pictures import problem
@@ -54,7 +55,7 @@ def predict(
     """
     outcome = Outcome(0, 0, {})
     extra = options["flip"] or options["window"] or list(options["scales"]) != [1.0]
-    readers, writers = ThreadPoolExecutor(workers, "read"), ThreadPoolExecutor(workers, "write")
+    readers, writers = Threads(workers, "read"), Threads(workers, "write")
     writing: deque[Future[None]] = deque()
 
     def read(picture: Picture) -> _Read:
@@ -96,25 +97,23 @@ def predict(
 
 
 def _finish(writing: deque[Future[None]], outcome: Outcome, bar: tqdm) -> None:
-    writing.popleft().result()
+    result(writing.popleft())
     outcome.written += 1
     bar.update()
 
 
-def _read_ahead(
-    pictures: Iterator[Picture], read: Any, pool: ThreadPoolExecutor, broken: Any, ahead: int
-) -> Iterator[tuple[Picture, _Read]]:
+def _read_ahead(pictures: Iterator[Picture], read: Any, pool: Threads, broken: Any, ahead: int) -> Iterator[tuple[Picture, _Read]]:
     """The pictures that can be read, in order; up to `ahead` of them, but not more than MAX_PIXELS_AT_ONCE, are decoded meanwhile."""
     waiting: deque[tuple[Picture, int, Future[_Read]]] = deque()
 
     def first() -> Iterator[tuple[Picture, _Read]]:
         picture, _, future = waiting.popleft()
         try:
-            result = future.result()
+            found = result(future)
         except Exception as error:  # decoders of damaged files raise what they like
             broken(picture, error)
         else:
-            yield picture, result
+            yield picture, found
 
     for picture in pictures:
         try:

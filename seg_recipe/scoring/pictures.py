@@ -1,8 +1,6 @@
 """The pictures that are scored: one split of a data set, checked, and read ahead of the model."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from seg_recipe.data.mixing import held_out
 from seg_recipe.data.problems import left_out_notes
 from seg_recipe.data.sources import Pairs, Source, read_source
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
+from seg_recipe.pools import Threads, in_order
 
 LABELS = "labels.json"
 """What the ids mean, where it lies in the data set's folder."""
@@ -54,15 +53,9 @@ class Pictures:
 
     def batches(self, size: int, ahead: int = 2) -> Iterator[tuple[range, list[Image.Image], list[np.ndarray]]]:
         """Row numbers, pictures and truths, `size` at a time; a thread reads `ahead` batches in advance, and no more are held."""
-        numbers = deque(range(first, min(first + size, len(self))) for first in range(0, len(self), size))
-        waiting: deque[Any] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="pictures") as pool:
-            while numbers or waiting:
-                while numbers and len(waiting) < ahead:
-                    wanted = numbers.popleft()
-                    waiting.append((wanted, pool.submit(lambda rows: [self[row] for row in rows], wanted)))
-                wanted, reading = waiting.popleft()
-                samples = reading.result()
+        numbers = (range(first, min(first + size, len(self))) for first in range(0, len(self), size))
+        with Threads(1, thread_name_prefix="pictures") as pool:
+            for wanted, samples in in_order(pool, lambda rows: [self[row] for row in rows], numbers, ahead):
                 yield wanted, [image for image, _ in samples], [truth for _, truth in samples]
 
 

@@ -1,0 +1,96 @@
+"""Work for pools of threads or processes, which Ctrl-C ends wherever it falls."""
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C within the block is raised at its end; a second one at once.
+
+    For each dealing of the main thread with a pool. `concurrent.futures` is not made for a KeyboardInterrupt between a lock's being taken
+    and its being remembered as taken: the lock stays, a worker waits for it for ever, and so does who waits for the worker's end. Where
+    Ctrl-C does not raise KeyboardInterrupt, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if asked:
+            raise KeyboardInterrupt
+
+
+class Threads(ThreadPoolExecutor):
+    """A ThreadPoolExecutor that Ctrl-C in the main thread can end, where `result` waits for its futures.
+
+    Where an exception leaves its block, what has not begun is not done.
+    """
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As ThreadPoolExecutor's."""
+        with ctrl_c_waits():
+            return super().submit(*args, **kwargs)
+
+    def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        """As ThreadPoolExecutor's."""
+        with ctrl_c_waits():
+            super().shutdown(*args, **kwargs)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.shutdown(cancel_futures=error is not None)
+
+
+def result(future: "Future[_Result]") -> _Result:
+    """The future's result, waited for; Ctrl-C is raised when it is there."""
+    with ctrl_c_waits():
+        return future.result()
+
+
+def in_order(
+    pool: Executor | None, work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[tuple[_Item, _Result]]:
+    """Each item with the result of `work` on it, in the order of the items. `ahead` of them are under way or wait to be asked for.
+
+    Items are taken as they are needed, so memory does not grow with their number. What has not begun when the caller asks for no more is
+    not done. With pool None the work is done when it is asked for.
+    """
+    if pool is None:
+        for item in items:
+            yield item, work(item)
+        return
+    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
+    try:
+        for item in items:
+            with ctrl_c_waits():
+                waiting.append((item, pool.submit(work, item)))
+            if len(waiting) >= ahead:
+                first, future = waiting.popleft()
+                yield first, result(future)
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, result(future)
+    finally:
+        with ctrl_c_waits():
+            for _, future in waiting:
+                future.cancel()

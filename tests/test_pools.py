@@ -1,0 +1,127 @@
+"""Ctrl-C and pools of threads: at every moment, and beside the stock pool, which hangs or breaks at some."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from seg_recipe.pools import Threads, ctrl_c_waits, in_order
+
+# Sends Ctrl-C at one line that the main thread comes to within threading and concurrent.futures, at the next one in each round. A pool
+# that has not ended five seconds later never will.
+AT_EVERY_MOMENT = """
+import concurrent.futures.thread, os, signal, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from seg_recipe.pools import Threads, in_order
+
+files = threading.__file__, concurrent.futures.thread.__file__, concurrent.futures._base.__file__
+ours = sys.argv[1] == "ours"
+moment, verdict = 0, "ended at every moment"
+while verdict.startswith("ended"):
+    lines = 0
+
+    def at_line(frame, event, argument):
+        global lines
+        if event == "line":
+            if lines == moment:
+                signal.raise_signal(signal.SIGINT)
+            lines += 1
+        return at_line
+
+    pool = (Threads if ours else ThreadPoolExecutor)(2)
+    sys.settrace(lambda frame, event, argument: at_line if frame.f_code.co_filename in files else None)
+    try:
+        done = [both for both in in_order(pool, abs, range(4), ahead=3)] if ours else list(pool.map(abs, range(4)))
+    except KeyboardInterrupt:
+        end = threading.Thread(target=pool.shutdown, daemon=True)
+        end.start()
+        end.join(5)
+        if end.is_alive():
+            verdict = "hangs"
+    except RuntimeError as error:
+        verdict = str(error)
+    else:
+        break
+    finally:
+        sys.settrace(None)
+    moment += 1
+print(f"{moment} {verdict}", flush=True)
+os._exit(0)
+"""
+
+
+def ctrl_c_at_every_moment(whose):
+    run = subprocess.run(
+        [sys.executable, "-c", AT_EVERY_MOMENT, whose], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1]
+    )
+    assert run.returncode == 0, run.stderr
+    moments, verdict = run.stdout.strip().split(" ", 1)
+    return int(moments), verdict
+
+
+def test_ctrl_c_ends_a_pool_at_every_moment():
+    moments, verdict = ctrl_c_at_every_moment("ours")
+    assert verdict == "ended at every moment" and moments > 100
+
+
+def test_a_stock_pool_hangs_or_breaks_at_some_moment():
+    _, verdict = ctrl_c_at_every_moment("stock")
+    assert verdict == "hangs" or "lock" in verdict
+
+
+def test_results_come_in_order_and_few_items_are_taken_ahead():
+    taken, release = [], threading.Event()
+
+    def items():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    def work(number):
+        if number == 0:
+            release.wait(30)  # the first result is the last one to be ready
+        return number * 2
+
+    with Threads(3) as pool:
+        found = in_order(pool, work, items(), ahead=5)
+        threading.Timer(0.1, release.set).start()
+        assert next(found) == (0, 0) and taken == [0, 1, 2, 3, 4]
+        assert list(found) == [(number, number * 2) for number in range(1, 20)]
+
+
+def test_without_a_pool_the_work_is_done_when_it_is_asked_for():
+    done = []
+    found = in_order(None, done.append, range(3), ahead=2)
+    assert next(found) == (0, None) and done == [0]
+    assert [item for item, _ in found] == [1, 2] and done == [0, 1, 2]
+
+
+def test_after_an_error_what_has_not_begun_is_not_done():
+    begun, release = [], threading.Event()
+
+    def work(number):
+        begun.append(number)
+        if number == 0:
+            raise ValueError("the first")
+        release.wait(30)
+
+    threading.Timer(0.2, release.set).start()
+    with pytest.raises(ValueError, match="the first"), Threads(1) as pool:
+        for _ in in_order(pool, work, range(10), ahead=8):
+            pass
+    assert begun in ([0], [0, 1])
+
+
+def test_where_ctrl_c_raises_nothing_nothing_is_changed():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ctrl_c_waits():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with ctrl_c_waits():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
