@@ -14,6 +14,7 @@ from seg_recipe.checkpoints import fresh_folder
 from seg_recipe.data import attach_transform
 from seg_recipe.labels import load_label_space
 from seg_recipe.losses import SegmentationLoss
+from seg_recipe.memory import keep_freed_memory
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.model import build_model
 from seg_recipe.recipe import load_recipe, use_all_cores
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     repo_id, space_id = check_repository(recipe), check_space(recipe)
 
     data = prepare_data(recipe, label_space)
+    if args.device.type == "cpu":
+        keep_freed_memory()
     with args.main_process_first(desc="model"):
         model, image_processor, notes = build_model(
             recipe.model.model,

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
+from seg_recipe.memory import keep_freed_memory
 from seg_recipe.predicting.exported import fingerprint, use_onnx
 from seg_recipe.predicting.inputs import NO_PICTURE, find_inputs
 from seg_recipe.predicting.loop import predict
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
         precision = "fp32" if arguments.onnx and arguments.precision == "auto" else arguments.precision
         segmenter = load_segmenter(arguments.model, device="cpu" if arguments.onnx else arguments.device, precision=precision)
+        if segmenter.device.type == "cpu":
+            keep_freed_memory()
         if arguments.onnx:
             use_onnx(segmenter, arguments.onnx, found.pictures)
         settings = _settings(segmenter, arguments, options, found.root)

@@ -42,6 +42,7 @@ from typing import Any
 
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
+from seg_recipe.memory import keep_freed_memory
 from seg_recipe.scoring import SCALES, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.intervals import RESAMPLES
@@ -57,6 +58,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     id_map = read_id_map(arguments.id_map) if arguments.id_map else {}
     places = [arguments.model, *([arguments.compare] if arguments.compare else [])]
     segmenters = [load_segmenter(place, device=arguments.device, precision=arguments.precision) for place in places]
+    if segmenters[0].device.type == "cpu":
+        keep_freed_memory()
     own = segmenters[0].label_space if (Path(arguments.model).expanduser() / LABELS).is_file() else None
     label_space, said_by = data_labels(arguments.dataset, arguments.labels, own)
     check_id_map(id_map, [name for segmenter in segmenters for name in segmenter.label_space.names], label_space.names)

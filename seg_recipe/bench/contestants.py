@@ -29,6 +29,7 @@ from seg_recipe.bench.stock import StockTransform, stock_metrics, stock_trainer
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
 from seg_recipe.losses import SegmentationLoss
+from seg_recipe.memory import keep_freed_memory
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.model import build_model
 from seg_recipe.trainer import SegmentationTrainer
@@ -157,7 +158,7 @@ def train_by_recipe(pipe: Connection, plan: Plan, precision: str, folder: Path) 
 
 def train_by_stock(pipe: Connection, plan: Plan, folder: Path) -> None:
     """The stock Trainer on the stock transforms, with the arguments that the example leaves at their defaults."""
-    torch.set_num_threads(plan.threads)
+    _settle(plan, as_ours=False)
     model, processor = _model(plan, stock=True)
     transform = StockTransform(plan.image_size, processor.image_mean, processor.image_std, training=True)
     data = load_data([str(folder)], label_space=FACE, progress=False)
@@ -176,7 +177,7 @@ def train_bare(pipe: Connection, plan: Plan, precision: str, own_loss: bool, fol
 
     own_loss: with the recipe's loss and network; else with transformers' network and its own cross entropy.
     """
-    torch.set_num_threads(plan.threads)
+    _settle(plan, as_ours=own_loss)
     device = torch.device(plan.device)
     model, processor = _model(plan, stock=not own_loss)
     model.to(device).train()
@@ -215,7 +216,7 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
     way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same weights; a small
     model has its classes and its stride, and so the same logits and masks to keep or to forget, but 14,000 weights.
     """
-    torch.set_num_threads(plan.threads)
+    _settle(plan, as_ours=way == "ours")
     model, processor = _model(plan, stock=way == "stock")
     if small:
         sizes = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 8}
@@ -257,7 +258,7 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
 
 def forward_only(pipe: Connection, plan: Plan, precision: str, folder: Path) -> None:
     """The limit: forward passes of the recipe's network on a batch that is ready; answers the seconds for as many images as asked."""
-    torch.set_num_threads(plan.threads)
+    _settle(plan, as_ours=True)
     device = torch.device(plan.device)
     model, _ = _model(plan)
     model.to(device).eval()
@@ -276,6 +277,13 @@ def forward_only(pipe: Connection, plan: Plan, precision: str, folder: Path) -> 
 def peak(plan: Plan) -> float:
     """MB at the peak so far: of the process, or of the GPU's allocator."""
     return torch.cuda.max_memory_allocated() / 2**20 if plan.device == "cuda" else peak_memory_of_this_process()
+
+
+def _settle(plan: Plan, as_ours: bool) -> None:
+    """Threads for this process, and freed memory kept where finetune.py keeps it."""
+    torch.set_num_threads(plan.threads)
+    if as_ours and plan.device == "cpu":
+        keep_freed_memory()
 
 
 def _around(count: int, length: int) -> list[int]:

@@ -47,23 +47,27 @@ def _interpolate(
 class _Resize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input, size, align_corners):
-        ctx.settings = tuple(input.shape[2:]), size, align_corners
+        ctx.settings = tuple(input.shape[2:]), align_corners
         return functional.interpolate(input, size, mode="bilinear", align_corners=align_corners)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        before, after, align_corners = ctx.settings
-        if before == after:
-            return gradient, None, None
-        rows, columns = (_weights(small, large, align_corners, gradient.dtype) for small, large in zip(before, after, strict=True))
-        return _adjoint(gradient, rows, columns), None, None
+        before, align_corners = ctx.settings
+        return resize_adjoint(gradient, before, align_corners), None, None
 
 
-def _adjoint(
-    gradient: Float[Tensor, "batch channels height width"], rows: Float[Tensor, "h height"], columns: Float[Tensor, "w width"]
+def resize_adjoint(
+    gradient: Float[Tensor, "batch channels height width"], before: tuple[int, int], align_corners: bool = False
 ) -> Float[Tensor, "batch channels h w"]:
-    """rows @ gradient @ columns^T for each channel, in the gradient's own memory format; a slice of channels is not copied."""
+    """The gradient at maps of the size `before` (h, w) of a loss whose gradient at them, resized, is `gradient`.
+
+    rows @ gradient @ columns^T for each channel, in the gradient's own memory format; a slice of channels is not copied.
+    """
+    after = tuple(gradient.shape[2:])
+    if before == after:
+        return gradient
+    rows, columns = (_weights(small, large, align_corners, gradient.dtype) for small, large in zip(before, after, strict=True))
     if gradient.stride(1) != 1:  # channels first
         return rows @ (gradient @ columns.T)
     across = columns @ gradient.permute(0, 2, 3, 1)  # batch height w channels

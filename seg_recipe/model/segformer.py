@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import conv2d, interpolate
+from torch.nn.functional import conv2d
 from transformers import PreTrainedModel, SegformerForSemanticSegmentation
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
+
+from seg_recipe.model.joining import add_upsampled
 
 
 class FoldedDecodeHead(SegformerDecodeHead):
@@ -28,8 +30,10 @@ class FoldedDecodeHead(SegformerDecodeHead):
         matrices, offset = self._folded()
         largest, *smaller = (features.contiguous(memory_format=torch.channels_last) for features in encoder_hidden_states)
         joined = conv2d(largest, matrices[0], offset)
-        for features, matrix in zip(smaller, matrices[1:], strict=True):
-            joined += interpolate(conv2d(features, matrix), size=joined.shape[2:], mode="bilinear", align_corners=False)
+        projected = [conv2d(features, matrix) for features, matrix in zip(smaller, matrices[1:], strict=True)]
+        if not self.batch_norm.training and not joined.requires_grad:
+            return self.classifier(self.dropout(add_upsampled(joined, projected, relu=True)))
+        joined = add_upsampled(joined, projected)
         if self.batch_norm.training:
             joined = self.batch_norm(joined)
         return self.classifier(self.dropout(self.activation(joined)))
