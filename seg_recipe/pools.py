@@ -1,11 +1,13 @@
 """Work for pools of threads or processes, which Ctrl-C ends wherever it falls."""
 
+import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -61,10 +63,43 @@ class Threads(ThreadPoolExecutor):
         self.shutdown(cancel_futures=error is not None)
 
 
+@lru_cache(maxsize=8)
+def _lasting(threads: int, process: int) -> Threads:
+    return Threads(threads)  # they last as long as the process; a forked one, which inherits none, makes its own
+
+
 def result(future: "Future[_Result]") -> _Result:
     """The future's result, waited for; Ctrl-C is raised when it is there."""
     with ctrl_c_waits():
         return future.result()
+
+
+def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int) -> list[_Result]:
+    """[work(item) for item in items], by so many threads, of which the caller's is one. Not for use within `work`.
+
+    Whoever is free takes the next item, so little time goes into handing them out. After an error no item is begun.
+    """
+    if threads <= 1 or len(items) <= 1:
+        return [work(item) for item in items]
+    results: list[Any] = [None] * len(items)
+    left = iter(enumerate(items))
+
+    def take() -> None:
+        try:
+            for number, item in left:
+                results[number] = work(item)
+        except BaseException:
+            deque(left, maxlen=0)
+            raise
+
+    pool = _lasting(threads - 1, os.getpid())
+    others = [pool.submit(take) for _ in range(threads - 1)]
+    try:
+        take()
+    finally:
+        for other in others:
+            result(other)
+    return results
 
 
 def in_order(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +218,29 @@ class SegmentationTrainer(Trainer):
         return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=self.clock)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the same cores."""
-        loader: Any = super()._get_dataloader(*args, **kwargs)  # a DataLoader around which accelerate has put its own
+        """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the same cores.
+
+        An evaluation on a CPU has none: the model needs all cores, and so do the transforms (`pools.spread`), one after the other.
+        """
+        loader: Any = self._stock_loader(*args, **kwargs)  # a DataLoader around which accelerate has put its own
         if sys.platform == "linux" and loader.num_workers and self.args.dataloader_multiprocessing_context in (None, "fork"):
             loader.base_dataloader.multiprocessing_context = WorkerContext()
         loader.base_dataloader.worker_init_fn = partial(_begin_worker, gives_way=self.args.device.type == "cpu")
         return loader
+
+    def _stock_loader(self, *args: Any, **kwargs: Any) -> Any:
+        training, rows = kwargs.get("is_training"), hasattr(kwargs["dataset"], "__len__")
+        if training or not rows or self.args.device.type != "cpu":
+            return super()._get_dataloader(*args, **kwargs)
+        idle = {"num_workers": 0, "persistent_workers": False, "multiprocessing_context": None, "prefetch_factor": None}
+        before = {name: getattr(self.args, f"dataloader_{name}") for name in idle}
+        try:
+            for name, value in idle.items():
+                setattr(self.args, f"dataloader_{name}", value)
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            for name, value in before.items():
+                setattr(self.args, f"dataloader_{name}", value)
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # stock calls it with keywords only
         """One epoch, after what a stopped run still owes, and not at all when the run had reached its end.
@@ -274,11 +292,12 @@ class SegmentationTrainer(Trainer):
             logits = model(pixel_values=inputs["pixel_values"]).logits
             labels, sizes = inputs["labels"], inputs["label_sizes"]
             counts = confusion_matrices(logits, labels, sizes)
-            self.loss.eval()
-            losses = [
-                self.loss(logits[i : i + 1], labels[i : i + 1, :height, :width]).total for i, (height, width) in enumerate(sizes.tolist())
-            ]
-        return None, (counts, torch.stack(losses).float()), torch.zeros(len(counts), dtype=torch.long, device=counts.device)
+            losses = []
+            for (height, width), group in groupby(range(len(sizes)), key=sizes.tolist().__getitem__):
+                first, *more = group
+                images = slice(first, first + 1 + len(more))
+                losses.append(self.loss.of_each(logits[images], labels[images, :height, :width]))
+        return None, (counts, torch.cat(losses).float()), torch.zeros(len(counts), dtype=torch.long, device=counts.device)
 
     def score(self) -> dict[str, float]:
         """The metrics of the weights as they are now, as `evaluate` names them, without a log entry and without telling the callbacks.

@@ -10,7 +10,6 @@ products, rows @ (source @ columns), and its adjoint, which a gradient needs, is
 up or down, and the adjoint adds in a fixed order, which that of `torch.nn.functional.interpolate` does not on an accelerator.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,10 +20,10 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from seg_recipe.pools import Threads, in_order
+from seg_recipe.pools import spread
 
-BAND_PIXELS = 128 * 128
-"""A band takes a core some 0.3 ms in the loss at 19 classes: long beside the 10 us of handing it out, short beside the whole."""
+BAND_PIXELS = 128 * 256
+"""A band takes a core some 0.7 ms in the loss at 19 classes: long beside the handing out, short beside the whole."""
 MOST_THREADS = 16
 """Python hands out the bands one at a time, so many more threads would only wait for it."""
 
@@ -183,12 +182,5 @@ def map_bands(function: Callable[[int, slice], Any], cuts: list[tuple[int, slice
     thread holds up all others whenever they meet.
     """
     threads = min(torch.get_num_threads(), MOST_THREADS, len(cuts))
-    pool = None if threads == 1 else _pool(threads, os.getpid())
-    for cut, result in in_order(pool, lambda cut: function(*cut), cuts, ahead=len(cuts)):
+    for cut, result in zip(cuts, spread(lambda cut: function(*cut), cuts, threads), strict=True):
         yield *cut, result
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int, process: int) -> Threads:
-    """Threads that wait for bands; a forked process, which inherits none, makes its own."""
-    return Threads(threads, thread_name_prefix="bands")

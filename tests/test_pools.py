@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.pools import Threads, ctrl_c_waits, in_order
+from seg_recipe.pools import Threads, ctrl_c_waits, in_order, spread
 
 # Sends Ctrl-C at one line that the main thread comes to within threading and concurrent.futures, at the next one in each round. A pool
 # that has not ended five seconds later never will.
 AT_EVERY_MOMENT = """
 import concurrent.futures.thread, os, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from seg_recipe.pools import Threads, in_order
+from seg_recipe.pools import Threads, in_order, spread
 
 files = threading.__file__, concurrent.futures.thread.__file__, concurrent.futures._base.__file__
-ours = sys.argv[1] == "ours"
+whose = sys.argv[1]
 moment, verdict = 0, "ended at every moment"
 while verdict.startswith("ended"):
     lines = 0
@@ -31,12 +31,18 @@ while verdict.startswith("ended"):
             lines += 1
         return at_line
 
-    pool = (Threads if ours else ThreadPoolExecutor)(2)
+    pool = (ThreadPoolExecutor if whose == "stock" else Threads)(2)
     sys.settrace(lambda frame, event, argument: at_line if frame.f_code.co_filename in files else None)
     try:
-        done = [both for both in in_order(pool, abs, range(4), ahead=3)] if ours else list(pool.map(abs, range(4)))
+        if whose == "spread":
+            spread(abs, range(4), 3)
+        elif whose == "in order":
+            list(in_order(pool, abs, range(4), ahead=3))
+        else:
+            list(pool.map(abs, range(4)))
     except KeyboardInterrupt:
-        end = threading.Thread(target=pool.shutdown, daemon=True)
+        # A pool that lasts has to be of use afterwards.
+        end = threading.Thread(target=(lambda: spread(abs, range(4), 3)) if whose == "spread" else pool.shutdown, daemon=True)
         end.start()
         end.join(5)
         if end.is_alive():
@@ -62,9 +68,10 @@ def ctrl_c_at_every_moment(whose):
     return int(moments), verdict
 
 
-def test_ctrl_c_ends_a_pool_at_every_moment():
-    moments, verdict = ctrl_c_at_every_moment("ours")
-    assert verdict == "ended at every moment" and moments > 100
+@pytest.mark.parametrize("way", ["in order", "spread"])
+def test_ctrl_c_ends_a_pool_at_every_moment(way):
+    moments, verdict = ctrl_c_at_every_moment(way)
+    assert verdict == "ended at every moment" and moments > 50
 
 
 def test_a_stock_pool_hangs_or_breaks_at_some_moment():
@@ -97,6 +104,28 @@ def test_without_a_pool_the_work_is_done_when_it_is_asked_for():
     found = in_order(None, done.append, range(3), ahead=2)
     assert next(found) == (0, None) and done == [0]
     assert [item for item, _ in found] == [1, 2] and done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_spread_results_are_those_of_a_loop(threads):
+    assert spread(lambda number: number * 2, range(40), threads) == [number * 2 for number in range(40)]
+    assert spread(abs, [], threads) == []
+
+
+def test_spread_uses_the_threads_and_begins_nothing_after_an_error():
+    meeting, begun = threading.Barrier(3, timeout=30), []
+
+    def work(number):
+        begun.append(number)
+        if number < 3:
+            meeting.wait()  # which needs three threads at once
+        if number == 2:
+            raise ValueError("the third")
+        threading.Event().wait(0.05)
+
+    with pytest.raises(ValueError, match="the third"):
+        spread(work, range(100), 3)
+    assert len(begun) < 10
 
 
 def test_after_an_error_what_has_not_begun_is_not_done():

@@ -233,6 +233,13 @@ def test_evaluation_is_the_mean_over_images_whatever_the_batch(tmp_path):
     assert results[0]["eval_loss"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+def test_an_evaluation_on_a_cpu_starts_no_workers(tmp_path):
+    run = trainer(tmp_path, dataloader_num_workers=2, dataloader_prefetch_factor=3, dataloader_persistent_workers=True)
+    assert run.get_eval_dataloader().num_workers == 0
+    loader = run.get_train_dataloader()
+    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (2, 3, True)
+
+
 def test_labels_are_scored_at_their_own_size(tmp_path):
     class TwoSizes(tiny.Samples):
         def __getitem__(self, index):

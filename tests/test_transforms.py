@@ -521,6 +521,22 @@ def test_same_samples_for_any_workers():
     assert seen_by_loader(make_transform(), num_workers=2, persistent_workers=True, multiprocessing_context="fork") == alone
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_same_samples_for_any_threads(training, monkeypatch):
+    transform = make_transform() if training else EvalTransform(label_space=FACE, image_size=32, mean=MEAN, std=STD)
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            seen.append(make_dataset().with_transform(transform)[:8])
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert other["id"] == seen[0]["id"]
+        for kind in ("pixel_values", "labels"):
+            assert all(torch.equal(mine, first) for mine, first in zip(other[kind], seen[0][kind], strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # torch's advice on machines with fewer cores
 def test_same_samples_for_four_workers_and_spawned_ones():

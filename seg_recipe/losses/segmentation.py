@@ -67,11 +67,11 @@ def power_jaccard(
 
 
 class LossTerms(NamedTuple):
-    """Scalars; total = jaccard_weight * jaccard + cross_entropy_weight * cross_entropy."""
+    """Scalars, or a number for each row of sums; total = jaccard_weight * jaccard + cross_entropy_weight * cross_entropy."""
 
-    total: Float[Tensor, ""]
-    jaccard: Float[Tensor, ""]
-    cross_entropy: Float[Tensor, ""]
+    total: Float[Tensor, "*rows"]
+    jaccard: Float[Tensor, "*rows"]
+    cross_entropy: Float[Tensor, "*rows"]
 
 
 class SegmentationLoss(nn.Module):
@@ -123,13 +123,23 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> LossTerms:
         """The loss and its two terms."""
+        sums = _reduced(self._sums(logits, labels), self.reduction, synchronize=self.training)
+        return LossTerms(*(term.mean() for term in self._terms(sums, soft=labels.is_floating_point())))
+
+    def of_each(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> Float[Tensor, " batch"]:
+        """The loss of each image as a batch of its own has it, on no rank but this one."""
+        return self._terms(self._sums(logits, labels), soft=labels.is_floating_point()).total
+
+    def _sums(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> PixelSums:
         weights = self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
             raise ValueError(f"class_weights has {len(weights)} numbers for {logits.shape[1]} classes; give one per class, or none.")
-        sums = _checked_sums(logits, labels, power=self.power, ignore_index=IGNORE_INDEX, uniform=self.label_smoothing > 0)
-        sums = _reduced(sums, self.reduction, synchronize=self.training)
-        jaccard = _jaccard(sums, self.smooth, self.reduction, self.classes).mean()
-        cross_entropy = _cross_entropy(sums, weights, self.label_smoothing, soft=labels.is_floating_point()).mean()
+        return _checked_sums(logits, labels, power=self.power, ignore_index=IGNORE_INDEX, uniform=self.label_smoothing > 0)
+
+    def _terms(self, sums: PixelSums, soft: bool) -> LossTerms:
+        """For each row of the sums."""
+        jaccard = _jaccard(sums, self.smooth, self.reduction, self.classes)
+        cross_entropy = _cross_entropy(sums, self.class_weights, self.label_smoothing, soft=soft)
         return LossTerms(self.jaccard_weight * jaccard + self.cross_entropy_weight * cross_entropy, jaccard, cross_entropy)
 
     def extra_repr(self) -> str:

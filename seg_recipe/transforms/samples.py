@@ -2,8 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -15,10 +15,13 @@ from torch import Tensor
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.png import decode_plain, read_plain
 from seg_recipe.png.files import read_file
+from seg_recipe.pools import spread
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
 from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed, picture_of
+
+_Result = TypeVar("_Result")
 
 
 class TrainTransform:
@@ -81,8 +84,8 @@ class TrainTransform:
         size = self.image_size
         values = torch.empty((len(batch["id"]), 3, size, size))
         labels = torch.empty((len(batch["id"]), size, size), dtype=torch.uint8)
-        for sample, pixels, ids in zip(_samples(batch), values.numpy(), labels.numpy(), strict=True):
-            self._augment(*sample, epoch, pixels, ids)
+        places = list(zip(values.numpy(), labels.numpy(), strict=True))
+        _each(batch, lambda number, sample: self._augment(*sample, epoch, *places[number]))
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": list(labels)}
 
     def augment(
@@ -132,12 +135,14 @@ class EvalTransform:
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
         values = torch.empty((len(batch["id"]), 3, self.image_size, self.image_size))
-        labels = []
-        for number, sample in enumerate(_samples(batch)):
+        places = values.numpy()
+
+        def fill(number: int, sample: tuple[str, Any, Any]) -> Tensor:
             picture, mask = self._resized(*sample)
-            scale(picture, self.factors, values[number].numpy())
-            labels.append(torch.from_numpy(mask))
-        return {"id": list(batch["id"]), "pixel_values": list(values), "labels": labels}
+            scale(picture, self.factors, places[number])
+            return torch.from_numpy(mask)
+
+        return {"id": list(batch["id"]), "pixel_values": list(values), "labels": _each(batch, fill)}
 
     def resize(
         self, sample_id: str, image: Image.Image, label: Image.Image
@@ -190,10 +195,15 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return whole if in_order else torch.stack(parts)
 
 
-def _samples(batch: dict[str, list]) -> Iterator[tuple[str, Any, Any]]:
-    """id, image and label of each row; where they come undecoded, one pair at a time is decoded."""
-    for sample_id, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
-        yield sample_id, _decoded(image, 3), _decoded(label, 1)
+def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _Result]) -> list[_Result]:
+    """`work` on each row: its number, and id, image and label, decoded there. On as many threads as torch has: one in a data worker."""
+    rows = list(enumerate(zip(batch["id"], batch["image"], batch["label"], strict=True)))
+
+    def do(row: tuple[int, tuple[str, Any, Any]]) -> _Result:
+        number, (sample_id, image, label) = row
+        return work(number, (sample_id, _decoded(image, 3), _decoded(label, 1)))
+
+    return spread(do, rows, torch.get_num_threads())
 
 
 def _decoded(cell: Any, channels: int) -> Image.Image | UInt8[np.ndarray, "height width"] | UInt32[np.ndarray, "height width"]:
