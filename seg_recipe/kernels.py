@@ -44,7 +44,7 @@ _FAST: dict[str, Any] = {
 }  # and sums in any order; infinities and NaN are kept
 
 # Literals would be float64, and with them everything that they touch.
-_0, _HALF, _1 = np.float32(0), np.float32(0.5), np.float32(1)
+_0, _HALF, _1, _NEXT = np.float32(0), np.float32(0.5), np.float32(1), np.uint32(1)
 _LEAST = np.float32(-125)  # 2 to the power of it is normal
 _LOG2_E, _LN2 = np.float32(1.44269504), np.float32(0.69314718)
 _ROUND = np.float32(1.5 * 2**23 + 127)  # adding it rounds to a whole number; 127 is the exponent of 1 in a float32
@@ -121,7 +121,7 @@ def _widen(out, source, row, lows, weights, scale):
     With a scale of 0, it is neither shifted nor scaled.
     """
     classes, _, w = source.shape
-    top, values = np.zeros(w, np.float32), np.empty(w, np.float32)
+    top, values = np.zeros(w, np.float32), np.empty(w + 1, np.float32)
     least, factor = _0, _1
     if scale > _0:
         factor = scale
@@ -135,9 +135,10 @@ def _widen(out, source, row, lows, weights, scale):
             value = source[c, row, s] - top[s]
             least = value if value < least else least
             values[s] = value * factor + value * _0  # minus infinity becomes NaN, which is noticed
+        values[w] = values[w - 1]
         for x in range(len(lows)):
-            low = lows[x]
-            wide[x] = (_1 - weights[x]) * values[low] + weights[x] * values[min(low + 1, w - 1)]
+            low = np.uint32(lows[x])  # numba would first ask whether an index with a sign counts from the end
+            wide[x] = (_1 - weights[x]) * values[low] + weights[x] * values[low + _NEXT]
     return least
 
 
@@ -493,14 +494,19 @@ def _fill_greatest(source, row_lows, row_weights, lows, weights, winners):
 def add_confusion(source, ids, row_lows, row_weights, lows, weights, ignore_index, counts):
     """Adds a band's pixels to counts (classes, classes) int64: rows the truth, columns the greatest logit, the first of equals.
 
-    ids (rows, width) int64, all of them classes or `ignore_index`; the other arguments as for `add_sums`.
+    ids (rows, width) int64; the other arguments as for `add_sums`. Returns how many ids are neither a class nor `ignore_index`.
     """
+    wrong = 0
     winners = np.empty(ids.shape, np.int32)
     _fill_greatest(source, row_lows, row_weights, lows, weights, winners)
     for r in range(ids.shape[0]):
         for x in range(ids.shape[1]):
-            if ids[r, x] != ignore_index:
-                counts[ids[r, x], winners[r, x]] += 1
+            truth = ids[r, x]
+            if 0 <= truth < len(counts):
+                counts[truth, winners[r, x]] += 1
+            else:
+                wrong += truth != ignore_index
+    return wrong
 
 
 @_compiled

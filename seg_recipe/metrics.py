@@ -45,16 +45,20 @@ def confusion_matrices(
             raise ValueError(
                 f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), padding included."
             )
-    wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
-    if wrong.any():
-        raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
     if not logits.isfinite().all():
         raise ValueError(
             "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its weights are broken."
         )
     if logits.device.type == "cpu" and logits.dtype != torch.float64:
         return _compiled_counts(logits, labels, sizes)
+    _refuse_unknown_ids(labels, classes)
     return _tiled_counts(logits, labels, sizes)
+
+
+def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes: int) -> None:
+    wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
+    if wrong.any():
+        raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
 
 
 def _compiled_counts(
@@ -64,18 +68,20 @@ def _compiled_counts(
     counts = np.zeros((images, classes, classes), np.int64)
     cuts = [(image, rows) for image, size in enumerate(sizes) for _, rows in bands(1, *size)]
 
-    def count(image: int, band: slice) -> Int64[np.ndarray, "classes classes"]:
+    def count(image: int, band: slice) -> tuple[Int64[np.ndarray, "classes classes"], int]:
         height, width = sizes[image]
         rows, columns = axis(h, height), axis(w, width)
         near, lows = rows.near(band)
         part = np.zeros_like(counts[image])
         truth = np.ascontiguousarray(labels[image, band, :width].numpy(), np.int64)
-        kernels.add_confusion(
+        wrong = kernels.add_confusion(
             float32(logits[image, :, near]), truth, lows, rows.weights[band], columns.lows, columns.weights, IGNORE_INDEX, part
         )  # fmt: skip
-        return part
+        return part, wrong
 
-    for image, _, part in map_bands(count, cuts):
+    for image, _, (part, wrong) in map_bands(count, cuts):
+        if wrong:
+            _refuse_unknown_ids(labels, classes)
         counts[image] += part
     return torch.from_numpy(counts)
 
