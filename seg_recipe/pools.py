@@ -79,7 +79,8 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: in
 
     Whoever is free takes the next item, so little time goes into handing them out. After an error no item is begun.
     """
-    if threads <= 1 or len(items) <= 1:
+    pool = _lasting(threads - 1, os.getpid()) if threads > 1 else None
+    if pool is None or len(items) <= 1:
         return [work(item) for item in items]
     results: list[Any] = [None] * len(items)
     left = iter(enumerate(items))
@@ -92,8 +93,7 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: in
             deque(left, maxlen=0)
             raise
 
-    pool = _lasting(threads - 1, os.getpid())
-    others = [pool.submit(take) for _ in range(threads - 1)]
+    others = [pool.submit(take) for _ in range(min(threads, len(items)) - 1)]
     try:
         take()
     finally:
