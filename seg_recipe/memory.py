@@ -13,7 +13,8 @@ def keep_freed_memory() -> bool:
     glibc takes every large block from the system and gives it back when it is freed. A training step on a CPU does so some 200,000 times
     4 kB, and the system zeroes each of them anew: a fifth of the time of a step of SegFormer-B0 at 512x512, 30 % of that of an
     evaluation. Kept, the blocks of one step serve the next; for the gaps between them the process is up to a third larger.
-    Does nothing without glibc, or where the environment says itself how malloc is to behave (MALLOC_..., GLIBC_TUNABLES).
+    Does nothing without glibc, or where the environment says itself how malloc is to behave (MALLOC_..., GLIBC_TUNABLES): where memory is
+    short, put MALLOC_TRIM_THRESHOLD_=131072, which is glibc's own value, before the command.
     """
     asked = any(name == "GLIBC_TUNABLES" or (name.startswith("MALLOC_") and name.endswith("_")) for name in os.environ)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" and not asked else None
