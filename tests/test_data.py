@@ -153,7 +153,8 @@ def test_a_folder_in_no_known_layout(tmp_path, names, text):
     assert str(tmp_path / "input") in str(error.value)
 
 
-def test_no_such_folder(tmp_path):
+def test_no_such_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the project lies, `make quickstart` has made such a folder
     with pytest.raises(ValueError, match=r"There is no folder input, and a Hub data set is called owner/name. Wanted is a folder:"):
         load("input")
     (tmp_path / "a.zip").write_bytes(b"")
