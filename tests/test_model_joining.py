@@ -40,12 +40,14 @@ def test_sums_are_those_of_torch(largest, smaller, relu, threads):
     assert (found - wanted).abs().max() < 2e-6 and wanted.std() > 0.5
 
 
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(("largest", "smaller"), SIZES)
-def test_gradients_are_those_of_torch(largest, smaller):
-    ours, theirs = maps([largest, *smaller], grad=True), maps([largest, *smaller], torch.float64, grad=True)
+def test_gradients_are_those_of_torch(largest, smaller, relu):
+    ours = maps([largest, *smaller], grad=True)
+    theirs = [each.detach().double().requires_grad_() for each in ours]
     weights = torch.randn(2, 24, *largest)
-    (add_upsampled(ours[0] * 1, ours[1:]) * weights).sum().backward()
-    (oracle(theirs[0] * 1, theirs[1:]) * weights).sum().backward()
+    (add_upsampled(ours[0] * 1, ours[1:], relu=relu) * weights).sum().backward()
+    (oracle(theirs[0] * 1, theirs[1:], relu) * weights).sum().backward()
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine.grad.double(), other.grad, rtol=1e-5, atol=1e-5) and other.grad.abs().max() > 1
 

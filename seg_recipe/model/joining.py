@@ -30,13 +30,15 @@ def add_upsampled(
 ) -> Float[Tensor, "batch channels height width"]:
     """`largest` plus the others, each upsampled to its size (bilinear, align_corners=False), in place; then, with `relu`, its ReLU.
 
-    Differentiable without `relu`. All maps: channels last.
+    All maps: channels last.
     """
     torch_must = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if torch_must or largest.device.type != "cpu" or any(each.dtype != torch.float32 for each in (largest, *smaller)):
         for each in smaller:
             largest += interpolate(each, size=largest.shape[2:], mode="bilinear", align_corners=False)
         return relu_(largest) if relu else largest
+    if relu and torch.is_grad_enabled() and any(each.requires_grad for each in (largest, *smaller)):
+        return relu_(_AddUpsampled.apply(largest, False, *smaller))
     return _AddUpsampled.apply(largest, relu, *smaller)
 
 

@@ -31,12 +31,11 @@ class FoldedDecodeHead(SegformerDecodeHead):
         largest, *smaller = (features.contiguous(memory_format=torch.channels_last) for features in encoder_hidden_states)
         joined = conv2d(largest, matrices[0], offset)
         projected = [conv2d(features, matrix) for features, matrix in zip(smaller, matrices[1:], strict=True)]
-        if not self.batch_norm.training and not joined.requires_grad:
-            return self.classifier(self.dropout(add_upsampled(joined, projected, relu=True)))
-        joined = add_upsampled(joined, projected)
         if self.batch_norm.training:
-            joined = self.batch_norm(joined)
-        return self.classifier(self.dropout(self.activation(joined)))
+            joined = self.activation(self.batch_norm(add_upsampled(joined, projected)))
+        else:
+            joined = add_upsampled(joined, projected, relu=True)
+        return self.classifier(self.dropout(joined))
 
     def _folded(self) -> tuple[list[Float[Tensor, "width channels 1 1"]], Float[Tensor, " width"]]:
         """A matrix for each stage, and what is added to their sum; computed in float32 or float64."""
