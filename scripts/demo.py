@@ -26,7 +26,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from seg_recipe import startup
 from seg_recipe.demo.pictures import load_models
+
+startup.imported()
 
 DEFAULTS = Path(__file__).resolve().parent / "demo.json"
 

@@ -8,8 +8,7 @@
 import sys
 from typing import Any
 
-from transformers.utils.logging import disable_progress_bar
-
+from seg_recipe import startup
 from seg_recipe.checkpoints import fresh_folder
 from seg_recipe.data import attach_transform
 from seg_recipe.labels import load_label_space
@@ -19,7 +18,7 @@ from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.model import build_model
 from seg_recipe.recipe import load_recipe, use_all_cores
 from seg_recipe.recipe.settings import LossSettings
-from seg_recipe.report import panel_of, save_preview, say
+from seg_recipe.report import no_bar_for_saves, panel_of, save_preview, say
 from seg_recipe.run.before import check_labels, check_output_dir, check_repository, check_space
 from seg_recipe.run.beside import arrange_callbacks, finish_trackers, make_trackers
 from seg_recipe.run.ending import conclude, tell_how_to_go_on
@@ -29,11 +28,13 @@ from seg_recipe.stopping import StopRequest, follow_launcher, leave_together
 from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 
+startup.imported()
+
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the recipe of a command line. Returns the metrics of the best model, by name; empty after --check and after a stop."""
     follow_launcher()
-    disable_progress_bar()  # a bar for each save would stand between the lines of the training
+    no_bar_for_saves()
     argv = sys.argv[1:] if argv is None else argv
     recipe = load_recipe(argv)
     args = recipe.training

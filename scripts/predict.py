@@ -26,6 +26,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from seg_recipe import startup
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.memory import keep_freed_memory
@@ -33,6 +34,8 @@ from seg_recipe.predicting.exported import fingerprint, use_onnx
 from seg_recipe.predicting.inputs import NO_PICTURE, find_inputs
 from seg_recipe.predicting.loop import predict
 from seg_recipe.predicting.outputs import open_predictions
+
+startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -40,6 +40,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from seg_recipe import startup
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
 from seg_recipe.memory import keep_freed_memory
@@ -50,6 +51,8 @@ from seg_recipe.scoring.matching import check_id_map
 from seg_recipe.scoring.page import TITLES
 from seg_recipe.scoring.page_parts import interval_text
 from seg_recipe.scoring.pictures import LABELS, data_labels, open_split
+
+startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

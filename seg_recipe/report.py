@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Integer, UInt8
 from torch import nn
 from transformers import TrainerState, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from seg_recipe.callbacks import Panel, predict_masks
 from seg_recipe.labels import LabelSpace
@@ -21,6 +22,11 @@ def say(args: TrainingArguments, *lines: str) -> None:
     """Print lines once, however many processes there are."""
     if lines and args.process_index == 0:
         print(*lines, sep="\n", flush=True)
+
+
+def no_bar_for_saves() -> None:
+    """Transformers has a progress bar for each save, which would stand between the lines of the training."""
+    disable_progress_bar()
 
 
 def package_versions() -> dict[str, str]:
