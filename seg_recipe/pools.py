@@ -1,11 +1,14 @@
 """Work for pools of threads or processes, which Ctrl-C ends wherever it falls."""
 
+import ctypes
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType, TracebackType
@@ -61,6 +64,47 @@ class Threads(ThreadPoolExecutor):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.shutdown(cancel_futures=error is not None)
+
+
+@contextmanager
+def processes(count: int, work: Callable[[Any], Any] | None = None) -> Iterator[ProcessPoolExecutor | None]:
+    """So many processes, which end with the block, and with this process; None, hence work in this one, for one.
+
+    Ctrl-C, which reaches the whole process group, is this process's to answer: they finish what they have begun. On Linux they are forked:
+    that takes milliseconds, and they have what is there already. Give them no work for torch, whose threads they have not.
+    work: what `inherited` does in them; forked ones are handed it as it is, with all that it holds.
+    """
+    if count == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(count, context, _begin, (os.getpid(), work))
+    try:
+        yield pool
+    finally:
+        with ctrl_c_waits():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_work: Callable[[Any], Any] | None = None
+
+
+def inherited(item: Any) -> Any:
+    """In one of `processes`: its `work` on an item."""
+    assert _work is not None
+    return _work(item)
+
+
+def _begin(parent: int, work: Callable[[Any], Any] | None) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>; without it they would wait for ever for one that was killed
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 @lru_cache(maxsize=8)

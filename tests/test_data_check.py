@@ -1,7 +1,9 @@
 """The check before the first step: every kind of bad pair by its own message, nothing read twice, nothing believed that is damaged."""
 
 import os
+import signal
 import struct
+import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -322,8 +324,9 @@ def test_a_saved_data_set_is_not_read_again(tmp_path, monkeypatch):
         load(tmp_path / "other")
 
 
-@pytest.mark.parametrize("workers", [1, 5])
-def test_the_verdict_is_the_same_for_any_number_of_threads(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "fork_from"), [(1, 1000), (5, 1000), (1, 2), (2, 2)])
+def test_the_verdict_is_the_same_for_any_number_of_threads_and_of_processes(tmp_path, monkeypatch, opened, workers, fork_from):
+    monkeypatch.setattr("seg_recipe.data.check._FORK_FROM", fork_from)
     folder = write_flat(tmp_path / "faces", 150)
     for number in range(0, 150, 7):
         resaved(folder / f"{number:06d}.png", "L")
@@ -332,6 +335,27 @@ def test_the_verdict_is_the_same_for_any_number_of_threads(tmp_path, workers):
     verdicts, _ = check_pairs(pairs, THREE, workers=workers, progress=False)
     assert sorted(verdicts.found) == list(range(0, 150, 7))
     assert (verdicts.pixels.sum(1) == 64).all() and (verdicts.digests != 0).all()
+    assert (len(opened) == 300) == (workers == 1 or fork_from == 1000)  # by this process
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads read")
+def test_a_killed_reader_is_an_error_and_what_was_read_is_kept(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr("seg_recipe.data.check._FORK_FROM", 2)
+    pairs = read_source(str(write_flat(tmp_path / "faces", 500))).train
+    assert pairs is not None
+
+    def end(*arguments):
+        if arguments[0]["path"].endswith("000480.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inspect_pair(*arguments)
+
+    monkeypatch.setattr("seg_recipe.data.check.inspect_pair", end)
+    with pytest.raises(OSError, match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again"):
+        check_pairs(pairs, THREE, workers=2, progress=False)
+    monkeypatch.setattr("seg_recipe.data.check.inspect_pair", inspect_pair)
+    opened.clear()
+    check_pairs(pairs, THREE, workers=1, progress=False)
+    assert 0 < len(opened) // 2 < 500
 
 
 # Files damaged at random

@@ -1,14 +1,16 @@
-"""Ctrl-C and pools of threads: at every moment, and beside the stock pool, which hangs or breaks at some."""
+"""Pools: Ctrl-C at every moment, and the end of the process that made them, beside the stock pools, which hang, break or stay."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from seg_recipe.pools import Threads, ctrl_c_waits, in_order, spread
+from seg_recipe.pools import Threads, ctrl_c_waits, in_order, inherited, processes, spread
 
 # Sends Ctrl-C at one line that the main thread comes to within threading and concurrent.futures, at the next one in each round. A pool
 # that has not ended five seconds later never will.
@@ -155,3 +157,46 @@ def test_where_ctrl_c_raises_nothing_nothing_is_changed():
     with ctrl_c_waits():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+KILLED = """
+import os, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from seg_recipe.pools import processes
+
+ours = processes(2)
+pool = ProcessPoolExecutor(2, get_context("fork")) if sys.argv[1] == "stock" else ours.__enter__()
+print(*{pool.submit(os.getpid).result() for _ in range(20)}, *pool._processes, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal")
+@pytest.mark.parametrize("whose", ["ours", "stock"])
+def test_processes_end_with_the_one_that_made_them(whose):
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, whose], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        ids = set(process.stdout.readline().split())
+    assert len(ids) == 2
+    deadline = time.monotonic() + (1 if whose == "stock" else 30)
+    while (left := [Path("/proc", name) for name in ids if _runs(name)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for path in left:
+        os.kill(int(path.name), signal.SIGKILL)
+    assert len(left) == (2 if whose == "stock" else 0)
+
+
+def _runs(name):
+    status = Path("/proc", name, "stat")
+    return status.exists() and status.read_text().rpartition(") ")[2][0] not in "ZX"
+
+
+def test_forked_processes_are_handed_their_work_as_it_is():
+    secret = {"lambda": 3}
+    with processes(2, lambda item: item * secret["lambda"]) as pool:
+        assert [found for _, found in in_order(pool, inherited, range(9), ahead=4)] == list(range(0, 27, 3))
+    with processes(1) as pool:
+        assert pool is None

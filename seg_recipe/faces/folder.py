@@ -2,13 +2,9 @@
 
 import errno
 import json
-import multiprocessing
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..labels import FACE
-from ..pools import ctrl_c_waits, in_order
+from ..pools import in_order, processes
 from ..splits import in_validation
 from .oversampling import sample_with_rare
 from .parameters import FaceParameters, sample
@@ -117,7 +113,7 @@ def make_faces(
         draw = partial(draw_face, out, series=series)
         pixels, images = np.zeros(len(FACE), dtype=np.int64), np.zeros(len(FACE), dtype=np.int64)
         ahead, quiet = 4 * workers, not progress or rank != 0 or not missing
-        with _clean_end(out, missing, val_fraction), _pool(min(workers, max(1, len(missing)))) as pool:
+        with _clean_end(out, missing, val_fraction), processes(min(workers, max(1, len(missing)))) as pool:
             counted = in_order(pool, partial(_count, out, val_fraction=val_fraction), present, ahead)
             drawn = in_order(pool, draw, missing, ahead)
             bar = tqdm(drawn, total=len(missing), desc=f"drawing faces into {out}", unit="images", disable=quiet)
@@ -244,25 +240,3 @@ def _explained(out: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(error.errno, f"No room is left for {out}. Free some. {again}") from None
         raise
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """`workers` processes, which are ended whatever happens; None, hence work in this one, for one worker."""
-    if workers == 1:
-        yield None
-        return
-    # Forking is safe here (the children use NumPy and Pillow only) and spares each the imports of the program that called.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_parent)
-    try:
-        yield pool
-    finally:
-        with ctrl_c_waits():
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_signals_to_parent() -> None:
-    """Ctrl-C reaches the whole process group: the workers finish the face in hand, the parent decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
