@@ -17,7 +17,7 @@ from transformers import EvalPrediction
 
 from seg_recipe import kernels
 from seg_recipe.labels import IGNORE_INDEX
-from seg_recipe.upsampling import Tile, axis, bands, float32, map_bands, map_tiles, tiles
+from seg_recipe.upsampling import Tile, all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
 LabelMaps = Integer[np.ndarray, "images height width"] | Integer[Tensor, "images height width"] | Sequence[Any]
 """Class ids, an array of equally large maps or a sequence of maps (height, width) of any sizes."""
@@ -45,7 +45,7 @@ def confusion_matrices(
             raise ValueError(
                 f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), padding included."
             )
-    if not logits.isfinite().all():
+    if not all_finite(logits):
         raise ValueError(
             "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its weights are broken."
         )

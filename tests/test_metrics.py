@@ -206,10 +206,13 @@ def test_the_first_of_equal_logits_wins(classes, dtype):
 
 
 def test_logits_that_are_not_finite_are_refused():
-    logits, labels, sizes = batch([(12, 14)])
-    logits[0, 0, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"logits of this batch are not all finite.*diverged"):
-        confusion_matrices(logits, labels, sizes)
+    for wrong in ([math.nan], [math.inf], [math.inf, -math.inf]):
+        logits, labels, sizes = batch([(12, 14)])
+        logits[0, 0, 0, : len(wrong)] = torch.tensor(wrong)
+        with pytest.raises(ValueError, match=r"logits of this batch are not all finite.*diverged"):
+            confusion_matrices(logits, labels, sizes)
+    logits[0, 0, 0] = torch.finfo(torch.float32).max  # finite, though their sum is not
+    assert confusion_matrices(logits, labels, sizes).sum() == (labels[:, :12, :14] != 255).sum()
 
 
 def test_int64_labels_and_low_precision_logits():

@@ -1,15 +1,16 @@
-"""The folded head beside the one of transformers: values, gradients, statistics, in training and evaluation."""
+"""The quicker SegFormer beside that of transformers: values, gradients, statistics, in training and evaluation; what it copies."""
 
 import copy
 
 import pytest
 import torch
+from accelerate.utils.dataclasses import get_module_class_from_name
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
-from seg_recipe.model.segformer import FoldedDecodeHead, fold_head
+from seg_recipe.model.segformer import FoldedDecodeHead, quicken
 
 
 def networks(dtype=torch.float32) -> tuple[SegformerForSemanticSegmentation, SegformerForSemanticSegmentation]:
@@ -25,7 +26,7 @@ def networks(dtype=torch.float32) -> tuple[SegformerForSemanticSegmentation, Seg
         if tensor.is_floating_point():
             torch.nn.init.uniform_(tensor, 0.5 if "var" in name else -0.5, 2 if "var" in name else 0.5)
     ours = copy.deepcopy(stock)
-    fold_head(ours)
+    quicken(ours)
     assert type(stock.decode_head) is SegformerDecodeHead and type(ours.decode_head) is FoldedDecodeHead
     return stock, ours
 
@@ -68,6 +69,32 @@ def test_bfloat16_rounds_little_more():
     assert errors[1] < 1.25 * errors[0], "which is some 0.5 % of the logits"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_maps_are_not_copied(count):
+    """Each convolution takes the channels last, and gives them so: a copy from one format to the other would show in the strides."""
+    formats = {}
+    for whose, network in zip(("stock", "ours"), networks(), strict=True):
+        seen = formats[whose] = {}
+
+        def note(module, inputs, output, seen=seen):
+            seen[module] = all(maps.is_contiguous(memory_format=torch.channels_last) for maps in (*inputs, output))
+
+        for module in network.segformer.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(note)
+        network.eval()(torch.randn(count, 3, 64, 64))
+    assert all(formats["ours"].values()) and len(formats["ours"]) == 4 + 3 + 4
+    assert not all(formats["stock"].values())
+
+
+def test_accelerate_finds_the_stages_by_their_name():
+    _, ours = networks()
+    for name in ours._no_split_modules:
+        assert get_module_class_from_name(ours, name) is not None
+    recorded = ours(torch.randn(1, 3, 64, 64), output_hidden_states=True)
+    assert [tuple(maps.shape[1:]) for maps in recorded.hidden_states] == [(8, 16, 16), (16, 8, 8), (24, 4, 4), (32, 2, 2)]
+
+
 def test_dropout_is_that_of_transformers():
     stock, ours = (network.train() for network in networks(torch.float64))
     answers = []
@@ -90,6 +117,8 @@ def test_what_is_saved_is_a_segformer_of_transformers(tmp_path):
 def test_a_sharded_head_works_as_transformers_has_it(tmp_path):
     """FSDP gathers a weight for the call of its own module alone; read from elsewhere it is a shard."""
     stock, ours = (network.eval() for network in networks())
+    quicken(stock)
+    stock.decode_head.__class__ = SegformerDecodeHead
     torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
         fully_shard(ours.decode_head.linear_fuse, mesh=init_device_mesh("cpu", (1,)))
@@ -103,5 +132,5 @@ def test_a_sharded_head_works_as_transformers_has_it(tmp_path):
 def test_other_models_are_left_alone():
     other = SegformerForImageClassification(SegformerConfig())
     before = {name: type(module) for name, module in other.named_modules()}
-    fold_head(other)
+    quicken(other)
     assert {name: type(module) for name, module in other.named_modules()} == before

@@ -12,7 +12,7 @@ from seg_recipe.inference.segmenter import Precision, Segmenter
 from seg_recipe.labels import FACE, LabelSpace, load_label_space, pairs_by_name
 from seg_recipe.model.build import quiet_transformers, read_config
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
-from seg_recipe.model.segformer import fold_head
+from seg_recipe.model.segformer import quicken
 from seg_recipe.precision import computes_in_bf16
 
 
@@ -135,7 +135,7 @@ def _model(files: CheckpointFiles, name: str) -> PreTrainedModel:
             f"model: {name} lacks tensors that a segmentation model of its kind needs, or has them in another shape: {shown}. "
             "Fine-tune it first, or take a model that was trained for segmentation."
         )
-    fold_head(model)
+    quicken(model)
     return model
 
 

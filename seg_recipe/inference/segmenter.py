@@ -16,7 +16,7 @@ from seg_recipe import kernels
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import first_greatest
 from seg_recipe.transforms import normalisation, normalise
-from seg_recipe.upsampling import axis, bands, float32, map_bands, map_tiles, tiles
+from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -194,7 +194,7 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
 
     Raises ValueError for scores that are not finite.
     """
-    if not scores.isfinite().all():
+    if not all_finite(scores):
         raise ValueError("The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for fp16.")
     if scores.device.type == "cpu":
         return _compiled_mask(scores, size)

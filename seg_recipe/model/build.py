@@ -23,7 +23,7 @@ from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.model.groups import backbone_prefix
 from seg_recipe.model.overrides import override_config
-from seg_recipe.model.segformer import fold_head
+from seg_recipe.model.segformer import quicken
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -90,7 +90,7 @@ def build_model(
     if frozen:
         notes.append(f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {_shortened(frozen)}.")
     model.name_or_path = model.config._name_or_path = name  # a model card names the checkpoint, not the folder of the cache
-    fold_head(model)
+    quicken(model)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     return model.eval(), processor, notes + processor_notes
