@@ -5,8 +5,9 @@
     python scripts/bench.py --minutes 30 --output docs/bench.json
 
 Prints a table of ratios (medians, with their spread, over rounds in which each way has one turn) and writes it as JSON with a description
-of the machine. A target is met, or not, when the whole spread lies on one side of it; else it is undecided. Stopped by Ctrl-C, the file has
-the parts that were finished. --device cuda takes the same way through a GPU; the two processes stay on the CPU.
+of the machine. A target is met, or not, when the whole spread, where the median lies with 95 % confidence, is on one side of it; else it is
+undecided. Stopped by Ctrl-C, the file has the parts that were finished. --device cuda takes the same way through a GPU; the two processes
+stay on the CPU.
 """
 
 import argparse

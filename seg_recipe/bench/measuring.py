@@ -12,20 +12,25 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from math import comb
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import torch
 
-QUARTILES_FROM = 8
-"""From this many values on a spread is that of the quartiles; of fewer it is from the least to the greatest."""
+CONFIDENCE = 0.95
+"""That the spread of at least six values holds the true median."""
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "pillow")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 class Spread(NamedTuple):
-    """The median of some values and how far they spread: quartiles from QUARTILES_FROM values on, else least and greatest.
+    """The median of some values, and between which two of them the true median lies with CONFIDENCE; of five or fewer, least and greatest.
+
+    Each value is as likely above the true median as below it, whatever its distribution. So it is beyond the k-th least value of n, or the
+    k-th greatest, when fewer than k of n tosses of a coin show heads. The more rounds, the narrower: unlike quartiles, which stay as far
+    apart as the machine is noisy, it can decide on a target that is close.
 
     rounds: how many values; 0 for a figure that was measured once, and not in rounds.
     """
@@ -40,11 +45,11 @@ def spread(values: Sequence[float]) -> Spread:
     """The Spread of at least one value. Raises ValueError for none."""
     if not values:
         raise ValueError("There is nothing to take a median of: no round was finished.")
-    if len(values) >= QUARTILES_FROM:
-        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    else:
-        low, high = min(values), max(values)
-    return Spread(statistics.median(values), low, high, len(values))
+    in_order, count = sorted(values), len(values)
+    beyond, chance = 0, 2.0**-count  # how many values are left out at either end; that the true median is beyond the next one
+    while (chance := chance + comb(count, beyond + 1) / 2**count) <= (1 - CONFIDENCE) / 2:
+        beyond += 1
+    return Spread(statistics.median(values), in_order[beyond], in_order[-1 - beyond], count)
 
 
 def ratios(times: Mapping[str, Sequence[float]], above: str, below: str) -> Spread:

@@ -12,7 +12,7 @@ from torch import Tensor
 from seg_recipe.faces import make_faces
 
 PARTS = ("loss", "train", "evaluate", "input", "pairs", "processes")
-SHARES = {"loss": 0.10, "train": 0.32, "evaluate": 0.22, "input": 0.04, "pairs": 0.20, "processes": 0.12}
+SHARES = {"loss": 0.08, "train": 0.38, "evaluate": 0.26, "input": 0.04, "pairs": 0.12, "processes": 0.12}
 """What each part may take of the whole time. `pairs` takes what it takes: --pairs makes it shorter."""
 VALIDATION_FACES = 4
 FULL_PAIRS, FULL_SIZE = 100_000, 512

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from seg_recipe.bench.measuring import QUARTILES_FROM, Spread
+from seg_recipe.bench.measuring import CONFIDENCE, Spread
 
 Status = Literal["met", "not met", "undecided", ""]
 BEGIN, END = "<!-- bench: written by make bench -->", "<!-- end of bench -->"
@@ -106,5 +106,5 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{report['minutes']} minutes."
     )
     parts = "" if report["complete"] else f" Not complete: without {', '.join(report['not_run'])}."
-    spreads = f"Spread: quartiles from {QUARTILES_FROM} rounds on, else the least and the greatest."
+    spreads = f"Spread: where the median lies with {CONFIDENCE:.0%} confidence; of fewer than 6 rounds the least and the greatest."
     return "\n".join([BEGIN, "", f"{where}{parts} {spreads}", "", *lines, "", END])
