@@ -5,6 +5,7 @@
 --help lists the settings. Run again with the same output_dir, it goes on where it was stopped.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -133,3 +134,7 @@ if __name__ == "__main__":
         leave_together()
     except (ValueError, OSError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # before the training or after it, or the second within it
+        if os.environ.get("RANK", "0") == "0":
+            print("\nstopped. The same command goes on: from the last checkpoint, and with what was read of the data.", file=sys.stderr)
+        sys.exit(130)
