@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--only", default=",".join(PARTS), help=f"the parts to run, with commas between them (default: {','.join(PARTS)})")
     parser.add_argument(
-        "--minutes", type=float, default=10, help="for all six parts; starting them, and --fewest, come on top (default 10)"
+        "--minutes", type=float, default=13, help="for all six parts; starting them, and --fewest, come on top (default 13)"
     )
     parser.add_argument("--fewest", type=int, default=3, help="rounds of turns that are made whatever the time (default 3)")
     parser.add_argument("--quick", action="store_true", help="few minutes, rounds, pairs and images: to see that all runs")

@@ -15,7 +15,7 @@ from seg_recipe.bench.measuring import ratios, run_measured, spread, take_turns
 from seg_recipe.bench.plan import Plan, training_pairs
 from seg_recipe.bench.table import Row, Target, number, one
 
-STEPS_OF_A_TURN = {"cpu": 3, "cuda": 20}
+STEPS_OF_A_TURN = {"cpu": 2, "cuda": 20}
 """Several: what a turn has taken from the loader's queues, its workers make anew during the next one, which is another's."""
 STEPS_OF_A_RUN = 4
 Times = Mapping[str, list[float]]
