@@ -655,6 +655,21 @@ def test_threads(monkeypatch):
         torch.set_num_threads(before)
 
 
+def test_data_workers(recipe, tmp_path, monkeypatch):
+    for cores, processes, wanted in (8, "1", 8), (8, "2", 4), (64, "4", 8), (2, "4", 1), (1.5, "1", 1):
+        monkeypatch.setattr(hardware, "available_cores", lambda number=cores: float(number))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert hardware.data_workers(on_cpu=False, streaming=False) == wanted
+        assert hardware.data_workers(on_cpu=True, streaming=False) == 0
+        assert hardware.data_workers(on_cpu=True, streaming=True) == 2
+    monkeypatch.undo()
+    found = recipe("use_cpu: true")
+    assert found.flat["dataloader_num_workers"] == found.training.dataloader_num_workers == 0
+    assert recipe("use_cpu: true\ndataloader_num_workers: 3").training.dataloader_num_workers == 3
+    save_resolved(found, tmp_path / "resolved.yaml")
+    assert "dataloader_num_workers: 0" in (tmp_path / "resolved.yaml").read_text().splitlines()
+
+
 SHARE = """
 import os, pathlib, sys, torch
 from seg_recipe.recipe import load_recipe, use_all_cores

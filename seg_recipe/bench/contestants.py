@@ -213,7 +213,7 @@ def train_bare(pipe: Connection, plan: Plan, precision: str, own_loss: bool, fol
 def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Path, small: bool = False) -> None:
     """Evaluations of as many images as the pipe asks for, over and over; answers (seconds, metrics, peak memory of the process in MB).
 
-    way: ours, in `precision`, with the recipe's workers; or stock, as the example has it, in float32. Both have the same weights; a small
+    way: ours, in `precision`; or stock, as the example has it, in float32. Both have the same weights; a small
     model has its classes and its stride, and so the same logits and masks to keep or to forget, but 14,000 weights.
     """
     _settle(plan, as_ours=way == "ours")
@@ -236,7 +236,7 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
         transform = EvalTransform(label_space=FACE, image_size=plan.image_size, **seen)
         trainer = SegmentationTrainer(
             model,
-            TrainingArguments(**common, bf16=precision == "bf16", dataloader_num_workers=2),
+            TrainingArguments(**common, bf16=precision == "bf16"),
             loss=SegmentationLoss(**plan.loss),
             metrics=SegmentationMetrics(FACE.names),
             clock=EpochClock(),

@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
         without_chance(model),
         TrainingArguments(
             output_dir=str(output.with_suffix("")), use_cpu=True, per_device_train_batch_size=plan["batch"] // ranks, max_steps=steps + 1,
-            logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_num_workers=1,
+            logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False,
             dataloader_pin_memory=False, learning_rate=6e-5, max_grad_norm=1.0, ddp_find_unused_parameters=False,
         ),
         loss=SegmentationLoss(**plan["loss"]),

@@ -16,7 +16,7 @@ from seg_recipe.precision import computes_in_bf16
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED, build_training_arguments
 from seg_recipe.recipe.checks import check_idle, check_values
-from seg_recipe.recipe.hardware import launcher_conflicts, resolve_precision, stays_on_cpu, use_all_cores
+from seg_recipe.recipe.hardware import data_workers, launcher_conflicts, resolve_precision, stays_on_cpu, use_all_cores
 from seg_recipe.recipe.manual import manual
 from seg_recipe.recipe.reading import EXAMPLE, read_settings
 from seg_recipe.recipe.resolved import HARMLESS, differences, read_flat_dict, resolved_text, write_resolved
@@ -87,12 +87,14 @@ def load_recipe(argv: list[str]) -> Recipe:
     values = {**defaults, **given.values}
     if "labels" not in given.typed and values["labels"] != "face" and (path.parent / values["labels"]).is_file():
         values["labels"] = str(path.parent / values["labels"])  # a run's folder holds both its recipe and its labels
+    on_cpu = stays_on_cpu(values["use_cpu"])
+    if values["dataloader_num_workers"] is None:
+        values["dataloader_num_workers"] = data_workers(on_cpu=on_cpu, streaming=values["streaming"])
     check_values(values, given.origins)
     notes = check_idle(values, defaults, given.origins, given.typed)
     notes += _settle(values)
     for problem in launcher_conflicts(values["gradient_accumulation_steps"]):
         raise ValueError(problem)
-    on_cpu = stays_on_cpu(values["use_cpu"])
     notes += _settle_precision(values, on_cpu)
     groups = {name: group(**{setting.name: values[setting.name] for setting in fields(group)}) for name, group in settings.GROUPS.items()}
     training = build_training_arguments(

@@ -50,6 +50,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "logging_steps": 50.0,
     "ddp_find_unused_parameters": False,  # every parameter of SegFormer takes part in each step; looking for unused ones costs time
     "use_cpu": None,  # None: when there is no accelerator
+    "dataloader_num_workers": None,  # None: hardware.data_workers says
 }
 """Defaults of honoured TrainingArguments that differ from the stock ones; that of output_dir is runs/{name of the recipe file}."""
 

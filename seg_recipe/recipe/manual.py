@@ -50,7 +50,8 @@ def _training_arguments(width: int) -> Iterator[str]:
     yield from _wrapped(" ".join(f"--{name}" for name in arguments.HONOURED), width, indent=2)
     different = ", ".join(f"{name} {_as_typed(value)}" for name, value in arguments.OUR_DEFAULTS.items() if value is not None)
     yield from _wrapped(
-        f"Defaults that differ from the class's: output_dir runs/(name of the recipe), {different}, use_cpu where there is no GPU; "
+        f"Defaults that differ from the class's: output_dir runs/(name of the recipe), {different}, use_cpu where there is no GPU, "
+        "dataloader_num_workers 0 on a CPU, whose threads make the batches, and else one for each core, at most 8; "
         "save_total_limit 0 keeps all checkpoints. warmup_steps, eval_steps, save_steps and logging_steps below 1 are shares of all steps.",
         width,
         indent=2,
