@@ -15,6 +15,7 @@ from PIL import Image
 
 from scripts.make_faces import SHEET_CELL, main
 from seg_recipe.faces import folder, make_faces, render, sample
+from seg_recipe.faces.circumstances import pick
 from seg_recipe.labels import FACE
 from seg_recipe.splits import in_validation
 
@@ -116,6 +117,37 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, stop, workers):
     assert 3 <= len(images) < 400
     for path in [*images, *masks]:
         Image.open(path).load()
+
+
+def interrupts_lost(draw, tries):
+    """How many of so many interrupts while it draws over and over are never raised."""
+    arrived = []
+
+    def interrupt(number, frame):
+        arrived.append(number)
+        raise KeyboardInterrupt
+
+    lost, before = 0, signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(tries):
+            arrived.clear()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.001)
+                while not arrived:
+                    draw()
+                lost += 1
+            except KeyboardInterrupt:
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return lost
+
+
+def test_no_interrupt_is_lost_while_a_face_is_thought_up():
+    rng, styles = np.random.default_rng(0), {"bald": 1, "short": 4, "long": 3}
+    assert interrupts_lost(lambda: rng.choice(list(styles)), 300) > 0, "stock"
+    assert interrupts_lost(lambda: pick(rng, styles), 300) == 0
+    assert interrupts_lost(lambda: sample(4, 0), 300) == 0
 
 
 def test_a_full_disk_says_so(tmp_path, monkeypatch):

@@ -1,12 +1,11 @@
 """What a face is made of: `FaceParameters`, each with its unit and range, drawn by `sample`, mirrored by `mirror`."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from .circumstances import sample_camera, sample_light, sample_portrait_view, sample_scene, sample_view
+from .circumstances import pick, sample_camera, sample_light, sample_portrait_view, sample_scene, sample_view
 
 Colour = tuple[float, float, float]
 """(red, green, blue) of a surface under white light, each 0-1, display-encoded (sRGB)."""
@@ -234,11 +233,6 @@ def _within_range(drawn: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _pick(rng: np.random.Generator, weights: Mapping[str, float | int]) -> str:
-    shares = np.array(list(weights.values()))
-    return str(rng.choice(list(weights), p=shares / shares.sum()))
-
-
 def _sample_identity(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
     def factor(spread: float) -> float:
         return rng.normal(1, spread)
@@ -300,14 +294,14 @@ _HAIR_THICKNESS = {
 
 def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
     age, tone = drawn["age"], drawn["skin_tone"]
-    style = _pick(rng, {
+    style = pick(rng, {
         "short": 21, "bald": 3, "shaven": 6, "crop": 10, "quiff": 9, "curly": 8, "afro": 4, "bob": 13, "long": 15, "long_curly": 8,
         "bun": 5, "ponytail": 5, "horseshoe": 1 + 5 * age,
     })  # fmt: skip
     colour = _hair_colour(rng, age, tone)
     bearded = rng.random() < (0.1 if style in ("bob", "long", "long_curly", "bun", "ponytail") else 0.62) and drawn["make_up"] == 0
     styles = {"stubble": 3, "moustache": 2, "goatee": 2, "chinstrap": 1.5, "full": 4.0}
-    beard = _pick(rng, styles) if bearded else "none"
+    beard = pick(rng, styles) if bearded else "none"
     fringed = rng.random() < 0.35
     return {
         "hair_style": style, "hair_thickness": rng.uniform(*_HAIR_THICKNESS[style]), "hair_line": rng.normal(0, 0.5),
@@ -331,9 +325,9 @@ def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    headwear = _pick(rng, {"none": 84, "cap": 4, "beanie": 3.5, "hat": 2.5, "headscarf": 2.5, "headphones": 2, "band": 0.8, "visor": 0.8})
-    facewear = _pick(rng, {"none": 95, "mask": 4, "scarf": 1})
-    glasses = _pick(rng, {"none": 79, "spectacles": 15, "sunglasses": 6})
+    headwear = pick(rng, {"none": 84, "cap": 4, "beanie": 3.5, "hat": 2.5, "headscarf": 2.5, "headphones": 2, "band": 0.8, "visor": 0.8})
+    facewear = pick(rng, {"none": 95, "mask": 4, "scarf": 1})
+    glasses = pick(rng, {"none": 79, "spectacles": 15, "sunglasses": 6})
     dark = rng.random() < 0.65
     return {
         "headwear": headwear, "headwear_line": rng.uniform(3.9, 7.6), "headwear_colour": _cloth_colour(rng),
@@ -342,9 +336,9 @@ def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "glasses_roundness": rng.uniform(2, 5), "glasses_rim": rng.uniform(0.1, 0.36),
         "glasses_colour": rng.uniform(0.02, 0.15) + np.zeros(3) if dark else rng.uniform(0.1, 0.75, 3),
         "facewear": facewear, "facewear_colour": np.array([0.55, 0.75, 0.88]) if rng.random() < 0.4 else _cloth_colour(rng),
-        "clothing": _pick(rng, {
+        "clothing": pick(rng, {
             "crew": 26, "v_neck": 10, "wide_neck": 10, "shirt": 20, "turtleneck": 12, "hood": 8, "hood_up": 3, "suit": 15,
         }),
         "clothing_colour": _cloth_colour(rng), "clothing_second": _cloth_colour(rng), "pattern_scale": rng.uniform(0.6, 4.5),
-        "clothing_pattern": _pick(rng, {"plain": 45, "stripes": 14, "checks": 12, "dots": 7, "blotches": 12, "knit": 10}),
+        "clothing_pattern": pick(rng, {"plain": 45, "stripes": 14, "checks": 12, "dots": 7, "blotches": 12, "knit": 10}),
     }  # fmt: skip

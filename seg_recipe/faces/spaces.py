@@ -127,13 +127,14 @@ def _lamps(rng: np.random.Generator, ceiling: Image.Image) -> None:
 
 _METRES = {"door": (0.9, 2.0, 0.0), "frame": (0.6, 0.5, 1.3), "cupboard": (1.4, 1.2, 0.0), "radiator": (1.0, 0.6, 0.1)}
 """Width, height and height above the floor."""
+_FURNITURE = ("window", "door", "frame", "shelf", "curtain", "cupboard", "marks", "radiator")
 
 
 def furnish(rng: np.random.Generator, wall: Image.Image, width: float | int, height: float | int) -> None:
     """What hangs on or stands at a wall of so many metres: windows, doors, pictures, shelves, curtains, cupboards, writing."""
     for _ in range(rng.integers(1, 3 + int(width / 1.5))):
         x = rng.uniform(-0.05, 0.9)
-        kind = rng.choice(["window", "door", "frame", "shelf", "curtain", "cupboard", "marks", "radiator"])
+        kind = _FURNITURE[rng.integers(len(_FURNITURE))]
         if kind == "window":
             _window(rng, wall, (x, 0.35 / height, x + rng.uniform(0.6, 2.0) / width, rng.uniform(0.9, 1.9) / height))
         elif kind == "curtain":
