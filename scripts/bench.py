@@ -31,6 +31,7 @@ from seg_recipe.bench.running import evaluate_part, processes_part, train_part
 from seg_recipe.bench.stock import SLOW_STEPS
 from seg_recipe.bench.table import BEGIN, END, Row, markdown, plain_table
 from seg_recipe.checkpoints import write_json
+from seg_recipe.errors import InputError, run_program
 from seg_recipe.recipe import load_recipe
 from seg_recipe.recipe.hardware import available_cores
 
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     asked = parse(arguments)
     parts = asked.only.split(",")
     if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"--only names {', '.join(unknown)}; wanted some of {','.join(PARTS)}, with commas between them.")
+        raise InputError(f"--only names {', '.join(unknown)}; wanted some of {','.join(PARTS)}, with commas between them.")
     if asked.readme and (BEGIN not in asked.readme.read_text(encoding="utf-8") or asked.output is None):
-        raise ValueError(f"--readme {asked.readme}: wanted a file with the line {BEGIN}, and --output for the figures behind the table.")
+        raise InputError(f"--readme {asked.readme}: wanted a file with the line {BEGIN}, and --output for the figures behind the table.")
     if asked.output and not asked.output.parent.is_dir():
-        raise ValueError(f"--output is {asked.output}; its folder does not exist. Make it, or name another file.")
+        raise InputError(f"--output is {asked.output}; its folder does not exist. Make it, or name another file.")
     device = torch.device(asked.device)
     report: dict[str, Any] = {"machine": describe_machine(device, ROOT), "rows": [], "measurements": {}, "stock_way": SLOW_STEPS}
     logging.set_verbosity_error()
@@ -110,13 +111,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     lowest = {"minutes": 0, "fewest": 1, "pairs": 100, "evaluation_images": 1, "image_size": 32, "batch": 2, "faces": 8}
     for name, least in lowest.items():
         if getattr(asked, name) < least:
-            raise ValueError(f"--{name} is {getattr(asked, name)}; wanted at least {least}.")
+            raise InputError(f"--{name} is {getattr(asked, name)}; wanted at least {least}.")
     if asked.image_size % 32:
-        raise ValueError(f"--image_size is {asked.image_size}; wanted a multiple of 32.")
+        raise InputError(f"--image_size is {asked.image_size}; wanted a multiple of 32.")
     if not 1 <= asked.memory_images[0] < asked.memory_images[1]:
-        raise ValueError(f"--memory_images is {' '.join(map(str, asked.memory_images))}; wanted two numbers above 0, the greater one last.")
+        raise InputError(f"--memory_images is {' '.join(map(str, asked.memory_images))}; wanted two numbers above 0, the greater one last.")
     if asked.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, but PyTorch finds no GPU here. Leave it out to measure on the CPU.")
+        raise InputError("--device is cuda, but PyTorch finds no GPU here. Leave it out to measure on the CPU.")
     return asked
 
 
@@ -166,8 +167,9 @@ def write_readme(path: Path, report: dict[str, Any]) -> None:
     path.write_text(before + markdown(report) + rest.partition(END)[2], encoding="utf-8")
 
 
+def _program(argv: list[str]) -> None:
+    main(argv)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    run_program(_program, "stopped")

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +27,7 @@ from PIL import Image
 
 from seg_recipe import startup
 from seg_recipe.demo.pictures import load_models
+from seg_recipe.errors import InputError, run_program
 
 startup.imported()
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None):
     """
     arguments = _parse(argv)
     if find_spec("gradio") is None:
-        raise ValueError("Gradio is not installed, which the page is made with; install it with: pip install 'seg-recipe[demo]'")
+        raise InputError("Gradio is not installed, which the page is made with; install it with: pip install 'seg-recipe[demo]'")
     from seg_recipe.demo.serving import Running, listen
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
@@ -76,12 +76,11 @@ def _parse(argv):
     return arguments
 
 
+def _program(argv: list[str]) -> None:
+    with main(argv) as page:
+        page.wait()
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end cleans up as Ctrl-C does
-    try:
-        with main() as page:
-            page.wait()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\nstopped")
+    run_program(_program, "stopped")

@@ -5,13 +5,13 @@
 --help lists the settings. Run again with the same output_dir, it goes on where it was stopped.
 """
 
-import os
 import sys
 from typing import Any
 
 from seg_recipe import startup
 from seg_recipe.checkpoints import fresh_folder
 from seg_recipe.data import attach_transform
+from seg_recipe.errors import run_program
 from seg_recipe.labels import load_label_space
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.memory import keep_freed_memory
@@ -26,7 +26,7 @@ from seg_recipe.run.ending import conclude, tell_how_to_go_on
 from seg_recipe.run.identity import identity_of, run_files, where_to_start
 from seg_recipe.run.material import make_transforms, prepare_data
 from seg_recipe.stopping import StopRequest, follow_launcher, leave_together
-from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer
+from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 
 startup.imported()
@@ -128,13 +128,10 @@ def make_loss(settings: LossSettings) -> SegmentationLoss:
     )
 
 
+def _program(argv: list[str]) -> None:
+    main(argv)
+    leave_together()
+
+
 if __name__ == "__main__":
-    try:
-        main()
-        leave_together()
-    except (ValueError, OSError, NonFiniteLossError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # before the training or after it, or the second within it
-        if os.environ.get("RANK", "0") == "0":
-            print("\nstopped. The same command goes on: from the last checkpoint, and with what was read of the data.", file=sys.stderr)
-        sys.exit(130)
+    run_program(_program, "stopped. The same command goes on: from the last checkpoint, and with what was read of the data.")

@@ -40,6 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from seg_recipe.errors import InputError, run_program
 from seg_recipe.importers import FORMATS, PAIRS, LeftOut, open_source, pairs, recognise, tables
 from seg_recipe.importers.destination import check_apart, check_space, earlier_files, finish, own_folder, place, write_labels
 from seg_recipe.importers.inspection import check, look_at
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         layout = readers[name](files, left_out)
         layout = replace(layout, samples=list(layout.samples))
         if not layout.samples:
-            raise ValueError(f"SOURCE {source} holds no pair as {name} has them; left out: {'; '.join(left_out.lines()) or 'nothing'}.")
+            raise InputError(f"SOURCE {source} holds no pair as {name} has them; left out: {'; '.join(left_out.lines()) or 'nothing'}.")
         labelling = label(layout, id_map, wanted)
         _check_split(arguments, name, layout.sets)
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
@@ -148,10 +149,10 @@ def _parse(argv):
 def _check_split(arguments: argparse.Namespace, name: str, sets: tuple[str, ...]) -> None:
     """Raises ValueError for a setting of the split that has no effect on this source."""
     if sets and arguments.val_fraction is not None:
-        raise ValueError(f"--val_fraction has no effect: {name} comes with its own split ({', '.join(sets)}); see --val_from.")
+        raise InputError(f"--val_fraction has no effect: {name} comes with its own split ({', '.join(sets)}); see --val_from.")
     unknown = [chosen for chosen in arguments.val_from or () if chosen not in sets]
     if unknown:
-        raise ValueError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {_listed(sets)}.")
+        raise InputError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {_listed(sets)}.")
 
 
 def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes: Iterable[str]) -> None:
@@ -205,12 +206,10 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def _program(argv: list[str]) -> int:
+    done = main(argv)
+    return 1 if done["problems"] or done["damaged"] else 0
+
+
 if __name__ == "__main__":
-    try:
-        done = main()
-        sys.exit(1 if done["problems"] or done["damaged"] else 0)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print(f"\nstopped; nothing is half-written. To go on: {shlex.join(['python', *sys.argv])}", file=sys.stderr)
-        sys.exit(130)
+    run_program(_program, f"stopped; nothing is half-written. To go on: {shlex.join(['python', *sys.argv])}")

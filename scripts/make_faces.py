@@ -11,13 +11,13 @@ Stopped or killed, the same command goes on with what is missing; the bytes are 
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from seg_recipe.errors import InputError, run_program
 from seg_recipe.faces import Drawn, make_faces
 from seg_recipe.faces.folder import face_id
 from seg_recipe.faces.oversampling import RARE
@@ -70,13 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
 def check_sheet(path: Path | None, faces: int | None, ranks: int) -> None:
     """Raise ValueError, before anything is drawn, where the contact sheet could not be written after it."""
     if faces is not None and (path is None or faces < 1):
-        raise ValueError(f"--sheet_faces is {faces}; wanted at least 1, and --sheet FILE beside it.")
+        raise InputError(f"--sheet_faces is {faces}; wanted at least 1, and --sheet FILE beside it.")
     if path is None:
         return
     if ranks > 1:
-        raise ValueError(f"--sheet {path}: one of {ranks} processes does not see all faces. Draw it later, without the launcher.")
+        raise InputError(f"--sheet {path}: one of {ranks} processes does not see all faces. Draw it later, without the launcher.")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise ValueError(f"--sheet is {path}; wanted the name of a .png file in a folder that exists.")
+        raise InputError(f"--sheet is {path}; wanted the name of a .png file in a folder that exists.")
 
 
 def contact_sheet(folder: Path, count: int, val_fraction: float) -> Image.Image:
@@ -98,11 +98,10 @@ def contact_sheet(folder: Path, count: int, val_fraction: float) -> Image.Image:
     return sheet
 
 
+def _program(argv: list[str]) -> None:
+    main(argv)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end cleans up as Ctrl-C does
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("stopped; the faces drawn so far are whole, and the same command goes on from there")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_program(_program, "stopped; the faces drawn so far are whole, and the same command goes on from there")

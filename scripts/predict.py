@@ -27,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from seg_recipe import startup
+from seg_recipe.errors import run_program
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.memory import keep_freed_memory
@@ -121,14 +122,13 @@ def _parse(argv):
     return arguments
 
 
+def _program(argv: list[str]) -> str | None:
+    report = main(argv)
+    if report["broken"] or report["left_out"]:
+        return "Not everything could be predicted: what was left out is named above, the rest is done."
+    return None
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end cleans up as Ctrl-C does
-    try:
-        report = main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print(f"\nstopped; nothing is half-written. To go on: {shlex.join(['python', *sys.argv])}", file=sys.stderr)
-        sys.exit(130)
-    if report["broken"] or report["left_out"]:
-        sys.exit("Not everything could be predicted: what was left out is named above, the rest is done.")
+    run_program(_program, f"stopped; nothing is half-written. To go on: {shlex.join(['python', *sys.argv])}")

@@ -36,11 +36,11 @@ The folder of --output gets report.html, one file to look at and to send, and sc
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from seg_recipe import startup
+from seg_recipe.errors import run_program
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
 from seg_recipe.memory import keep_freed_memory
@@ -170,10 +170,9 @@ def _parse(argv):
     return arguments
 
 
+def _program(argv: list[str]) -> None:
+    main(argv)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; nothing was written.")
+    run_program(_program, "stopped; nothing was written.")

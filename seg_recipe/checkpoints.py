@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from seg_recipe.errors import InputError
+
 MARKER = "complete.json"
 _SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
 
@@ -116,7 +118,7 @@ def choose_checkpoint(output_dir: str | Path, resume: str) -> tuple[Path | None,
     for rank, problem in enumerate(problems):
         if problem:
             where = f" as process {rank} sees it" if distributed else ""
-            raise ValueError(
+            raise InputError(
                 f"The checkpoint {folder} cannot be resumed from{where}: {problem}. Use --resume auto, another checkpoint, or never."
             )
     return folder, lines

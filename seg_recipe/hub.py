@@ -28,6 +28,7 @@ from huggingface_hub.utils._http import default_client_factory  # not exported; 
 from transformers import TrainerCallback
 
 from seg_recipe.card import evaluation_at
+from seg_recipe.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def check_hub_access(
     one line that says the way out and holds no token. HF_ENDPOINT, HF_TOKEN and `hf auth login` are honoured.
     """
     if is_offline_mode():
-        raise ValueError("push_to_hub is true, but HF_HUB_OFFLINE is set, which forbids it: unset it, or run with --push_to_hub false.")
+        raise InputError("push_to_hub is true, but HF_HUB_OFFLINE is set, which forbids it: unset it, or run with --push_to_hub false.")
     name = repo_id or Path(output_dir).resolve().name
     answers: queue.Queue[str | Exception] = queue.Queue()
 
@@ -85,9 +86,9 @@ def check_hub_access(
     if isinstance(answer, HfHubHTTPError):
         raise _refusal(answer, name, repo_type) from None
     if isinstance(answer, HFValidationError):
-        raise ValueError(f"{_SETTINGS[repo_type]}: {name!r} is no repository name; letters, digits, - _ . as in ada/face-parser.") from None
+        raise InputError(f"{_SETTINGS[repo_type]}: {name!r} is no repository name; letters, digits, - _ . as in ada/face-parser.") from None
     if isinstance(answer, HTTPError | TimeoutError | ConnectionError | json.JSONDecodeError):
-        raise ConnectionError(
+        raise InputError(
             f"push_to_hub is true, but the Hub at {constants.ENDPOINT} cannot be reached ({_one_line(answer)}): check the network and "
             "HF_ENDPOINT, or train with --push_to_hub false and send the model later with `hf upload`."
         ) from None
@@ -96,7 +97,7 @@ def check_hub_access(
 
 def _writable_repo(name: str, private: bool, repo_type: RepoType) -> str:
     if get_token() is None:
-        raise ValueError("push_to_hub is true, but nobody is logged in to the Hub: run `hf auth login` with a token that may write.")
+        raise InputError("push_to_hub is true, but nobody is logged in to the Hub: run `hf auth login` with a token that may write.")
     api = HfApi()
     if "/" not in name:
         name = f"{api.whoami()['name']}/{name}"
@@ -106,7 +107,7 @@ def _writable_repo(name: str, private: bool, repo_type: RepoType) -> str:
     api.auth_check(name, write=True, repo_type=repo_type)
     if private and api.repo_info(name, repo_type=repo_type).private is False:
         setting = _SETTINGS[repo_type]
-        raise ValueError(f"hub_private_repo is true, but {name} is there and public: change its settings, or set another --{setting}.")
+        raise InputError(f"hub_private_repo is true, but {name} is there and public: change its settings, or set another --{setting}.")
     return name
 
 
@@ -144,7 +145,7 @@ def refuse_secrets(folder: Path) -> None:
         text = path.suffix not in _BINARY
         for piece in _pieces(path):
             if any(value in piece for value in secrets) or (text and _TOKEN_PATTERNS.search(piece)):
-                raise ValueError(f"{path.name} holds an access token or password, so nothing of {folder} is pushed: take it out there.")
+                raise InputError(f"{path.name} holds an access token or password, so nothing of {folder} is pushed: take it out there.")
 
 
 def _pieces(path: Path, size: int = 1 << 24) -> Iterator[bytes]:
@@ -185,7 +186,7 @@ class HubCallback(TrainerCallback):
         retry_waits: Sequence[float] = (5.0, 20.0, 60.0),
     ):
         if strategy not in ("every_save", "end"):
-            raise ValueError(f"hub_strategy is {strategy!r}; wanted 'every_save' (each checkpoint, at the end the best) or 'end'.")
+            raise InputError(f"hub_strategy is {strategy!r}; wanted 'every_save' (each checkpoint, at the end the best) or 'end'.")
         self.repo_id = repo_id
         self.unpushed = Path(output_dir) / "unpushed"
         self._strategy, self._card, self._extra_files, self._retry_waits = strategy, card, extra_files, retry_waits
@@ -264,7 +265,7 @@ class HubCallback(TrainerCallback):
             if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns):
                 _link_or_copy(path, target / path.name)
         if not (target / "config.json").is_file():
-            raise ValueError(f"{source} holds no config.json, so it is no model.")
+            raise InputError(f"{source} holds no config.json, so it is no model.")
         if self._card is not None and metrics is not None:
             self._card(target, metrics, step)
         for picture in _pictures_of_card(target / "README.md"):

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from seg_recipe.errors import InputError
+
 IGNORE_INDEX = 255
 """The mask id that no loss and no metric counts, in every label space (8-bit masks)."""
 
@@ -39,7 +41,7 @@ class LabelSpace:
         if not self.palette:
             object.__setattr__(self, "palette", _spread_hues(len(self.names)))
         for problem in self._problems():
-            raise ValueError(problem)
+            raise InputError(problem)
 
     def _problems(self):
         count = len(self.names)
@@ -111,17 +113,17 @@ def load_label_space(source: str) -> LabelSpace:
         return FACE
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f'labels: {source} is neither \'face\' nor a JSON file; write one with {{"names": [...], "mirror_pairs": [...]}}.')
+        raise InputError(f'labels: {source} is neither \'face\' nor a JSON file; write one with {{"names": [...], "mirror_pairs": [...]}}.')
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"labels: {source} is not valid JSON: {error}.") from None
+        raise InputError(f"labels: {source} is not valid JSON: {error}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("names"), list):
-        raise ValueError(f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.')
+        raise InputError(f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.')
     known = ("names", "palette", "mirror_pairs", "ignore")
     for key in content.keys() - set(known):
         near = get_close_matches(key, known, 1)
-        raise ValueError(
+        raise InputError(
             f"labels: {source} has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {known}.")
         )
     try:
@@ -134,9 +136,9 @@ def load_label_space(source: str) -> LabelSpace:
             ignore=tuple(int(label) for label in content.get("ignore") or ()),
         )
     except KeyError as error:
-        raise ValueError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
+        raise InputError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
     except (TypeError, ValueError) as error:
-        raise ValueError(f"labels: {source}: {error}") from None
+        raise InputError(f"labels: {source}: {error}") from None
 
 
 IdMap = dict[str, str | None]
@@ -150,12 +152,12 @@ def read_id_map(path: str | Path) -> IdMap:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"--id_map {path} cannot be read ({error}); {_WANTED}") from None
+        raise InputError(f"--id_map {path} cannot be read ({error}); {_WANTED}") from None
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"--id_map {path} is no object, or an empty one; {_WANTED}")
+        raise InputError(f"--id_map {path} is no object, or an empty one; {_WANTED}")
     for key, value in content.items():
         if not (value is None or (isinstance(value, str) and value)):
-            raise ValueError(f"--id_map {path}: {key!r} is mapped to {value!r}; {_WANTED}")
+            raise InputError(f"--id_map {path}: {key!r} is mapped to {value!r}; {_WANTED}")
     return content
 
 
@@ -208,7 +210,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise InputError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
     return found
 
 
@@ -219,13 +221,13 @@ def plain_name(name: str) -> str:
 
 def _colour(colour: list[int]) -> tuple[int, int, int]:
     if len(colour) != 3:
-        raise ValueError(f"Each palette colour is [red, green, blue]; one is {colour}.")
+        raise InputError(f"Each palette colour is [red, green, blue]; one is {colour}.")
     return int(colour[0]), int(colour[1]), int(colour[2])
 
 
 def _pair(pair: list[int | str], ids: dict[str, int]) -> tuple[int, int]:
     if len(pair) != 2:
-        raise ValueError(f"Each mirror pair has two labels, as in [[3, 4], [5, 6]]; one is {pair}.")
+        raise InputError(f"Each mirror pair has two labels, as in [[3, 4], [5, 6]]; one is {pair}.")
     left, right = (ids[label] if isinstance(label, str) else int(label) for label in pair)
     return left, right
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from seg_recipe.errors import InputError
+
 
 def make_writable(folder: Path, setting: str) -> list[Path]:
     """Makes a folder with those above it, and tries to write in it; returns those that were not there, the innermost first.
@@ -19,7 +21,7 @@ def make_writable(folder: Path, setting: str) -> list[Path]:
             pass
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror
-        raise OSError(f"{setting} is {folder}, where nothing can be written ({reason}); give a folder that you may write to.") from None
+        raise InputError(f"{setting} is {folder}, where nothing can be written ({reason}); give a folder that you may write to.") from None
     return new
 
 
@@ -41,7 +43,7 @@ def held(folder: Path, refusal: str) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(refusal) from None
+                raise InputError(refusal) from None
         yield
     finally:
         os.close(handle)

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from seg_recipe import kernels
+from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.upsampling import Tile, all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
@@ -58,7 +59,7 @@ def confusion_matrices(
 def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes: int) -> None:
     wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
     if wrong.any():
-        raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
+        raise InputError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
 
 
 def _compiled_counts(
@@ -221,7 +222,7 @@ class SegmentationMetrics(evaluate.Metric):
         for kind, ids in (("Predictions hold", predicted), ("References hold", truth)):
             unknown = np.unique(ids[(ids < 0) | (ids >= count)])
             if len(unknown):
-                raise ValueError(_unknown_ids(kind, unknown.tolist(), count))
+                raise InputError(_unknown_ids(kind, unknown.tolist(), count))
         self.add_counts(np.bincount(truth * count + predicted, minlength=count * count).reshape(1, count, count))
 
     @no_type_check  # as add_batch

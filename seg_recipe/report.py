@@ -13,6 +13,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from seg_recipe.callbacks import Panel, predict_masks
+from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.transforms import EvalTransform, TrainTransform
 from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, confusion_figure, prediction_sheet
@@ -86,7 +87,7 @@ def check_best(figures: dict[str, Any], state: TrainerState, args: TrainingArgum
         return
     name = str(args.metric_for_best_model).removeprefix("eval_")
     if abs(figures[name] - state.best_metric) > 1e-3:
-        raise ValueError(
+        raise InputError(
             f"The best checkpoint, {state.best_model_checkpoint}, scored {name} {state.best_metric:.4f} when it was saved, but "
             f"{figures[name]:.4f} after loading. Its files or the validation data have changed."
         )

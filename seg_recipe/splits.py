@@ -2,6 +2,8 @@
 
 import hashlib
 
+from seg_recipe.errors import InputError
+
 
 def in_validation(sample_id: str, val_fraction: float | int) -> bool:
     """Whether the sample belongs to the validation split.
@@ -11,7 +13,7 @@ def in_validation(sample_id: str, val_fraction: float | int) -> bool:
     `val_fraction` in expectation: of n samples it varies by about sqrt(val_fraction / n). Raises ValueError for a fraction outside [0, 1].
     """
     if not 0 <= val_fraction <= 1:
-        raise ValueError(f"val_fraction is {val_fraction}; it is the share of samples held out, from 0 (none) to 1 (all).")
+        raise InputError(f"val_fraction is {val_fraction}; it is the share of samples held out, from 0 (none) to 1 (all).")
     # File names that are no valid text reach Python with surrogates in them; they are ids like any other.
     digest = hashlib.sha256(sample_id.encode("utf-8", "surrogatepass")).digest()
     # Integers, because a float of 2**64 - 1 rounds up to 2**64 and the last ids would fall out of the fraction 1.

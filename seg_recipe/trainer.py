@@ -26,6 +26,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalPrediction
 
 from seg_recipe.checkpoints import checkpoint_path, newest_complete_name, published_whole, rotate, write_json
+from seg_recipe.errors import InputError, RunError
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.model import parameter_groups
@@ -34,7 +35,7 @@ from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alon
 from seg_recipe.transforms import EpochClock
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(RunError):
     """The loss or the gradient became infinite or NaN; the weights are still those of the step before."""
 
 
@@ -55,7 +56,7 @@ class TrainSampler(torch.utils.data.Sampler[int]):
 
     def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):
         if length < optimizer_batch:
-            raise ValueError(
+            raise InputError(
                 f"The training split has {length} images, but one optimizer step takes {optimizer_batch} (per_device_train_batch_size x "
                 "gradient_accumulation_steps x processes): lower per_device_train_batch_size or gradient_accumulation_steps."
             )

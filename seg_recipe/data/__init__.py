@@ -27,6 +27,7 @@ from seg_recipe.data.plan import Share, plan_splits
 from seg_recipe.data.problems import FIRST, DataProblems, Problem, left_out_notes
 from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
+from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 
 __all__ = ["COLUMNS", "Data", "DataProblems", "Problem", "attach_transform", "load_data"]
@@ -140,24 +141,24 @@ def attach_transform(
 
 def _validate(sources: Sequence[str], weights: Sequence[float], named: dict[str, str], val_fraction: float, bad_samples: str) -> None:
     if not sources:
-        raise ValueError("dataset names no source; give a folder or a Hub data set.")
+        raise InputError("dataset names no source; give a folder or a Hub data set.")
     places = [str(PurePath(place)) for place in sources]
     twice = sorted({place for place in places if places.count(place) > 1})
     if twice:
-        raise ValueError(
+        raise InputError(
             f"dataset names {', '.join(twice)} twice; to draw its pictures more often, raise its share with --dataset_weights."
         )
     if weights and (len(weights) != len(sources) or not all(weight > 0 and math.isfinite(weight) for weight in weights)):
-        raise ValueError(f"dataset_weights is {list(weights)} for {len(sources)} sources; give one positive number for each, or none.")
+        raise InputError(f"dataset_weights is {list(weights)} for {len(sources)} sources; give one positive number for each, or none.")
     for name in named:
         if name == "train" or not re.fullmatch(r"\w[\w-]*", name):
-            raise ValueError(
+            raise InputError(
                 f"eval_datasets has the name {name!r}; wanted are letters, digits, _ and -, not 'train', as in real=input/real."
             )
     if not 0 <= val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}; wanted is a share of the ids from 0 to below 1.")
+        raise InputError(f"val_fraction is {val_fraction}; wanted is a share of the ids from 0 to below 1.")
     if bad_samples not in ("error", "skip"):
-        raise ValueError(f"bad_samples is {bad_samples!r}; wanted is 'error' or 'skip'.")
+        raise InputError(f"bad_samples is {bad_samples!r}; wanted is 'error' or 'skip'.")
 
 
 def _pairs_of(plan: dict[str, list[Share]]) -> Iterator[Pairs]:

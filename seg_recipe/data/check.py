@@ -23,6 +23,7 @@ from xxhash import xxh3_64_intdigest
 from seg_recipe.data.cache import Found, Verdicts, cache_folder
 from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
+from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.png import SIGNATURE, chunks, decode_plain, read_plain
 from seg_recipe.png.files import read_file
@@ -82,7 +83,7 @@ def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, prog
                 done.append(part)
                 bar.update(len(part))
     except BrokenProcessPool:
-        raise OSError(
+        raise InputError(
             f"A process that read {pairs.place} was killed (out of memory?). Start again: what was read need not be read again."
         ) from None
     finally:  # after Ctrl-C too: what was read need not be read again

@@ -18,6 +18,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from seg_recipe.errors import InputError
+
 PATIENCE = 6.0
 """Seconds to answer one small question, name look-up included, before the Hub counts as out of reach."""
 
@@ -30,19 +32,19 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
     """
     unreachable = _why_unreachable(place)
     if unreachable and streaming:
-        raise ValueError(
+        raise InputError(
             f"{place} is no folder here, and cannot be streamed from the Hub: {unreachable}. Way out: a folder, with --dataset."
         )
     if not unreachable:
         try:
             return load_dataset(place, streaming=streaming)
         except (OSError, ValueError, RuntimeError, HTTPError) as error:  # what `datasets` raises for all that a repository may lack
-            raise ValueError(f"{place}: the Hub has it, and it cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+            raise InputError(f"{place}: the Hub has it, and it cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     try:
         with _offline():
             return load_dataset(place)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{place} is no folder here, and cannot be had from the Hub: {unreachable}; nor was it downloaded before. "
             "Ways out: download it where there is a network and copy it here (save_to_disk makes a folder that --dataset reads), "
             "or name a folder of images and masks with --dataset."
@@ -54,9 +56,9 @@ def _why_unreachable(place: str) -> str | None:
     try:
         _ask(place)
     except GatedRepoError:
-        raise ValueError(f"{place} is a gated data set: ask for access on its page on the Hub, then log in with `hf auth login`.") from None
+        raise InputError(f"{place} is a gated data set: ask for access on its page on the Hub, then log in with `hf auth login`.") from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise ValueError(
+        raise InputError(
             f"{place} is neither a folder here nor a data set on the Hub; check the spelling, or `hf auth login` if it is private."
         ) from None
     except OfflineModeIsEnabled:

@@ -13,6 +13,7 @@ from datasets.table import ConcatenationTable, InMemoryTable
 from jaxtyping import Bool, Int64
 
 from seg_recipe.data.sources import COLUMNS
+from seg_recipe.errors import InputError
 from seg_recipe.splits import in_validation
 
 LARGEST_EPOCH = 10_000_000
@@ -35,7 +36,7 @@ def draws(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
     shares = [weight / sum(exact) for weight in exact]
     total = max(math.ceil(size / share) for size, share in zip(sizes, shares, strict=True))
     if total > LARGEST_EPOCH:
-        raise ValueError(
+        raise InputError(
             f"dataset_weights {', '.join(map(str, weights))} for sources of {', '.join(f'{size:,}' for size in sizes)} pictures "
             f"make an epoch of {total:,}, and {LARGEST_EPOCH:,} is the most; give the larger source more weight."
         )

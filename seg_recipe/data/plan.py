@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from seg_recipe.data.mixing import held_out
 from seg_recipe.data.sources import Pairs, Source
+from seg_recipe.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def plan_splits(sources: Sequence[Source], named: dict[str, Source], val_fractio
     evaluated = {source.place for source in named.values()}
     for source, prefix in zip(sources, prefixes([source.place for source in sources]), strict=True):
         if source.train is None:
-            raise ValueError(f"{source.place} has evaluation pairs only; name it in eval_datasets, or add its training pairs.")
+            raise InputError(f"{source.place} has evaluation pairs only; name it in eval_datasets, or add its training pairs.")
         if named and source.place not in evaluated:
             train.append(Share(source.train, prefix))
             if source.evaluation is not None:
@@ -48,7 +49,7 @@ def plan_splits(sources: Sequence[Source], named: dict[str, Source], val_fractio
             train.append(Share(source.train, prefix))
             held[source.place] = Share(source.evaluation, prefix)
         elif source.others:
-            raise ValueError(
+            raise InputError(
                 f"{source.place} has training pairs and no evaluation pairs under the name that was given, but {', '.join(source.others)}: "
                 "call that folder val, or name that split with --eval_split."
             )
@@ -60,12 +61,12 @@ def plan_splits(sources: Sequence[Source], named: dict[str, Source], val_fractio
                     f"{source.place}: {val_fraction:g} of its ids are held out for evaluation, by a hash of the id (val_fraction)."
                 )
     if not named and not held:
-        raise ValueError("There are no evaluation pairs: raise --val_fraction above 0, or name a set with --eval_datasets.")
+        raise InputError("There are no evaluation pairs: raise --val_fraction above 0, or name a set with --eval_datasets.")
     splits = {"train": train} if named else {"train": train, "validation": list(held.values())}
     for name, source in named.items():
         pairs = source.evaluation or source.train
         if pairs is None:
-            raise ValueError(f"{source.place} has no pairs for the evaluation set {name}.")
+            raise InputError(f"{source.place} has no pairs for the evaluation set {name}.")
         own = held.get(source.place, Share(pairs, ""))
         splits[name] = [Share(own.pairs, f"{name}/", own.share, own.held)]
     return splits, notes
@@ -80,4 +81,4 @@ def prefixes(places: Sequence[str]) -> list[str]:
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return [f"{name}/" for name in names]
-    raise ValueError(f"dataset names one folder in two ways: {', '.join(places)}.")
+    raise InputError(f"dataset names one folder in two ways: {', '.join(places)}.")

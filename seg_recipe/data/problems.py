@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from seg_recipe.data.cache import cache_folder, write_atomically
+from seg_recipe.errors import InputError
 
 FIRST = 5
 """So many files of each kind of problem stand in a message; the rest is counted, and listed in a file."""
@@ -50,7 +51,7 @@ class Problem(NamedTuple):
     detail: str = ""
 
 
-class DataProblems(ValueError):
+class DataProblems(InputError):
     """Data that cannot be used; the text holds every kind with its count and first five files, `problems` holds them all."""
 
     def __init__(self, problems: Sequence[Problem]):

@@ -19,6 +19,7 @@ from datasets.table import InMemoryTable
 
 from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
+from seg_recipe.errors import InputError
 
 # Plain Image(): with mode="L" `datasets` turns a palette mask into the brightness of its colours.
 COLUMNS = Features({"id": Value("string"), "image": Image(), "label": Image()})
@@ -100,13 +101,13 @@ def read_source(
         try:
             splits = load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again.") from error
+            raise InputError(f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again.") from error
     elif folder.exists():
-        raise ValueError(f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py.")
+        raise InputError(f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py.")
     elif _HUB_ID.fullmatch(place):
         splits = load_from_hub(place, streaming=streaming)
     else:
-        raise ValueError(f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}.")
+        raise InputError(f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}.")
     return _read_splits(place, splits, image_column, label_column, train_split, eval_split)
 
 
@@ -118,7 +119,7 @@ def _read_splits(place: str, splits: Any, image_column: str, label_column: str, 
     if not wanted and len(names) == 1:
         wanted = {"train": names[0]}
     if not wanted:
-        raise ValueError(
+        raise InputError(
             f"{place} has the splits {', '.join(names)}, and neither {train_split!r} nor {eval_split!r}; "
             "name them with --train_split and --eval_split."
         )
@@ -134,9 +135,9 @@ def _standard_columns(place: str, rows: Any, image_column: str, label_column: st
     features = rows.features
     for setting, column in (("image_column", image_column), ("label_column", label_column)):
         if column not in features:
-            raise ValueError(f"{place} has no column {column!r}; it has {', '.join(features)}: name the right one with --{setting}.")
+            raise InputError(f"{place} has no column {column!r}; it has {', '.join(features)}: name the right one with --{setting}.")
         if not isinstance(features[column], Image):
-            raise ValueError(
+            raise InputError(
                 f"{place}: column {column!r} is {features[column]}; wanted is an Image column: cast it, or name another with --{setting}."
             )
     own_ids = "id" in features and "id" not in (image_column, label_column)
@@ -171,7 +172,7 @@ def _stored_key(rows: Dataset) -> str:
 
 def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
     if UNFINISHED in names:
-        raise ValueError(
+        raise InputError(
             f"{place} is an unfinished import (it holds {UNFINISHED}): run scripts/import_dataset.py again, which goes on with it."
         )
     halves = {half: set(_list(folder / half)) for half in ("train", "val") if (folder / half).is_dir()}
@@ -179,7 +180,7 @@ def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
     if halves:
         for half, inside in halves.items():
             for wanted in sorted({"images", "annotations"} - inside):
-                raise ValueError(f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}.")
+                raise InputError(f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}.")
         read = {half: _pair_up(f"{place}/{half}", folder / half, "images", "annotations") for half in halves}
         others = tuple(name for name in names if name not in halves and (folder / name).is_dir() and not name.startswith("."))
         return Source(place, read.get("train"), read.get("val"), others, is_folder=True)
@@ -189,7 +190,7 @@ def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
     hint = ""
     if {"images", "annotations"} <= set(names):
         hint = f" This is one half of the first: call it {folder.name}/train and name its parent."
-    raise ValueError(f"{place} holds {found}; wanted is: {LAYOUTS}.{hint} Other layouts: scripts/import_dataset.py.")
+    raise InputError(f"{place} holds {found}; wanted is: {LAYOUTS}.{hint} Other layouts: scripts/import_dataset.py.")
 
 
 def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, names: list[str] | None = None) -> Pairs:

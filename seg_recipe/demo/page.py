@@ -11,6 +11,7 @@ import gradio as gr
 from seg_recipe.demo import fragments
 from seg_recipe.demo.pictures import Models, Seen, read_upload, segment, segment_face
 from seg_recipe.demo.style import SENDS_CHOICES
+from seg_recipe.errors import InputError
 
 SESSIONS = 64
 """Visitors whose last picture is kept, some 7 MB each with two models; the oldest is forgotten first."""
@@ -28,9 +29,9 @@ class Choices(NamedTuple):
         try:
             opacity, shown, hidden = float(sent.opacity), {int(label) for label in sent.shown}, {int(label) for label in sent.hidden}
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"no choice of this page: {error}") from None
+            raise InputError(f"no choice of this page: {error}") from None
         if not 0 <= opacity <= 100 or not all(0 <= label < 256 for label in shown | hidden):
-            raise ValueError("no choice of this page: out of range")
+            raise InputError("no choice of this page: out of range")
         return Choices(opacity / 100, tuple(sorted(({*self.hidden} - shown) | hidden)))
 
 
@@ -48,7 +49,7 @@ def build_page(models: Models) -> gr.Blocks:
     def see_face(seed: float | None, portrait: bool) -> tuple[Seen | None, str, None]:
         def face() -> Seen:
             if seed is None or seed != int(seed):
-                raise ValueError("The seed is no whole number; wanted one from 0 up.")
+                raise InputError("The seed is no whole number; wanted one from 0 up.")
             return segment_face(models, int(seed), portrait=portrait)
 
         with one_at_a_time:
@@ -107,7 +108,7 @@ def build_page(models: Models) -> gr.Blocks:
 def _uploaded(path: str, folder: str) -> str:
     """The path, which must lead into the folder of what visitors sent. Raises ValueError otherwise."""
     if not Path(path).resolve().is_relative_to(Path(folder).resolve()):
-        raise ValueError("only a picture that was sent to this page can be seen on it")
+        raise InputError("only a picture that was sent to this page can be seen on it")
     return path
 
 

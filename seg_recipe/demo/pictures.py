@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from seg_recipe.errors import InputError
 from seg_recipe.faces import render, sample
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, plain_name
@@ -83,7 +84,7 @@ def join_labels(spaces: Sequence[LabelSpace]) -> tuple[LabelSpace, tuple[UInt8[n
             table[label] = min(found, IGNORE_INDEX)
         tables.append(table)
     if len(names) > IGNORE_INDEX:
-        raise ValueError(f"--compare: the two models have {len(names)} different classes; at most {IGNORE_INDEX} are shown on one page.")
+        raise InputError(f"--compare: the two models have {len(names)} different classes; at most {IGNORE_INDEX} are shown on one page.")
     return LabelSpace(tuple(names), tuple(palette)), tuple(tables)
 
 
@@ -96,7 +97,7 @@ def read_upload(path: str | Path) -> Image.Image:
         image.load()
         return image
     except Exception as error:  # decoders raise what they like
-        raise ValueError(f"This picture cannot be read: {problem(error).replace(str(path), 'it').rstrip('.')}.") from None
+        raise InputError(f"This picture cannot be read: {problem(error).replace(str(path), 'it').rstrip('.')}.") from None
 
 
 def segment(models: Models, image: Image.Image) -> Seen:
@@ -118,7 +119,7 @@ def segment_face(models: Models, seed: int, *, portrait: bool) -> Seen:
     portrait: from a narrow range of views. Raises ValueError for a negative seed.
     """
     if seed < 0:
-        raise ValueError(f"The seed is {seed}; wanted a whole number from 0 up.")
+        raise InputError(f"The seed is {seed}; wanted a whole number from 0 up.")
     image, mask = render(sample(seed, 0, portrait), FACE_SIDE)
     seen = segment(models, Image.fromarray(image))
     return seen._replace(truth=models.tables[models.of_faces[0]][mask]) if models.of_faces else seen

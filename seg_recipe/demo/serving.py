@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from seg_recipe.demo.pictures import Models
 from seg_recipe.demo.style import FONTS, MONOSPACE, STYLE
+from seg_recipe.errors import InputError
 
 LARGEST_UPLOAD = "64mb"
 _STOP_SECONDS = 3
@@ -22,14 +23,14 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, OverflowError) as error:
-        raise ValueError(f"--host {host} cannot be found ({error}); wanted an address of this machine, as 127.0.0.1.") from None
+        raise InputError(f"--host {host} cannot be found ({error}); wanted an address of this machine, as 127.0.0.1.") from None
     try:
         return socket.create_server(address[:2], family=family)
     except PermissionError:
-        raise ValueError(f"--port {port} needs rights that you lack here; give one above 1023.") from None
+        raise InputError(f"--port {port} needs rights that you lack here; give one above 1023.") from None
     except OSError as error:
         way_out = "give another --port, or 0 for any that is free" if port else "give an address of this machine"
-        raise ValueError(f"--port {port} on {host} cannot be opened ({os.strerror(error.errno or 0)}); {way_out}.") from None
+        raise InputError(f"--port {port} on {host} cannot be opened ({os.strerror(error.errno or 0)}); {way_out}.") from None
 
 
 class Running:

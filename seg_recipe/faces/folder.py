@@ -16,6 +16,8 @@ from jaxtyping import Int64
 from PIL import Image
 from tqdm import tqdm
 
+from seg_recipe.errors import InputError
+
 from ..labels import FACE
 from ..pools import in_order, processes
 from ..splits import in_validation
@@ -101,7 +103,7 @@ def make_faces(
     out = Path(out)
     if count < 1 or size < 16 or seed < 0 or workers < 0:
         asked = f"count={count}, size={size}, seed={seed}, workers={workers}"
-        raise ValueError(f"faces: {asked}; wanted: count >= 1, size >= 16, seed and workers >= 0.")
+        raise InputError(f"faces: {asked}; wanted: count >= 1, size >= 16, seed and workers >= 0.")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     workers = workers or _cores_of_this_process()
     series = Series(size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds), portraits)
@@ -137,7 +139,9 @@ def _begin(out: Path, count: int, series: Series) -> None:
     deadline = time.monotonic() + 600
     while not (out / METADATA).is_file():
         if time.monotonic() > deadline:
-            raise OSError(f"{out / METADATA} did not appear within ten minutes: the first process of this machine should have written it.")
+            raise InputError(
+                f"{out / METADATA} did not appear within ten minutes: the first process of this machine should have written it."
+            )
         time.sleep(0.1)
 
 
@@ -208,7 +212,7 @@ def _check_same_series(out: Path, series: Series) -> int:
     path = out / METADATA
     if not path.is_file():
         if out.is_dir() and any(out.glob("*/images/*.png")):
-            raise ValueError(f"{out} holds images but no {METADATA}: it was not made by make_faces. Name another folder.")
+            raise InputError(f"{out} holds images but no {METADATA}: it was not made by make_faces. Name another folder.")
         return 0
     lines = path.read_text(encoding="utf-8").splitlines()
     asked = series.options()
@@ -217,12 +221,12 @@ def _check_same_series(out: Path, series: Series) -> int:
         known = {key: first[key] for key in asked}
         same_face = first["parameters"] == json.loads(json.dumps(series.parameters(0).to_json()))
     except (IndexError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is not a list of faces drawn by this version. Name another folder, or delete this one.") from None
+        raise InputError(f"{path} is not a list of faces drawn by this version. Name another folder, or delete this one.") from None
     changed = [f"{key} {known[key]} (now {asked[key]})" for key in asked if known[key] != asked[key]]
     if changed:
-        raise ValueError(f"{out} was begun with {', '.join(changed)}. Ask for the same again, or name another folder.")
+        raise InputError(f"{out} was begun with {', '.join(changed)}. Ask for the same again, or name another folder.")
     if not same_face:
-        raise ValueError(f"{out} was begun by another version of the generator. Name another folder, or delete this one.")
+        raise InputError(f"{out} was begun by another version of the generator. Name another folder, or delete this one.")
     return len(lines)
 
 
@@ -233,10 +237,10 @@ def _explained(out: Path) -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool:
-        raise OSError(
+        raise InputError(
             f"A process that drew faces into {out} was killed (out of memory?). {again} Fewer --workers need less memory."
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(error.errno, f"No room is left for {out}. Free some. {again}") from None
+            raise InputError(f"No room is left for {out}. Free some. {again}") from None
         raise

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFilter, ImageOps
 
+from seg_recipe.errors import InputError
+
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SMALLEST = 64
 """Pixels on the shorter side, below which a picture shows nothing when it is enlarged."""
@@ -32,16 +34,16 @@ def find_photographs(folder: str | Path) -> Photographs:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"backgrounds is {folder}, which is not a folder; wanted one with photographs ({', '.join(_ENDINGS)}).")
+        raise InputError(f"backgrounds is {folder}, which is not a folder; wanted one with photographs ({', '.join(_ENDINGS)}).")
     paths = [path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file()]
     names = sorted(name for name in (path.relative_to(folder).as_posix() for path in paths) if not ("/" + name).count("/."))
     if not names:
-        raise ValueError(f"backgrounds is {folder}, which holds no photographs; wanted files that end in {', '.join(_ENDINGS)}.")
+        raise InputError(f"backgrounds is {folder}, which holds no photographs; wanted files that end in {', '.join(_ENDINGS)}.")
     digest = hashlib.sha256()
     for name in names:
         with _read(folder / name) as picture:
             if min(picture.size) < _SMALLEST:
-                raise ValueError(
+                raise InputError(
                     f"{folder / name} is {picture.width} x {picture.height}; a background has {_SMALLEST} pixels a side or more."
                 )
         digest.update(f"{name}\0{(folder / name).stat().st_size}\n".encode())
@@ -60,7 +62,7 @@ def photograph_behind(photographs: Photographs, seed: int, index: int, size: int
             picture.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded no larger than needed
             upright = ImageOps.exif_transpose(picture).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as a picture ({error}). Mend it, or take it out of the folder.") from None
+            raise InputError(f"{path} cannot be read as a picture ({error}). Mend it, or take it out of the folder.") from None
     side = min(upright.size) * rng.uniform(0.5, 1)
     left, top = ((length - side) * rng.random() for length in upright.size)
     square = upright.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
@@ -77,4 +79,4 @@ def _read(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}). Mend it, or take it out of the folder.") from None
+        raise InputError(f"{path} cannot be read as a picture ({error}). Mend it, or take it out of the folder.") from None

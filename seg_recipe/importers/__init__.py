@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers import camvid, celebamask_hq, face_synthetics, helen, infinigen, lapa, solo, synth_face, voc
 from seg_recipe.importers.samples import Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile, open_source
@@ -59,5 +60,5 @@ def recognise(names: Iterable[str]) -> str:
     missing = {name for name, _ in open_marks}
     found = [name for name in FORMATS if name not in missing]
     if len(found) > 1:
-        raise ValueError(f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them.")
+        raise InputError(f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them.")
     return found[0] if found else "face_synthetics"

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.sources import LeftOut, SourceFile
@@ -44,9 +45,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def check_apart(source: Path, destination: Path) -> None:
     """Raises ValueError if DEST lies inside SOURCE, or is a file."""
     if source.is_dir() and destination.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder outside it.")
+        raise InputError(f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder outside it.")
     if destination.exists() and not destination.is_dir():
-        raise ValueError(f"DEST {destination} is a file; give a folder that is new, empty, or of an earlier import.")
+        raise InputError(f"DEST {destination} is a file; give a folder that is new, empty, or of an earlier import.")
 
 
 @contextlib.contextmanager
@@ -61,11 +62,11 @@ def own_folder(destination: Path) -> Iterator[None]:
         names = sorted(entry.name for entry in destination.iterdir())
         if RECORD not in names and set(names) - {PARTIAL}:
             shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
-            raise ValueError(f"DEST {destination} is no earlier import: it holds {shown} but no {RECORD}; give a new or an empty folder.")
+            raise InputError(f"DEST {destination} is no earlier import: it holds {shown} but no {RECORD}; give a new or an empty folder.")
         for folder in (PARTIAL, *FOLDERS):
             inside = destination / folder
             if not inside.resolve().is_relative_to(destination.resolve()):
-                raise ValueError(f"{inside} leads out of DEST, to {inside.resolve()}; remove that link, or give another DEST.")
+                raise InputError(f"{inside} leads out of DEST, to {inside.resolve()}; remove that link, or give another DEST.")
         (destination / PARTIAL).mkdir(exist_ok=True)
         for rest in (destination / PARTIAL).iterdir():
             rest.unlink()
@@ -127,20 +128,20 @@ def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path,
     """Raises ValueError if the earlier import was of another source or fraction; `foreign` are files in DEST that this source has not."""
     way_out = "give another DEST, or delete this one"
     if earlier["val_fraction"] != record["val_fraction"]:
-        raise ValueError(
+        raise InputError(
             f"DEST {destination} was imported with --val_fraction {earlier['val_fraction']}, not {record['val_fraction']}: some samples "
             f"would lie in both splits; repeat that value, {way_out}."
         )
     for name, value in record["settings"].items():
         was = earlier["settings"].get(name, value)
         if was != value:
-            raise ValueError(f"DEST {destination} was imported with other {name} ({was}, now {value}); repeat those, {way_out}.")
+            raise InputError(f"DEST {destination} was imported with other {name} ({was}, now {value}); repeat those, {way_out}.")
     if earlier["pairs_sha256"] == record["pairs_sha256"]:
         return
     if earlier["source"] != record["source"]:
-        raise ValueError(f"DEST {destination} was imported from {earlier['source']}, and SOURCE {source} holds other files; {way_out}.")
+        raise InputError(f"DEST {destination} was imported from {earlier['source']}, and SOURCE {source} holds other files; {way_out}.")
     if foreign:
-        raise ValueError(f"SOURCE {source} has changed since the import into {destination}: {foreign[0]} differs; {way_out}.")
+        raise InputError(f"SOURCE {source} has changed since the import into {destination}: {foreign[0]} differs; {way_out}.")
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         return {**{key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}, "settings": dict(record.get("settings", {}))}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one.") from None
+        raise InputError(f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one.") from None
 
 
 def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
@@ -190,7 +191,7 @@ def check_space(source: Path, destination: Path, todo: list[Placement], copy: bo
         return
     needed, free = sum(file.size for files in todo for file in files.values()), shutil.disk_usage(destination).free
     if needed > free:
-        raise OSError(
+        raise InputError(
             f"DEST {destination} has {free / 1e9:.2f} GB free, and {len(todo):,} pairs to copy need {needed / 1e9:.2f} GB; make room, "
             "take fewer with --limit, or unpack SOURCE on the disk of DEST, where links need no room."
         )
@@ -214,7 +215,7 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise OSError(
+        raise InputError(
             f"The disk of DEST {destination} is full after {counts['written']:,} of {len(todo):,} pairs; nothing is half-written: make "
             "room and run the same command again."
         ) from None

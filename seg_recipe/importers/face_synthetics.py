@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import Layout, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE
@@ -41,10 +42,10 @@ def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator
     images, masks, others = _face_names(files)
     folders = sorted({folder for folder, _ in images.keys() & masks.keys()})
     if not folders:
-        raise ValueError(_no_pairs(files, left_out))
+        raise InputError(_no_pairs(files, left_out))
     if len(folders) > 1:
         named = ", ".join(folder or "the top" for folder in folders[:5])
-        raise ValueError(f"SOURCE holds pairs in {len(folders)} folders ({named}); import them one at a time, each into a DEST of its own.")
+        raise InputError(f"SOURCE holds pairs in {len(folders)} folders ({named}); import them one at a time, each into a DEST of its own.")
     for name in sorted(others):
         left_out.add(_reason(name), name)
     for key in sorted(masks.keys() - images.keys()):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int32
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import look_up, read_array
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
@@ -66,6 +67,6 @@ def _objects(file: SourceFile) -> dict[int, str]:
         listed = list(content.values()) if isinstance(content, dict) else content
         return {int(item["object_index"]): re.split(r"[.(]", str(item["name"]))[0].strip() or "unnamed" for item in listed}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f'{file.name} is no list of objects with "object_index" and "name" ({error}); SOURCE is not what --format infinigen reads.'
         ) from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import Layout
 from seg_recipe.labels import FACE, IGNORE_INDEX, IdMap, LabelSpace, pairs_by_name, renamed, unmatched_keys, with_nearest
 
@@ -39,7 +40,7 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
     """
     id_map = id_map or {}
     if unknown := unmatched_keys(id_map, layout.names):
-        raise ValueError(
+        raise InputError(
             f"--id_map names no class of SOURCE with {with_nearest(unknown, layout.names)}. Its classes: {_listed(layout.names)}."
         )
     new_names = renamed(layout.names, id_map)
@@ -49,12 +50,12 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
     if wanted is not None:
         missing = [name for name in kept if name not in wanted.names]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"The label space of --labels has no {with_nearest(missing, wanted.names)}; rename, merge or ignore (null) these with "
                 f"--id_map. It has: {_listed(wanted.names)}."
             )
     elif len(kept) > IGNORE_INDEX:
-        raise ValueError(
+        raise InputError(
             f"SOURCE has {len(kept):,} classes, and a mask holds {IGNORE_INDEX} ({_listed(kept, 8)}); merge them with --id_map, "
             'as in {"Tree*": "tree", "*": null}.'
         )

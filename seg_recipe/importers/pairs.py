@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int32
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import look_up, read_array, read_colours, read_ids
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
@@ -28,12 +29,12 @@ def read(files: dict[str, SourceFile], left_out: LeftOut, *, images: str, masks:
     """
     stars = images.count("*")
     if not stars or stars != masks.count("*"):
-        raise ValueError(
+        raise InputError(
             f"--images {images!r} has {stars} * and --masks {masks!r} has {masks.count('*')}; each * of one stands for the same text "
             "as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
         )
     if not 0 <= group <= stars:
-        raise ValueError(f"--group is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none.")
+        raise InputError(f"--group is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none.")
     found: dict[str, dict[tuple[str, ...], SourceFile]] = {"masks": {}, "images": {}}
     patterns = {"masks": _pattern(masks), "images": _pattern(images)}  # masks first: 'a/*.png' is the name of a/1_mask.png too
     for name, file in files.items():
@@ -46,7 +47,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut, *, images: str, masks:
     for kind, text in (("images", images), ("masks", masks)):
         if not found[kind]:
             shown = (", ".join(sorted(files)[:5]) + ", ..." * (len(files) > 5)) or "no file"
-            raise ValueError(f"--{kind} {text!r} matches no file of SOURCE, by its whole name below it; SOURCE holds {shown}.")
+            raise InputError(f"--{kind} {text!r} matches no file of SOURCE, by its whole name below it; SOURCE holds {shown}.")
     return Layout(table.names, _samples(found["images"], found["masks"], table, group, left_out), table.palette)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Int32, Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
 
@@ -29,7 +30,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _BROKEN = (SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 
 
-class Unusable(ValueError):
+class Unusable(InputError):
     """A file that is not what its layout promises; its pair is left out."""
 
 

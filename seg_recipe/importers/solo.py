@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import look_up, read_colours
 from seg_recipe.importers.samples import Layout, Painted, Sample, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
@@ -45,7 +46,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         content = _content(files[name])
         for label, code in semantic_colours(content):
             if colours.setdefault(label, code) != code:
-                raise ValueError(f"{name} paints {label} {show_colour(code)}, another file {show_colour(colours[label])}; split the set.")
+                raise InputError(f"{name} paints {label} {show_colour(code)}, another file {show_colour(colours[label])}; split the set.")
         if match:
             folder = name.rpartition("/")[0] + "/"
             for place, (image, mask) in enumerate(_files(content)):
@@ -62,7 +63,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     try:
         table = colour_table(colours)
     except ValueError as error:
-        raise ValueError(f"The classes of SOURCE cannot be told apart: {error}; label the scene with other colours.") from None
+        raise InputError(f"The classes of SOURCE cannot be told apart: {error}; label the scene with other colours.") from None
     return Layout(table.names, _samples(pairs, table), table.palette)
 
 
@@ -81,7 +82,7 @@ def _content(file: SourceFile) -> dict[str, Any]:
             content = json.load(stream)
         list(semantic_colours(content)), list(_files(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file.name} is not as SOLO writes it ({' '.join(str(error).split())[:100]}); export the set again.") from None
+        raise InputError(f"{file.name} is not as SOLO writes it ({' '.join(str(error).split())[:100]}); export the set again.") from None
     return content
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from seg_recipe.errors import InputError
+
 MAX_MEMBER_BYTES = 64 * 2**20
 """The largest file that is read from an archive; a 512x512 RGB picture without any compression has 0.75 MiB."""
 
@@ -95,14 +97,14 @@ def open_source(source: Path, left_out: LeftOut) -> Iterator[dict[str, SourceFil
     if source.is_dir():
         yield _list_folder(source, left_out)
     elif not source.is_file():
-        raise FileNotFoundError(f"SOURCE {source} does not exist; give the folder or zip of the data set.")
+        raise InputError(f"SOURCE {source} does not exist; give the folder or zip of the data set.")
     elif not zipfile.is_zipfile(source) and tarfile.is_tarfile(source):
         yield _list_tar(source, left_out)
     else:
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"SOURCE {source} ({source.stat().st_size:,} bytes) is no zip, or one that was cut off ({error}); "
                 "give a folder or a zip, or download it again."
             ) from None
@@ -161,7 +163,7 @@ def _list_tar(source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
                     twice.add(name)
                 files[name] = SourceFile(name, member.size, functools.partial(_open_stretch, source, member.offset_data, member.size))
     except tarfile.ReadError as error:
-        raise ValueError(f"SOURCE {source} is a compressed tar, or cut off ({error}); unpack it and give the folder.") from None
+        raise InputError(f"SOURCE {source} is a compressed tar, or cut off ({error}); unpack it and give the folder.") from None
     _drop(twice, files, left_out)
     return files
 
@@ -213,7 +215,7 @@ def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict
     _drop(twice, files, left_out)
     total = sum(file.size for file in files.values())
     if total > max(MAX_RATIO * size, MAX_MEMBER_BYTES):  # members that share their bytes, as in the overlapping kind of bomb
-        raise ValueError(
+        raise InputError(
             f"SOURCE {source} says that its {size:,} bytes unpack to {total:,}; more than {MAX_RATIO} times is no set of pictures "
             "but a zip bomb."
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import NOT_LABELLED
 
 _WANTED = 'wanted: {"background": 0, "leaf": 1}, {"background": [0, 0, 0], "leaf": [0, 255, 0]}, {"names": [...]}, or a frame of SOLO.'
@@ -39,14 +40,14 @@ def read_table(path: Path) -> Table:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--table {path} cannot be read ({error}); {_WANTED}") from None
+        raise InputError(f"--table {path} cannot be read ({error}); {_WANTED}") from None
     try:
         lines = [re.fullmatch(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*", line) for line in text.splitlines() if line.strip()]
         if lines and all(lines):
             return _from_values({str(line[4]): [int(line[i]) for i in (1, 2, 3)] for line in lines if line})
         content = json.loads(text)
         if not isinstance(content, dict) or not content:
-            raise ValueError("no object, or an empty one")
+            raise InputError("no object, or an empty one")
         if "captures" in content or "annotationDefinitions" in content:
             return colour_table(dict(semantic_colours(content)))
         if "names" in content:
@@ -55,7 +56,7 @@ def read_table(path: Path) -> Table:
             return Table(names, {**dict(enumerate(range(len(names)))), **dict.fromkeys([*ignored, 255], NOT_LABELLED)}, colours=False)
         return _from_values(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"--table {path}: {' '.join(str(error).split())[:150]}; {_WANTED}") from None
+        raise InputError(f"--table {path}: {' '.join(str(error).split())[:150]}; {_WANTED}") from None
 
 
 def _from_values(content: dict[str, Any]) -> Table:
@@ -64,9 +65,9 @@ def _from_values(content: dict[str, Any]) -> Table:
     codes: dict[int, int] = {}
     for number, (name, value) in enumerate(content.items()):
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name!r} has the value {value!r}, and others have ids" if codes else f"{name!r} has the value {value!r}")
+            raise InputError(f"{name!r} has the value {value!r}, and others have ids" if codes else f"{name!r} has the value {value!r}")
         if value in codes:
-            raise ValueError(f"{name!r} and {list(content)[codes[value]]!r} both have the id {value}")
+            raise InputError(f"{name!r} and {list(content)[codes[value]]!r} both have the id {value}")
         codes[value] = number
     return Table(tuple(content), codes, colours=False)
 
@@ -76,7 +77,7 @@ def colour_table(colours: dict[str, int]) -> Table:
     codes: dict[int, int] = {}
     for number, (name, code) in enumerate(colours.items()):
         if code in codes:
-            raise ValueError(f"{name!r} and {list(colours)[codes[code]]!r} both have the colour {show_colour(code)}")
+            raise InputError(f"{name!r} and {list(colours)[codes[code]]!r} both have the colour {show_colour(code)}")
         codes[code] = number
     return Table(tuple(colours), codes, colours=True)
 
@@ -85,7 +86,7 @@ def packed(colour: Any) -> int:
     """[red, green, blue] or [red, green, blue, alpha] in 0-255 as one number. Raises ValueError for anything else."""
     parts = [int(part) for part in colour[:3]] if isinstance(colour, list) and len(colour) in (3, 4) else []
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
-        raise ValueError(f"{colour!r} is no colour [red, green, blue] in 0-255")
+        raise InputError(f"{colour!r} is no colour [red, green, blue] in 0-255")
     return (parts[0] << 16) + (parts[1] << 8) + parts[2]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel
 
+from seg_recipe.errors import InputError
 from seg_recipe.inference.segmenter import Precision, Segmenter
 from seg_recipe.labels import FACE, LabelSpace, load_label_space, pairs_by_name
 from seg_recipe.model.build import quiet_transformers, read_config
@@ -59,7 +60,7 @@ def _device(device: str) -> torch.device:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
-        raise ValueError(f"device is {device}, which PyTorch cannot use here ({first}). Wanted auto, cpu, cuda or cuda:N.") from None
+        raise InputError(f"device is {device}, which PyTorch cannot use here ({first}). Wanted auto, cpu, cuda or cuda:N.") from None
     return chosen
 
 
@@ -67,11 +68,11 @@ def _precision(precision: str, device: torch.device) -> Precision:
     if precision == "auto":
         return "bf16" if computes_in_bf16(use_cpu=device.type == "cpu") else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise ValueError("precision is fp16, which needs a GPU, and the device is the CPU. Use auto, bf16 or fp32.")
+        raise InputError("precision is fp16, which needs a GPU, and the device is the CPU. Use auto, bf16 or fp32.")
     for known in ("fp32", "bf16", "fp16"):
         if precision == known:
             return known
-    raise ValueError(f"precision is {precision}; wanted auto, fp32, bf16 or fp16.")
+    raise InputError(f"precision is {precision}; wanted auto, fp32, bf16 or fp16.")
 
 
 def _files(name: str) -> CheckpointFiles:
@@ -84,7 +85,7 @@ def _files(name: str) -> CheckpointFiles:
             way_out = "Convert it where you trust it: load it with transformers and save_pretrained it anew."
         raise type(error)(f"{problem} {way_out}") from None
     if files.processor is None:
-        raise FileNotFoundError(
+        raise InputError(
             f"model: {name} has no preprocessor_config.json, which says how pictures are resized and normalised; save the image processor "
             "that it was trained with beside it."
         )
@@ -98,9 +99,9 @@ def _refuse_code(files: CheckpointFiles, name: str) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"model: {path} is not valid JSON ({error}); fetch or copy it again.") from None
+            raise InputError(f"model: {path} is not valid JSON ({error}); fetch or copy it again.") from None
         if not isinstance(content, dict) or "auto_map" in content:
-            raise ValueError(
+            raise InputError(
                 f"model: the {path.name} of {name} asks to run code of its own (auto_map), which is never done here; take a model whose "
                 "architecture transformers knows."
             )
@@ -125,13 +126,13 @@ def _model(files: CheckpointFiles, name: str) -> PreTrainedModel:
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise ValueError(f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again.") from None
+        raise InputError(f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again.") from None
     if model.main_input_name != "pixel_values":
-        raise ValueError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
+        raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
     missing = sorted({str(key) for key in report["missing_keys"]} | {str(entry[0]) for entry in report["mismatched_keys"]})
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise ValueError(
+        raise InputError(
             f"model: {name} lacks tensors that a segmentation model of its kind needs, or has them in another shape: {shown}. "
             "Fine-tune it first, or take a model that was trained for segmentation."
         )
@@ -147,7 +148,7 @@ def _label_space(files: CheckpointFiles, model: PreTrainedModel, name: str) -> L
         return named_space([str(name) for _, name in sorted(names.items())])
     label_space = load_label_space(str(beside))
     if len(label_space) != len(names):
-        raise ValueError(
+        raise InputError(
             f"model: {name} has {len(names)} classes, but the labels.json beside it names {len(label_space)}; put the right one there, "
             "or none."
         )

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
 from seg_recipe import kernels
+from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import first_greatest
 from seg_recipe.transforms import normalisation, normalise
@@ -101,7 +102,7 @@ class Segmenter:
                 if scale == 1 or isinstance(error, torch.OutOfMemoryError):
                     raise
                 first = str(error).strip().splitlines()[0].rstrip(".")
-                raise ValueError(f"scales holds {scale:g}, an input that this model cannot take ({first}). Leave that scale out.") from None
+                raise InputError(f"scales holds {scale:g}, an input that this model cannot take ({first}). Leave that scale out.") from None
             for place, part in zip(whole, found, strict=True):
                 parts[place].append(part)
             for place in set(range(len(images))) - set(whole):
@@ -195,7 +196,7 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
     Raises ValueError for scores that are not finite.
     """
     if not all_finite(scores):
-        raise ValueError("The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for fp16.")
+        raise InputError("The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for fp16.")
     if scores.device.type == "cpu":
         return _compiled_mask(scores, size)
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
@@ -229,7 +230,7 @@ def _image_size(processor: Any) -> tuple[int, int]:
         return height, width
     if edge:
         return edge, edge
-    raise ValueError(f"model: its image processor has the size {processor.size}; wanted height and width, or shortest_edge.")
+    raise InputError(f"model: its image processor has the size {processor.size}; wanted height and width, or shortest_edge.")
 
 
 def _length(processor: Any, key: str) -> int | None:
@@ -253,13 +254,13 @@ def _is_plain(processor: Any) -> bool:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"The picture has mode {image.mode} (more than 8 bits a channel); save it as 8-bit RGB.")
+        raise InputError(f"The picture has mode {image.mode} (more than 8 bits a channel); save it as 8-bit RGB.")
     return image.convert("RGB")
 
 
 def _checked_scales(scales: Sequence[float | int]) -> list[float]:
     if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
-        raise ValueError(
+        raise InputError(
             f"scales is {list(scales)}; wanted one or more numbers in {SCALES[0]:g}-{SCALES[1]:g} (1 = the model's image size)."
         )
     return [float(scale) for scale in scales]
@@ -285,7 +286,7 @@ def _window_starts(length: int, window: int) -> list[int]:
 def _whole_stride(window: int, cells: int) -> int:
     stride = window // cells
     if stride * cells != window or WINDOW_STEP % stride:
-        raise ValueError(
+        raise InputError(
             f"window: this model answers {window} pixels with {cells} logits, which cannot be laid side by side; leave --window out."
         )
     return stride

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.utils import logging
 
+from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.model.groups import backbone_prefix
@@ -107,10 +108,10 @@ def read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ValueError(f"model: the config of {name} cannot be read without running code of its own: {first}") from None
+        raise InputError(f"model: the config of {name} cannot be read without running code of its own: {first}") from None
     if type(config) not in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
         known = ", ".join(sorted(MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES))
-        raise ValueError(
+        raise InputError(
             f"model: {name} is of type {config.model_type!r}, which has no semantic segmentation here; wanted one of: {known}."
         )
     return config
@@ -136,7 +137,7 @@ def _check_patches(config: PreTrainedConfig, name: str, image_size: int) -> None
     """Refuses a size of which a vision transformer would silently drop the last rows and columns."""
     patch = _patch_size(config)
     if image_size % patch:
-        raise ValueError(
+        raise InputError(
             f"image_size is {image_size}; {name} cuts pictures into patches of {patch}x{patch} and would drop the rest. "
             f"Wanted a multiple of {patch}, such as {_multiple(image_size, patch)}."
         )
@@ -162,7 +163,7 @@ def _probe(config: PreTrainedConfig, name: str, image_size: int) -> list[str]:
         model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
         picture = torch.zeros(1, 3, image_size, image_size)
     if model.main_input_name != "pixel_values":
-        raise ValueError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
+        raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
     advice = f"Try --image_size {_multiple(max(image_size, 64), 32)}."
     try:
         logits = model(pixel_values=picture).logits
@@ -170,10 +171,10 @@ def _probe(config: PreTrainedConfig, name: str, image_size: int) -> list[str]:
         first = str(error).strip().splitlines()[0].rstrip(".")
         if _patch_size(config) > 1 and getattr(config, "image_size", image_size) != image_size:
             advice = f"It was trained at --image_size {config.image_size}; from scratch (--from_scratch true) it takes others."
-        raise ValueError(f"image_size is {image_size}, which {name} cannot take ({first}). {advice}") from None
+        raise InputError(f"image_size is {image_size}, which {name} cannot take ({first}). {advice}") from None
     stride = image_size / logits.shape[-1]
     if stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1)):
-        raise ValueError(
+        raise InputError(
             f"image_size is {image_size}; {name} answers with {logits.shape[-1]}x{logits.shape[-1]} logits, "
             f"which do not divide it evenly. {advice}"
         )
@@ -201,7 +202,7 @@ def _load(files: CheckpointFiles, name: str, config: PreTrainedConfig, unused: l
     except Exception as error:
         if type(error).__name__ != "SafetensorError":  # the class has no public home that mypy and older versions agree on
             raise
-        raise ValueError(f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again.") from None
+        raise InputError(f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again.") from None
     tensors = model.state_dict().keys()
     reshaped = {str(entry[0]) for entry in report["mismatched_keys"]}
     new = {str(key) for key in report["missing_keys"]} | reshaped
@@ -210,7 +211,7 @@ def _load(files: CheckpointFiles, name: str, config: PreTrainedConfig, unused: l
     lost = sorted(key for key in new if key.startswith(prefix) and key not in unused)
     if lost:
         shape = f" ({len([key for key in lost if key in reshaped])} of them have another shape there)" if reshaped & set(lost) else ""
-        raise ValueError(
+        raise InputError(
             f"model: {name} restores {len(backbone) - len(lost)} of {len(backbone)} tensors of the backbone; "
             f"it lacks {_shortened(lost)}{shape}. "
             "Take a checkpoint of this architecture and size, or train without pretrained weights: --from_scratch true."

@@ -12,6 +12,8 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineMod
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import httpx, validate_repo_id
 
+from seg_recipe.errors import InputError
+
 DEADLINE = 8.0
 """Seconds in which the Hub must have said what a repository holds. `from_pretrained` itself took 23.5 s on a refused connection."""
 
@@ -45,7 +47,7 @@ def find_checkpoint(name: str, *, with_weights: bool) -> CheckpointFiles:
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise FileNotFoundError(f"model: {name} is neither a folder nor a Hub id. {_ways_out(with_weights)}") from None
+        raise InputError(f"model: {name} is neither a folder nor a Hub id. {_ways_out(with_weights)}") from None
     return _in_cache(name, with_weights) or _from_hub(name, with_weights)
 
 
@@ -57,13 +59,13 @@ def _ways_out(with_weights: bool) -> str:
 
 def _in_folder(folder: Path, name: str, with_weights: bool) -> CheckpointFiles:
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"model: {name} has no config.json; wanted a folder that save_pretrained wrote. {_ways_out(with_weights)}")
+        raise InputError(f"model: {name} has no config.json; wanted a folder that save_pretrained wrote. {_ways_out(with_weights)}")
     if with_weights:
         missing = _missing_weights(folder)
         if missing and any((folder / pickle).exists() for pickle in _PICKLES):
-            raise ValueError(_pickle_only(name))
+            raise InputError(_pickle_only(name))
         if missing:
-            raise FileNotFoundError(f"model: {name} lacks {', '.join(missing[:3])}. {_ways_out(with_weights)}")
+            raise InputError(f"model: {name} lacks {', '.join(missing[:3])}. {_ways_out(with_weights)}")
     processor = folder / "preprocessor_config.json"
     return CheckpointFiles(folder / "config.json", folder if with_weights else None, processor if processor.is_file() else None)
 
@@ -105,19 +107,17 @@ def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:
     try:
         files = _within(DEADLINE, lambda: {sibling.rfilename for sibling in HfApi().model_info(name).siblings or []})
         if "config.json" not in files:
-            raise ValueError(f"model: {name} on the Hub has no config.json, so it is no transformers model. {_ways_out(with_weights)}")
+            raise InputError(f"model: {name} on the Hub has no config.json, so it is no transformers model. {_ways_out(with_weights)}")
         revision = "main"
         if with_weights and not files & {"model.safetensors", _INDEX}:
             converted = _within(DEADLINE, lambda: _converted_revision(name))
             if converted is None:
-                raise ValueError(_pickle_only(name))
+                raise InputError(_pickle_only(name))
             revision = converted
         wanted = _WANTED if with_weights else _WANTED[:2]
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, etag_timeout=DEADLINE))
     except (OSError, httpx.HTTPError) as error:
-        raise FileNotFoundError(
-            f"model: {name} is not in the cache and cannot be fetched: {_reason(error)}. {_ways_out(with_weights)}"
-        ) from None
+        raise InputError(f"model: {name} is not in the cache and cannot be fetched: {_reason(error)}. {_ways_out(with_weights)}") from None
     return _in_folder(folder, name, with_weights)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from seg_recipe.errors import InputError
+
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _EMBEDDINGS = ("position_embedding", "pos_embed", "relative_position_bias_table", "cls_token", "mask_token", "register_tokens")
 
@@ -17,7 +19,7 @@ def backbone_prefix(model: PreTrainedModel) -> str:
     for name in (model.base_model_prefix, "backbone"):
         if name and isinstance(getattr(model, name, None), nn.Module):
             return f"{name}."
-    raise ValueError(
+    raise InputError(
         f"model: {type(model).__name__} has no part called 'backbone' or {model.base_model_prefix!r}; cannot tell backbone from head."
     )
 

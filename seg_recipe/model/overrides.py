@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from transformers import PreTrainedConfig
 
+from seg_recipe.errors import InputError
+
 _OF_THE_RECIPE = frozenset(("image_size", "loss_ignore_index", "semantic_loss_ignore_index", "use_auxiliary_head"))
 
 
@@ -24,16 +26,16 @@ def override_config(config: PreTrainedConfig, entries: Sequence[str]) -> None:
         name, sign, text = entry.partition("=")
         name = name.strip()
         if not sign:
-            raise ValueError(f"config_overrides holds {entry!r}; wanted name=value, as in drop_path_rate=0.0.")
+            raise InputError(f"config_overrides holds {entry!r}; wanted name=value, as in drop_path_rate=0.0.")
         if name not in own:
             near = get_close_matches(name, own, 1)
             advice = f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(own))}."
-            raise ValueError(f"config_overrides: {config.model_type} has no setting {name} that can be changed. {advice}")
+            raise InputError(f"config_overrides: {config.model_type} has no setting {name} that can be changed. {advice}")
         value, wanted = _read(text), _kind(own[name])
         if wanted == "number" and _kind(value) == "whole number":
             value = float(value)
         if _kind(value) != wanted:
-            raise ValueError(f"config_overrides: {name} is {text.strip()!r}; wanted a {wanted}, as its value {own[name]!r}.")
+            raise InputError(f"config_overrides: {name} is {text.strip()!r}; wanted a {wanted}, as its value {own[name]!r}.")
         setattr(config, name, value)
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from seg_recipe.errors import InputError
 from seg_recipe.inference import Segmenter, mask_of
 from seg_recipe.predicting.inputs import Picture
 
@@ -54,7 +55,7 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f"--onnx needs {error.name}, which is not installed; install it with: pip install 'seg-recipe[onnx]'") from None
+        raise InputError(f"--onnx needs {error.name}, which is not installed; install it with: pip install 'seg-recipe[onnx]'") from None
     wanted = fingerprint(segmenter)
     if not path.exists():
         part = path.with_name(f".{path.name}.part")
@@ -69,7 +70,7 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
     session = _session(path, onnxruntime)
     found = session.get_modelmeta().custom_metadata_map.get(_KEY)
     if found != wanted:
-        raise ValueError(
+        raise InputError(
             f"--onnx {path} was not exported from this model (it says {found}, wanted {wanted}); name another file, or delete it."
         )
     segmenter.network = lambda pixel_values: _run(session, pixel_values)
@@ -78,7 +79,7 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
 def _export(segmenter: Segmenter, part: Path, onnx: Any, wanted: str) -> bool:
     """Writes the file and returns whether the picture's size is free in it."""
     if not part.parent.is_dir():
-        raise FileNotFoundError(f"--onnx {part.with_name(part.name[1:-5])}: there is no folder {part.parent}; make it first.")
+        raise InputError(f"--onnx {part.with_name(part.name[1:-5])}: there is no folder {part.parent}; make it first.")
     height, width = segmenter.image_size
     example = torch.zeros(2, 3, height, width)
     reasons = []
@@ -104,7 +105,7 @@ def _export(segmenter: Segmenter, part: Path, onnx: Any, wanted: str) -> bool:
         onnx.helper.set_model_props(model, {_KEY: wanted})
         onnx.save(model, part)
         return free
-    raise ValueError(f"--onnx: torch cannot export this {segmenter.model.config.model_type} model ({reasons[-1]}); leave --onnx out.")
+    raise InputError(f"--onnx: torch cannot export this {segmenter.model.config.model_type} model ({reasons[-1]}); leave --onnx out.")
 
 
 def _session(path: Path, onnxruntime: Any) -> Any:
@@ -114,14 +115,14 @@ def _session(path: Path, onnxruntime: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no public base class for its errors
-        raise ValueError(f"--onnx {path} cannot be read by onnxruntime ({' '.join(str(error).split())[:150]}); delete it.") from None
+        raise InputError(f"--onnx {path} cannot be read by onnxruntime ({' '.join(str(error).split())[:150]}); delete it.") from None
 
 
 def _run(session: Any, pixel_values: Float32[Tensor, "batch 3 height width"]) -> Float32[Tensor, "batch classes h w"]:
     try:
         return torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0])
     except Exception as error:
-        raise ValueError(f"onnxruntime: {' '.join(str(error).split())[:150]}") from None
+        raise InputError(f"onnxruntime: {' '.join(str(error).split())[:150]}") from None
 
 
 def _verify(segmenter: Segmenter, session: Any, pictures: Sequence[Picture], path: Path) -> None:
@@ -145,7 +146,7 @@ def _verify(segmenter: Segmenter, session: Any, pictures: Sequence[Picture], pat
             continue
         print(f"verified on {name}: {differing:,} of {pixels:,} pixels differ from torch ({differing / pixels:.4%})")
         if differing >= MOST_DIFFERING * pixels:
-            raise ValueError(
+            raise InputError(
                 f"--onnx {path}: the export differs from torch in {differing / pixels:.2%} of the pixels of {name}, more than "
                 f"{MOST_DIFFERING:.1%}; it was not kept. Leave --onnx out."
             )

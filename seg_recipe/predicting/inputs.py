@@ -16,6 +16,7 @@ from typing import IO
 
 from PIL import Image
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers.sources import LeftOut, open_source
 from seg_recipe.predicting.pictures import SUFFIXES, decode, measure
 from seg_recipe.predicting.video import VIDEO_SUFFIXES, Video
@@ -87,7 +88,7 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
         for path, root in _paths(inputs):
             if path.is_dir():
                 if output.resolve().is_relative_to(path.resolve()):
-                    raise ValueError(f"--output {output} lies inside INPUT {path}, whose pictures it would join; give a folder outside it.")
+                    raise InputError(f"--output {output} lies inside INPUT {path}, whose pictures it would join; give a folder outside it.")
                 found = list(_in_folder(path, left_out))
             elif path.suffix.lower() == ".zip":
                 found = _in_zip(path, opened, left_out)
@@ -99,12 +100,12 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
             elif path.is_file():
                 found = [_plain_file(path)]
             else:
-                raise FileNotFoundError(f"INPUT {path} does not exist; give pictures, folders, globs, zips or videos.")
+                raise InputError(f"INPUT {path} does not exist; give pictures, folders, globs, zips or videos.")
             roots.append(root or (_absolute(path) if path.is_dir() else _absolute(path).parent))
             files.update((file.source, file) for file in found)
         if not files and not videos:
             held = "; ".join(left_out.lines()) or "It is empty"
-            raise ValueError(f"INPUT {', '.join(inputs)}: no picture in it. {held}; pictures end in {', '.join(sorted(SUFFIXES))}.")
+            raise InputError(f"INPUT {', '.join(inputs)}: no picture in it. {held}; pictures end in {', '.join(sorted(SUFFIXES))}.")
         root = Path(os.path.commonpath(roots))
         yield Found(root, _named(list(files.values()), root), [(_below(place, root), video) for place, video in videos.items()])
 
@@ -117,7 +118,7 @@ def _paths(inputs: Sequence[str]) -> Iterator[tuple[Path, Path | None]]:
             fixed = Path(*[part for part, later in zip(path.parts, _cumulative(path.parts), strict=True) if not later])
             matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
             if not matches:
-                raise FileNotFoundError(f"INPUT {given} matches nothing; check the pattern, and quote it so that it arrives whole.")
+                raise InputError(f"INPUT {given} matches nothing; check the pattern, and quote it so that it arrives whole.")
             for match in matches:
                 if Path(match).is_file():
                     yield Path(match), _absolute(fixed)
@@ -184,7 +185,7 @@ def _named(files: list[_File], root: Path) -> list[Picture]:
         if short[name] > 1:
             name = _below(file.place, root)
         if name in by_name:
-            raise ValueError(f"INPUT {file.source} and {by_name[name]} would both become masks/{name}.png; predict them into two folders.")
+            raise InputError(f"INPUT {file.source} and {by_name[name]} would both become masks/{name}.png; predict them into two folders.")
         by_name[name] = file.source
         pictures.append(
             Picture(

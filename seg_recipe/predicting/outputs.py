@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from seg_recipe.checkpoints import write_json
+from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.locks import held, make_writable
 from seg_recipe.predicting.inputs import Picture
@@ -83,7 +84,7 @@ class Predictions:
             if path.parent not in self._made:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if not path.parent.resolve().is_relative_to(self.folder.resolve()):
-                    raise ValueError(f"{path.parent} leads out of --output, to {path.parent.resolve()}; remove that link.")
+                    raise InputError(f"{path.parent} leads out of --output, to {path.parent.resolve()}; remove that link.")
                 self._made.add(path.parent)
         image.save(part, **settings)
         part.replace(path)
@@ -96,7 +97,7 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
     settings: what the files depend on. Raises ValueError in one line if the folder was made with others, holds other things, or is in use.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file; give a folder that is new, empty, or of an earlier prediction.")
+        raise InputError(f"--output {folder} is a file; give a folder that is new, empty, or of an earlier prediction.")
     new = make_writable(folder, "--output")
     with held(folder, f"Another prediction is writing to --output {folder}; wait for its end, or give another folder."):
         _check_record(folder, settings)
@@ -123,7 +124,7 @@ def _check_record(folder: Path, settings: dict[str, Any]) -> None:
     if RECORD not in names:
         if names:
             shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
-            raise ValueError(
+            raise InputError(
                 f"--output {folder} is no earlier prediction: it holds {shown} but no {RECORD}; give a new or an empty folder."
             )
         return
@@ -131,9 +132,9 @@ def _check_record(folder: Path, settings: dict[str, Any]) -> None:
         earlier = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         other = [f"{key} {earlier.get(key)} (now {value})" for key, value in settings.items() if earlier.get(key) != value]
     except (ValueError, AttributeError):
-        raise ValueError(f"{folder / RECORD} is not the record of a prediction; give another --output, or delete this one.") from None
+        raise InputError(f"{folder / RECORD} is not the record of a prediction; give another --output, or delete this one.") from None
     if other:
-        raise ValueError(f"--output {folder} was made with {', '.join(other)}; ask for the same again, or give another folder.")
+        raise InputError(f"--output {folder} was made with {', '.join(other)}; ask for the same again, or give another folder.")
 
 
 def _read_lines(path: Path) -> dict[str, dict[str, Any]]:

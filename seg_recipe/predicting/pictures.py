@@ -6,6 +6,8 @@ from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from seg_recipe.errors import InputError
+
 SUFFIXES = {
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif",
 }  # fmt: skip
@@ -21,9 +23,9 @@ def measure(stream: AbstractContextManager[IO[bytes]]) -> tuple[int, int]:
         with stream as opened, Image.open(opened, formats=_FORMATS) as image:
             return _checked(image.size)
     except UnidentifiedImageError:
-        raise ValueError(f"this is no picture in a format that is read here ({', '.join(_FORMATS)})") from None
+        raise InputError(f"this is no picture in a format that is read here ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"its header claims more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels") from None
+        raise InputError(f"its header claims more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels") from None
 
 
 def decode(stream: AbstractContextManager[IO[bytes]]) -> Image.Image:
@@ -40,5 +42,5 @@ def problem(error: Exception) -> str:
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:
     if math.prod(size) > MAX_PIXELS:
-        raise ValueError(f"its header claims {size[0]:,} x {size[1]:,} pixels; at most {MAX_PIXELS:,} are read")
+        raise InputError(f"its header claims {size[0]:,} x {size[1]:,} pixels; at most {MAX_PIXELS:,} are read")
     return size

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from seg_recipe.errors import InputError
 from seg_recipe.predicting.pictures import MAX_PIXELS, problem
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
@@ -32,7 +33,7 @@ class Video:
 
     def __init__(self, path: Path):
         if not path.is_file():
-            raise FileNotFoundError(f"INPUT {path} does not exist; give pictures, folders, globs, zips or videos.")
+            raise InputError(f"INPUT {path} does not exist; give pictures, folders, globs, zips or videos.")
         stat = path.stat()
         self.path, self.stamp = path, f"{stat.st_size}-{stat.st_mtime_ns}"
         with _opened(path) as container:
@@ -44,12 +45,12 @@ class Video:
             try:
                 for frame in container.decode(container.streams.video[0]):
                     if frame.width * frame.height > MAX_PIXELS:
-                        raise ValueError(f"its frames have {frame.width:,} x {frame.height:,} pixels; at most {MAX_PIXELS:,} are read")
+                        raise InputError(f"its frames have {frame.width:,} x {frame.height:,} pixels; at most {MAX_PIXELS:,} are read")
                     turned = round(frame.rotation / 90) % 4
                     size = (frame.height, frame.width) if turned % 2 else (frame.width, frame.height)
                     yield Frame(size, functools.partial(_picture, frame, turned))
             except (OSError, ValueError) as error:
-                raise ValueError(
+                raise InputError(
                     f"INPUT {self.path}: {problem(error)}. The frames before are done; mend the file, or leave it out."
                 ) from None
 
@@ -58,15 +59,15 @@ def _opened(path: Path) -> Any:
     try:
         import av
     except ImportError:
-        raise ValueError(f"INPUT {path} is a video, and PyAV is not installed; install it with: pip install 'seg-recipe[video]'") from None
+        raise InputError(f"INPUT {path} is a video, and PyAV is not installed; install it with: pip install 'seg-recipe[video]'") from None
     av.logging.set_level(av.logging.PANIC)
     try:
         container = av.open(str(path.resolve()), options=_CONTAINERS)
     except (OSError, ValueError) as error:
-        raise ValueError(f"INPUT {path} is no video that can be read ({problem(error)}); give another one, or leave it out.") from None
+        raise InputError(f"INPUT {path} is no video that can be read ({problem(error)}); give another one, or leave it out.") from None
     if not container.streams.video:
         container.close()
-        raise ValueError(f"INPUT {path} has no pictures, only sound; leave it out.")
+        raise InputError(f"INPUT {path} has no pictures, only sound; leave it out.")
     container.streams.video[0].thread_type = "AUTO"
     return container
 

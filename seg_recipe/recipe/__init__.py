@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from seg_recipe.errors import InputError
 from seg_recipe.precision import computes_in_bf16
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED, build_training_arguments
@@ -80,7 +81,7 @@ def load_recipe(argv: list[str]) -> Recipe:
         print(manual())
         raise SystemExit(0)
     if not argv or argv[0].startswith("-"):
-        raise ValueError(f"No recipe was given. It comes first, as in: {EXAMPLE} (--help lists the settings)")
+        raise InputError(f"No recipe was given. It comes first, as in: {EXAMPLE} (--help lists the settings)")
     path = Path(argv[0])
     given = read_settings(path, argv[1:])
     defaults = {**settings.defaults(), **arguments.defaults(), "output_dir": f"runs/{path.stem}"}
@@ -94,7 +95,7 @@ def load_recipe(argv: list[str]) -> Recipe:
     notes = check_idle(values, defaults, given.origins, given.typed)
     notes += _settle(values)
     for problem in launcher_conflicts(values["gradient_accumulation_steps"]):
-        raise ValueError(problem)
+        raise InputError(problem)
     notes += _settle_precision(values, on_cpu)
     groups = {name: group(**{setting.name: values[setting.name] for setting in fields(group)}) for name, group in settings.GROUPS.items()}
     training = build_training_arguments(

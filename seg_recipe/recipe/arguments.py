@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 
+from seg_recipe.errors import InputError
 from seg_recipe.recipe.settings import Range
 
 HONOURED = (
@@ -220,7 +221,7 @@ def build_training_arguments(
     try:
         arguments = TrainingArguments(**values)
     except ValueError as error:
-        raise ValueError(f"TrainingArguments: {' '.join(str(error).split())}") from None
+        raise InputError(f"TrainingArguments: {' '.join(str(error).split())}") from None
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # torch.nn.DataParallel, which the Trainer takes otherwise, averages over devices instead of images
     return arguments

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from seg_recipe.errors import InputError
 from seg_recipe.labels import load_label_space
 from seg_recipe.recipe import arguments, settings
 
@@ -65,7 +66,7 @@ def check_values(values: Values, origins: Mapping[str, str]) -> None:
     """Raises ValueError for the first setting outside its range, or at odds with another one; it says where it was set."""
     for problem in (*_out_of_range(values), *_contradictions(values)):
         name = problem.split(maxsplit=1)[0].rstrip(":")
-        raise ValueError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
+        raise InputError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
 
 
 def check_idle(values: Values, defaults: Values, origins: Mapping[str, str], typed: frozenset[str]) -> list[str]:
@@ -81,7 +82,7 @@ def check_idle(values: Values, defaults: Values, origins: Mapping[str, str], typ
             because = f"{name} has no effect: {cause} is {as_text(values[cause])}"
             if name in typed:
                 place = f" ({origins[cause]})" if cause in origins else ", its default"
-                raise ValueError(f"{because}{place}. Leave --{name} out, or change {cause}.")
+                raise InputError(f"{because}{place}. Leave --{name} out, or change {cause}.")
             if name in origins and values[name] != defaults[name]:
                 lines.setdefault(name, f"{because} ({name} is {as_text(values[name])}: {origins[name]}).")
     return [*lines.values()]

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from seg_recipe.errors import InputError
 from seg_recipe.precision import computes_in_bf16
 from seg_recipe.recipe.settings import Precision
 
@@ -21,11 +22,11 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
     # `accelerate launch` always sets the variable; `no` is also what it writes when nobody asked for anything.
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if launched not in ("no", "bf16", "fp16"):
-        raise ValueError(
+        raise InputError(
             f"mixed_precision is {launched} in the launcher; wanted no, bf16 or fp16. Set it to no there and precision in the recipe."
         )
     if launched != "no" and precision not in ("auto", launched):
-        raise ValueError(
+        raise InputError(
             f"precision is {precision}, but mixed_precision is {launched} in the launcher. Make them equal, or set mixed_precision to no."
         )
     on_cpu = use_cpu or not torch.accelerator.is_available()
@@ -33,7 +34,7 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
     if resolved == "auto":
         return "bf16" if computes_in_bf16(use_cpu=on_cpu) else "fp32"
     if resolved == "fp16" and on_cpu:
-        raise ValueError("precision is fp16, which needs a GPU, and this run is on the CPU. Use precision: auto, bf16 or fp32.")
+        raise InputError("precision is fp16, which needs a GPU, and this run is on the CPU. Use precision: auto, bf16 or fp32.")
     return "fp16" if resolved == "fp16" else "bf16" if resolved == "bf16" else "fp32"
 
 
@@ -44,7 +45,7 @@ def stays_on_cpu(use_cpu: bool | None) -> bool:
     """
     accelerator = torch.accelerator.is_available()
     if use_cpu is False and not accelerator:
-        raise ValueError("use_cpu is false, but PyTorch finds no GPU here. Leave use_cpu out to run on whatever there is.")
+        raise InputError("use_cpu is false, but PyTorch finds no GPU here. Leave use_cpu out to run on whatever there is.")
     launched_on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")
     return use_cpu if use_cpu is not None else launched_on_cpu or not accelerator
 

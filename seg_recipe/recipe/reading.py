@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from seg_recipe.errors import InputError
 from seg_recipe.recipe import arguments, settings
 
 EXAMPLE = "accelerate launch scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
@@ -51,7 +52,7 @@ class _TypingEngine(HfArgumentParser):
     """HfArgumentParser that raises instead of printing its usage and ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise InputError(message)
 
 
 def read_settings(path: Path, options: list[str]) -> Settings:
@@ -69,11 +70,11 @@ def read_settings(path: Path, options: list[str]) -> Settings:
 
 def _read_file(path: Path) -> dict[str, Given]:
     if not path.is_file():
-        raise ValueError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
+        raise InputError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+        raise InputError(f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     for number, line in enumerate(text.splitlines(), start=1):  # comments too, and before any message could quote the line
         _refuse_secret(line, f"{path}, line {number}")
     try:
@@ -81,11 +82,11 @@ def _read_file(path: Path) -> dict[str, Given]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path}: a recipe is a list of lines `setting: value`; this file holds something else.")
+        raise InputError(f"{path}: a recipe is a list of lines `setting: value`; this file holds something else.")
     return _read_mapping(path, root)
 
 
@@ -98,7 +99,7 @@ def _read_mapping(path: Path, root: yaml.MappingNode) -> dict[str, Given]:
         name = str(key.value) if isinstance(key, yaml.ScalarNode) else "a setting without a name"
         _refuse_secret_name(name, origin)
         if name in first_lines:
-            raise ValueError(f"{origin}: {name} stands here a second time (first on line {first_lines[name]}). Keep one of them.")
+            raise InputError(f"{origin}: {name} stands here a second time (first on line {first_lines[name]}). Keep one of them.")
         first_lines[name] = line
         given[name] = _read_node(name, node, origin)
     return given
@@ -106,18 +107,18 @@ def _read_mapping(path: Path, root: yaml.MappingNode) -> dict[str, Given]:
 
 def _read_node(name: str, node: yaml.Node, origin: str) -> Given:
     if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-        raise ValueError(f"{origin}: {name} carries the tag {node.tag}. Write a plain value.")
+        raise InputError(f"{origin}: {name} carries the tag {node.tag}. Write a plain value.")
     if isinstance(node, yaml.MappingNode):
         if name not in arguments.DICT_VALUED:
             keys = ", ".join(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-            raise ValueError(
+            raise InputError(
                 f"{origin}: {name} holds further settings ({keys}). A recipe is flat: write them at the left margin, without {name}."
             )
         return Given(_plain(node, f"{origin}: {name}"), origin)
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             if not isinstance(item, yaml.ScalarNode) or item.tag == "tag:yaml.org,2002:null":
-                raise ValueError(f"{origin}: {name} holds a list with something else than plain values in it. Write [a, b, c].")
+                raise InputError(f"{origin}: {name} holds a list with something else than plain values in it. Write [a, b, c].")
             _refuse_secret_value(item.value, f"{origin}: {name}")
         return Given([item.value for item in node.value], origin, is_list=True)
     if node.tag == "tag:yaml.org,2002:null":
@@ -133,7 +134,7 @@ def _plain(node: yaml.Node, place: str) -> Any:
         for key, value in node.value:
             _refuse_secret_name(str(key.value), place)
             if str(key.value) in content:
-                raise ValueError(f"{place} holds {key.value} twice. Keep one of them.")
+                raise InputError(f"{place} holds {key.value} twice. Keep one of them.")
             content[str(key.value)] = _plain(value, place)
         return content
     if isinstance(node, yaml.SequenceNode):
@@ -162,10 +163,10 @@ def _read_options(options: list[str]) -> dict[str, Given]:
     for name, texts in _split_options(options):
         origin = f"--{name} on the command line"
         if name in given:
-            raise ValueError(f"--{name} stands twice on the command line. Keep one of them.")
+            raise InputError(f"--{name} stands twice on the command line. Keep one of them.")
         is_switch = _value_type(name) is bool
         if not texts and not is_switch and _is_known(name):
-            raise ValueError(f"--{name} has no value. Write --{name} VALUE, or --{name} null for the default.")
+            raise InputError(f"--{name} has no value. Write --{name} VALUE, or --{name} null for the default.")
         given[name] = _read_texts(name, texts or ["true"], origin)
     return given
 
@@ -194,7 +195,7 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
             token = text
         elif not found:
             _refuse_secret(token, "The command line")
-            raise ValueError(
+            raise InputError(
                 f"{token!r} is the value of no setting. Write --setting {token}; the recipe is the only thing that stands alone."
             )
         else:
@@ -209,19 +210,19 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
 def _refuse_secret_name(name: str, place: str) -> None:
     _refuse_secret_value(name, place)
     if _SECRET_NAME.search(name.replace("-", "_")):
-        raise ValueError(f"{place} sets {name}. {_LOG_IN}")
+        raise InputError(f"{place} sets {name}. {_LOG_IN}")
 
 
 def _refuse_secret(text: str, place: str) -> None:
     for kind, pattern in _SECRET_VALUES.items():
         if pattern.search(text):
-            raise ValueError(f"{place} holds what looks like {kind}. {_LOG_IN} If others have seen it, revoke it.")
+            raise InputError(f"{place} holds what looks like {kind}. {_LOG_IN} If others have seen it, revoke it.")
 
 
 def _refuse_secret_value(text: str, place: str) -> None:
     _refuse_secret(text, place)
     if _SECRET_ASSIGNMENT.search(text) or _HEXADECIMAL_KEY.fullmatch(text):
-        raise ValueError(f"{place} holds what looks like a secret. {_LOG_IN} If others have seen it, revoke it.")
+        raise InputError(f"{place} holds what looks like a secret. {_LOG_IN} If others have seen it, revoke it.")
 
 
 # ---- names and types
@@ -229,17 +230,17 @@ def _refuse_secret_value(text: str, place: str) -> None:
 
 def _check_name(name: str, origin: str) -> None:
     if name in arguments.REFUSED or name in arguments.GONE:
-        raise ValueError(f"{name} cannot be set ({origin}). {arguments.REFUSED.get(name) or arguments.GONE[name]}")
+        raise InputError(f"{name} cannot be set ({origin}). {arguments.REFUSED.get(name) or arguments.GONE[name]}")
     if _is_known(name):
         return
     if name.startswith("no_") and _value_type(name[3:]) is bool:
-        raise ValueError(f"There is no setting {name} ({origin}). Write {name[3:]}: false, or --{name[3:]} false.")
+        raise InputError(f"There is no setting {name} ({origin}). Write {name[3:]}: false, or --{name[3:]} false.")
     near = get_close_matches(name, _known(), 1, cutoff=0.75)
     if not near and "_" in name:  # a part of a longer name, as batch_size is
         near = [known for known in _known() if f"_{name}_" in f"_{known}_"]
     near = near or get_close_matches(name, _known(), 1, cutoff=0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else "--help lists the settings."
-    raise ValueError(f"There is no setting {name} ({origin}). {advice}")
+    raise InputError(f"There is no setting {name} ({origin}). {advice}")
 
 
 def _is_known(name: str) -> bool:
@@ -277,11 +278,11 @@ def _typed(name: str, given: Given) -> Any:
         return given.value
     texts = given.value or []
     if name in arguments.DICT_VALUED:
-        raise ValueError(f"{name} is {' '.join(texts)}; wanted a mapping, as in {name}: {{power: 2.0}} ({given.origin}).")
+        raise InputError(f"{name} is {' '.join(texts)}; wanted a mapping, as in {name}: {{power: 2.0}} ({given.origin}).")
     if action.nargs == "+":
         return [_typed_value(engine, name, text, given.origin) for text in texts]
     if given.is_list or len(texts) != 1:
-        raise ValueError(f"{name} is [{', '.join(texts)}]; wanted one value, {_wanted(name)} ({given.origin}).")
+        raise InputError(f"{name} is [{', '.join(texts)}]; wanted one value, {_wanted(name)} ({given.origin}).")
     return _typed_value(engine, name, texts[0], given.origin)
 
 
@@ -291,11 +292,11 @@ def _typed_value(engine: _TypingEngine, name: str, text: str, origin: str) -> An
     if kind is int and (number := _as_float(text)) is not None and number.is_integer():
         text = str(int(number))
     if kind is str and text in ("None", "none", "null") and name not in ("report_to",):
-        raise ValueError(f"{name} is {text!r}; to leave a setting at its default write null, without quotes, or leave it out ({origin}).")
+        raise InputError(f"{name} is {text!r}; to leave a setting at its default write null, without quotes, or leave it out ({origin}).")
     try:
         value = getattr(engine.parse_args([f"--{name}={text}"]), name)
     except ValueError:
-        raise ValueError(f"{name} is {text!r}; wanted {_wanted(name)} ({origin}).") from None
+        raise InputError(f"{name} is {text!r}; wanted {_wanted(name)} ({origin}).") from None
     return value[0] if isinstance(value, list) else value
 
 

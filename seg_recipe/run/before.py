@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from seg_recipe.errors import InputError
 from seg_recipe.hub import check_hub_access
 from seg_recipe.labels import LabelSpace, load_label_space
 from seg_recipe.locks import make_writable
@@ -21,7 +22,7 @@ def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
     for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
         beside = Path(source) / "labels.json"
         if beside.is_file() and load_label_space(str(beside)).names != label_space.names:
-            raise ValueError(
+            raise InputError(
                 f"labels is face, but {source} holds a labels.json with other classes. Give --labels {beside}, or --labels face."
             )
 

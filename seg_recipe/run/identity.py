@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.checkpoints import choose_checkpoint
+from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe import Recipe, differences, resolved_text
 from seg_recipe.report import say
@@ -46,7 +47,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
         say(args, f"Starting anew in {args.output_dir}.")
         return None, None
     if recipe.run.resume != "auto" and not Path(recipe.run.resume).is_dir():
-        raise ValueError(
+        raise InputError(
             f"resume is {recipe.run.resume}, which is no folder; wanted auto, never or a checkpoint, as runs/mine/checkpoint-100."
         )
     checkpoint, passed_over = choose_checkpoint(recipe.output_dir, recipe.run.resume)
@@ -58,7 +59,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
     held = recipe.output_dir if finished or checkpoint is None else checkpoint
     changes = identity_changes(json.loads((held / "identity.json").read_text(encoding="utf-8")), json.loads(json.dumps(identity)))
     if changes:
-        raise ValueError(
+        raise InputError(
             f"{held} is of another run, which differs in {'; '.join(changes)}. Undo that to go on with it, or start anew: "
             "--resume never (in a folder beside it), or another --output_dir."
         )

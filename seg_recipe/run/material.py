@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.data import Data, load_data
+from seg_recipe.errors import InputError
 from seg_recipe.faces import make_faces
 from seg_recipe.faces.folder import METADATA
 from seg_recipe.labels import LabelSpace
@@ -20,7 +21,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
     folder = Path(settings.dataset[0])
     renders = settings.generate_faces > 0 and may_hold_faces(folder)
     if renders and not folder.exists() and "dataset" in recipe.typed and "generate_faces" not in recipe.typed:
-        raise ValueError(f"There is no folder {folder}. Spell it right, or render faces into it with --generate_faces N.")
+        raise InputError(f"There is no folder {folder}. Spell it right, or render faces into it with --generate_faces N.")
     idle = {}
     if settings.generate_faces and not renders:
         # With a data set on the command line it is no news that the recipe's own faces are not what is trained on.
@@ -70,7 +71,7 @@ def idle_lines(recipe: Recipe, idle: dict[str, str]) -> list[str]:
     """One line for each setting of the recipe that its data make idle. Raises ValueError for one that was typed."""
     for name, reason in idle.items():
         if name in recipe.typed:
-            raise ValueError(f"{name} has no effect: {reason}. Leave --{name} out.")
+            raise InputError(f"{name} has no effect: {reason}. Leave --{name} out.")
     return [f"{name} has no effect: {why}." for name, why in idle.items() if getattr(recipe.data, name) != getattr(DataSettings(), name)]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seg_recipe.errors import InputError
 from seg_recipe.inference import Segmenter
 from seg_recipe.labels import IdMap, LabelSpace
 from seg_recipe.report import package_versions
@@ -102,7 +103,7 @@ def score_models(
     tally, ids = tallies[0], pictures.ids
     order = by_miou(tally)
     if not len(order):
-        raise ValueError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
+        raise InputError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
     samples = resampled(tallies, resamples=resamples, seed=seed)
     segmenter = model.segmenter
     notes = [*model.match.lines()]

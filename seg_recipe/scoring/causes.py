@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from seg_recipe.errors import InputError
 from seg_recipe.scoring.intervals import CONFIDENCE, t_quantile
 from seg_recipe.scoring.tally import Tally
 
@@ -54,10 +55,10 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}, is not valid JSON ({error}); mend it, or take the file away.") from None
+                raise InputError(f"{path}, line {number}, is not valid JSON ({error}); mend it, or take the file away.") from None
             name = row.get("id", row.get("file_name")) if isinstance(row, dict) else None
             if not isinstance(name, str | int):
-                raise ValueError(f"{path}, line {number}, has neither an id nor a file_name; mend it, or take the file away.")
+                raise InputError(f"{path}, line {number}, has neither an id nor a file_name; mend it, or take the file away.")
             key = str(row["id"]) if "id" in row else Path(str(name)).stem
             rows[key] = dict(_flat({name: value for name, value in row.items() if name not in ("id", "file_name")}))
     return rows

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
+from seg_recipe.errors import InputError
 from seg_recipe.labels import IdMap, LabelSpace, plain_name, renamed, unmatched_keys, with_nearest
 
 
@@ -46,7 +47,7 @@ def check_id_map(id_map: IdMap, model_names: Sequence[str], data_names: Sequence
         ([name for name in id_map.values() if name is not None and name not in data_names], data_names, "the data"),
     ):
         if strangers:
-            raise ValueError(f"--id_map names no class of {whose} with {with_nearest(strangers, names)}. Its classes: {_listed(names)}.")
+            raise InputError(f"--id_map names no class of {whose} with {with_nearest(strangers, names)}. Its classes: {_listed(names)}.")
 
 
 def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = None) -> LabelMatch:
@@ -71,7 +72,7 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
             strange.append(name)
     missing = tuple(name for label, name in enumerate(data.names) if label not in target)
     if len(missing) == len(data):
-        raise ValueError(
+        raise InputError(
             f"No class of the model ({_listed(model.names)}) has the name of one of the data's ({_listed(data.names)}); "
             'write which is which, {"model\'s name": "data\'s name"}, and give it with --id_map map.json.'
         )

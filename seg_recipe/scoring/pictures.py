@@ -16,6 +16,7 @@ from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.mixing import held_out
 from seg_recipe.data.problems import left_out_notes
 from seg_recipe.data.sources import Pairs, Source, read_source
+from seg_recipe.errors import InputError
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.pools import Threads, in_order
 
@@ -45,10 +46,10 @@ class Pictures:
             row = self.rows[number]
         except (OSError, SyntaxError, ValueError) as error:
             name = self.rows.select_columns(["id"])[number]["id"]
-            raise ValueError(f"Picture {name} cannot be read any more ({error}); it has changed since it was checked.") from None
+            raise InputError(f"Picture {name} cannot be read any more ({error}); it has changed since it was checked.") from None
         image, mask = row["image"], row["label"]
         if mask.mode not in ("1", "L", "P") or image.size != mask.size:
-            raise ValueError(f"Picture {row['id']}: its mask is {mask.mode} {mask.size}, its image {image.mode} {image.size}; see --check.")
+            raise InputError(f"Picture {row['id']}: its mask is {mask.mode} {mask.size}, its image {image.mode} {image.size}; see --check.")
         return image.convert("RGB"), self.label_space.read_table[np.asarray(mask, dtype=np.uint8)]
 
     def batches(self, size: int, ahead: int = 2) -> Iterator[tuple[range, list[Image.Image], list[np.ndarray]]]:
@@ -107,7 +108,7 @@ def open_split(
         raise DataProblems(problems)
     rows = np.setdiff1d(rows, [row for row, _ in found])[:limit]
     if not len(rows):
-        raise ValueError(f"{split} of {dataset} holds no pair that could be scored; name another --split, or --split all.")
+        raise InputError(f"{split} of {dataset} holds no pair that could be scored; name another --split, or --split all.")
     notes += [*said, *left_out_notes(problems), f"{dataset}, {split}: {len(rows):,} pictures."]
     dataset_rows: Dataset = pairs.rows.select(rows)
     return Pictures(dataset_rows, label_space, tuple(notes))
@@ -118,14 +119,14 @@ def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pair
     train, evaluation = source.train, source.evaluation
     if evaluation is not None and split not in ("train", "all"):
         if source.is_folder and split not in ("val", "validation"):
-            raise ValueError(f"split is {split!r}; {source.place} has train and val.")
+            raise InputError(f"split is {split!r}; {source.place} has train and val.")
         return evaluation, np.arange(len(evaluation.ids)), []
     if train is not None and split == "train" and (evaluation is not None or source.others):
         return train, np.arange(len(train.ids)), []
     if train is None or evaluation is not None or source.others or split not in ("val", "validation", "train", "all"):
         parts = {"train": train, "val": evaluation}
         there = [name for name, part in parts.items() if part is not None] + list(source.others)
-        raise ValueError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
+        raise InputError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
     if split == "all":
         return train, np.arange(len(train.ids)), []
     held = held_out(train.ids, val_fraction)

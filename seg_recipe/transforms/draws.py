@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from seg_recipe.errors import InputError
+
 BLUR_RADIUS = (0.002, 0.008)
 """Radius of the box blur, as a share of `image_size` (1 to 4 pixels at 512)."""
 NOISE_LEVELS = (2.0, 16.0)
@@ -51,7 +53,7 @@ class EpochClock:
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         if epoch < 0:
-            raise ValueError(f"The epoch is {epoch}; it counts from 0.")
+            raise InputError(f"The epoch is {epoch}; it counts from 0.")
         self._epoch.fill_(epoch)
 
     def __copy__(self) -> "EpochClock":
@@ -91,13 +93,13 @@ def checked_settings(scale: list[float], **settings: float) -> dict[str, float]:
     Raises ValueError that names the setting as the recipe does (`augment_rotation`), its value and its range.
     """
     if len(scale) != 2 or not _SCALES[0] <= scale[0] <= scale[1] <= _SCALES[1]:
-        raise ValueError(
+        raise InputError(
             f"augment_scale is {list(scale)}; wanted [least, greatest] in {_SCALES[0]:g}-{_SCALES[1]:g} (1 = the whole picture)."
         )
     for name, value in settings.items():
         least, greatest, unit = _LIMITS[name]
         if not least <= value <= greatest:  # a NaN fails too
-            raise ValueError(f"augment_{name} is {value:g}; wanted {least:g} to {greatest:g} ({unit}).")
+            raise InputError(f"augment_{name} is {value:g}; wanted {least:g} to {greatest:g} ({unit}).")
     return {**settings, "scale_least": scale[0], "scale_greatest": scale[1]}
 
 

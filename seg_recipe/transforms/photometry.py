@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8, UInt32
 from PIL import Image
 from torch import Tensor
 
+from seg_recipe.errors import InputError
 from seg_recipe.transforms.draws import Draw
 from seg_recipe.transforms.loops import add_noise, blur, scale, tone
 
@@ -82,9 +83,9 @@ def normalisation(mean: list[float], std: list[float]) -> Float32[np.ndarray, "2
     Raises ValueError when mean or std are not three numbers, mean in 0-1, std above 0.
     """
     if len(mean) != 3 or not all(0 <= part <= 1 for part in mean):
-        raise ValueError(f"The image mean is {list(mean)}; wanted three numbers in 0-1, for red, green and blue.")
+        raise InputError(f"The image mean is {list(mean)}; wanted three numbers in 0-1, for red, green and blue.")
     if len(std) != 3 or not all(0 < part < math.inf for part in std):
-        raise ValueError(f"The image std is {list(std)}; wanted three numbers above 0, for red, green and blue.")
+        raise InputError(f"The image std is {list(std)}; wanted three numbers above 0, for red, green and blue.")
     return np.array([[1 / (255 * part) for part in std], [-middle / part for middle, part in zip(mean, std, strict=True)]], np.float32)
 
 

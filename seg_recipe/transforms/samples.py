@@ -12,6 +12,7 @@ from jaxtyping import Float32, UInt8, UInt32
 from PIL import Image
 from torch import Tensor
 
+from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.png import decode_plain, read_plain
 from seg_recipe.png.files import read_file
@@ -221,7 +222,7 @@ def _decoded(cell: Any, channels: int) -> Image.Image | UInt8[np.ndarray, "heigh
 
 def _checked_size(image_size: int) -> int:
     if not 1 <= image_size <= 16384:
-        raise ValueError(f"image_size is {image_size}; wanted 1 to 16384 (pixels).")
+        raise InputError(f"image_size is {image_size}; wanted 1 to 16384 (pixels).")
     return image_size
 
 
@@ -230,12 +231,12 @@ def _checked_pair(
 ) -> tuple[UInt32[np.ndarray, "height width"], UInt8[np.ndarray, "height width"]]:
     """The image as packed pixels and the mask as ids; ValueError that names the sample where that cannot be."""
     if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
-        raise ValueError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
+        raise InputError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
     if isinstance(label, Image.Image) and label.mode not in ("1", "L", "P"):
-        raise ValueError(f"Sample {sample_id}: its mask has mode {label.mode}; wanted class ids in 8 bits (mode L or P). Save it as such.")
+        raise InputError(f"Sample {sample_id}: its mask has mode {label.mode}; wanted class ids in 8 bits (mode L or P). Save it as such.")
     sizes = [part.size if isinstance(part, Image.Image) else part.shape[::-1] for part in (image, label)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal.")
+        raise InputError(f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal.")
     if isinstance(image, Image.Image):
         image = packed(image if image.mode == "RGB" else image.convert("RGB"))
     # The array of a palette mask holds its ids; convert("L") would give the brightness of their colours.
