@@ -35,7 +35,7 @@ from seg_recipe.compilation import compiled
 CHUNK = 128
 """Pixels of a row that are worked on together. Their logits and exponentials fit the first-level cache for some 20 classes."""
 SAFE_SPREAD = np.float32(-80)
-"""exp(-80) is a normal float32 number."""
+"""exp(-80) is a normal float32 number, and exp(80) a finite one. For the power of a probability the spread is that much smaller."""
 
 _EXACT: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c in one operation; no check for a division by 0
 _FAST: dict[str, Any] = {
@@ -353,12 +353,12 @@ def add_sums(source, ids, targets, row_lows, row_weights, lows, weights, power, 
     e, p = np.empty((classes, CHUNK), np.float32), np.empty((classes, CHUNK), np.float32)
     pixels = np.empty((6, CHUNK), np.float32)
     shift, normaliser, valid, inverse, inverse_power, log_normaliser = pixels[0], pixels[1], pixels[2], pixels[3], pixels[4], pixels[5]
-    unit, wrong, held, row, least, lower_least = _1 / scale, 0, -1, 0, _0, _0
+    unit, wrong, held, row, least, lower_least, safe = _1 / scale, 0, -1, 0, _0, _0, SAFE_SPREAD / power
     while row < len(row_lows):
         low, end = row_lows[row], _same_pair(row_lows, row)
         upper, lower, least, lower_least = _next_pair(upper, lower, held, source, low, lows, weights, scale, lower_least)
         held = low + 1
-        far = (least < SAFE_SPREAD) | (lower_least < SAFE_SPREAD)
+        far = (least < safe) | (lower_least < safe)
         for start in range(0, width, CHUNK):
             n = min(CHUNK, width - start)
             for r in range(row, end):
@@ -406,7 +406,7 @@ def add_gradient(
     total = pixels[6]
     a, pb, k, s = slopes[0], power * slopes[1], slopes[2], slopes[3]
     s_sum = s.sum()
-    held, row, least, lower_least = -1, 0, _0, _0
+    held, row, least, lower_least, safe = -1, 0, _0, _0, SAFE_SPREAD / power
     while row < len(row_lows):
         low, end = row_lows[row], _same_pair(row_lows, row)
         upper, lower, least, lower_least = _next_pair(upper, lower, held, source, low, lows, weights, scale, lower_least)
@@ -416,7 +416,7 @@ def add_gradient(
         else:
             upper_gradient, lower_gradient = lower_gradient, upper_gradient
         held = low + 1
-        far = (least < SAFE_SPREAD) | (lower_least < SAFE_SPREAD)
+        far = (least < safe) | (lower_least < safe)
         for start in range(0, width, CHUNK):
             n = min(CHUNK, width - start)
             for r in range(row, end):

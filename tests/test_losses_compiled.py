@@ -1,6 +1,7 @@
 """The compiled loops of the CPU against the eager definition in float64 and against the tiles; types, caches, failures on purpose."""
 
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +18,14 @@ from tests.test_losses import CASES, DEFAULT, eager_jaccard, gradient, make
 SUMS = {"power": 1.5, "ignore_index": 255, "uniform": True}
 
 
-def assert_exact(loss, logits, labels, oracle, rtol=2e-6):
+def assert_exact(loss, logits, labels, oracle, rtol=2e-6, floor=1e-9):
     """Value and gradient of `loss` at float32 logits are those of `oracle` at the same logits in float64."""
     precise = logits.detach().double().requires_grad_()
     ours, theirs = loss(logits, labels), oracle(precise, labels.double() if labels.is_floating_point() else labels)
     assert ours.item() == pytest.approx(theirs.item(), rel=rtol, abs=rtol)
     slope, expected = gradient(ours, logits), gradient(theirs, precise)
     assert slope.dtype == logits.dtype
-    assert (slope.double() - expected).norm() <= rtol * expected.norm() + 1e-9
+    assert (slope.double() - expected).norm() <= rtol * expected.norm() + floor
 
 
 # --- the definition -----------------------------------------------------------------------------------------------------------------
@@ -128,6 +129,64 @@ def test_maxima_are_taken_where_they_are_needed_only():
     assert_exact(lambda z, t: power_jaccard(z, t, **DEFAULT), logits, labels, lambda z, t: eager_jaccard(z, t, **DEFAULT))
     slope = gradient(power_jaccard(logits, labels, **DEFAULT | {"smooth": 1e6}), logits)
     torch.testing.assert_close(slope[1], tame[1], rtol=0, atol=0)
+
+
+# --- logits that are far apart --------------------------------------------------------------------------------------------------------
+
+POWERS = [1.0, 1.5, 1.6, 2.0]
+SPREADS = [46, 60, 70, 80, 100]
+
+
+def meeting(spread, classes, size, soft=False):
+    """Two images in which up to four classes meet between any four source pixels, each `spread` above the others at its own."""
+    generator = torch.Generator().manual_seed(0)
+    ids = (torch.arange(4)[:, None] % 2 * 2 + torch.arange(4) % 2) % classes
+    noise = torch.randn(2, classes, 4, 4, generator=generator)
+    logits = noise - spread * (1 - F.one_hot(ids, classes).movedim(-1, 0).float())
+    if soft:
+        labels = torch.rand(2, classes, *size, generator=generator)
+        return logits.requires_grad_(), labels / labels.sum(1, keepdim=True)
+    labels = torch.randint(0, classes, (2, *size), generator=generator)
+    labels[0, 0, 0] = 255
+    return logits.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("classes", [3, 4])
+@pytest.mark.parametrize("power", POWERS)
+def test_no_power_of_logits_that_are_far_apart_vanishes_or_overflows(power, classes, soft):
+    """Where classes meet, the greatest of a pixel's logits is far below those of the source pixels around it, and its power further."""
+    loss = SegmentationLoss(jaccard_weight=0.8, cross_entropy_weight=0.2, **(DEFAULT | {"power": power}), label_smoothing=0.1)
+    for spread, size in itertools.product(SPREADS, [(6, 6), (16, 16)]):
+        logits, labels = meeting(spread, classes, size, soft)
+        assert_exact(lambda z, t: loss(z, t).total, logits, labels, lambda z, t: loss(z, t).total, rtol=5e-6, floor=1e-7)
+
+
+@pytest.mark.parametrize("reduction", ["image", "batch", "micro"])
+def test_bfloat16_logits_that_are_far_apart(reduction):
+    """The values are those of the same numbers in float64; the gradient is theirs, rounded."""
+    for power, spread, size in itertools.product(POWERS, SPREADS, [(2, 2), (6, 6)]):
+        case = DEFAULT | {"power": power, "reduction": reduction}
+        logits, labels = meeting(spread, 4, size)
+        logits = logits.detach().bfloat16().requires_grad_()
+        precise = logits.detach().double().requires_grad_()
+        ours, theirs = power_jaccard(logits, labels, **case), eager_jaccard(precise, labels, **case)
+        assert ours.item() == pytest.approx(theirs.item(), rel=5e-6)
+        slope, expected = gradient(ours, logits).double(), gradient(theirs, precise)
+        assert (slope - expected).norm() <= 2**-8 * expected.norm() + 1e-7
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_tiles_of_float32_logits_that_are_far_apart(power):
+    """What accelerators do, on the CPU."""
+    settings, slopes = SUMS | {"power": power}, torch.randn(4, 2, 4, generator=torch.Generator().manual_seed(1))
+    for spread, size in itertools.product(SPREADS, [(6, 6), (16, 16)]):
+        logits, labels = meeting(spread, 4, size)
+        found, expected = (tiled.sums(z, labels, **settings).double() for z in (logits.detach(), logits.detach().double()))
+        torch.testing.assert_close(found, expected, rtol=5e-6, atol=1e-5)
+        found = tiled.gradient(logits.detach(), labels, slopes, **settings).double()
+        expected = tiled.gradient(logits.detach().double(), labels, slopes.double(), **settings)
+        assert (found - expected).norm() <= 5e-6 * expected.norm()
 
 
 # --- types and layouts ----------------------------------------------------------------------------------------------------------------
