@@ -135,21 +135,6 @@ def evaluation_at(log_history: Sequence[Mapping[str, Any]], step: int) -> dict[s
     }
 
 
-def metrics_by_set(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`metrics` as the Trainer names them for several evaluation sets (`real_miou`), sorted into one dict per set, in the order of `names`.
-
-    No names: all belong to the one set called "validation". A key belongs to the longest name it begins with.
-    """
-    if not names:
-        return {"validation": dict(metrics)}
-    sets: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key, value in metrics.items():
-        owner = max((name for name in names if key.startswith(f"{name}_")), key=len, default=None)
-        if owner is not None:
-            sets[owner][key.removeprefix(f"{owner}_")] = value
-    return sets
-
-
 def write_card(
     folder: Path,
     *,
@@ -258,7 +243,7 @@ def _results(metrics: Metrics, step: int, classes: int) -> str:
     rows = [[title, *(_number(values.get(key)) for values in metrics.values())] for key, title, _ in _HEADLINES]
     present = [f"{int(values['classes_present'])} of {classes}" if "classes_present" in values else "–" for values in metrics.values()]
     return (
-        f"Of the checkpoint at step {step}:\n\n"
+        f"Of the weights at step {step}:\n\n"
         + _table(["", *metrics], [*rows, ["Classes present", *present]])
         + "\n\nmIoU-D: one IoU per class over the whole set, then the mean over the classes that occur. mIoU-I: per image over the classes "
         "in it, then over images. mIoU-C: per class over the images in which it occurs, then over classes."

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -76,6 +76,13 @@ def confusion_picture(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The confusion matrix as a picture for a tracker."""
     return np.asarray(confusion_figure(counts, label_space).convert("RGB"))
+
+
+def kept_model(state: TrainerState, args: TrainingArguments) -> tuple[int, Literal["best", "last"]]:
+    """The step whose weights a run has after its end, and what they are: the best checkpoint's where that was loaded, else the last."""
+    if args.load_best_model_at_end and state.best_model_checkpoint is not None and state.best_global_step:
+        return state.best_global_step, "best"
+    return state.global_step, "last"
 
 
 def check_best(figures: dict[str, Any], state: TrainerState, args: TrainingArguments) -> None:

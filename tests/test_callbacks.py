@@ -11,7 +11,7 @@ from seg_recipe.callbacks import (
     LearningRatesCallback,
     learning_rates,
 )
-from seg_recipe.callbacks.progress import evaluation_lines
+from seg_recipe.callbacks.progress import evaluation_line
 from seg_recipe.model import parameter_groups
 from tests.tiny import Samples, segformer
 
@@ -83,16 +83,16 @@ def test_unnamed_groups_are_left_out():
 
 def test_evaluation_line_says_best_and_how_many_classes():
     metrics = {"eval_miou": 0.5, "eval_loss": 0.25, "eval_classes_present": 18}
-    assert evaluation_lines(metrics, 20, [{"step": 10, "eval_miou": 0.75}, {"step": 15, "loss": 1.0}]) == [
+    assert evaluation_line(metrics, 20, [{"step": 10, "eval_miou": 0.75}, {"step": 15, "loss": 1.0}], "eval_miou") == (
         "evaluation at step 20:  loss 0.2500  mIoU 0.5000 over 18 classes present; best 0.7500 at step 10"
-    ]
-    assert evaluation_lines({"eval_real_miou": 0.5}, 20, []) == ["evaluation on real at step 20:  mIoU 0.5000; best 0.5000 at step 20"]
-    assert evaluation_lines({"eval_loss": 1.0}, 20, []) == []
+    )
+    assert evaluation_line({"eval_loss": 1.0}, 20, []) is None
 
 
 def test_console_prints_lines_where_there_is_no_terminal(tmp_path, capsys):
     metrics = {"miou": 0.25, "classes_present": 3}
-    trainer(tmp_path, ConsoleCallback(), max_steps=2, eval_strategy="steps", eval_steps=2, metrics=metrics).train()
+    settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "eval_miou"}
+    trainer(tmp_path, ConsoleCallback(), metrics=metrics, **settings).train()
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith(("step", "evaluation"))]
     assert [line.split("  ")[0] for line in lines] == ["step 1/2", "step 2/2", "evaluation at step 2:"]

@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, Trainer, TrainingArguments
 
-from seg_recipe.card import evaluation_at, licence_identifier, licence_statement, metrics_by_set, write_card
+from seg_recipe.card import evaluation_at, licence_identifier, licence_statement, write_card
+from seg_recipe.figure_names import by_set
 
 SEGFORMER = "NVIDIA Source Code License for SegFormer: research only, non-commercial"
 FACESYNTHETICS = "Microsoft FaceSynthetics: research only, non-commercial, models included"
@@ -243,6 +244,5 @@ def test_evaluations_are_found_by_their_step_and_sorted_by_set():
     ]
     metrics = evaluation_at(history, 4)
     assert metrics == {"real_miou": 0.1, "real_2_miou": 0.2}
-    assert metrics_by_set(metrics, ["real_2", "real"]) == {"real_2": {"miou": 0.2}, "real": {"miou": 0.1}}
-    assert metrics_by_set({"miou": 0.3}, []) == {"validation": {"miou": 0.3}}
+    assert by_set(metrics, ["real_2", "real"], ["leaf"]) == {"real_2": {"miou": 0.2}, "real": {"miou": 0.1}}
     assert evaluation_at(history, 5) == {}

@@ -271,6 +271,7 @@ def arguments_of(options, tmp_path):
         ("eval_datasets: [real]", [], "eval_datasets holds 'real'; wanted name=source"),
         ("eval_datasets: [train=a]", [], "eval_datasets holds the name 'train' of the training split"),
         ("eval_datasets: [a=1, a=2]", [], "eval_datasets holds the name 'a' twice"),
+        ("eval_datasets: [a=1, a_mean=2]\nbest_on: a", [], "the names 'a' and 'a_mean', which would both log a_mean_accuracy; wanted"),
         ("eval_datasets: [a=1, b=2]", [], "best_on is empty, but there are several evaluation sets"),
         ("eval_datasets: [a=1, b=2]\nbest_on: c", [], "best_on is 'c', which is none of the evaluation sets; wanted one of a, b"),
         ("jaccard_weight: 0\ncross_entropy_weight: 0", [], "jaccard_weight is 0, and cross_entropy_weight is 0 too"),
@@ -476,7 +477,6 @@ IDLE_SAMPLES = {
 def test_idle_settings(recipe, cause, name):
     """Typed: an error that names both. In the recipe: a line that names both."""
     lines = "optim: adamw_torch" if (cause, name) == ("optim", "optim_args") else IDLE_CAUSES[cause]
-    lines += "\neval_datasets: [real=a]" if (cause, name) == ("eval_strategy", "best_on") else ""
     value = IDLE_SAMPLES[name]
     texts = [json.dumps(part) if isinstance(part, bool | dict) else str(part) for part in (value if isinstance(value, list) else [value])]
     if name == "load_best_model_at_end":

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import has_length
 
 from seg_recipe.callbacks.outbox import say
+from seg_recipe.figure_names import logged_set
 
 
 def learning_rates(optimizer: Any) -> dict[str, float]:
@@ -109,12 +110,13 @@ class ConsoleCallback(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """One line: step, loss, mIoU with the number of classes it averages, and the best so far of this evaluation set."""
+        """One line: step, loss, mIoU with the number of classes it averages, and the highest so far of this evaluation set."""
         if self._evaluation is not None:
             self._evaluation.close()
             self._evaluation = None
         if state.is_world_process_zero and metrics:
-            for line in evaluation_lines(metrics, state.global_step, state.log_history):
+            line = evaluation_line(metrics, state.global_step, state.log_history, args.metric_for_best_model)
+            if line is not None:
                 say(line)
         self._since = (state.global_step, time.monotonic())
 
@@ -125,16 +127,18 @@ class ConsoleCallback(TrainerCallback):
             self._bar = None
 
 
-def evaluation_lines(metrics: dict[str, Any], step: int, history: list[dict[str, Any]]) -> list[str]:
-    """One line for each evaluation set in `metrics` (its keys end in _miou). The best is sought in `history` (Trainer's log) and now."""
-    lines = []
-    for key in [key for key in metrics if key.endswith("_miou")]:
-        prefix = key.removesuffix("_miou")
-        name = prefix.removeprefix("eval").strip("_")
-        scores = {entry.get("step", 0): float(entry[key]) for entry in history if key in entry} | {step: float(metrics[key])}
-        best = max(scores, key=lambda at: scores[at])
-        loss = f"  loss {metrics[f'{prefix}_loss']:.4f}" if f"{prefix}_loss" in metrics else ""
-        present = f" over {int(metrics[f'{prefix}_classes_present'])} classes present" if f"{prefix}_classes_present" in metrics else ""
-        said = f"evaluation{f' on {name}' if name else ''} at step {step}:{loss}  mIoU {metrics[key]:.4f}{present}"
-        lines.append(f"{said}; best {scores[best]:.4f} at step {best}")
-    return lines
+def evaluation_line(metrics: dict[str, Any], step: int, history: list[dict[str, Any]], chooser: str | None = None) -> str | None:
+    """The line of one evaluation, with its highest mIoU in `history` (Trainer's log) and now; None for metrics without a mIoU.
+
+    chooser: the figure that chooses the best checkpoint, as it is logged; only of that one the highest is called the best.
+    """
+    prefix = logged_set(metrics)
+    if prefix is None:
+        return None
+    key, name = f"{prefix}_miou", prefix.removeprefix("eval").removeprefix("_")
+    scores = {entry.get("step", 0): float(entry[key]) for entry in history if key in entry} | {step: float(metrics[key])}
+    highest = max(scores, key=lambda at: scores[at])
+    loss = f"  loss {metrics[f'{prefix}_loss']:.4f}" if f"{prefix}_loss" in metrics else ""
+    present = f" over {int(metrics[f'{prefix}_classes_present'])} classes present" if f"{prefix}_classes_present" in metrics else ""
+    said = f"evaluation{f' on {name}' if name else ''} at step {step}:{loss}  mIoU {metrics[key]:.4f}{present}"
+    return f"{said}; {'best' if key == chooser else 'its highest'} {scores[highest]:.4f} at step {highest}"

@@ -23,6 +23,7 @@ from transformers.integrations.integration_utils import WandbCallback, WandbLogM
 
 from seg_recipe.callbacks.outbox import Outbox, first_line, say, without_secrets
 from seg_recipe.callbacks.progress import learning_rates
+from seg_recipe.figure_names import logged_set
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 
 RUN_ID_FILE = "wandb_run_id"
@@ -263,7 +264,7 @@ class SegmentationWandbCallback(WandbCallback):
         masks: list[UInt8[np.ndarray, "_ _"]] | None,
         counts: Integer[np.ndarray, "classes classes"] | None,
     ) -> None:
-        key = next((key for key in metrics if key.endswith("_miou")), "eval_miou").removesuffix("_miou")
+        key = logged_set(metrics) or "eval"
         place = "eval/" + (f"{key.removeprefix('eval_')}_" if key.startswith("eval_") else "")
         names = self._label_space.names
         rows = [[name, metrics.get(f"{key}_iou_{name}"), metrics.get(f"{key}_accuracy_{name}")] for name in names]

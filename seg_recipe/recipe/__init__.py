@@ -121,11 +121,13 @@ def _settle(values: dict[str, Any]) -> list[str]:
         if values[cause] == "no" and values["load_best_model_at_end"]:
             values["load_best_model_at_end"] = False
             lines.append(f"load_best_model_at_end is false for this run: {cause} is no.")
+    if values["eval_strategy"] == "no":
+        values["early_stopping_patience"] = 0  # with one, the stock callback refuses to begin
     if values["eval_strategy"] == "steps" and values["eval_steps"] is None:
         values["eval_steps"] = values["logging_steps"]
         lines.append(f"eval_steps is {values['eval_steps']:g} for this run, as logging_steps: eval_strategy is steps.")
     names = [entry.partition("=")[0] for entry in values["eval_datasets"]]
-    if len(names) == 1 and not values["best_on"]:
+    if names and not values["best_on"]:  # of several the first one, where no evaluation chooses: the report is on it
         values["best_on"] = names[0]
     if values["streaming"] and values["eval_strategy"] == "epoch":
         lines.append(

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from seg_recipe.errors import InputError
+from seg_recipe.figure_names import shared_name
 from seg_recipe.labels import load_label_space
 from seg_recipe.recipe import arguments, settings
 
@@ -28,9 +29,7 @@ IDLE = (
     Idle(("generate_size", "generate_portraits"), "generate_faces", lambda count: count == 0),
     Idle(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
     Idle(("best_on",), "eval_datasets", lambda sources: not sources),
-    Idle(
-        ("early_stopping_patience", "best_on", "eval_delay", "load_best_model_at_end"), "eval_strategy", lambda strategy: strategy == "no"
-    ),
+    Idle(("early_stopping_patience", "eval_delay", "load_best_model_at_end"), "eval_strategy", lambda strategy: strategy == "no"),
     Idle(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
     Idle(("save_total_limit", "load_best_model_at_end"), "save_strategy", lambda strategy: strategy == "no"),
     Idle(("save_steps",), "save_strategy", lambda strategy: strategy != "steps"),
@@ -136,6 +135,10 @@ def _evaluation_sets(values: Values) -> Iterator[str]:
         if name in ("train", *names):
             yield f"eval_datasets holds the name {name!r} {'twice' if name in names else 'of the training split'}; wanted different names."
         names.append(name)
+    shared = shared_name(names, load_label_space(values["labels"]).names) if len(names) == len({*names}) else None
+    if shared:
+        one, other, figure = shared
+        yield f"eval_datasets holds the names {one!r} and {other!r}, which would both log {figure}; wanted another name for one of them."
     if values["best_on"] and names and values["best_on"] not in names:
         yield f"best_on is {values['best_on']!r}, which is none of the evaluation sets; wanted one of {', '.join(names)}."
     if len(names) > 1 and not values["best_on"] and values["eval_strategy"] != "no":

@@ -77,7 +77,9 @@ class DataSettings:
         [], "Share of an epoch from each source of `dataset`, relative to the others; no picture is left out. Empty: all once."
     )
     eval_datasets: list[str] = _setting([], "Named evaluation sets, each name=source. Empty: the validation part of `dataset`.")
-    best_on: str = _setting("", "Name of the evaluation set whose mIoU chooses the best checkpoint; needed when there are several.")
+    best_on: str = _setting(
+        "", "Name of the evaluation set whose mIoU chooses the best checkpoint; needed when there are several. The report is on it."
+    )
     labels: str = _setting("face", "The label space: face (built in), or a JSON file {names, palette?, mirror_pairs?, ignore?}.")
     val_fraction: Annotated[float, Range(0, 1, open_high=True)] = _setting(
         0.1, "Share held out of a source that has no evaluation part, by a stable hash of the id."

@@ -11,7 +11,7 @@ from seg_recipe.hub import HubCallback
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import Recipe
-from seg_recipe.report import confusion_picture, first_of, package_versions
+from seg_recipe.report import confusion_picture, first_of, kept_model, package_versions
 from seg_recipe.run.ending import licence_settings, write_model_card
 from seg_recipe.scoring.after_training import REPORT
 from seg_recipe.trainer import SegmentationTrainer
@@ -60,7 +60,8 @@ def finish_trackers(
 ) -> None:
     """Wait for the Hub, push the Space, send the report to W&B and end its run; what there is of it."""
     if hub is not None and trainer.args.process_index == 0:
-        hub.finish(None if trainer.stopped else recipe.output_dir)
+        _, what = kept_model(trainer.state, trainer.args)
+        hub.finish(None if trainer.stopped else recipe.output_dir, message=f"{what.capitalize()} model")
         if space_id is not None and not trainer.stopped:
             licence = licence_statement(**licence_settings(recipe))
             push_space(space_id, write_space(recipe.output_dir / "space", model_id=hub.repo_id, licence=licence))

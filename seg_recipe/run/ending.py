@@ -1,4 +1,4 @@
-"""The end of a run: the best model with card, report, contact sheet and figures, or how to go on from where it was stopped."""
+"""The end of a run: its model with card, report, contact sheet and figures, or how to go on from where it was stopped."""
 
 import shlex
 import sys
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.callbacks import Panel
-from seg_recipe.card import metrics_by_set, write_card
+from seg_recipe.card import write_card
 from seg_recipe.checkpoints import write_json
 from seg_recipe.faces.folder import METADATA
+from seg_recipe.figure_names import by_set
 from seg_recipe.hub import HubCallback
 from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe import Recipe
-from seg_recipe.report import check_best, package_versions, save_prediction_sheet, say
+from seg_recipe.report import check_best, kept_model, package_versions, save_prediction_sheet, say
 from seg_recipe.run.identity import repeatable_text
 from seg_recipe.scoring.after_training import report_run
 from seg_recipe.trainer import SegmentationTrainer
@@ -30,11 +31,12 @@ def tell_how_to_go_on(trainer: SegmentationTrainer, argv: Sequence[str]) -> None
 def conclude(
     trainer: SegmentationTrainer, recipe: Recipe, label_space: LabelSpace, panel: Panel, judged_rows: Any, hub: HubCallback | None
 ) -> dict[str, Any]:
-    """The best model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew on what was loaded.
+    """The run's model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew on what was loaded.
 
     judged_rows: the evaluation split that chose the checkpoint, without transform.
     """
     folder, state = trainer.output_dir, trainer.state
+    step, what = kept_model(state, trainer.args)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.score().items()}
     check_best(figures, state, trainer.args)
     trainer.save_model(str(folder))
@@ -42,7 +44,6 @@ def conclude(
         trainer.accelerator.unwrap_model(trainer.model), panel, label_space, folder / "predictions.png", trainer.args.process_index == 0
     )
     if trainer.args.process_index == 0:
-        step = state.best_global_step or state.global_step
         pictures, line = report_run(
             folder,
             judged_rows,
@@ -60,7 +61,8 @@ def conclude(
     judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
     say(
         trainer.args,
-        f"mIoU {figures[judged + 'miou']:.4f} over {figures[judged + 'classes_present']} classes. The best model is in {folder},",
+        f"mIoU {figures[judged + 'miou']:.4f} over {figures[judged + 'classes_present']} classes. "
+        f"The {what} model (step {step}) is in {folder},",
         f'for pipeline("image-segmentation", "{folder}"). Pictures: {sheet}. Figures: {folder / "results.json"}.',
     )
     return figures
@@ -83,7 +85,7 @@ def write_model_card(
         repo_id=repo_id,
         label_names=label_space.names,
         datasets=recipe.data.dataset,
-        metrics=metrics_by_set(figures, names),
+        metrics=by_set(figures, names, label_space.names),
         step=step,
         recipe=repeatable_text(recipe),
         versions=package_versions(),
