@@ -31,7 +31,7 @@ from seg_recipe.bench.running import evaluate_part, processes_part, train_part
 from seg_recipe.bench.stock import SLOW_STEPS
 from seg_recipe.bench.table import BEGIN, END, Row, markdown, plain_table
 from seg_recipe.checkpoints import write_json
-from seg_recipe.errors import InputError, run_program
+from seg_recipe.errors import InputError, add_traceback_option, run_program
 from seg_recipe.recipe import load_recipe
 from seg_recipe.recipe.hardware import available_cores
 
@@ -104,6 +104,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda was never tried on a GPU (default cpu)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the figures (default: none)")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the table into this file too, between the lines made for it")
+    add_traceback_option(parser)
     asked = parser.parse_args(arguments)
     if asked.quick:
         asked.minutes, asked.fewest, asked.pairs = min(asked.minutes, 3), 1, min(asked.pairs, 2000)

@@ -27,7 +27,7 @@ from PIL import Image
 
 from seg_recipe import startup
 from seg_recipe.demo.pictures import load_models
-from seg_recipe.errors import InputError, run_program
+from seg_recipe.errors import InputError, add_traceback_option, run_program
 
 startup.imported()
 
@@ -66,6 +66,7 @@ def _parse(argv):
     parser.add_argument("--port", type=int, default=7860, help="port to serve; 0: any that is free (default: 7860)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)")
+    add_traceback_option(parser)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.port <= 65535:
         parser.error(f"--port is {arguments.port}; wanted 0-65535")

@@ -1,6 +1,6 @@
 """Fine-tune a segmentation model on a folder of synthetic images and masks, as a recipe says.
 
-    accelerate launch scripts/finetune.py recipes/segformer.yaml [--learning_rate 1e-4 ...]
+    accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml [--learning_rate 1e-4 ...]
 
 --help lists the settings. Run again with the same output_dir, it goes on where it was stopped.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from seg_recipe import startup
 from seg_recipe.checkpoints import fresh_folder
 from seg_recipe.data import attach_transform
-from seg_recipe.errors import run_program
+from seg_recipe.errors import noted, run_program
 from seg_recipe.labels import load_label_space
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.memory import keep_freed_memory
@@ -101,14 +101,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         say(args, f"Check passed; the first batch is {shape}. Nothing was trained: leave out --check to train.")
         return {}
 
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        follow_launcher(not trainer.stopped)  # it may die of the same Ctrl-C a moment later than this process needs to end well
-    if trainer.stopped:
-        tell_how_to_go_on(trainer, argv)
-        results: dict[str, Any] = {}
-    else:
-        results = conclude(trainer, recipe, label_space, panel, data.splits[judged], hub)
+    with noted(lambda: f"(In {args.output_dir}, after step {trainer.state.global_step} of {trainer.state.max_steps}.)"):
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            follow_launcher(not trainer.stopped)  # it may die of the same Ctrl-C a moment later than this process needs to end well
+        if trainer.stopped:
+            tell_how_to_go_on(trainer, argv)
+            results: dict[str, Any] = {}
+        else:
+            results = conclude(trainer, recipe, label_space, panel, data.splits[judged], hub)
     finish_trackers(trainer, recipe, trackers, hub, space_id)
     trainer.end()
     return results

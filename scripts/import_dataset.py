@@ -40,7 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg_recipe.errors import InputError, run_program
+from seg_recipe.errors import InputError, add_traceback_option, run_program
 from seg_recipe.importers import FORMATS, PAIRS, LeftOut, open_source, pairs, recognise, tables
 from seg_recipe.importers.destination import check_apart, check_space, earlier_files, finish, own_folder, place, write_labels
 from seg_recipe.importers.inspection import check, look_at
@@ -128,6 +128,7 @@ def _parse(argv):
     parser.add_argument("--workers", type=int, default=min(8, cores), help="threads (default: one per core, at most 8)")
     parser.add_argument("--count", type=int, default=500, help="masks whose pixels are counted for the report (default: 500; 0: none)")
     parser.add_argument("--no_check", action="store_true", help="leave the check of all pairs to finetune.py")
+    add_traceback_option(parser)
     arguments = parser.parse_args(argv)
     for name, least in (("limit", 1), ("workers", 1), ("count", 0), ("group", 1)):
         value = getattr(arguments, name)
@@ -189,7 +190,7 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
     if result["masks_without_ids"]:
         print(f"NOTE: {result['masks_without_ids']:,} of the masks are no 8-bit pictures of ids")
     labels = [] if result["labels"] == "face" else ["--labels", result["labels"]]
-    launch = ["accelerate", "launch", "scripts/finetune.py", "recipes/segformer.yaml"]
+    launch = ["accelerate", "launch", "--quiet", "scripts/finetune.py", "recipes/segformer.yaml"]
     if result["train"]:
         print(f"to train: {shlex.join([*launch, '--dataset', str(destination), *labels])}")
     elif result["validation"]:

@@ -1,7 +1,7 @@
 """Draw a folder of synthetic faces with exact masks.
 
 python scripts/make_faces.py input --count 1000 --size 256 --seed 0
-accelerate launch scripts/make_faces.py input --count 100000 --size 512 --seed 0
+accelerate launch --quiet scripts/make_faces.py input --count 100000 --size 512 --seed 0
 python scripts/make_faces.py input --count 24 --sheet faces.png
 python scripts/make_faces.py input --count 1000 --backgrounds photographs --oversample
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seg_recipe.errors import InputError, run_program
+from seg_recipe.errors import InputError, add_traceback_option, run_program
 from seg_recipe.faces import Drawn, make_faces
 from seg_recipe.faces.folder import face_id
 from seg_recipe.faces.oversampling import RARE
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
     parser.add_argument("--portraits", action="store_true", help="faces large, near the middle and towards the camera: a narrower task")
     parser.add_argument("--sheet", metavar="FILE", type=Path, help="PNG of the first faces with their masks (default: none)")
     parser.add_argument("--sheet_faces", metavar="N", type=int, help=f"how many faces the sheet shows (default {SHEET_FACES})")
+    add_traceback_option(parser)
     asked = parser.parse_args(arguments)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     check_sheet(asked.sheet, asked.sheet_faces, ranks)

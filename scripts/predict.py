@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from seg_recipe import startup
-from seg_recipe.errors import run_program
+from seg_recipe.errors import add_traceback_option, run_program
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.memory import keep_freed_memory
@@ -111,6 +111,7 @@ def _parse(argv):
     parser.add_argument("--flip", action="store_true", help="the mean with the mirror image; twice the time")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="the mean over these sizes of the input (default: 1)")
     parser.add_argument("--window", action="store_true", help="look at pictures larger than the model's size in overlapping windows")
+    add_traceback_option(parser)
     arguments = parser.parse_args(argv)
     for name in ("batch_size", "workers"):
         if getattr(arguments, name) < 1:

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe import startup
-from seg_recipe.errors import run_program
+from seg_recipe.errors import add_traceback_option, run_program
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
 from seg_recipe.memory import keep_freed_memory
@@ -154,6 +154,7 @@ def _parse(argv):
     parser.add_argument("--val_fraction", type=float, default=0.1, help="share held out of pairs without splits (default: 0.1)")
     parser.add_argument("--image_column", default="image", help="of a saved or Hub data set (default: image)")
     parser.add_argument("--label_column", default="label", help="of a saved or Hub data set (default: label)")
+    add_traceback_option(parser)
     arguments = parser.parse_args(argv)
     for name, least in (("limit", 1), ("batch_size", 1), ("resamples", 100), ("seed", 0)):
         value = getattr(arguments, name)

@@ -277,7 +277,7 @@ for part in segment("photo.png"):
 def _recipe(recipe: str, versions: Mapping[str, str]) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", recipe)), default=0))
     return (
-        "`accelerate launch scripts/finetune.py recipe.yaml` with this recipe:\n\n"
+        "`accelerate launch --quiet scripts/finetune.py recipe.yaml` with this recipe:\n\n"
         f"<details>\n<summary>recipe.yaml</summary>\n\n{fence}yaml\n{recipe.strip()}\n{fence}\n\n</details>\n\n"
         "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + "."
     )

@@ -61,8 +61,8 @@ def check_hub_access(
 
     repo_id: without a namespace it is the user's own; None: named after `output_dir`. private: the visibility of a new repository.
     repo_type: a Space is made for Gradio.
-    Raises ValueError where a setting or login must change, ConnectionError where the Hub does not answer within `patience` seconds; each is
-    one line that says the way out and holds no token. HF_ENDPOINT, HF_TOKEN and `hf auth login` are honoured.
+    Raises InputError where a setting or login must change, or where the Hub does not answer within `patience` seconds: one line
+    that says the way out and holds no token. HF_ENDPOINT, HF_TOKEN and `hf auth login` are honoured.
     """
     if is_offline_mode():
         raise InputError("push_to_hub is true, but HF_HUB_OFFLINE is set, which forbids it: unset it, or run with --push_to_hub false.")
@@ -111,16 +111,16 @@ def _writable_repo(name: str, private: bool, repo_type: RepoType) -> str:
     return name
 
 
-def _refusal(error: HfHubHTTPError, name: str, repo_type: RepoType) -> Exception:
+def _refusal(error: HfHubHTTPError, name: str, repo_type: RepoType) -> InputError:
     status = error.response.status_code
     if status == 401:
-        return ValueError("push_to_hub is true, but the Hub does not know the token (401): run `hf auth login --force`, or mend HF_TOKEN.")
+        return InputError("push_to_hub is true, but the Hub does not know the token (401): run `hf auth login --force`, or mend HF_TOKEN.")
     if status in (402, 403):
-        return ValueError(
+        return InputError(
             f"push_to_hub is true, but this token may not write to {name} ({status}): it is read-only, or the namespace is not yours. "
             f"Run `hf auth login --force` with a token of the role write, or name your own --{_SETTINGS[repo_type]}."
         )
-    return ConnectionError(f"push_to_hub is true, but the Hub answered {status} for {name}: try later, or train with --push_to_hub false.")
+    return InputError(f"push_to_hub is true, but the Hub answered {status} for {name}: try later, or train with --push_to_hub false.")
 
 
 def known_secrets() -> list[str]:

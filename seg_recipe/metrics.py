@@ -47,7 +47,7 @@ def confusion_matrices(
                 f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), padding included."
             )
     if not all_finite(logits):
-        raise ValueError(
+        raise InputError(
             "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its weights are broken."
         )
     if logits.device.type == "cpu" and logits.dtype != torch.float64:
@@ -59,7 +59,7 @@ def confusion_matrices(
 def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes: int) -> None:
     wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
     if wrong.any():
-        raise InputError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
+        raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
 
 
 def _compiled_counts(
@@ -222,7 +222,7 @@ class SegmentationMetrics(evaluate.Metric):
         for kind, ids in (("Predictions hold", predicted), ("References hold", truth)):
             unknown = np.unique(ids[(ids < 0) | (ids >= count)])
             if len(unknown):
-                raise InputError(_unknown_ids(kind, unknown.tolist(), count))
+                raise ValueError(_unknown_ids(kind, unknown.tolist(), count))
         self.add_counts(np.bincount(truth * count + predicted, minlength=count * count).reshape(1, count, count))
 
     @no_type_check  # as add_batch

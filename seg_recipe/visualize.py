@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 
 IGNORED_NAME = "ignored"
@@ -56,7 +55,7 @@ def overlay(
 ) -> Image.Image:
     """The RGB image under the coloured mask: opacity 0 shows the image alone, 1 the mask alone. Raises ValueError outside of 0-1."""
     if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity:g}; wanted 0 (the image alone) to 1 (the mask alone).")
+        raise ValueError(f"opacity is {opacity:g}; wanted 0 (the image alone) to 1 (the mask alone).")
     return Image.blend(Image.fromarray(image), colour_mask(mask, label_space), opacity)
 
 
@@ -149,7 +148,7 @@ def _contact_sheet(
 ) -> Image.Image:
     """Blocks of `columns` samples, each with a heading per row and a text above and below each sample; the legend at the foot."""
     if not above:
-        raise InputError("A contact sheet needs at least one sample.")
+        raise ValueError("A contact sheet needs at least one sample.")
     smooth = [row == 0 or below is None for row in range(len(rows))]  # masks alone are not: mixed colours would name no class
     pictures = [[_fitted(picture, cell, how) for picture in row] for row, how in zip(rows.values(), smooth, strict=True)]
     step = max(picture.height for row in pictures for picture in row) + _GAP
@@ -242,7 +241,7 @@ def iou_figure(
     """
     unknown = sorted(ious.keys() - set(label_space.names))
     if unknown:
-        raise InputError(f"{', '.join(unknown)}: not in the label space, which has {', '.join(label_space.names)}.")
+        raise ValueError(f"{', '.join(unknown)}: not in the label space, which has {', '.join(label_space.names)}.")
     names = [name for name in label_space.names if name in ious]
     values = [ious[name] for name in names]
     colours = [np.array(label_space.palette[label_space.label2id[name]]) / 255 for name in names]

@@ -1,7 +1,7 @@
 """Faces as make_faces.py draws them, but for one kind of variety: what does each bring to a model?
 
     python tests/faces_ablation.py input/without_clutter --without clutter
-    accelerate launch scripts/finetune.py recipes/quickstart.yaml --dataset input/without_clutter --generate_faces 0 ...
+    accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml --dataset input/without_clutter --generate_faces 0 ...
 
 Face i is the one that the generator would draw, with the fields of that kind at their defaults; the ledger has the training that follows.
 """

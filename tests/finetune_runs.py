@@ -1,10 +1,12 @@
 """Starts scripts/finetune.py on tiny data, in this process or in one of its own, the way a user does."""
 
+import io
 import json
 import os
 import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -67,14 +69,14 @@ def refused(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
     threads = torch.get_num_threads()
     try:
-        with pytest.raises(SystemExit) as ending:
+        with pytest.raises(SystemExit) as ending, redirect_stderr(io.StringIO()) as said:
             runpy.run_path(SCRIPT, run_name="__main__")
     finally:
         torch.set_num_threads(threads)
-    text = ending.value.code
-    assert isinstance(text, str), f"the script ended with {text}"  # a text is printed to stderr, and the exit code is 1
-    assert text.startswith("error: ")
-    return text
+    assert ending.value.code == 1, f"the script ended with {ending.value.code}"
+    _, begins, text = f"\n{said.getvalue()}".rpartition("\nerror: ")
+    assert begins, said.getvalue()
+    return f"error: {text.rstrip()}"
 
 
 def environment(folder, **changes):

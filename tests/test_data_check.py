@@ -350,7 +350,7 @@ def test_a_killed_reader_is_an_error_and_what_was_read_is_kept(tmp_path, monkeyp
         return inspect_pair(*arguments)
 
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", end)
-    with pytest.raises(OSError, match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again"):
+    with pytest.raises(ValueError, match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again"):
         check_pairs(pairs, THREE, workers=2, progress=False)
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", inspect_pair)
     opened.clear()

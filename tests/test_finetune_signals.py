@@ -80,7 +80,7 @@ def stopped_at(lines, place, signal_name):
     assert found, text
     after = text[text.index("finishing this step") :]
     assert "evaluation at" not in after
-    assert f"To go on: accelerate launch {runs.SCRIPT} {place / 'mine.yaml'}" in after
+    assert f"To go on: accelerate launch --quiet {runs.SCRIPT} {place / 'mine.yaml'}" in after
     assert "Traceback" not in text.split("accelerate", 1)[0]
     return int(found[1])
 
@@ -156,7 +156,7 @@ def test_two_processes_render_stop_and_resume_together(tmp_path):
     _, output = runs.finish(launcher)  # torch's launcher returns 1 whatever its workers did
     said = "".join([*lines, output])
     assert "2 process(es) on cpu" in said and said.count("SIGINT: finishing this step, then saving.") == 1
-    assert "To go on: accelerate launch --config_file ... " in said
+    assert "To go on: accelerate launch --quiet --config_file ... " in said
     assert re.search(r"Stopped after step [2-5] of 12", said), said
     code, output = runs.finish(runs.start(recipe, **two))
     assert code == 0 and "Going on from" in output, output

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, Trainer, TrainingArguments
 
 from seg_recipe import hub
+from seg_recipe.errors import InputError
 from seg_recipe.hub import HubCallback, check_hub_access, known_secrets, refuse_secrets
 from tests.hub_stub import READ_TOKEN, WRITE_TOKEN, HubStub, connect, unreachable_url
 
@@ -116,15 +117,15 @@ def test_nobody_logged_in_and_an_unknown_token(stub, tmp_path, monkeypatch):
 
 def test_a_hub_that_cannot_be_reached_or_is_silent_or_ill(stub, tmp_path, monkeypatch):
     stub.hold(path="repos/create")
-    text = refused(ConnectionError, patience=0.3)
+    text = refused(InputError, patience=0.3)
     assert "cannot be reached (no answer within 0.3 s)" in text and "--push_to_hub false" in text
     stub.answer(503)
-    assert "answered 503" in refused(ConnectionError)
+    assert "answered 503" in refused(InputError)
     stub.cut()
-    assert "cannot be reached" in refused(ConnectionError)
+    assert "cannot be reached" in refused(InputError)
     url = unreachable_url()
     connect(monkeypatch, tmp_path, url)
-    assert f"the Hub at {url} cannot be reached" in refused(ConnectionError)
+    assert f"the Hub at {url} cannot be reached" in refused(InputError)
 
 
 def test_offline_mode_a_wrong_name_and_a_public_repository(stub, monkeypatch):

@@ -210,7 +210,7 @@ def test_a_destination_that_is_not_ours_is_left_alone(tmp_path):
 def test_a_destination_where_nothing_can_be_written_is_named(tmp_path):
     source = make_folder(tmp_path / "source", contents())
     wanted = r"^DEST is /proc/import, where nothing can be written \(.*\); give a folder that you may write to\.$"
-    with pytest.raises(OSError, match=wanted):
+    with pytest.raises(ValueError, match=wanted):
         run(source, "/proc/import")
 
 

@@ -71,7 +71,7 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     assert result["ignored_share"] == pytest.approx((ids == 255).mean())
     printed = capsys.readouterr().out
     labels = "" if fake.names == FACE.names else f" --labels {out}/labels.json"
-    assert f"to train: accelerate launch scripts/finetune.py recipes/segformer.yaml --dataset {out}{labels}\n" in printed
+    assert f"to train: accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --dataset {out}{labels}\n" in printed
     assert "every pair was checked, and nothing is wrong" in printed
     space = load_label_space(result["labels"])
     assert space.names == fake.names

@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     source, out = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out"
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OSError, match=r"DEST .*out has 0\.00 GB free, and 20 pairs to copy need .* GB; make room, take fewer with --limit"):
+    with pytest.raises(ValueError, match=r"DEST .*out has 0\.00 GB free, and 20 pairs to copy need .* GB; make room, take fewer"):
         run(source, out)
     assert tree(out) == {}
     assert run(make_folder(tmp_path / "folder", contents()), out)["linked"] == 40  # links need no room

@@ -293,5 +293,5 @@ def test_a_device_or_precision_that_is_not_there_is_refused(checkpoint):
         load_segmenter(checkpoint, device="cpu", precision="fp16")
     with pytest.raises(ValueError, match="precision is int8; wanted auto, fp32, bf16 or fp16"):
         load_segmenter(checkpoint, device="cpu", precision="int8")
-    with pytest.raises(FileNotFoundError, match=r"neither a folder nor a Hub id\. Give a folder with config\.json"):
+    with pytest.raises(ValueError, match=r"neither a folder nor a Hub id\. Give a folder with config\.json"):
         load_segmenter("no/such/folder", device="cpu")

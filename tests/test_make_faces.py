@@ -155,7 +155,7 @@ def test_a_full_disk_says_so(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", no_room)
-    with pytest.raises(OSError, match=r"No room is left for .*faces\. Free some\. .* the same command goes on from there"):
+    with pytest.raises(ValueError, match=r"No room is left for .*faces\. Free some\. .* the same command goes on from there"):
         make_faces(tmp_path / "faces", 3, 32, workers=1, progress=False)
     assert not list((tmp_path / "faces").rglob(".*"))
     monkeypatch.undo()
@@ -164,7 +164,7 @@ def test_a_full_disk_says_so(tmp_path, monkeypatch):
 
 def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "draw_face", end_this_process)
-    with pytest.raises(OSError, match=r"was killed \(out of memory\?\).*Fewer --workers"):
+    with pytest.raises(ValueError, match=r"was killed \(out of memory\?\).*Fewer --workers"):
         make_faces(tmp_path / "faces", 8, 32, workers=2, progress=False)
 
 

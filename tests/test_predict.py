@@ -142,10 +142,10 @@ def test_other_settings_or_another_model_in_the_same_folder_are_refused(checkpoi
     (photos / "empty").mkdir()
     with pytest.raises(ValueError, match=r"INPUT .*empty: no picture in it\. It is empty; pictures end in \.avif, "):
         run(checkpoint, photos / "empty", "--output", output)
-    with pytest.raises(OSError, match=r"^--output is /proc/out, where nothing can be written \("):
+    with pytest.raises(ValueError, match=r"^--output is /proc/out, where nothing can be written \("):
         run(checkpoint, photos, "--output", "/proc/out")
     for wrong in ("nowhere.png", "*.nothing"):
-        with pytest.raises(FileNotFoundError, match=r"does not exist; give pictures|matches nothing; check the pattern"):
+        with pytest.raises(ValueError, match=r"does not exist; give pictures|matches nothing; check the pattern"):
             run(checkpoint, photos / wrong, "--output", output)
 
 

@@ -54,7 +54,7 @@ def test_a_cut_video_is_named_and_the_rest_goes_on(checkpoint, tmp_path):
     path.write_bytes(content[:200])
     with pytest.raises(ValueError, match=r"cut\.avi is no video that can be read|has no pictures"):
         run(checkpoint, path, "--output", tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match=r"gone\.mp4 does not exist"):
+    with pytest.raises(ValueError, match=r"gone\.mp4 does not exist"):
         run(checkpoint, tmp_path / "gone.mp4", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -117,7 +117,7 @@ def test_a_file_of_another_model_is_refused_and_so_is_no_file(checkpoint, photos
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="cannot be read by onnxruntime"):
         run(checkpoint, photos, "--output", tmp_path / "new", "--onnx", tmp_path / "model.onnx")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(ValueError, match="there is no folder"):
         run(checkpoint, photos, "--output", tmp_path / "new", "--onnx", tmp_path / "nowhere" / "model.onnx")
 
 

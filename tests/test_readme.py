@@ -373,3 +373,12 @@ def test_a_row_of_the_wrong_form_is_noticed(right, wrong):
     head = LEDGER.partition("| result |")[0] + "| result | ... |\n|---|---|\n"
     assert wrong_rows(head + row) == []
     assert wrong_rows(head + row.replace(right, wrong)) != []
+
+
+def test_every_command_silences_the_traceback_of_the_launcher():
+    """A refusal is one line; `accelerate launch` without --quiet would add thirty."""
+    files = [*ROOT.glob("*.md"), *(path for part in ("recipes", "scripts", "seg_recipe") for path in (ROOT / part).rglob("*"))]
+    loud = re.compile(r"accelerate launch (?!--quiet)(?:\S+\.py|--|\{|\.\.\.)")
+    texts = {path: path.read_text() for path in files if path.suffix in (".md", ".yaml", ".py") and path.name != "ranks.py"}
+    assert sum(text.count("accelerate launch --quiet") for text in texts.values()) > 20
+    assert [path.name for path, text in texts.items() if loud.search(text)] == []

@@ -296,7 +296,7 @@ def test_errors(recipe, tmp_path, text, options, words):
 
 def test_no_recipe(tmp_path):
     for argv in ([], ["--seed", "1"]):
-        with pytest.raises(ValueError, match=r"No recipe was given\. It comes first, as in: accelerate launch scripts/finetune.py"):
+        with pytest.raises(ValueError, match=r"No recipe was given\. It comes first, as in: accelerate launch --quiet scripts/finetune.py"):
             load_recipe(argv)
     with pytest.raises(ValueError, match="is no file"):
         load_recipe([str(tmp_path / "missing.yaml")])

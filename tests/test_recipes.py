@@ -15,7 +15,7 @@ def test_recipe(path):
     assert [note for note in recipe.notes if not note.startswith("precision is")] == []  # nothing in it is idle
     assert recipe.training.output_dir == f"runs/{path.stem}"
     header, _, body = path.read_text(encoding="utf-8").partition("\n\n")
-    assert f"accelerate launch scripts/finetune.py recipes/{path.name}\n" in header
+    assert f"accelerate launch --quiet scripts/finetune.py recipes/{path.name}\n" in header
     headings = [line.removeprefix("# ") for line in body.splitlines() if line.startswith("# ")]
     order = [{"run": "training"}.get(group, group) for group in settings.GROUPS]
     assert headings == [group for group in order if group in headings]

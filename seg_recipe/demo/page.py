@@ -117,7 +117,7 @@ def _told(work: Any) -> tuple[Seen | None, str]:
     started = time.perf_counter()
     try:
         seen = work()
-    except ValueError as error:
+    except InputError as error:
         return None, fragments.status(str(error), failed=True)
     height, width = seen.picture.shape[:2]
     return seen, fragments.status(f"Done in {time.perf_counter() - started:.1f} s; shown at {width} × {height} pixels.")

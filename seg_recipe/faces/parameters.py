@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from seg_recipe.errors import InputError
-
 from .circumstances import pick, sample_camera, sample_light, sample_portrait_view, sample_scene, sample_view
 
 Colour = tuple[float, float, float]
@@ -182,10 +180,10 @@ class FaceParameters:
         for item in fields(self):
             value, options, bounds = getattr(self, item.name), item.metadata.get("options"), item.metadata.get("range")
             if options and value not in options:
-                raise InputError(f"{item.name} is {value!r}; it can be {', '.join(options)}.")
+                raise ValueError(f"{item.name} is {value!r}; it can be {', '.join(options)}.")
             parts = value if isinstance(value, tuple) else (value,)
             if bounds and not all(bounds[0] <= part <= bounds[1] for part in parts):
-                raise InputError(f"{item.name} is {value}; it is {item.metadata['unit']}, from {bounds[0]} to {bounds[1]}.")
+                raise ValueError(f"{item.name} is {value}; it is {item.metadata['unit']}, from {bounds[0]} to {bounds[1]}.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings and lists: one line of metadata.jsonl, which `FaceParameters(**line)` reads but for tuples made lists."""

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from seg_recipe.errors import InputError
-
 from .anatomy import Anatomy
 from .attached import paint_brim, paint_ears, paint_glasses, paint_knot
 from .backdrop import make_backdrop
@@ -156,7 +154,7 @@ def render(
     Raises ValueError for a size below 16.
     """
     if size < 16:
-        raise InputError(f"size is {size}; a face needs at least 16 pixels on a side.")
+        raise ValueError(f"size is {size}; a face needs at least 16 pixels on a side.")
     if backdrop is None:
         backdrop = make_backdrop(parameters, size)
     scene = make_scene(parameters, backdrop)

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 from PIL import Image
 from tqdm import tqdm
 
+from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.pools import Threads, in_order
 
@@ -65,7 +66,7 @@ def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
                 raise DataProblems(problems)
     except DataProblems as error:
         return len(error.problems), str(error)
-    except ValueError as error:
+    except InputError as error:
         return 1, str(error)
     return 0, ""
 

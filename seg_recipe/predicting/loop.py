@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from seg_recipe.errors import is_fault
 from seg_recipe.inference import Segmenter, mask_of
 from seg_recipe.pools import Threads, result
 from seg_recipe.predicting.inputs import Picture
@@ -111,6 +112,8 @@ def _read_ahead(pictures: Iterator[Picture], read: Any, pool: Threads, broken: A
         try:
             found = result(future)
         except Exception as error:  # decoders of damaged files raise what they like
+            if is_fault(error):
+                raise
             broken(picture, error)
         else:
             yield picture, found
@@ -119,6 +122,8 @@ def _read_ahead(pictures: Iterator[Picture], read: Any, pool: Threads, broken: A
         try:
             pixels = math.prod(picture.measure())
         except Exception as error:
+            if is_fault(error):
+                raise
             broken(picture, error)
             continue
         while waiting and (len(waiting) >= ahead or pixels + sum(each for _, each, _ in waiting) > MAX_PIXELS_AT_ONCE):

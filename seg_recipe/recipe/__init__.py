@@ -158,4 +158,4 @@ def _unused_devices(training: TrainingArguments) -> list[str]:
     unused = torch.cuda.device_count() - 1
     if unused < 1:
         return []
-    return [f"{unused} more GPU(s) stand idle; to use all: accelerate launch --config_file recipes/accelerate/multi_gpu.yaml ..."]
+    return [f"{unused} more GPU(s) stand idle; to use all: accelerate launch --quiet --config_file recipes/accelerate/multi_gpu.yaml ..."]

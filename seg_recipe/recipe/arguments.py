@@ -68,7 +68,7 @@ FIXED: dict[str, Any] = {
 """Refused TrainingArguments that are built with another value than the stock one. metric_for_best_model follows from best_on."""
 
 _LANGUAGE = "It is for language models; there is nothing here for it to act on."
-_SCALE_OUT = "How a run is spread over devices is accelerate's: accelerate launch --config_file recipes/accelerate/fsdp.yaml ..."
+_SCALE_OUT = "How a run is spread over devices is accelerate's: accelerate launch --quiet --config_file recipes/accelerate/fsdp.yaml ..."
 _TRAINER = "The Trainer of this project fixes it; leave it out."
 _PRECISION = "Use precision: auto, fp32, bf16 or fp16."
 _TRACKIO = "Trackio's figures stay on this machine; leave it out."
@@ -127,7 +127,7 @@ REFUSED: dict[str, str] = {
     "fsdp": _SCALE_OUT,
     "fsdp_config": _SCALE_OUT,
     "ddp_backend": "It follows the hardware: nccl on GPUs, gloo on CPUs. Leave it out.",
-    "deepspeed": "DeepSpeed is not supported; FSDP shards as well: accelerate launch --config_file recipes/accelerate/fsdp.yaml ...",
+    "deepspeed": "DeepSpeed is not supported; FSDP shards, too: accelerate launch --quiet --config_file recipes/accelerate/fsdp.yaml ...",
     # the Hub and Trackio
     "hub_always_push": "A push that fails or is late is made up for at the end; leave it out.",
     "hub_revision": "Pushes go to the main branch; leave it out.",

@@ -13,7 +13,7 @@ _HEADINGS = {"run": "training"}
 _INTRODUCTION = """\
 A recipe is a command line, written down: one `setting: value` a line. The command line wins over it. Numbers and names are written alike in
 both; a list is [a, b] in a recipe and a b on the command line; null gives the default. A setting that does not exist, or that has no effect
-when it is typed, is an error."""
+when it is typed, is an error. --traceback shows the whole traceback of an error."""
 
 
 def manual(columns: int | None = None) -> str:

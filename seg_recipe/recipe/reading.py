@@ -18,7 +18,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from seg_recipe.errors import InputError
 from seg_recipe.recipe import arguments, settings
 
-EXAMPLE = "accelerate launch scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
+EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
 _LOG_IN = "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
 _SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE)
 _SECRET_VALUES = {

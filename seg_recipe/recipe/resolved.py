@@ -45,7 +45,7 @@ def resolved_text(flat: Mapping[str, Any]) -> str:
     groups = {name: [setting.name for setting in fields(group)] for name, group in settings.GROUPS.items()}
     training = [name for name in arguments.HONOURED if not flat[name] == stock[name] == ours[name]]
     groups = {"model": groups.pop("model"), **{name: groups[name] for name in groups if name != "reporting"}, _TRAINING: training} | groups
-    lines = ["# Resolved recipe of a run. To repeat it: accelerate launch scripts/finetune.py THIS_FILE --output_dir ANOTHER_FOLDER"]
+    lines = ["# Resolved recipe of a run. To repeat: accelerate launch --quiet scripts/finetune.py THIS_FILE --output_dir ANOTHER_FOLDER"]
     for heading, names in groups.items():
         lines += ["", f"# {heading}"] + [f"{name}: {_yaml(flat[name])}" for name in names]
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ def tell_how_to_go_on(trainer: SegmentationTrainer, argv: Sequence[str]) -> None
     args = trainer.args
     say(args, f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, which is saved in {args.output_dir}.")
     launcher_options = "--config_file ... " if args.world_size > 1 else ""  # nobody tells a worker what they were
-    say(args, f"To go on: accelerate launch {launcher_options}{shlex.join([sys.argv[0], *argv])}")
+    say(args, f"To go on: accelerate launch --quiet {launcher_options}{shlex.join([sys.argv[0], *argv])}")
 
 
 def conclude(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from seg_recipe.errors import explain
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
 from seg_recipe.scoring import Score, contestant, score_models, write_score
@@ -51,8 +52,8 @@ def report_run(
         )
         _, page = write_score(score, folder / REPORT)
         pictures = _save_pictures(score, folder)
-    except (ValueError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # whatever it is, the model is saved, and the run is to end well
+        reason = explain(error).removeprefix("error: ").rstrip(".")
         return {}, f"The report could not be made ({reason}); the model is not touched by that. To try again: scripts/score.py {folder} ..."
     part = f" of the first {MOST_IMAGES:,} of {len(rows):,} images" if len(rows) > MOST_IMAGES else ""
     return pictures, f"Report{part}: {page}."

@@ -53,7 +53,7 @@ class EpochClock:
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         if epoch < 0:
-            raise InputError(f"The epoch is {epoch}; it counts from 0.")
+            raise ValueError(f"The epoch is {epoch}; it counts from 0.")
         self._epoch.fill_(epoch)
 
     def __copy__(self) -> "EpochClock":

@@ -202,7 +202,11 @@ def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _R
 
     def do(row: tuple[int, tuple[str, Any, Any]]) -> _Result:
         number, (sample_id, image, label) = row
-        return work(number, (sample_id, _decoded(image, 3), _decoded(label, 1)))
+        try:
+            pictures = _decoded(image, 3), _decoded(label, 1)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"Sample {sample_id} cannot be read any more ({error}); it has changed since it was checked.") from error
+        return work(number, (sample_id, *pictures))
 
     return spread(do, rows, torch.get_num_threads())
 
@@ -243,11 +247,11 @@ def _checked_pair(
     return image, np.asarray(label, dtype=np.uint8)
 
 
-def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> ValueError:
+def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> InputError:
     """The error for a mask with ids outside the label space, which a loss on a GPU would answer with a device assert."""
     count = len(label_space)
     foreign = ", ".join(str(label) for label in np.unique(ids).tolist() if count <= label < IGNORE_INDEX)
-    return ValueError(
+    return InputError(
         f"Sample {sample_id}: its mask holds ids {foreign}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
         "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
     )
