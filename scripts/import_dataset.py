@@ -5,13 +5,15 @@
     python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' --masks 'masks/*.png' --table colours.json
 
 SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are unmistakable. DEST
-becomes DEST/{train,val}/images/{id}.png (or .jpg), DEST/{train,val}/annotations/{id}_seg.png, and, where the ids are not those of the
-built-in label space, DEST/labels.json. What is held out is what the data set's makers hold out; where they say nothing, a hash decides, of
-the person or scene where names tell it, else of the id.
+becomes DEST/{train,val,test}/images/{id}.png (or .jpg), DEST/{train,val,test}/annotations/{id}_seg.png, and, where the ids are not those
+of the built-in label space, DEST/labels.json. What is held out is what the data set's makers hold out; where they say nothing, a hash
+decides, of the person or scene where names tell it, else of the id; pictures that are equal, byte for byte, stay together, and one pair at
+least is held out. Their test set goes to DEST/test, which no training looks at and score.py --split test does.
 
 Each format is described at the head of its module in seg_recipe/importers, with its terms:
-face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, infinigen, solo; and pairs, for anything else, which needs --images,
---masks and --table, and is what SOURCE is where one of these is given.
+face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, labelme, cvat, segnet, infinigen, solo; and pairs, for anything else,
+which needs --images, --masks and --table, and is what SOURCE is where one of these is given. {split} in both patterns stands for train,
+val, test and the like. A list of classes that a labelling tool wrote (class_names.txt, labelmap.txt) is read where it lies in SOURCE.
 
 An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores (null).
 
@@ -35,28 +37,32 @@ import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seg_recipe.errors import InputError, add_traceback_option, run_program
-from seg_recipe.importers import FORMATS, PAIRS, LeftOut, open_source, pairs, recognise, tables
-from seg_recipe.importers.destination import check_apart, check_space, earlier_files, finish, own_folder, place, write_labels
+from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, class_lists, open_source, pairs, recognise
+from seg_recipe.importers.destination import begin, check_apart, check_space, earlier_files, finish, moved_groups, own_folder, place
 from seg_recipe.importers.inspection import check, look_at
 from seg_recipe.importers.labelling import label
-from seg_recipe.importers.placement import fits, plan
-from seg_recipe.labels import LabelSpace, load_label_space, read_id_map
+from seg_recipe.importers.placement import fits, plan, validates, without_sets
+from seg_recipe.labels import LabelSpace, faces_are_few, load_label_space, read_id_map
+from seg_recipe.splits import in_validation
+
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+"""Folder of DEST -> what the report calls it."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Imports, prints a report and returns it.
 
-    Pairs: found, written, already_there, damaged, and in DEST now: train, validation. Files: linked, copied (or made), turned (pictures,
-    by EXIF), left_out (by reason). Of the masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all pixels),
-    unknown_ids, sides (for each pair of left and right: share of the masks in which left lies left of right). labels: what `--labels` of
-    finetune.py must be. problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line for a
-    source that cannot be read, settings that do not fit it, a destination that is not ours, and a full disk.
+    Pairs: found, written, already_there, damaged, and in DEST now: train, validation, test. Files: linked, copied (or made), turned
+    (pictures, by EXIF), left_out (by reason). Of the masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all
+    pixels), unknown_ids, sides (for each pair of left and right: share of the masks in which left lies left of right). labels: what
+    `--labels` of finetune.py must be. problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line
+    for a source that cannot be read, settings that do not fit it, a destination that is not ours, and a full disk.
     """
     arguments = _parse(argv)
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
@@ -64,9 +70,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     wanted = load_label_space(arguments.labels) if arguments.labels else None
     readers = {name: known.read for name, known in FORMATS.items()}
     if arguments.format == PAIRS:
-        table = tables.read_table(Path(arguments.table))
-        patterns = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0}
-        readers[PAIRS] = functools.partial(pairs.read, table=table, **patterns)
+        options = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0, "resplit": arguments.resplit}
+        part = arguments.val_fraction is not None
+        readers[PAIRS] = functools.partial(pairs.read, table=class_lists.table_in(Path(arguments.table)), part=part, **options)
     check_apart(source, destination)
     with open_source(source, left_out) as files:
         name = arguments.format or recognise(files)
@@ -74,19 +80,22 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         layout = replace(layout, samples=list(layout.samples))
         if not layout.samples:
             raise InputError(f"SOURCE {source} holds no pair as {name} has them; left out: {'; '.join(left_out.lines()) or 'nothing'}.")
+        if arguments.resplit:
+            layout = without_sets(layout)
         labelling = label(layout, id_map, wanted)
-        _check_split(arguments, name, layout.sets)
+        _check_split(arguments, name, layout)
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
-        placements = plan(layout, labelling, val_fraction, arguments.val_from or ["val"], left_out)
         classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
         settings = {"format": name, "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16], "val_from": arguments.val_from}
+        settings["resplit"] = arguments.resplit
         with own_folder(destination):
-            placed = earlier_files(source, destination, placements, val_fraction, settings)
-            labels = write_labels(destination, labelling.space)
+            placements, moved = plan(layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination))
+            placed, record = earlier_files(source, destination, placements, val_fraction, settings)
             chosen = list(placements.values())[: arguments.limit]
             missing = ({path: file for path, file in sample.items() if not fits(file, placed.get(path))} for sample in chosen)
             todo = [sample for sample in missing if sample]
             check_space(source, destination, todo, arguments.copy)
+            labels = begin(destination, {**record, "moved": moved}, labelling.space)
             counts = place(todo, destination, arguments.copy, arguments.workers, left_out)
             finish(destination)
     there = [list(sample) for sample in chosen if all((destination / path).exists() for path in sample)]
@@ -95,13 +104,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "found": len(placements),
         **{key: counts[key] for key in ("written", "damaged", "linked", "copied", "turned")},
         "already_there": len(chosen) - len(todo),
-        "train": sum(image.startswith("train/") for image, _ in there),
-        "validation": sum(image.startswith("val/") for image, _ in there),
+        **{name: sum(image.startswith(f"{split}/") for image, _ in there) for split, name in SPLITS.items()},
         "left_out": dict(left_out.counts),
         "labels": str(labels or "face"),
         **look_at([destination / mask for _, mask in there], arguments.count, arguments.workers, labelling.space),
     }
-    _report(result, destination, left_out, layout.notes)
+    _report(result, destination, left_out, [*layout.notes, *_split_notes(layout, result, moved)])
+    ids = [Path(image).stem for image, _ in there if image.startswith("train/")]
+    print(*_commands(result, destination, ids), sep="\n")
     result["problems"] = None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
     return result
 
@@ -123,6 +133,7 @@ def _parse(argv):
     parser.add_argument("--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)")
     parser.add_argument("--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)")
     parser.add_argument("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
+    parser.add_argument("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets the makers published")
     parser.add_argument("--limit", type=int, help="import only the first LIMIT pairs by id (default: all; a later run may take more)")
     parser.add_argument("--copy", action="store_true", help="copy files where hard links would be possible too")
     parser.add_argument("--workers", type=int, default=min(8, cores), help="threads (default: one per core, at most 8)")
@@ -137,6 +148,8 @@ def _parse(argv):
     if arguments.val_fraction is not None and not 0 <= arguments.val_fraction <= 1:
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
     given = [name for name in ("images", "masks", "table", "group") if getattr(arguments, name) is not None]
+    if arguments.resplit and arguments.val_from:
+        parser.error("--val_from has no effect with --resplit, which knows no published sets")
     if given and arguments.format not in (None, PAIRS):
         parser.error(f"--{given[0]} has an effect with --format {PAIRS} only")
     if given:
@@ -147,13 +160,17 @@ def _parse(argv):
     return arguments
 
 
-def _check_split(arguments: argparse.Namespace, name: str, sets: tuple[str, ...]) -> None:
+def _check_split(arguments: argparse.Namespace, name: str, layout: Layout) -> None:
     """Raises ValueError for a setting of the split that has no effect on this source."""
-    if sets and arguments.val_fraction is not None:
-        raise InputError(f"--val_fraction has no effect: {name} comes with its own split ({', '.join(sets)}); see --val_from.")
-    unknown = [chosen for chosen in arguments.val_from or () if chosen not in sets]
+    sets = {sample.published for sample in layout.samples} & set(layout.sets)
+    whole = {0: {"train"}, 1: {"val"}}.get(arguments.val_fraction) == sets
+    if validates(layout, layout.samples, arguments.val_from) and arguments.val_fraction is not None and not whole:
+        raise InputError(
+            f"--val_fraction has no effect: {name} comes with its own split ({', '.join(layout.sets)}); see --val_from, and --resplit."
+        )
+    unknown = [chosen for chosen in arguments.val_from or () if chosen not in layout.sets]
     if unknown:
-        raise InputError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {_listed(sets)}.")
+        raise InputError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {_listed(layout.sets)}.")
 
 
 def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes: Iterable[str]) -> None:
@@ -161,7 +178,8 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
         f"{result['format']}: {result['found']:,} pairs found, {result['written']:,} written ({result['linked']:,} files linked, "
         f"{result['copied']:,} copied or made), {result['already_there']:,} already there, {result['damaged']:,} damaged"
     )
-    print(f"{destination}: {result['train']:,} pairs to train on, {result['validation']:,} to validate with")
+    tests = f", {result['test']:,} to test with" * bool(result["test"])
+    print(f"{destination}: {result['train']:,} pairs to train on, {result['validation']:,} to validate with{tests}")
     for note in notes:
         print(f"NOTE: {note}")
     if result["turned"]:
@@ -169,9 +187,6 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
             f"NOTE: {result['turned']:,} pictures were turned upright, as their EXIF orientation says, and their masks with them, unless a "
             "mask's size shows that it was upright already; whether that is right for yours shows --preview of finetune.py."
         )
-    for split in ("train", "validation"):
-        if not result[split] and result["train"] + result["validation"]:
-            print(f"NOTE: no pair fell into {split}; by a hash of the id or group, another --val_fraction needs another DEST.")
     for line in left_out.lines():
         print(f"left out: {line}")
     if any("without a class" in name for name in left_out.first.get("damaged pair", ())):
@@ -189,12 +204,39 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
         print(f"NOTE: the masks hold ids outside the {len(shares)} labels: {_listed(map(str, result['unknown_ids']))}")
     if result["masks_without_ids"]:
         print(f"NOTE: {result['masks_without_ids']:,} of the masks are no 8-bit pictures of ids")
-    labels = [] if result["labels"] == "face" else ["--labels", result["labels"]]
-    launch = ["accelerate", "launch", "--quiet", "scripts/finetune.py", "recipes/segformer.yaml"]
-    if result["train"]:
-        print(f"to train: {shlex.join([*launch, '--dataset', str(destination), *labels])}")
+
+
+def _split_notes(layout: Layout, result: dict[str, Any], moved: dict[str, str]) -> Iterator[str]:
+    """What a user should know of the split."""
+    for group, side in moved.items():
+        yield f"the hash of the ids gave {'validation' if side == 'val' else 'train'} no pair; {group} was put there."
+    if layout.sets and "val" not in layout.sets and result["train"] and result["validation"]:
+        yield f"SOURCE publishes {_listed(layout.sets)} and nothing to validate with; a hash of the group held out a share of train."
+    if not result["train"] and result["test"]:
+        yield "all pairs are published as a test set; --val_from test validates with them, --resplit splits them."
+
+
+def _commands(result: dict[str, Any], destination: Path, train_ids: list[str]) -> Iterator[str]:
+    """The commands that use what was imported; they run as they stand here."""
+    seen = sum(share > 0 for share in result["class_shares"].values())
+    labels = ["--labels", result["labels"]]
+    if result["labels"] == "face" and not (result["masks"] and faces_are_few(seen)):
+        labels = []
+    launch = ["accelerate", "launch", "--quiet", "scripts/finetune.py", "recipes/segformer.yaml", "--dataset", str(destination), *labels]
+    if result["train"] and not result["validation"]:
+        enough = (share for share in (0.1, 0.2, 0.3, 0.5, 0.7) if 0 < sum(in_validation(i, share) for i in train_ids) < len(train_ids))
+        share = next(enough, None)
+        if share is None:
+            yield "to train: one pair is too few to hold any out; name a set to judge by with --eval_datasets."
+        else:
+            yield "NOTE: no pair is held out here; the command below holds some out of train, by a hash of the id."
+            yield f"to train: {shlex.join([*launch, '--val_fraction', str(share)])}"
+    elif result["train"]:
+        yield f"to train: {shlex.join(launch)}"
     elif result["validation"]:
-        print(f"to judge by: {shlex.join(['--eval_datasets', f'real={destination}', *labels])}")
+        yield f"to judge by: {shlex.join(['--eval_datasets', f'real={destination}', *labels])}"
+    if result["test"]:
+        yield f"to test: {shlex.join(['python', 'scripts/score.py', 'MODEL', str(destination), '--split', 'test'])}"
 
 
 def _check(destination: Path, space: LabelSpace, workers: int) -> int:

@@ -251,3 +251,8 @@ FACE = LabelSpace(
     mirror_pairs=((3, 4), (5, 6), (7, 8)),
 )  # fmt: skip
 """The 19 classes of Microsoft FaceSynthetics. Right and left are the VIEWER's: right_eye lies in the right half of an upright picture."""
+
+
+def faces_are_few(seen: int) -> bool:
+    """Whether so many of the FACE classes in a whole data set are too few for faces: fewer than half. Other classes' ids look like that."""
+    return seen < len(FACE) / 2

@@ -1,5 +1,6 @@
 """Tiny copies of the layouts that are imported, with the masks that must come out, worked out in another way than by the readers."""
 
+import functools
 import io
 import json
 import zlib
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from seg_recipe.importers import SourceFile
 from seg_recipe.labels import FACE
 from tests.face_files import png
 
@@ -26,6 +28,11 @@ class Fake:
     sets: dict = field(default_factory=dict)
     options: list = field(default_factory=list)
     left_out: dict = field(default_factory=dict)
+
+
+def listed(files):
+    """The files as a reader gets them, name -> SourceFile."""
+    return {name: SourceFile(name, len(data), functools.partial(io.BytesIO, data)) for name, data in files.items()}
 
 
 def rng(*seed):
@@ -228,7 +235,60 @@ def solo():
     return Fake(files, masks, tuple(SOLO_COLOURS), groups, left_out={"other file": 1})
 
 
+def labelme(texts=False, names=("_background_", "leaf", "stem")):
+    """What labelme2voc writes; with `texts` and a split of one's own."""
+    files, masks, sets = {"class_names.txt": "\n".join(names).encode()}, {}, {}
+    for number in range(10):
+        name = f"{number:03d}"
+        ids = rng(name, "labelme").choice([0, 1, 2, 255], (H, W)).astype(np.uint8)
+        files[f"JPEGImages/{name}.jpg"] = jpeg(photo(name))
+        files[f"SegmentationClass/{name}.png"] = palette_png(ids)
+        files[f"SegmentationClassNpy/{name}.npy"] = npy(np.where(ids == 255, -1, ids).astype(np.int32))
+        files[f"SegmentationClassVisualization/{name}.jpg"] = jpeg(photo(name))
+        masks[name], sets[name] = ids, "train" if number < 7 else "val"
+    if texts:
+        for published in ("train", "val"):
+            lines = [name for name in sets if sets[name] == published]
+            files[f"ImageSets/Segmentation/{published}.txt"] = "\n".join(lines).encode()
+    files = {f"export/{name}": data for name, data in files.items()}
+    return Fake(files, masks, ("background", "leaf", "stem"), sets=sets if texts else {}, left_out={"other file": 20})
+
+
+CVAT_COLOURS = {"background": (0, 0, 0), "leaf": (250, 50, 83), "stem: young": (51, 221, 255)}
+
+
+def cvat(subsets=False):
+    files, masks, sets = {}, {}, {}
+    for number in range(10):
+        name = f"{number:03d}"
+        ids = rng(name, "cvat").integers(0, 3, (H, W), dtype=np.uint8)
+        files[f"JPEGImages/{name}.jpg"] = jpeg(photo(name))
+        files[f"SegmentationClass/{name}.png"] = png(np.array([*CVAT_COLOURS.values()], np.uint8)[ids])
+        files[f"SegmentationObject/{name}.png"] = palette_png(ids)
+        masks[name], sets[name] = ids, "train" if number < 7 else "val"
+    listed = {"Train": "train", "Validation": "val"} if subsets else {"default": None}
+    for text, published in listed.items():
+        lines = [name for name in sets if published in (None, sets[name])]
+        files[f"ImageSets/Segmentation/{text}.txt"] = "\n".join(lines).encode()
+    lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in CVAT_COLOURS.items()]
+    files["labelmap.txt"] = "\n".join(["# label:color_rgb:parts:actions", *lines, ""]).encode()
+    files = {f"task/{name}": data for name, data in files.items()}
+    left_out = {"other file": 10 if subsets else 11}
+    return Fake(files, masks, tuple(CVAT_COLOURS), sets=sets if subsets else {}, left_out=left_out)
+
+
+def segnet():
+    files, masks, sets = {"own/classes.txt": b"soil\r\nleaf\r\nstem\r\n"}, {}, {}
+    for published, numbers in (("train", range(5)), ("val", range(5, 8)), ("test", range(8, 10))):
+        for number in numbers:
+            name = f"field{number}"
+            ids = rng(name, "segnet").choice([0, 1, 2, 255], (H, W)).astype(np.uint8)
+            files |= {f"own/{published}/{name}.png": png(photo(name)), f"own/{published}annot/{name}.png": png(ids)}
+            masks[name], sets[name] = ids, published
+    return Fake(files, masks, ("soil", "leaf", "stem"), sets=sets)
+
+
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc, "camvid": camvid,
-    "infinigen": infinigen, "solo": solo,
+    "labelme": labelme, "cvat": cvat, "segnet": segnet, "infinigen": infinigen, "solo": solo,
 }  # fmt: skip

@@ -14,14 +14,14 @@ from PIL import Image
 from seg_recipe.importers import FORMATS, recognise
 from seg_recipe.labels import FACE, load_label_space
 from seg_recipe.splits import in_validation
-from tests.face_files import SCRIPT, contents, make_folder, make_zip, png, run, tree
-from tests.foreign_layouts import FAKES, celebamask_hq, photo
+from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
+from tests.foreign_layouts import FAKES, celebamask_hq, listed, photo
 
 
 def wanted_splits(fake, fraction=0.1):
     """id -> split, of the pairs that must come out."""
     if fake.sets:
-        return {name: published for name, published in fake.sets.items() if published != "test"}
+        return fake.sets
     return {name: "val" if in_validation(fake.groups.get(name, name), fraction) else "train" for name in fake.masks}
 
 
@@ -56,15 +56,17 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     assert result["format"] == name
     splits, pairs = wanted_splits(fake, 0.4), found(out)
     assert {pair: split for pair, (split, _, _) in pairs.items()} == splits
-    assert {"train", "val"} == set(splits.values())
+    assert {"train", "val"} <= set(splits.values()) <= {"train", "val", "test"}
     for pair, (_, mask, image) in pairs.items():
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, fake.masks[pair])
-        assert image.suffix == (".jpg" if name not in ("camvid", "infinigen", "solo") else ".png")
+        assert image.suffix == (".jpg" if name not in ("camvid", "segnet", "infinigen", "solo") else ".png")
         assert pixels(image, "RGB").shape[:2] == mask.shape
     assert (result["found"], result["written"], result["damaged"], result["problems"]) == (len(splits), len(splits), 0, 0)
-    tests = len(fake.masks) - len(splits)
-    assert result["left_out"] == fake.left_out | ({"pair published as test; --val_from takes it": tests} if tests else {})
+    assert result["left_out"] == fake.left_out
+    assert {split: result[name] for split, name in import_dataset.SPLITS.items()} == {
+        split: list(splits.values()).count(split) for split in ("train", "val", "test")
+    }
     ids = np.stack([fake.masks[pair] for pair in splits])
     labelled = (ids != 255).sum()
     assert result["class_shares"] == pytest.approx({label: (ids == i).sum() / labelled for i, label in enumerate(fake.names)})
@@ -94,7 +96,7 @@ def test_groups_are_never_split(tmp_path, name):
 def test_pictures_are_the_same_files_where_they_can_be(tmp_path):
     fake = FAKES["lapa"]()
     source, out = make_folder(tmp_path / "in", fake.files), tmp_path / "out"
-    assert run(source, out)["linked"] == 8  # of nine, the grey one is made RGB
+    assert run(source, out)["linked"] == 10  # of eleven, the grey one is made RGB
     for pair, (_, _, image) in found(out).items():
         original = source / "LaPa" / fake.sets[pair] / "images" / image.name
         assert image.samefile(original) == (pair != "0000_0")
@@ -178,22 +180,25 @@ def test_an_import_of_before_there_were_formats_goes_on(tmp_path):
 
 @pytest.mark.parametrize("name", FAKES)
 def test_each_layout_is_recognised_and_no_other(name):
-    assert recognise(FAKES[name]().files) == name
+    assert recognise(listed(FAKES[name]().files)) == name
     inside = {file.split("/", 1)[1]: data for file, data in FAKES[name]().files.items()}
-    assert recognise(inside) == name  # the folder inside, given by itself
+    assert recognise(listed(inside)) == name  # the folder inside, given by itself
 
 
 def test_an_ambiguous_source_lists_the_candidates(tmp_path):
     source = make_folder(tmp_path / "in", FAKES["voc"]().files | FAKES["camvid"]().files)
     with pytest.raises(ValueError, match=r"SOURCE could be voc or camvid; say which with --format"):
         run(source, tmp_path / "out")
-    assert run(source, tmp_path / "out", "--format", "camvid")["found"] == 8
+    assert run(source, tmp_path / "out", "--format", "camvid")["found"] == 10
 
 
 @pytest.mark.parametrize("name", FAKES)
 def test_another_layout_is_refused_in_one_line(tmp_path, name):
     source = make_zip(tmp_path / "in.zip", {"notes.txt": b"", "a/b/c/picture.jpg": b""})
-    with pytest.raises(ValueError, match=rf"in\.zip holds no pair as {name} has them; left out: other file: 2") as caught:
+    lists = {"labelme": r"class_names\.txt or classes\.txt", "cvat": r"labelmap\.txt", "segnet": r"class_names\.txt or classes\.txt"}
+    wanted = rf"in\.zip holds no pair as {name} has them; left out: other file: 2"
+    wanted = rf"SOURCE holds no {lists[name]}, which names its classes" if name in lists else wanted
+    with pytest.raises(ValueError, match=wanted) as caught:
         run(source, tmp_path / "out", "--format", name)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from PIL import Image
 from seg_recipe.importers import pictures
 from seg_recipe.importers.pictures import Unusable, read_array, read_colours, read_grey, read_ids, size_of, write_rgb
 from seg_recipe.importers.sources import LeftOut, SourceFile, open_source
-from tests.face_files import contents, make_folder, make_zip, pair, png, run, tree, wanted_tree
+from tests.face_files import contents, make_folder, make_zip, pair, png, run, run_faces, tree, wanted_tree
 from tests.foreign_layouts import FAKES, H, W, jpeg, npy, photo
 
 
@@ -81,7 +81,7 @@ def test_its_pair_is_left_out_and_the_rest_comes(tmp_path, kind, which, capsys):
     fake, out = FAKES["camvid"](), tmp_path / "out"
     fake.files["CamVid/train/0001TP_000002.png" if which == "image" else "CamVid/trainannot/0001TP_000002.png"] = NOT_PICTURES[kind][0]
     result = run(make_folder(tmp_path / "in", fake.files), out)
-    assert (result["written"], result["damaged"], result["problems"]) == (7, 1, 0)
+    assert (result["written"], result["damaged"], result["problems"]) == (9, 1, 0)
     assert not list(out.glob("*/*/0001TP_000002*"))
     assert "left out: damaged pair: 1 (CamVid/train/0001TP_000002.png (" in capsys.readouterr().out
 
@@ -90,7 +90,7 @@ def test_a_damaged_picture_that_needs_no_change_is_found_by_the_check(tmp_path, 
     fake = FAKES["camvid"]()
     fake.files["CamVid/train/0001TP_000002.png"] = png(photo("x"))[:-60]
     result = run(make_folder(tmp_path / "in", fake.files), tmp_path / "out")
-    assert (result["written"], result["damaged"], result["problems"]) == (8, 0, 1)
+    assert (result["written"], result["damaged"], result["problems"]) == (10, 0, 1)
     assert "truncated or damaged file: 1" in capsys.readouterr().out
 
 
@@ -98,9 +98,9 @@ def test_a_damaged_picture_that_needs_no_change_is_found_by_the_check(tmp_path, 
 def test_an_absurd_header_is_not_placed_where_files_are_only_linked(tmp_path, name, capsys):
     files = contents(["000000", "000001", "000002"]) | {name: huge_png()}
     for kind, source in (("folder", make_folder(tmp_path / "in", files)), ("zip", make_zip(tmp_path / "in.zip", files))):
-        result = run(source, tmp_path / kind)
+        result = run(source, tmp_path / kind, "--val_fraction", 0)
         assert (result["written"], result["damaged"]) == (2, 1)
-        assert tree(tmp_path / kind) == wanted_tree(contents(["000000", "000002"]))
+        assert tree(tmp_path / kind) == wanted_tree(contents(["000000", "000002"]), 0)
         assert "(its header promises 60,000 x 60,000 pixels" in capsys.readouterr().out
 
 
@@ -244,7 +244,7 @@ def test_hostile_members_of_a_tar_write_nothing_and_are_named(tmp_path, kind):
     box.mkdir()
     mask = {"000001_seg.png": pair("000001")["000001_seg.png"]}
     source = make_tar(tmp_path / "a.tar", [*pair("000000").items(), member, *mask.items()])
-    result = run(source, box / "out", "--count", 0, "--no_check")
+    result = run_faces(source, box / "out", "--count", 0, "--no_check")
     assert tree(box) == {f"out/{path}": data for path, data in wanted_tree(pair("000000")).items()}
     (found,) = (key for key in result["left_out"] if key.startswith(reason))
     assert result["left_out"] == {found: 1, "mask without an image": 1}

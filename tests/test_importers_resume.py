@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from seg_recipe.errors import InputError
 from seg_recipe.importers import destination
 from tests.face_files import IDS, SCRIPT, contents, make_folder, make_zip, run, tree, wanted_tree
 
@@ -160,7 +161,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfileobj", copy_until_full)
         with pytest.raises(
-            OSError, match=r"^The disk of DEST .*out is full after 5 of 20 pairs; nothing is half-written: make room and run"
+            InputError, match=r"^The disk of DEST .*out is full after 5 of 20 pairs; nothing is half-written: make room and run"
         ):
             run(source, out, "--workers", 1)
     assert len(tree(out)) == 10

@@ -104,7 +104,7 @@ def load_data(
     read = {place: read_source(place, **columns, streaming=streaming) for place in dict.fromkeys([*places, *named.values()])}
     plan, notes = plan_splits([read[place] for place in places], {name: read[place] for name, place in named.items()}, val_fraction)
     notes += [note for pairs in _pairs_of(plan) for note in pairs.notes]
-    idle = _idle(read.values(), plan)
+    idle = _idle(read.values(), plan, eval_split)
     if streaming:
         return replace(_streamed(plan, weights, seed, label_space, [*notes, EXEMPT]), idle=idle)
     taken, problems, said = _check(plan, label_space, workers, progress)
@@ -115,14 +115,17 @@ def load_data(
     return replace(_assemble(taken, weights, seed, label_space, [*notes, *said, *left_out_notes(problems), *missing]), idle=idle)
 
 
-def _idle(sources: Iterable[Source], plan: dict[str, list[Share]]) -> dict[str, str]:
+def _idle(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
     """Settings of the data that nothing here reads, with the reason."""
     idle = {}
     if not any(share.share for shares in plan.values() for share in shares):
         idle["val_fraction"] = "no source is split by its ids: each has evaluation pairs of its own, or none is evaluated on"
+    sources = list(sources)
     if all(source.is_folder for source in sources):
         why = "every source is a folder of pictures, which has no columns and splits to name"
         idle |= dict.fromkeys(("image_column", "label_column", "train_split", "eval_split"), why)
+        if any(source.evaluation and source.evaluation.place.endswith(f"/{eval_split}") for source in sources):
+            del idle["eval_split"]  # a folder beside train/ that is called so
     return idle
 
 

@@ -48,7 +48,7 @@ def plan_splits(sources: Sequence[Source], named: dict[str, Source], val_fractio
         elif source.evaluation is not None:
             train.append(Share(source.train, prefix))
             held[source.place] = Share(source.evaluation, prefix)
-        elif source.others:
+        elif set(source.others) - ({"test"} if source.is_folder else set()):  # what an import keeps to test with is no evaluation set
             raise InputError(
                 f"{source.place} has training pairs and no evaluation pairs under the name that was given, but {', '.join(source.others)}: "
                 "call that folder val, or name that split with --eval_split."

@@ -89,7 +89,8 @@ def read_source(
 ) -> Source:
     """The pairs of a folder, of a data set that `datasets` saved, or of a data set on the Hub (`owner/name`).
 
-    image_column, label_column, train_split, eval_split: of saved and Hub data sets. streaming: of the Hub; the others are here already.
+    image_column, label_column, train_split, eval_split: of saved and Hub data sets; eval_split also of a folder, where validation is val/
+    and another name that of a folder beside it, such as test/. streaming: of the Hub; the others are here already.
     Raises ValueError (DataProblems where files are at fault) with the place, what was found, what was wanted and the way out.
     """
     folder = Path(place).expanduser()
@@ -97,7 +98,7 @@ def read_source(
     if folder.is_dir():
         names = _list(folder)
         if not {"dataset_dict.json", "state.json"} & set(names):
-            return _read_folder(place, folder, names)
+            return _read_folder(place, folder, names, eval_split)
         try:
             splits = load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
@@ -170,12 +171,13 @@ def _stored_key(rows: Dataset) -> str:
     return json.dumps([rows._fingerprint, [(name, state.st_size, state.st_mtime_ns) for name, state in files]])
 
 
-def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
+def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) -> Source:
     if UNFINISHED in names:
         raise InputError(
             f"{place} is an unfinished import (it holds {UNFINISHED}): run scripts/import_dataset.py again, which goes on with it."
         )
-    halves = {half: set(_list(folder / half)) for half in ("train", "val") if (folder / half).is_dir()}
+    held = eval_split if eval_split in names and eval_split != "train" else "val"
+    halves = {half: set(_list(folder / half)) for half in ("train", held) if (folder / half).is_dir()}
     halves = {half: inside for half, inside in halves.items() if inside & {"images", "annotations"}}
     if halves:
         for half, inside in halves.items():
@@ -183,7 +185,7 @@ def _read_folder(place: str, folder: Path, names: list[str]) -> Source:
                 raise InputError(f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}.")
         read = {half: _pair_up(f"{place}/{half}", folder / half, "images", "annotations") for half in halves}
         others = tuple(name for name in names if name not in halves and (folder / name).is_dir() and not name.startswith("."))
-        return Source(place, read.get("train"), read.get("val"), others, is_folder=True)
+        return Source(place, read.get("train"), read.get(held), others, is_folder=True)
     if any(name.endswith(MASK_ENDING) for name in names):
         return Source(place, _pair_up(place, folder, "", "", names), is_folder=True)
     found = ", ".join([*names[:5], f"and {len(names) - 5:,} more"] if len(names) > 5 else names) or "nothing"

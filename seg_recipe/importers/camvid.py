@@ -4,9 +4,10 @@
     CamVid/trainannot/0001TP_006690.png       grey or palette PNG: ids 0-10, 11 where nothing is labelled
     CamVid/val  valannot  test  testannot
 
-The split is the published one, which cuts through the drives. (The original CamVid, with colours in 701 files ending in _L.png and
-label_colors.txt, is imported by --format pairs with that text as --table.) The order of the names is the tutorial's, from memory: it could
-not be checked against the pictures.
+Recognised by the names of its four drives: the tutorial's folders with pictures of your own are `segnet`. The split is the published one,
+which cuts through the drives. (The original CamVid, with colours in 701 files ending in _L.png and label_colors.txt, is imported by
+--format pairs with that text as --table.) The order of the names is the tutorial's, from memory: it could not be checked against the
+pictures.
 """
 
 import functools
@@ -17,13 +18,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers.pictures import look_up, read_ids
-from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, pair_up, safe_id
+from seg_recipe.importers.samples import NOT_LABELLED, SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import IGNORE_INDEX
 
-MARKS = (r"(?:.*/)?train/[^/]+\.png", r"(?:.*/)?trainannot/[^/]+\.png")
+_FRAME = r"(?:0001TP|0006R0|0016E5|Seq05VD)_f?\d{5,6}\.png"  # its four drives
+MARKS = (rf"(?:.*/)?train/{_FRAME}", rf"(?:.*/)?trainannot/{_FRAME}")
+NEVER = (r"(?:.*/)?(?:class_names|classes)\.txt", rf"(?:.*/)?(?:train|val|test)annot/(?!{_FRAME}|\.)[^/]+\.png")
 NAMES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
-SETS = ("train", "val", "test")
 
 _NAME = re.compile(r"(?:.*/)?(train|val|test)(annot)?/([^/]+)\.png")
 _CODES = {**{number: number for number in range(len(NAMES))}, len(NAMES): NOT_LABELLED, IGNORE_INDEX: NOT_LABELLED}

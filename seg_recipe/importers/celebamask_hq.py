@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers.pictures import Unusable, read_grey
-from seg_recipe.importers.samples import Layout, Painted, Sample
+from seg_recipe.importers.samples import SETS, Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile
 
 MARKS = (r"(?:.*/)?CelebAMask-HQ-mask-anno/(?:\d+/)?\d{5}_[a-z_]+\.png",)
@@ -35,7 +35,6 @@ PARTS = {
 """Name of the part's files -> class, in the order in which they are painted."""
 
 NAMES = ("background", *PARTS.values())
-SETS = ("train", "val", "test")
 
 _NUMBERS = {part: number for number, part in enumerate(PARTS, start=1)}
 _IMAGE = re.compile(r"(?:.*/)?CelebA-HQ-img/(\d{1,5})\.jpg")

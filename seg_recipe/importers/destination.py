@@ -1,8 +1,8 @@
 """The folder that an import makes: held by one process, resumable, and never with a half-written file in it.
 
 Files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed to
-DEST/{train,val}/images/{id}.png (or .jpg) and DEST/{train,val}/annotations/{id}_seg.png. DEST/import.json records where they came from,
-and DEST/labels.json what the ids mean, unless they are those of the built-in label space.
+DEST/{train,val,test}/images/{id}.png (or .jpg) and DEST/{train,val,test}/annotations/{id}_seg.png. DEST/import.json records where they came
+from, and DEST/labels.json what the ids mean, unless they are those of the built-in label space.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
+from seg_recipe.importers.samples import SETS
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
 from seg_recipe.locks import held, make_writable
@@ -32,7 +33,7 @@ from seg_recipe.pools import Threads, in_order
 RECORD = "import.json"
 LABELS = "labels.json"
 PARTIAL = ".partial"
-FOLDERS = tuple(f"{split}/{kind}" for split in ("train", "val") for kind in ("images", "annotations"))
+FOLDERS = tuple(f"{split}/{kind}" for split in SETS for kind in ("images", "annotations"))
 
 _CHUNK = 2**20
 # What reading a damaged zip member, or a file that changes meanwhile, raises.
@@ -54,7 +55,8 @@ def check_apart(source: Path, destination: Path) -> None:
 def own_folder(destination: Path) -> Iterator[None]:
     """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
 
-    If no pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST holds other things
+    .partial is there from `begin` to `finish`, so that an import that is refused leaves a finished one finished. If no pair lies in it at
+    the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST holds other things
     than an import, if another import is writing there, or if a link in it leads outside.
     """
     new = make_writable(destination, "DEST")
@@ -67,9 +69,6 @@ def own_folder(destination: Path) -> Iterator[None]:
             inside = destination / folder
             if not inside.resolve().is_relative_to(destination.resolve()):
                 raise InputError(f"{inside} leads out of DEST, to {inside.resolve()}; remove that link, or give another DEST.")
-        (destination / PARTIAL).mkdir(exist_ok=True)
-        for rest in (destination / PARTIAL).iterdir():
-            rest.unlink()
         try:
             yield
         finally:
@@ -78,8 +77,10 @@ def own_folder(destination: Path) -> Iterator[None]:
 
 def earlier_files(
     source: Path, destination: Path, placements: dict[str, Placement], val_fraction: float | int, settings: dict[str, Any]
-) -> dict[str, int]:
-    """The files in DEST, path -> bytes, after a check that they come from this source with these settings. Records all three in DEST.
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """The files in DEST, path -> bytes, after a check that they come from this source with these settings; and the record of all three.
+
+    Nothing is written.
 
     The same source is one with the same pairs of the same sizes, wherever it lies, folder or archive; or the one at the same place, to
     which pairs were added since. settings: what else the files depend on, name -> value. Raises ValueError for another source, fraction or
@@ -96,8 +97,7 @@ def earlier_files(
     }
     placed: dict[str, int] = {}
     for folder in FOLDERS:
-        (destination / folder).mkdir(parents=True, exist_ok=True)
-        with os.scandir(destination / folder) as entries:
+        with os.scandir(destination / folder) if (destination / folder).is_dir() else contextlib.nullcontext(()) as entries:
             placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
     earlier = _read_record(destination / RECORD) if (destination / RECORD).exists() else None
     if earlier and placed:  # an import that placed nothing binds nobody
@@ -108,12 +108,19 @@ def earlier_files(
         for paths, verdict in ((damaged, "differ in length from SOURCE and are made anew"), (strangers, "are not from SOURCE and stay")):
             if paths:
                 print(f"{len(paths):,} files in {destination} {verdict}: {', '.join(paths[:5] + ['...'] * (len(paths) > 5))}")
+    return placed, record
+
+
+def begin(destination: Path, record: dict[str, Any], space: LabelSpace) -> Path | None:
+    """Make the folders of DEST, mark it as unfinished, and write its record, and what the ids mean to DEST/labels.json.
+
+    What a killed run left in .partial is removed. Returns that file; None for the built-in label space, which needs none.
+    """
+    for folder in (PARTIAL, *FOLDERS):
+        (destination / folder).mkdir(parents=True, exist_ok=True)
+    for rest in (destination / PARTIAL).iterdir():
+        rest.unlink()
     _write_json(destination, RECORD, record)
-    return placed
-
-
-def write_labels(destination: Path, space: LabelSpace) -> Path | None:
-    """Write what the ids mean to DEST/labels.json, where it comes from; None for the built-in label space, which needs no file."""
     if space == FACE:
         return None
     _write_json(destination, LABELS, space.to_json())
@@ -144,10 +151,16 @@ def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path,
         raise InputError(f"SOURCE {source} has changed since the import into {destination}: {foreign[0]} differs; {way_out}.")
 
 
+def moved_groups(destination: Path) -> dict[str, str]:
+    """Group -> split, of those that an earlier import put where no hash does (see `groups.sides`)."""
+    return _read_record(destination / RECORD)["moved"] if (destination / RECORD).is_file() else {}
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {**{key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}, "settings": dict(record.get("settings", {}))}
+        found = {key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}
+        return {**found, "settings": dict(record.get("settings", {})), "moved": dict(record.get("moved", {}))}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one.") from None
 
@@ -163,7 +176,7 @@ def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
 
 def finish(destination: Path) -> None:
     """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without pairs."""
-    for folder in (*FOLDERS, "train", "val"):
+    for folder in (*FOLDERS, *SETS):
         _remove_empty(destination / folder)
     (destination / PARTIAL).rmdir()
 
@@ -172,7 +185,7 @@ def _clear(destination: Path, new: list[Path]) -> None:
     """Removes what an import made that placed nothing; `new` are the folders that were not there before."""
     if any(True for folder in FOLDERS if (destination / folder).is_dir() for _ in (destination / folder).iterdir()):
         return
-    for folder in (*FOLDERS, "train", "val", PARTIAL):
+    for folder in (*FOLDERS, *SETS, PARTIAL):
         _remove_empty(destination / folder)
     for name in (RECORD, LABELS):
         (destination / name).unlink(missing_ok=True)

@@ -18,7 +18,8 @@ from seg_recipe.labels import FACE
 
 LAYOUT = "one folder or zip with {id}.png and {id}_seg.png, at its top or in one folder inside it"
 
-MARKS = (r"(?:[^/]+/)?[0-9A-Za-z][0-9A-Za-z_-]*_seg\.png",)
+MARKS = (r"(?:[^/]+/)?\d{6}_seg\.png", r"(?:[^/]+/)?\d{6}_ldmks\.txt")
+NEVER = (r"(?:[^/]+/)?(?!\d{6}_|\.)[^/]+_seg\.png",)
 
 DEEPER = "deeper than one folder (not looked at)"
 _FACE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")

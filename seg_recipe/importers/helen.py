@@ -22,7 +22,8 @@ from seg_recipe.importers.pictures import Unusable, read_grey
 from seg_recipe.importers.samples import Layout, Painted, Sample, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 
-MARKS = (r"(?:.*/)?labels/([^/]+)/\1_lbl00\.png",)
+MARKS = (r"(?:.*/)?labels/([^/]+)/\1_lbl00\.png", r"(?:.*/)?labels/([^/]+)/\1_lbl10\.png", r"(?:.*/)?exemplars\.txt")
+NEVER = (r"(?:.*/)?labels/([^/]+)/\1_lbl1[1-9]\.png",)
 SETS = {"exemplars.txt": "train", "tuning.txt": "val", "testing.txt": "test"}
 
 _IMAGE = re.compile(r"(?:.*/)?images/([^/]+)\.jpg")

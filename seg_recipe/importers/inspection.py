@@ -56,11 +56,13 @@ def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
     from seg_recipe.data.sources import read_source
 
     try:
-        source = read_source(str(folder))
+        source, tested = read_source(str(folder)), read_source(str(folder), eval_split="test")
+        test = tested.evaluation if (folder / "test").is_dir() else None
+        apart = [source.train, source.evaluation]
         if source.train is not None and source.evaluation is not None:
             load_data([str(folder)], label_space=space, workers=workers)
-            return 0, ""
-        for pairs in filter(None, (source.train, source.evaluation)):  # one split alone may be what is wanted
+            apart = []
+        for pairs in filter(None, (*apart, test)):  # one split alone may be what is wanted
             verdicts, _ = check_pairs(pairs, space, workers=workers)
             if problems := [*pairs.problems, *(problem for _, problem in problems_of(pairs, verdicts))]:
                 raise DataProblems(problems)

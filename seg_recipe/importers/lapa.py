@@ -19,16 +19,26 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers.pictures import look_up, read_ids
-from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
+from seg_recipe.importers.samples import SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 
-MARKS = (r"(?:.*/)?train/labels/[^/]+\.png", r"(?:.*/)?train/landmarks/[^/]+\.txt", r"(?:.*/)?train/images/[^/]+\.jpg")
+_LANDMARKS = r"(?:.*/)?train/landmarks/[^/]+\.txt"
+MARKS = (r"(?:.*/)?train/labels/[^/]+\.png", _LANDMARKS, r"(?:.*/)?train/images/[^/]+\.jpg")
 NAMES = (
     "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "top_lip", "mouth_interior", "bottom_lip", "hair",
 )  # fmt: skip
-SETS = ("train", "val", "test")
 
 _NAME = re.compile(r"(?:.*/)?(train|val|test)/(images|labels)/([^/]+)\.(?:jpg|png)")
+
+
+def has_its_landmarks(files: dict[str, SourceFile]) -> bool:
+    """Whether the first text of landmarks begins with their number, 106, which is LaPa's own."""
+    first = next(file for name, file in files.items() if re.fullmatch(_LANDMARKS, name))
+    with first.open() as stream:
+        return stream.read(8).split()[:1] == [b"106"]
+
+
+CONFIRM = has_its_landmarks
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:

@@ -1,69 +1,190 @@
 """Any pictures with masks beside them, found by two patterns
 
     --images 'photos/*.jpg'  --masks 'labels/*_mask.png'  --table table.json
+    --images 'images/{split}/*.jpg'  --masks 'masks/{split}/*.png'  --table table.json
 
 A * stands for anything but "/"; what it stands for must be the same in both patterns, and makes the id (several are joined by "-").
 Patterns are of the whole name below SOURCE. What the masks hold is said by the table (see `tables`): ids, in palette or grey pictures of 8
 or 16 bits or in .npy arrays; or colours. A value that is not in the table leaves its pair out; 255 needs no entry in a table of names.
---group N: the N-th * names the group (a person, a drive), which is never split.
+{split} stands for the split that the makers published: train, training, val, valid, validation, test, testing, also in train2017. So does
+a * that is a folder and stands for such names alone, and a folder of the patterns that is called so. What merely looks like a split is
+refused until it is written {split}, or --resplit says that it is none.
+--group N: the N-th * names the group (a person, a drive), which is never split; {split} counts for none.
 """
 
 import functools
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import look_up, read_array, read_colours, read_ids
+from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table, show_colour
 
+SPLIT = "{split}"
+_WRITE_IT = f"write {SPLIT} for it in both patterns, or say with --resplit that it is none"
 
-def read(files: dict[str, SourceFile], left_out: LeftOut, *, images: str, masks: str, table: Table, group: int = 0) -> Layout:
-    """The pairs of two patterns. group: which * of them names the group, from 1; 0 makes each pair its own.
 
-    Raises ValueError for patterns that do not fit each other, or that nothing matches.
+class Key(NamedTuple):
+    """What both names of a pair have in common: what each * stands for, and the published split."""
+
+    stars: tuple[str, ...]
+    published: str = ""
+
+
+_Found = dict[Key, SourceFile]
+
+
+def read(
+    files: dict[str, SourceFile],
+    left_out: LeftOut,
+    *,
+    images: str,
+    masks: str,
+    table: Table,
+    group: int = 0,
+    resplit: bool = False,
+    part: bool = False,
+) -> Layout:
+    """The pairs of two patterns.
+
+    group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published split is none. part:
+    the patterns may name one published set where SOURCE has others beside it. Raises ValueError for patterns that do not fit each other,
+    that nothing matches, or that may hide a published split.
     """
-    stars = images.count("*")
-    if not stars or stars != masks.count("*"):
-        raise InputError(
-            f"--images {images!r} has {stars} * and --masks {masks!r} has {masks.count('*')}; each * of one stands for the same text "
-            "as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
-        )
-    if not 0 <= group <= stars:
-        raise InputError(f"--group is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none.")
-    found: dict[str, dict[tuple[str, ...], SourceFile]] = {"masks": {}, "images": {}}
-    patterns = {"masks": _pattern(masks), "images": _pattern(images)}  # masks first: 'a/*.png' is the name of a/1_mask.png too
-    for name, file in files.items():
-        for kind, pattern in patterns.items():
-            if match := pattern.fullmatch(name):
-                found[kind][match.groups()] = file
-                break
-        else:
-            left_out.add("other file", name)
+    if resplit:
+        images, masks = (text.replace(SPLIT, "*") for text in (images, masks))
+    stars = _check(images, masks, group)
+    found = _match(files, images, masks, left_out)
     for kind, text in (("images", images), ("masks", masks)):
         if not found[kind]:
             shown = (", ".join(sorted(files)[:5]) + ", ..." * (len(files) > 5)) or "no file"
             raise InputError(f"--{kind} {text!r} matches no file of SOURCE, by its whole name below it; SOURCE holds {shown}.")
-    return Layout(table.names, _samples(found["images"], found["masks"], table, group, left_out), table.palette)
+    given = group
+    if not resplit and SPLIT not in images:
+        if not part:
+            _check_siblings(files, images, masks)
+        found, group = _with_splits(found, images, masks, group, stars)
+    pairs = pair_up(found["images"], found["masks"], left_out)
+    sets = tuple(sorted({key.published for key, _, _ in pairs} - {""}))
+    notes = ("--group has no effect: the published split is kept; --resplit splits by groups.",) if "val" in sets and given else ()
+    return Layout(table.names, _samples(pairs, table, group), table.palette, sets, notes=notes)
+
+
+def _check(images: str, masks: str, group: int) -> int:
+    """How many * each pattern has."""
+    stars = images.count("*")
+    if not (stars or images.count(SPLIT)) or stars != masks.count("*"):
+        raise InputError(
+            f"--images {images!r} has {stars} * and --masks {masks!r} has {masks.count('*')}; each * of one stands for the same text "
+            "as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
+        )
+    if images.count(SPLIT) != masks.count(SPLIT) or images.count(SPLIT) > 1:
+        raise InputError(f"{SPLIT} stands once in --images and once in --masks, or in neither; they are {images!r} and {masks!r}.")
+    if not 0 <= group <= stars:
+        raise InputError(f"--group is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none.")
+    return stars
+
+
+def _match(files: dict[str, SourceFile], images: str, masks: str, left_out: LeftOut) -> dict[str, _Found]:
+    found: dict[str, _Found] = {"masks": {}, "images": {}}
+    patterns = {"masks": _pattern(masks), "images": _pattern(images)}  # masks first: 'a/*.png' is the name of a/1_mask.png too
+    for name, file in files.items():
+        for kind, pattern in patterns.items():
+            if match := pattern.fullmatch(name):
+                split = match.groupdict().get("split") or ""
+                stars = tuple(text for place, text in enumerate(match.groups(), 1) if place != pattern.groupindex.get("split"))
+                found[kind][Key(stars, split_of(split) or split_in(split) or split)] = file
+                break
+        else:
+            left_out.add("other file", name)
+    return found
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile("([^/]+)".join(re.escape(part) for part in text.split("*")))
+    words = "|".join(sorted(WORDS, key=len, reverse=True))
+    pieces = {"*": "([^/]+)", SPLIT: rf"(?P<split>(?i:{words})\d*|[^/]+?)"}
+    return re.compile("".join(pieces.get(part) or re.escape(part) for part in re.split(r"(\*|\{split\})", text)))
 
 
-def _samples(
-    images: dict[tuple[str, ...], SourceFile], masks: dict[tuple[str, ...], SourceFile], table: Table, group: int, left_out: LeftOut
-) -> Iterator[Sample]:
-    for stars, image, mask in pair_up(images, masks, left_out):
-        name = "-".join(stars)
-        yield Sample(safe_id(name), image, Painted((mask,), functools.partial(_paint, mask, table)), stars[group - 1] if group else name)
+def _with_splits(found: dict[str, _Found], images: str, masks: str, group: int, stars: int) -> tuple[dict[str, _Found], int]:
+    """The keys with the published split that a folder names, and the group's number without the * that this was."""
+    shared = found["images"].keys() & found["masks"].keys()
+    values = [{key.stars[place] for key in shared} for place in range(stars)]
+    whole = [place for place in range(stars) if any(_folder_of(text, place) == "*" for text in (images, masks))]
+    chosen = [place for place in whole if values[place] and all(map(split_of, values[place]))]
+    named = {split_of(part) for part in _folders(images) | _folders(masks)} - {""}
+    if len(chosen) + len(named) > 1:
+        raise InputError(f"--images {images!r} and --masks {masks!r} name the published split more than once; {_WRITE_IT}.")
+    if chosen:
+        (place,) = chosen
+        moved = {
+            kind: {Key(key.stars[:place] + key.stars[place + 1 :], split_of(key.stars[place])): file for key, file in part.items()}
+            for kind, part in found.items()
+        }
+        return moved, 0 if group == place + 1 else group - (group > place + 1)
+    if named:
+        (published,) = named
+        return {kind: {Key(key.stars, published): file for key, file in part.items()} for kind, part in found.items()}, group
+    for place, texts in enumerate(values):
+        spoken = {split_in(text) for text in texts} - {""}
+        if (place in whole and spoken) or len(spoken) > 1:
+            shown = ", ".join(sorted(texts)[:5]) + ", ..." * (len(texts) > 5)
+            raise InputError(f"* number {place + 1} of the patterns stands for {shown}, which looks like a published split; {_WRITE_IT}.")
+    return found, group
 
 
-def _paint(mask: SourceFile, table: Table) -> Int32[np.ndarray, "height width"]:
+def _folders(text: str) -> set[str]:
+    """The folders of a pattern, without those that have a *."""
+    return {part for part in text.split("/")[:-1] if "*" not in part}
+
+
+def _folder_of(text: str, star: int) -> str:
+    """The folder in which a pattern has its * number `star`, from 0; empty where that stands in the file's name."""
+    counted = 0
+    for part in text.split("/")[:-1]:
+        counted += part.count("*")
+        if star < counted:
+            return part
+    return ""
+
+
+def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> None:
+    """Raises ValueError where a folder of the patterns is called as a published split, and SOURCE has others in the same places."""
+    both = ["/".join([*map(_unsplit, text.split("/")[:-1]), text.rpartition("/")[2]]) for text in (images, masks)]
+    if any(text.count(SPLIT) != 1 for text in both):
+        return
+    found = _match(files, *both, LeftOut())
+    sets = sorted({key.published for key in found["images"].keys() & found["masks"].keys() if split_of(key.published)})
+    if len(sets) > 1:
+        raise InputError(
+            f"SOURCE has the published sets {', '.join(sets)}, and the patterns name one of them; to import all write "
+            f"--images {both[0]!r} --masks {both[1]!r}; to import this one alone, say with --val_fraction which share of it is held out."
+        )
+
+
+def _unsplit(part: str) -> str:
+    """A folder of a pattern with {split} for the split's name: {split} for train, {split}_images for train_images."""
+    if split_of(part):
+        return SPLIT
+    return WORD.sub(SPLIT, part) if split_in(part) and "*" not in part else part
+
+
+def _samples(pairs: list[tuple[Key, SourceFile, SourceFile]], table: Table, group: int) -> Iterator[Sample]:
+    for key, image, mask in pairs:
+        name = "-".join(key.stars) or key.published
+        painted = Painted((mask,), functools.partial(paint, mask, table))
+        yield Sample(safe_id(name), image, painted, key.stars[group - 1] if group else name, key.published)
+
+
+def paint(mask: SourceFile, table: Table) -> Int32[np.ndarray, "height width"]:
+    """The class numbers in a mask, by its colours, or by its ids in a picture or a .npy array."""
     if table.colours:
         return look_up(read_colours(mask), table.codes, show_colour)
     values = read_array(mask) if mask.name.endswith(".npy") else read_ids(mask)

@@ -1,17 +1,18 @@
-"""Which file of DEST is made of what: decided from names and groups alone, before anything is written."""
+"""Which file of DEST is made of what: decided from names and groups, before anything is written."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import IO, NamedTuple
 
 from PIL import Image
 
+from seg_recipe.importers.groups import joined, sides
 from seg_recipe.importers.labelling import Labelling
 from seg_recipe.importers.pictures import QUARTER_TURNS, Unusable, fit, is_plain_rgb, look_up, read_ids, size_of, turn_of, write_rgb
-from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, unique
+from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, safe_id, unique
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import IGNORE_INDEX
-from seg_recipe.splits import in_validation
 
 _MASK_BYTES = 100_000  # what a mask as PNG takes, generously; only the check for a full disk asks
 
@@ -46,31 +47,76 @@ def fits(file: SourceFile | Made, size: int | None) -> bool:
     return bool(size) if isinstance(file, Made) else size == file.size
 
 
-def plan(layout: Layout, labelling: Labelling, val_fraction: float | int, val_from: list[str], left_out: LeftOut) -> dict[str, Placement]:
-    """Sample -> its files: in the split that its makers published, else in the one that the hash of its group decides.
+class Plan(NamedTuple):
+    """placements: sample -> its files. moved: groups that lie where the hash does not put them, see `groups.sides`."""
 
-    val_from: which published sets become val; the set "train" becomes train, others go to `left_out`. Paths are made of the checked id,
+    placements: dict[str, Placement]
+    moved: dict[str, str]
+
+
+def plan(
+    layout: Layout,
+    labelling: Labelling,
+    val_fraction: float | int,
+    val_from: list[str] | None,
+    left_out: LeftOut,
+    moved: dict[str, str] | None = None,
+) -> Plan:
+    """Where each sample goes: to the split that its makers published, else to the one that the hash of its group decides.
+
+    val_from: which published sets become val, else val; train and test stay what they are, and others go to `left_out`. Where no sample is
+    published as one that becomes val, and `val_from` names none, the hash decides among those of train. Paths are made of the checked id,
     never of a name in the source.
     """
+    samples = list(unique(layout.samples, left_out))
+    chosen = val_from or ["val"]
+    hashed = [sample for sample in samples if not layout.sets or (sample.published == "train" and not validates(layout, samples, val_from))]
+    groups = joined(hashed) if 0 < val_fraction < 1 else {sample.group: sample.group for sample in hashed}
+    split_of_group, moved = sides(groups.values(), val_fraction, moved or {})
+    by_hash = {id(sample): split_of_group[groups[sample.group]] for sample in hashed}
     placements: dict[str, Placement] = {}
-    for sample in unique(layout.samples, left_out):
-        if not layout.sets:
-            split = "val" if in_validation(sample.group, val_fraction) else "train"
-        elif sample.published in val_from:
+    taken: set[str] = set()
+    for sample in samples:
+        if id(sample) in by_hash:
+            split = by_hash[id(sample)]
+        elif sample.published in chosen:
             split = "val"
-        elif sample.published == "train":
-            split = "train"
+        elif sample.published in ("train", "test"):
+            split = sample.published
         else:
             named = f"published as {sample.published}; --val_from takes it" if sample.published else "in no published set"
             left_out.add(f"pair {named}", sample.image.name)
             continue
+        if f"{split}/{sample.id}".casefold() in taken:
+            left_out.add("id that another pair has too (or one that differs in upper and lower case only)", sample.image.name)
+            continue
+        taken.add(f"{split}/{sample.id}".casefold())
         suffix = ".jpg" if sample.image.name.lower().endswith((".jpg", ".jpeg")) else ".png"
         image = sample.image if layout.rgb else _picture(sample.image)
         placements[f"{split}/{sample.id}"] = {
             f"{split}/images/{sample.id}{suffix}": image,
             f"{split}/annotations/{sample.id}_seg.png": _mask(sample, labelling, len(layout.names)),
         }
-    return placements
+    return Plan(placements, moved)
+
+
+def validates(layout: Layout, samples: Iterable[Sample], val_from: list[str] | None) -> bool:
+    """Whether the published sets hold out pairs to validate with, so that no hash need do it."""
+    return bool(layout.sets) and (bool(val_from) or any(sample.published == "val" for sample in samples))
+
+
+def without_sets(layout: Layout) -> Layout:
+    """The layout as if nobody had published a split; the set stays in the id, where two sets count from 000000 alike."""
+    many = len({sample.published for sample in layout.samples}) > 1
+    samples = [
+        sample._replace(
+            id=safe_id(f"{sample.published}-{sample.id}") if many and sample.published else sample.id,
+            group=f"{sample.published}-{sample.group}" if many and sample.group == sample.id else sample.group,
+            published="",
+        )
+        for sample in layout.samples
+    ]
+    return replace(layout, samples=samples, sets=())
 
 
 def _picture(file: SourceFile) -> Made:

@@ -13,6 +13,9 @@ from seg_recipe.importers.sources import LeftOut, SourceFile
 NOT_LABELLED = -1
 """The class number, in a painted mask, of pixels that have no label."""
 
+SETS = ("train", "val", "test")
+"""The splits that makers of data sets publish."""
+
 _Key = TypeVar("_Key")
 
 

@@ -90,8 +90,8 @@ def open_split(
 ) -> Pictures:
     """One split of a data set as `finetune.py` reads it (`read_source`), each pair checked, its verdict cached.
 
-    split: "val" (or "validation"), "train", another one's name in a saved or Hub data set, or "all" for pairs without splits. Those are
-    split by a hash of the id, as in training: "val" is the share `val_fraction`. limit: the first so many pairs.
+    split: "val" (or "validation"), "train", another one's name in a saved or Hub data set or of a folder beside train/ (test), or "all" for
+    pairs without splits. Those are split by a hash of the id, as in training: "val" is the share `val_fraction`. limit: the first so many.
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises ValueError for a split that is
     not there, or is empty.
     """
@@ -118,8 +118,11 @@ def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pair
     """The pairs of a split and which of their rows belong to it; notes."""
     train, evaluation = source.train, source.evaluation
     if evaluation is not None and split not in ("train", "all"):
-        if source.is_folder and split not in ("val", "validation"):
-            raise InputError(f"split is {split!r}; {source.place} has train and val.")
+        if source.is_folder and split not in ("val", "validation") and not evaluation.place.endswith(f"/{split}"):
+            there = [name for name, part in (("train", train), ("val", evaluation)) if part is not None]
+            raise InputError(
+                f"split is {split!r}; {source.place} has {', '.join([*there, *source.others])}: name one of them with --split."
+            )
         return evaluation, np.arange(len(evaluation.ids)), []
     if train is not None and split == "train" and (evaluation is not None or source.others):
         return train, np.arange(len(train.ids)), []

@@ -1,0 +1,70 @@
+"""The layouts that are known, and whether a source is one of them."""
+
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+from seg_recipe.importers import (
+    camvid,
+    celebamask_hq,
+    cvat,
+    face_synthetics,
+    helen,
+    infinigen,
+    labelme,
+    lapa,
+    segnet,
+    solo,
+    synth_face,
+    voc,
+)
+from seg_recipe.importers.samples import Layout
+from seg_recipe.importers.sources import LeftOut, SourceFile
+
+PAIRS = "pairs"
+
+
+class Format(NamedTuple):
+    """A layout: its reader, and how it is told from every other one.
+
+    marks: patterns, each of which matches a name in it. never: patterns that match none, for what has the same folders and other classes.
+    confirm: a look into its files, where names do not suffice.
+    """
+
+    read: Callable[[dict[str, SourceFile], LeftOut], Layout]
+    marks: tuple[str, ...]
+    never: tuple[str, ...] = ()
+    confirm: Callable[[dict[str, SourceFile]], bool] | None = None
+
+    def claims(self, files: dict[str, SourceFile]) -> bool:
+        """Whether these files are this layout, by its own marks."""
+        return (
+            all(_some(mark, files) for mark in self.marks)
+            and not any(_some(mark, files) for mark in self.never)
+            and (self.confirm is None or self.confirm(files))
+        )
+
+
+def _some(pattern: str, files: dict[str, SourceFile]) -> bool:
+    return any(map(re.compile(pattern).fullmatch, files))
+
+
+def _format(module: ModuleType) -> Format:
+    return Format(module.read, module.MARKS, getattr(module, "NEVER", ()), getattr(module, "CONFIRM", None))
+
+
+FORMATS = {
+    "face_synthetics": _format(face_synthetics),
+    "synth_face": _format(synth_face),
+    "celebamask_hq": _format(celebamask_hq),
+    "lapa": _format(lapa),
+    "helen": _format(helen),
+    "voc": _format(voc),
+    "camvid": _format(camvid),
+    "labelme": _format(labelme),
+    "cvat": _format(cvat),
+    "segnet": _format(segnet),
+    "infinigen": _format(infinigen),
+    "solo": _format(solo),
+}

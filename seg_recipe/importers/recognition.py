@@ -1,0 +1,144 @@
+"""Which known layout a source is, by that data set's own marks; for any other source, what it looks like and how it is imported.
+
+Folders that several data sets share, such as VOC's, prove nothing: classes under the names of another data set look right in every check.
+"""
+
+import itertools
+import os
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from seg_recipe.errors import InputError
+from seg_recipe.importers.formats import FORMATS
+from seg_recipe.importers.published import WORDS, split_of
+from seg_recipe.importers.sources import MAX_DEPTH, SourceFile
+
+MOST_NAMES = 20_000
+"""So many files of a folder are looked at to say what it looks like."""
+
+_COMMAND = "python scripts/import_dataset.py"
+_TOP = r"(?:.*/)?"
+_LIKE = (
+    # what it looks like; patterns that all match a name in it; the format that it may be of; the way out where it is something else
+    ("the folders that finetune.py reads", (r"(?:train|val)/images/.+", r"(?:train|val)/annotations/.+_seg\.png"), "",
+     "it needs no import: give it to finetune.py as --dataset"),
+    ("Pascal VOC's folders", (_TOP + r"JPEGImages/[^/]+\.jpg", _TOP + r"SegmentationClass(?:PNG)?/[^/]+\.png"), "voc",
+     "for a labelling tool's export put its class_names.txt (labelme) or labelmap.txt (CVAT) beside these folders"),
+    ("the folders of the SegNet tutorial", (_TOP + r"train/[^/]+\.png", _TOP + r"trainannot/[^/]+\.png"), "camvid",
+     "for pictures of your own put a classes.txt, a name a line, beside these folders"),
+    ("LaPa's folders", (_TOP + r"train/labels/[^/]+\.png", _TOP + r"train/images/[^/]+\.jpg"), "lapa", ""),
+    ("Helen's folders", (_TOP + r"labels/([^/]+)/\1_lbl00\.png",), "helen", ""),
+    ("pictures beside their masks", (r"(?:[^/]+/)?[^/]+_seg\.png",), "face_synthetics",
+     "for pictures of your own it needs no import: give that folder to finetune.py as --dataset, with --labels FILE.json for its classes"),
+    ("Cityscapes' folders", (_TOP + r"leftImg8bit/.+_leftImg8bit\.png", _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
+     "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks 'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, "
+     "where FILE names the ids"),
+    ("polygons in JSON (COCO)", (_TOP + r"(?:instances_|panoptic_|_annotations\.coco|coco_annotations).*\.json",), "",
+     "draw its masks first, one PNG of ids for each picture"),
+)  # fmt: skip
+_MASKS = re.compile(r"mask|seg|label|annot|gt|class|anno|truth|ids", re.IGNORECASE)
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
+
+
+def recognise(files: dict[str, SourceFile]) -> str:
+    """The format whose own marks these files have. Raises ValueError where none has, which says what they look like, or several have."""
+    found = [name for name, known in FORMATS.items() if known.claims(files)]
+    if len(found) > 1:
+        raise InputError(f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them.")
+    if found:
+        return found[0]
+    raise InputError(
+        f"SOURCE has the marks of no known data set; found {_endings(files)}. {_sentence(files, 'SOURCE', 'DEST')} "
+        "--help lists the formats; with --images, --masks and --table any pictures with masks are imported."
+    )
+
+
+def looks_like(folder: Path) -> str:
+    """What a folder looks like, if it is a data set in a foreign layout, and the command that imports it; empty where nothing is known."""
+    files = dict(itertools.islice(_walk(folder), MOST_NAMES))
+    for name, known in FORMATS.items():
+        if known.claims(files):
+            return f"It is in the layout of {name}; import it: {_COMMAND} {shlex.quote(str(folder))} DEST."
+    return _sentence(files, shlex.quote(str(folder)), "DEST")
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, SourceFile]]:
+    for place, below, names in os.walk(folder):
+        inside = os.path.relpath(place, folder)
+        depth = 0 if inside == "." else inside.count(os.sep) + 1
+        below[:] = sorted(below) if depth < MAX_DEPTH else []
+        for name in sorted(names):
+            path = name if inside == "." else f"{inside}/{name}"
+            yield path, SourceFile(path, Path(place, name).stat().st_size if Path(place, name).is_file() else 0, None, str(folder))
+
+
+def _sentence(files: Iterable[str], source: str, destination: str) -> str:
+    names = list(files)
+    command = f"{_COMMAND} {source} {destination}"
+    patterns = guess_patterns(names)
+    pairs = f"{command} --images {shlex.quote(patterns.images)} --masks {shlex.quote(patterns.masks)} --table FILE" if patterns else ""
+    for what, marks, known, otherwise in _LIKE:
+        if all(any(map(re.compile(mark).fullmatch, names)) for mark in marks):
+            ways = [f"if it is that data set, {command} --format {known}"] if known else []
+            ways += [otherwise] if otherwise else []
+            ways += [f"or {pairs}"] if pairs and known else []
+            return f"It looks like {what}: {'; '.join(ways)}."
+    return f"It looks like pictures and masks; import them: {pairs}, where FILE names the ids or colours of the classes." if pairs else ""
+
+
+def _endings(names: Iterable[str]) -> str:
+    endings = Counter(Path(name).suffix.lower() or "without an ending" for name in names)
+    return ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(5)) or "nothing"
+
+
+class Patterns(NamedTuple):
+    """Two patterns of names, as --images and --masks take them."""
+
+    images: str
+    masks: str
+
+
+def guess_patterns(names: Iterable[str]) -> Patterns | None:
+    """The patterns that pair most names: two kinds of files that differ in folder, ending, or in letters before or behind the rest."""
+    kinds: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    for name in names:
+        folder, _, base = name.rpartition("/")
+        stem, ending = Path(base).stem, Path(base).suffix
+        if ending.lower() not in _PICTURES or stem.startswith("."):
+            continue
+        parts = folder.split("/") if folder else []
+        split = next((found for found in map(_split_folder, parts) if found), None)
+        folder = "/".join(f"{{split}}{part[len(split[0]) :]}" if split and part == split[1] else part for part in parts)
+        for lead, core, trail in _readings(stem):
+            kinds[folder, lead, trail, ending].add((split_of(split[0]) if split else "", core))
+    best: tuple[float, Patterns] | None = None
+    for image, mask in itertools.permutations(sorted(kinds, key=lambda kind: -len(kinds[kind]))[:24], 2):
+        shared = len(kinds[image] & kinds[mask])
+        marked = [bool(_MASKS.search("/".join(kind[:3]))) for kind in (image, mask)]
+        if mask[3].lower() not in (".png", ".npy") or image[3] == ".npy" or marked == [True, False] or not shared:
+            continue
+        score = shared + 0.5 * (marked == [False, True]) - 0.1 * len(image[1] + image[2])
+        if shared > 0.8 * len(kinds[mask]) and shared > 0.4 * len(kinds[image]) and (best is None or score > best[0]):
+            best = score, Patterns(*(("/" if kind[0] else "").join((kind[0], f"{kind[1]}*{kind[2]}{kind[3]}")) for kind in (image, mask)))
+    return best[1] if best else None
+
+
+def _split_folder(part: str) -> tuple[str, str] | None:
+    """(the split's name, the folder's) for train, and for trainannot or val_images."""
+    if match := re.fullmatch(rf"({'|'.join(WORDS)})([_-]?(?:annot|mask|label|image|img|gt|seg)\w*)?", part, re.IGNORECASE):
+        return match[1], part
+    return None
+
+
+def _readings(stem: str) -> Iterator[tuple[str, str, str]]:
+    """The ways to read a name as letters, what names the pair, and letters: photo_1, rgb_1, 1_mask, leaf_mask."""
+    yield "", stem, ""
+    if match := re.fullmatch(r"([A-Za-z][A-Za-z_-]*[_-]|)(.*?)((?:[_-][A-Za-z][A-Za-z0-9]*)*)", stem):
+        if match[1]:
+            yield match[1], match[2] + match[3], ""
+        if match[3]:
+            yield "", match[1] + match[2], match[3]

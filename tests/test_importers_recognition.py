@@ -1,0 +1,235 @@
+"""Which layout a source is: each is claimed by its own marks alone, and what shares its folders is refused with the way out."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg_recipe.importers import FORMATS, looks_like, recognise
+from seg_recipe.importers.recognition import guess_patterns
+from tests.face_files import contents, make_folder, make_zip, pair, png, run
+from tests.foreign_layouts import FAKES, H, W, camvid, cvat, labelme, listed, photo, rng, segnet, voc
+from tests.test_importers_formats import found
+
+ALL = {**FAKES, "face_synthetics": lambda: None}
+
+
+def files_of(name):
+    return contents() if name == "face_synthetics" else FAKES[name]().files
+
+
+def claimants(files):
+    return [name for name, known in FORMATS.items() if known.claims(listed(files))]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_layout_is_claimed_by_one_format(name):
+    assert claimants(files_of(name)) == [name]
+
+
+def without(files, *patterns):
+    return {name: data for name, data in files.items() if not any(re.search(pattern, name) for pattern in patterns)}
+
+
+def renamed(files, old, new):
+    return {re.sub(old, new, name): data for name, data in files.items()}
+
+
+def ids(*seed):
+    return png(rng(*seed).integers(0, 3, (H, W), dtype=np.uint8))
+
+
+def flat(names):
+    return {f"{name}{end}": png(photo(name)) if end == ".png" else ids(name) for name in names for end in (".png", "_seg.png")}
+
+
+STRANGERS = {
+    "VOC's folders, other names": lambda: renamed(voc().files, "2007_", "plant"),
+    "VOC's folders, one other name": lambda: voc().files | {"VOCdevkit/VOC2012/SegmentationClass/leaf.png": ids("leaf")},
+    "VOC's names without ImageSets": lambda: without(voc().files, "ImageSets"),
+    "labelme without its names": lambda: without(labelme(texts=True).files, "class_names"),
+    "CVAT without its labelmap": lambda: without(cvat().files, "labelmap"),
+    "SegNet's folders without classes": lambda: without(segnet().files, "classes"),
+    "SegNet's folders, names nearly CamVid's": lambda: renamed(camvid().files, "0001TP", "0002TP"),
+    "CamVid and others": lambda: camvid().files | {"CamVid/trainannot/mine.png": ids("mine"), "CamVid/train/mine.png": png(photo("m"))},
+    "LaPa's folders, other landmarks": lambda: {
+        name: b"68\n" if "/landmarks/" in name else data for name, data in FAKES["lapa"]().files.items()
+    },
+    "LaPa's folders without landmarks": lambda: without(FAKES["lapa"]().files, "landmarks"),
+    "twelve label maps": lambda: (
+        FAKES["helen"]().files | {f"SmithCVPR2013_dataset_resized/labels/23219{n}_1/23219{n}_1_lbl11.png": ids(n) for n in range(9)}
+    ),
+    "Helen without its texts": lambda: without(FAKES["helen"]().files, "exemplars"),
+    "flat, names of their own": lambda: flat(["leaf1", "leaf2"]),
+    "flat, six digits, no landmarks": lambda: flat(["000000", "000001"]),
+    "flat, FaceSynthetics and others": lambda: contents() | flat(["leaf1"]),
+    "CelebAMask in another folder": lambda: renamed(FAKES["celebamask_hq"]().files, "CelebAMask-HQ-mask-anno", "parts"),
+    "SynthFace without clothing": lambda: without(FAKES["synth_face"]().files, "clothing"),
+    "Infinigen without objects": lambda: without(FAKES["infinigen"]().files, "/Objects/"),
+    "SOLO without frames": lambda: without(FAKES["solo"]().files, "frame_data"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_what_lacks_a_mark_is_claimed_by_none_and_refused_with_the_way_out(tmp_path, kind):
+    files = STRANGERS[kind]()
+    assert claimants(files) == []
+    make_folder(tmp_path / "in", files)
+    with pytest.raises(ValueError, match=r"SOURCE has the marks of no known data set; found .*--help lists the formats") as caught:
+        run(tmp_path / "in", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+WAYS = {
+    "VOC's folders, other names": (
+        "voc",
+        "JPEGImages/*.jpg",
+        "SegmentationClass/*.png",
+        "class_names.txt (labelme) or labelmap.txt (CVAT)",
+    ),
+    "SegNet's folders without classes": ("camvid", "own/{split}/*.png", "own/{split}annot/*.png", "classes.txt"),
+    "LaPa's folders without landmarks": ("lapa", "LaPa/{split}/images/*.jpg", "LaPa/{split}/labels/*.png", ""),
+    "flat, six digits, no landmarks": ("face_synthetics", "*.png", "*_seg.png", "--dataset, with --labels"),
+}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_the_refusal_names_the_format_it_may_be_and_patterns_that_work(tmp_path, kind):
+    known, images, masks, advice = WAYS[kind]
+    source = make_folder(tmp_path / "in", STRANGERS[kind]())
+    with pytest.raises(ValueError) as caught:
+        run(source, tmp_path / "out")
+    text = str(caught.value)
+    assert f"--format {known}" in text
+    assert advice in text
+    command = shlex.split(re.search(r"--images .*? --table FILE", text)[0].replace(" --table FILE", ""))
+    assert command[1].endswith(images) and command[3].endswith(masks)
+    table = tmp_path / "table.json"
+    table.write_text('{"names": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u"]}')
+    assert run(source, tmp_path / "out", *command, "--table", table)["written"] > 1
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("rgb/*.jpg", "gt/*.png"), ("*.jpg", "*_mask.png"), ("rgb_*.png", "semantic_segmentation_*.png"), ("*.png", "*_seg.png"),
+        ("x/{split}/i/*.png", "x/{split}/masks/*.png"), ("*_leftImg8bit.png", "*_gtFine_labelIds.png"), ("i/*.jpg", "m/*.npy"),
+        ("{split}_images/*.png", "{split}_masks/*.png"), ("a/photo_*.jpg", "b/label_*.png"),
+    ],
+)  # fmt: skip
+def test_the_pictures_are_told_from_the_masks(images, masks):
+    names = [
+        text.replace("*", str(n)).replace("{split}", split) for text in (images, masks) for n in range(5) for split in ("train", "val")
+    ]
+    assert guess_patterns(names) == (images, masks)
+    assert guess_patterns(names[:10]) is None
+
+
+def test_a_folder_is_told_with_the_command_that_imports_it(tmp_path):
+    source = make_folder(tmp_path / "my set", camvid().files)
+    assert looks_like(source) == f"It is in the layout of camvid; import it: python scripts/import_dataset.py '{source}' DEST."
+    other = make_folder(tmp_path / "own", STRANGERS["VOC's folders, other names"]())
+    assert looks_like(other).startswith("It looks like Pascal VOC's folders: if it is that data set, python scripts/import_dataset.py ")
+    assert looks_like(make_folder(tmp_path / "notes", {"a.txt": b""})) == ""
+
+
+# ---- the lists that labelling tools write ----
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_the_classes_of_labelme_are_its_own_and_its_split_is_kept(tmp_path, texts):
+    fake = labelme(texts=texts)
+    result = run(make_zip(tmp_path / "in.zip", fake.files), tmp_path / "out")
+    assert result["format"] == "labelme"
+    assert set(result["class_shares"]) == {"background", "leaf", "stem"}
+    if texts:
+        assert {name: split for name, (split, _, _) in found(tmp_path / "out").items()} == fake.sets
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"SegmentationClass/(\d+)\.png", r"SegmentationClassPNG/\1.png"),  # as older releases wrote it
+        (r"SegmentationClass/(\d+)\.png", r"other/\1.png"),  # arrays only
+    ],
+)
+def test_older_exports_of_labelme_are_read(tmp_path, old, new):
+    fake = labelme()
+    run(make_zip(tmp_path / "in.zip", renamed(fake.files, old, new)), tmp_path / "out")
+    for name, (_, mask, _) in found(tmp_path / "out").items():
+        np.testing.assert_array_equal(mask, fake.masks[name])
+
+
+@pytest.mark.parametrize(("first", "last"), [(("__ignore__",), ()), ((), ("__ignore__",))])
+def test_what_labelme_ignores_is_not_labelled(tmp_path, first, last):
+    names = (*first, "_background_", "leaf", *([] if last else ["stem"]), *last)
+    fake = labelme(names=names)
+    run(make_zip(tmp_path / "in.zip", fake.files), tmp_path / "out")
+    for name, (_, mask, _) in found(tmp_path / "out").items():
+        np.testing.assert_array_equal(mask, np.where((fake.masks[name] == 2) & bool(last), 255, fake.masks[name]))
+
+
+def test_the_colours_of_cvat_are_read_and_its_subsets_kept(tmp_path):
+    fake = cvat(subsets=True)
+    result = run(make_zip(tmp_path / "in.zip", fake.files), tmp_path / "out")
+    assert result["format"] == "cvat"
+    pairs = found(tmp_path / "out")
+    assert {name: split for name, (split, _, _) in pairs.items()} == fake.sets
+    for name, (_, mask, _) in pairs.items():
+        np.testing.assert_array_equal(mask, fake.masks[name])
+
+
+def test_its_lists_are_tables_for_patterns_too(tmp_path):
+    for fake, text in ((cvat(), "labelmap.txt"), (labelme(), "class_names.txt")):
+        source = make_folder(tmp_path / text, {name.split("/", 1)[1]: data for name, data in fake.files.items()})
+        options = ["--images", "JPEGImages/*.jpg", "--masks", "SegmentationClass/*.png", "--table", source / text]
+        result = run(source, tmp_path / f"out {text}", *options)
+        assert tuple(result["class_shares"]) == fake.names
+        assert result["written"] == 10
+
+
+BROKEN = {
+    "a name twice": (labelme, "class_names.txt", "_background_\nleaf\nleaf\n", r"class_names\.txt has 'leaf' twice"),
+    "a table": (labelme, "class_names.txt", "0,_background_\n1,leaf\n", r"names\.txt has the line '0,_background_'; wanted is one name"),
+    "no colour": (cvat, "labelmap.txt", "# label:color_rgb:parts:actions\nleaf:::\n", r"map\.txt has the line 'leaf:::'; wanted is name"),
+    "one colour twice": (
+        cvat, "labelmap.txt", "background:0,0,0::\nleaf:0,0,0::\n", r"labelmap\.txt: 'leaf' and 'background' both have the colour"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_list_of_another_form_is_refused(tmp_path, kind):
+    make, text, content, message = BROKEN[kind]
+    fake = make()
+    name = next(name for name in fake.files if name.endswith(text))
+    with pytest.raises(ValueError, match=message) as caught:
+        run(make_zip(tmp_path / "in.zip", fake.files | {name: content.encode()}), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_voc_is_not_read_where_a_list_of_other_classes_lies_beside(tmp_path):
+    source = make_zip(tmp_path / "in.zip", labelme(texts=True).files)
+    with pytest.raises(ValueError, match=r"class_names\.txt names other classes than Pascal VOC's; import SOURCE with --format labelme"):
+        run(source, tmp_path / "out", "--format", "voc")
+
+
+def test_the_class_list_of_ones_own_names_the_ids(tmp_path):
+    result = run(make_zip(tmp_path / "in.zip", segnet().files), tmp_path / "out")
+    assert (result["format"], list(result["class_shares"])) == ("segnet", ["soil", "leaf", "stem"])
+
+
+def test_a_pair_without_landmarks_is_still_faces_where_it_is_said(tmp_path):
+    source = make_folder(tmp_path / "in", pair("leaf"))
+    assert run(source, tmp_path / "out", "--format", "face_synthetics")["labels"] == "face"
+    with Image.open(next((tmp_path / "out").glob("*/annotations/*"))) as mask:
+        assert mask.mode == "L"
+
+
+def test_recognise_lists_several():
+    with pytest.raises(ValueError, match="could be voc or camvid"):
+        recognise(listed(voc().files | camvid().files))
