@@ -18,6 +18,7 @@ from seg_recipe.data import DataProblems, Problem, load_data
 from seg_recipe.data.check import check_pairs, checksums_hold, inspect_pair
 from seg_recipe.data.problems import WAYS_OUT
 from seg_recipe.data.sources import read_source
+from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.png import decode_plain
 from seg_recipe.png.files import read_file
@@ -108,17 +109,50 @@ def test_the_whole_message(folder):
     assert (
         str(error.value)
         == f"""\
-The data cannot be used as it is: 6 problems of 3 kinds.
-  empty split: 1 (add pairs, or raise val_fraction where the split is made by it)
-    {folder}/train: train gets none of its 4 pairs
-  mask without an image: 1 (the image of 000001_seg.png is called 000001.png (or .jpg))
-    {folder}/val/annotations/000005_seg.png
-  ids outside the label space: 4 (map them to ids that it has, or name the label space that has them with --labels)
+The data cannot be used as it is: ids outside the label space (4), mask without an image (1), no pair without a problem (1).
+  ids outside the label space: 4 (turn them into ids that it has with import_dataset.py --table, or name other labels with --labels)
     {folder}/train/annotations/000000_seg.png: ids 7; it has 0-2 and 255 (ignored)
     {folder}/train/annotations/000001_seg.png: ids 7; it has 0-2 and 255 (ignored)
     {folder}/train/annotations/000002_seg.png: ids 7; it has 0-2 and 255 (ignored)
-    {folder}/train/annotations/000003_seg.png: ids 7; it has 0-2 and 255 (ignored)"""
+    {folder}/train/annotations/000003_seg.png: ids 7; it has 0-2 and 255 (ignored)
+  mask without an image: 1 (the image of 000001_seg.png is called 000001.png (or .jpg))
+    {folder}/val/annotations/000005_seg.png
+  no pair without a problem: 1 (so --bad_samples skip would leave nothing: mend what is named above)
+    {folder}/train: each of the 4 pairs for train has one that is named here"""
     )
+
+
+def test_an_orientation_that_turns_nothing_is_none(folder):
+    """0 is what some cameras write; beyond 8 nothing is defined."""
+    for number, orientation in enumerate((0, 1, 9)):
+        turned(folder / f"train/images/{number:06d}.png", orientation)
+    turned(folder / MASK, 0)
+    assert load(folder).splits["train"]["id"][:] == ["000000", "000001", "000002", "000003"]
+
+
+def test_a_picture_that_is_too_large_is_not_damaged(folder, monkeypatch):
+    monkeypatch.setattr(Picture, "MAX_IMAGE_PIXELS", 100)
+    resaved(folder / IMAGE, "L", format="JPEG")
+    Picture.new("RGB", (20, 20)).save(folder / IMAGE, "JPEG")
+    Picture.new("L", (20, 20)).save(folder / MASK, "GIF")
+    with pytest.raises(DataProblems) as error:
+        load(folder)
+    assert str(error.value).startswith("The data cannot be used as it is: too large a picture (2).\n  too large a picture: 2 (cut the pair")
+    assert [problem.detail for problem in error.value.problems] == ["more than 200 pixels"] * 2
+
+
+def test_a_split_without_pairs_comes_after_its_cause(tmp_path):
+    folder = write_halves(tmp_path / "input", 3, 2)
+    for path in folder.glob("val/annotations/*"):
+        path.rename(path.with_name(path.name.replace("_seg", "_mask")))
+    with pytest.raises(DataProblems) as error:
+        load(folder)
+    assert str(error.value).startswith("The data cannot be used as it is: image without a mask (2), no pair without a problem (1).")
+    assert str(error.value).endswith(f"{folder}/val: no files in it make a pair for validation")
+    for path in folder.glob("val/*/*"):
+        path.unlink()
+    with pytest.raises(DataProblems, match=r"as it is: empty split \(1\)\.\n.*\n    .*/val: it holds no pairs for validation$"):
+        load(folder)
 
 
 def test_many_problems_are_counted_and_listed_in_a_file(tmp_path):
@@ -350,7 +384,7 @@ def test_a_killed_reader_is_an_error_and_what_was_read_is_kept(tmp_path, monkeyp
         return inspect_pair(*arguments)
 
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", end)
-    with pytest.raises(ValueError, match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again"):
+    with pytest.raises(InputError, match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again"):
         check_pairs(pairs, THREE, workers=2, progress=False)
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", inspect_pair)
     opened.clear()

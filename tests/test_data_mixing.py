@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from accelerate.data_loader import IterableDatasetShard
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from seg_recipe.data import DataProblems, attach_transform, load_data
 from seg_recipe.data.mixing import LARGEST_EPOCH, draws, held_out
+from seg_recipe.transforms import EpochClock
 from tests.test_data import THREE, load, saved, write_flat, write_halves
 
 # The held-out share
@@ -81,6 +82,61 @@ def test_a_mix_loses_nothing_and_names_each_repeat(tmp_path, weights, counts):
     assert len(other) == len(ids) and (other == ids) == (
         count % 3 == 0 and counts[0] % 20 == 0
     )  # another seed, another part of the last pass
+
+
+class Plain:
+    """A transform that hands on the ids, of the epoch on its clock."""
+
+    def __init__(self):
+        self.clock = EpochClock()
+
+    def __call__(self, batch):
+        return {"id": batch["id"]}
+
+
+def ids_of(rows):
+    return [row["id"] for row in DataLoader(rows, batch_size=None, sampler=range(len(rows)))]
+
+
+def test_a_part_of_a_pass_is_drawn_anew_in_each_epoch(tmp_path):
+    """Of 30 pictures 45 are drawn: each once, and 15 once more. Stock, a repeated and cut data set repeats the same 15 for ever."""
+    many, few = write_halves(tmp_path / "many", 45, 1), write_halves(tmp_path / "few", 30, 1, first=100)
+    data, again, other = (load(many, few, weights=[1.0, 1.0], seed=seed) for seed in (0, 0, 1))
+    transform = Plain()
+    rows = data.training_rows(transform)
+    epochs = []
+    for epoch in range(100):
+        transform.clock.epoch = epoch
+        ids = ids_of(rows)
+        assert len(ids) == len(rows) == len(set(ids)) == 90
+        epochs.append({identity.removesuffix("~2") for identity in ids if identity.endswith("~2")})
+        assert {identity for identity in ids if identity.startswith("many")} == {f"many/{n:06d}" for n in range(45)}
+        assert len({identity for identity in ids if identity.startswith("few") and "~" not in identity}) == 30
+    seen = [sum(identity in drawn for drawn in epochs) for identity in sorted(set.union(*epochs))]
+    assert len(seen) == 30 and 25 <= min(seen) <= max(seen) <= 75  # 50 on average, five standard deviations either way
+    assert len({frozenset(drawn) for drawn in epochs}) == 100
+
+    first = data.splits["train"]["id"][:]
+    transform.clock.epoch = 7  # as when a run is resumed there: nothing that was read before matters
+    late, same = ids_of(rows), again.training_rows(transform)
+    assert ids_of(same) == late and ids_of(other.training_rows(transform)) != late
+    transform.clock.epoch = 0
+    assert ids_of(rows) == ids_of(same) == first and first != late
+
+
+def test_workers_and_batches_see_the_rows_of_the_epoch(tmp_path):
+    many, few = write_halves(tmp_path / "many", 6, 1), write_halves(tmp_path / "few", 4, 1, first=100)
+    transform = Plain()
+    rows = load(many, few, weights=[1.0, 1.0]).training_rows(transform)
+    workers = DataLoader(rows, batch_size=5, num_workers=1, persistent_workers=True, collate_fn=lambda batch: [row["id"] for row in batch])
+    for epoch in range(3):
+        transform.clock.epoch = epoch
+        assert [identity for batch in workers for identity in batch] == ids_of(rows)
+
+
+def test_whole_passes_are_a_data_set_of_their_own(tmp_path):
+    many, few = write_halves(tmp_path / "many", 6, 1), write_halves(tmp_path / "few", 3, 1, first=100)
+    assert isinstance(load(many, few, weights=[1.0, 1.0]).training_rows(Plain()), Dataset)
 
 
 def test_a_repeat_is_the_same_picture(tmp_path):
@@ -149,6 +205,18 @@ def test_a_training_picture_in_an_evaluation_set(tmp_path):
     data = load(train, eval_sources={"real": str(copied)}, bad_samples="skip")
     assert data.splits["train"]["id"][:] == ["000007", "000008"] and len(data.splits["real"]) == 7
     assert any(note.startswith("Left out 7 (training picture in an evaluation set): ") for note in data.notes)
+
+
+@pytest.mark.parametrize("leaking", [0, 1, 2])
+def test_leaks_are_looked_for_in_every_evaluation_set(tmp_path, leaking):
+    train = write_halves(tmp_path / "input", 6, 1)
+    sets = {f"set{i}": write_flat(tmp_path / f"set{i}", 3, first=100 * (i + 1)) for i in range(3)}
+    shutil.copy(train / "train" / "images" / "000004.png", sets[f"set{leaking}"] / f"{100 * (leaking + 1) + 1:06d}.png")
+    with pytest.raises(DataProblems) as error:
+        load(train, eval_sources={name: str(folder) for name, folder in sets.items()})
+    (problem,) = error.value.problems
+    assert problem.kind == "training picture in an evaluation set" and problem.file.endswith("train id 000004")
+    assert problem.detail == f"also in set{leaking}"
 
 
 @pytest.mark.parametrize(

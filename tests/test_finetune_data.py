@@ -59,6 +59,20 @@ def test_weighted_sources_and_named_evaluation_sets(place, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_resumed_run_draws_the_part_of_its_epoch(place, tmp_path):
+    """Two epochs of 8 steps; the second one takes other pictures of the small source once more than the first."""
+    mix = {"dataset": [str(place / "data"), str(place / "real")], "dataset_weights": [1, 1], "max_steps": 16, "eval_steps": 8}
+    whole = runs.write_recipe(place, "whole.yaml", output_dir=str(tmp_path / "whole"), **mix, save_steps=8)
+    runs.train(whole)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for name in ("results.json", "model.safetensors"):
+        (tmp_path / "cut" / name).unlink()
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-16")
+    runs.train(whole, "--output_dir", tmp_path / "cut")
+    runs.assert_same_weights(tmp_path / "whole" / "checkpoint-16", tmp_path / "cut" / "checkpoint-16")
+
+
+@pytest.mark.slow
 def test_early_stopping_follows_the_named_set(place, tmp_path):
     recipe = runs.write_recipe(place, "early.yaml", output_dir=str(tmp_path / "run"), eval_datasets=[f"real={place / 'real'}"])
     options = ("--early_stopping_patience", 1, "--learning_rate", "1e-9", "--eval_steps", 1, "--save_steps", 1, "--max_steps", 20)

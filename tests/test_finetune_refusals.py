@@ -214,7 +214,7 @@ DATA = (
 def test_data_that_cannot_be_used(place, error, kind):
     spoil(place, kind)
     text = error()
-    assert f"  {kind}: 1 (" in text and "1 problem of 1 kind" in text
+    assert f"  {kind}: 1 (" in text and f"as it is: {kind} (1)." in text
     assert ("--bad_samples skip" in text) == (kind != "empty split")
 
 

@@ -22,9 +22,10 @@ from jaxtyping import Int64
 
 from seg_recipe.data.cache import Verdicts
 from seg_recipe.data.check import check_pairs, problems_of
-from seg_recipe.data.mixing import Part, draws, stack
+from seg_recipe.data.contents import Masks, content_notes, refuse_too_few_classes
+from seg_recipe.data.mixing import EpochRows, Part, RowsOfEpoch, draws, stack
 from seg_recipe.data.plan import Share, plan_splits
-from seg_recipe.data.problems import FIRST, DataProblems, Problem, left_out_notes
+from seg_recipe.data.problems import DataProblems, Problem, left_out_notes
 from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
 from seg_recipe.errors import InputError
@@ -43,6 +44,7 @@ class Data:
         the same; moving or touching files does not change it. Of a stream it knows the settings only.
     class_pixels: split -> mask pixels of each class, each picture counted once; empty for a stream.
     idle: setting of `load_data` that had no effect on these sources -> why.
+    redrawn: all rows that epochs of training draw from, and which each takes, where they differ; "train" holds those of the first.
     """
 
     splits: DatasetDict | IterableDatasetDict
@@ -50,6 +52,14 @@ class Data:
     fingerprint: str
     class_pixels: dict[str, Int64[np.ndarray, " classes"]] = field(default_factory=dict)
     idle: dict[str, str] = field(default_factory=dict)
+    redrawn: tuple[Dataset, EpochRows] | None = None
+
+    def training_rows(self, transform: Any) -> Any:
+        """The training split with a transform, as `attach_transform` attaches it; each epoch of the transform's clock with its own rows."""
+        if self.redrawn is None:
+            return attach_transform(self.splits["train"], transform)
+        rows, epochs = self.redrawn
+        return RowsOfEpoch(attach_transform(rows, transform), epochs, transform.clock)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class _Taken:
     @property
     def ids(self) -> list[str]:
         return [self.share.pairs.ids[row] for row in self.rows.tolist()]
+
+    @property
+    def masks(self) -> Masks:
+        """What its masks hold."""
+        return Masks(self.share.pairs, [self.share.prefix + identity for identity in self.ids], self.verdicts.pixels[self.rows])
 
 
 def load_data(
@@ -79,6 +94,7 @@ def load_data(
     streaming: bool = False,
     seed: int = 0,
     bad_samples: str = "error",
+    image_size: int = 0,
     workers: int = 0,
     progress: bool = True,
 ) -> Data:
@@ -86,16 +102,19 @@ def load_data(
 
     sources: folders, saved data sets or Hub ids (see `read_source`). With several, an id begins with its source's name: real/000012.
     weights: one per source, any positive numbers: the share of an epoch that is drawn from it. No picture is left out, so those of small
-        sources come several times, each time with an id of its own. None: all pictures once.
+        sources come several times, each time with an id of its own; which of them come once more than the others is drawn anew in each
+        epoch (`Data.training_rows`). None: all pictures once.
     eval_sources: name -> source, each a split of that name: its evaluation pairs where it has its own, the held-out share where it is
         trained on too, else all of it. None: "validation", the evaluation pairs of all sources.
     val_fraction: share in [0, 1) of the ids of a source without evaluation pairs that is held out, by a hash of the id.
     streaming: read from front to back, unchecked.
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes.
+    image_size: side of the square that the model sees, in pixels; with it the notes name classes that are too small to be seen there.
     workers: threads of the check, 0 for all cores. progress: show its bar.
 
     Every process may call it: the verdict of the first is kept in the cache folder, where the others read it
-    (`with state.local_main_process_first(): ...`). Raises ValueError for settings that do not fit, DataProblems for the data.
+    (`with state.local_main_process_first(): ...`). Raises ValueError for settings that do not fit and for masks that hold too few classes,
+    DataProblems for bad pairs.
     """
     _validate(sources, weights, eval_sources or {}, val_fraction, bad_samples)
     places = [str(PurePath(place)) for place in sources]  # input/ and ./input are input
@@ -112,7 +131,10 @@ def load_data(
     empty, missing = _take_out_empty(taken)
     if empty or (problems and bad_samples == "error"):
         raise DataProblems([*problems, *empty])
-    return replace(_assemble(taken, weights, seed, label_space, [*notes, *said, *left_out_notes(problems), *missing]), idle=idle)
+    for name, parts in taken.items():
+        refuse_too_few_classes(name, [part.masks for part in parts], label_space)
+    notes = [*notes, *said, *left_out_notes(problems), *missing]
+    return replace(_assemble(taken, weights, seed, label_space, image_size, notes), idle=idle)
 
 
 def _idle(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
@@ -213,20 +235,33 @@ def _take_out_empty(taken: dict[str, list[_Taken]]) -> tuple[list[Problem], list
         full = [part for part in parts if len(part.rows)]
         for part in parts:
             if not len(part.rows):
-                place, text = part.share.pairs.place, f"{name} gets none of its {len(part.share.pairs.ids):,} pairs"
+                kind, text = _why_empty(name, part)
                 if full and name != "train":
-                    notes.append(f"{place}: {text}; a larger val_fraction would give it some.")
+                    notes.append(f"{part.share.pairs.place}: {text}{'; a larger val_fraction would give it some' * part.share.held}.")
                 else:
-                    problems.append(Problem("empty split", place, text))
+                    problems.append(Problem(kind, part.share.pairs.place, text))
         taken[name] = full
     return problems, notes
 
 
-def _assemble(taken: dict[str, list[_Taken]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]) -> Data:
+def _why_empty(name: str, part: _Taken) -> tuple[str, str]:
+    """The kind of problem, and the detail: a split that has no pairs, or one whose pairs all have problems that are named themselves."""
+    count, lost = len(part.share.pairs.ids), len(part.share.rows())
+    if lost:
+        return "no pair without a problem", f"each of the {lost:,} pairs for {name} has one that is named here"
+    if not count and part.share.pairs.problems:
+        return "no pair without a problem", f"no files in it make a pair for {name}"
+    return "empty split", f"{name} gets none of its {count:,} pairs" if count else f"it holds no pairs for {name}"
+
+
+def _assemble(
+    taken: dict[str, list[_Taken]], weights: Sequence[float], seed: int, label_space: LabelSpace, image_size: int, notes: list[str]
+) -> Data:
     splits: dict[str, Dataset] = {}
     class_pixels: dict[str, np.ndarray] = {}
     fingerprint = blake2b(_meaning(label_space), digest_size=16)
     trained: set[str] = set()
+    redrawn: tuple[Dataset, EpochRows] | None = None
     for name, parts in taken.items():
         sizes = [len(part.rows) for part in parts]
         counts = draws(sizes, weights) if weights and name == "train" else sizes
@@ -242,10 +277,13 @@ def _assemble(taken: dict[str, list[_Taken]], weights: Sequence[float], seed: in
             own.update("\n".join([draw.prefix, str(draw.count), *part.ids, ""]).encode("utf-8", "surrogateescape"))
             own.update(part.verdicts.digests[part.rows].tobytes())
         fingerprint.update(own.digest())
-        splits[name] = stack(drawn, seed=seed, fingerprint=own.hexdigest())
-        class_pixels[name] = sum((_pixels(part)[:, :-1].sum(0, dtype=np.int64) for part in parts), np.zeros(len(label_space), np.int64))
-        notes += [_counts_note(name, parts, drawn), *_content_notes(name, parts, class_pixels[name], label_space)]
-    return Data(DatasetDict(splits), notes, fingerprint.hexdigest(), class_pixels)
+        rows, epochs = stack(drawn, seed=seed, fingerprint=own.hexdigest())
+        splits[name] = rows.select(epochs.of(0))
+        redrawn = (rows, epochs) if epochs.differ else redrawn
+        masks = [part.masks for part in parts]
+        class_pixels[name] = np.sum([held.pixels[:, :-1].sum(0, dtype=np.int64) for held in masks], axis=0)
+        notes += [_counts_note(name, parts, drawn), *content_notes(name, masks, label_space, image_size)]
+    return Data(DatasetDict(splits), notes, fingerprint.hexdigest(), class_pixels, redrawn=redrawn)
 
 
 def _streamed(plan: dict[str, list[Share]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]) -> Data:
@@ -262,10 +300,6 @@ def _meaning(label_space: LabelSpace) -> bytes:
     return json.dumps([label_space.names, label_space.mirror_pairs, label_space.ignore]).encode()
 
 
-def _pixels(part: _Taken) -> Any:
-    return part.verdicts.pixels[part.rows]
-
-
 def _counts_note(name: str, parts: Sequence[_Taken], drawn: Sequence[Part]) -> str:
     total = sum(draw.count for draw in drawn)
     if len(parts) == 1:
@@ -275,21 +309,3 @@ def _counts_note(name: str, parts: Sequence[_Taken], drawn: Sequence[Part]) -> s
         repeated = f" from {len(draw.wanted):,}, each up to {draw.passes:,} times" if draw.passes > 1 else ""
         each.append(f"{draw.count:,} ({draw.count / total:.1%}) of {part.share.pairs.place}{repeated}")
     return f"{name}: {total:,} pictures: {'; '.join(each)}."
-
-
-def _content_notes(name: str, parts: Sequence[_Taken], pixels: Int64[np.ndarray, " classes"], label_space: LabelSpace) -> list[str]:
-    """Classes that no picture of the split has, and masks with nothing but ignored pixels."""
-    notes = []
-    absent = [f"{label} ({i})" for i, label in label_space.id2label.items() if not pixels[i] and i not in label_space.ignore]
-    if absent:
-        notes.append(f"{name}: never seen: {', '.join(absent)}.")
-    blank = [
-        part.share.prefix + identity
-        for part in parts
-        for identity, counted in zip(part.ids, _pixels(part)[:, :-1].any(1).tolist(), strict=True)
-        if not counted
-    ]
-    if blank:
-        first = ", ".join(blank[:FIRST]) + ", ..." * (len(blank) > FIRST)
-        notes.append(f"{name}: {len(blank):,} of its masks hold ignored pixels only: {first}.")
-    return notes

@@ -30,14 +30,15 @@ from seg_recipe.png.files import read_file
 from seg_recipe.png.loops import count_ids
 from seg_recipe.pools import Threads, in_order, inherited, processes
 
-VERSION = 3
+VERSION = 4
 """Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
 
 # What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for "no image at all".
 _DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error,
-    Image.DecompressionBombError,
 )  # fmt: skip
+TURNS = range(2, 9)
+"""EXIF orientations that turn or mirror a picture; 1 is upright, and 0 and what lies above 8 mean nothing."""
 _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _JPEG = b"\xff\xd8"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT"}
@@ -50,7 +51,7 @@ def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, prog
 
     workers: threads, or forked processes where there are many pairs; 0 takes the cores that this process may use, at most 32. The work on
     a pair is a dozen short calls that let go of Python's lock, and two threads are 1.2 times as fast as one, two processes twice.
-    Never raises for a bad pair; OSError where a process was killed. What was read until then is kept.
+    Never raises for a bad pair; InputError where a process was killed. What was read until then is kept.
     """
     workers = workers or min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     rows = pairs.rows.with_format("arrow")
@@ -153,11 +154,14 @@ def inspect_pair(
             started = bytes(data[: len(SIGNATURE)]).startswith((SIGNATURE, _JPEG))
             found.append(("truncated or damaged file" if started else "not an image", part, f"{len(data):,} bytes"))
             continue
+        except Image.DecompressionBombError:
+            found.append(("too large a picture", part, f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"))
+            continue
         except _DAMAGED as error:
             found.append(("truncated or damaged file", part, " ".join(str(error).split())[:100]))
             continue
         sizes.append(picture.size)
-        if turned != 1:
+        if turned in TURNS:
             found.append((f"{'image' if part == 'image' else 'mask'} turned by EXIF", part, f"orientation {turned}"))
         kind = _image_kind(picture) if part == "image" else _mask_kind(picture)
         if kind:

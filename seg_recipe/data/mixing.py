@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,26 +67,75 @@ class Part:
         return math.ceil(self.count / len(self.wanted))
 
 
-def stack(parts: Sequence[Part], *, seed: int, fingerprint: str) -> Dataset:
-    """One data set of all parts, one after the other; nothing is decoded, written or copied but the ids.
+@dataclass(frozen=True)
+class EpochRows:
+    """Which rows of a data set an epoch takes: passes over the pictures of a source, each whole or in part.
+
+    passes: for each, its rows and how many of them an epoch takes. A part is drawn anew in each epoch, as a function of seed and epoch, so
+    that in the long run every picture of a source is seen equally often.
+    """
+
+    passes: tuple[tuple[Int64[np.ndarray, " _"], int], ...]
+    seed: int
+
+    @property
+    def differ(self) -> bool:
+        """Whether epochs take different rows."""
+        return any(count < len(rows) for rows, count in self.passes)
+
+    def of(self, epoch: int) -> Int64[np.ndarray, " drawn"]:
+        """The rows of an epoch, counted from 0: as many in each, in the order of the passes."""
+        return np.concatenate([self._drawn(place, epoch) for place in range(len(self.passes))])
+
+    def _drawn(self, place: int, epoch: int) -> Int64[np.ndarray, " drawn"]:
+        rows, count = self.passes[place]
+        if count == len(rows):
+            return rows
+        return np.sort(np.random.default_rng([self.seed, place, epoch]).choice(rows, count, replace=False))
+
+
+class RowsOfEpoch:
+    """A map-style data set that holds, at each time, the rows of the clock's epoch.
+
+    rows: all rows. drawn: which of them an epoch takes. clock: has the number of the epoch as `epoch`, in every process.
+    """
+
+    def __init__(self, rows: Dataset, drawn: EpochRows, clock: Any):
+        self.rows, self.drawn, self.clock = rows, drawn, clock
+        self._of = (0, drawn.of(0))
+
+    def __len__(self) -> int:
+        return len(self._of[1])
+
+    def __getitem__(self, place: int) -> Any:
+        return self.rows[int(self._now()[place])]
+
+    def __getitems__(self, places: list[int]) -> Any:
+        return self.rows.__getitems__(self._now()[places].tolist())
+
+    def _now(self) -> Int64[np.ndarray, " drawn"]:
+        if self._of[0] != self.clock.epoch:
+            self._of = (self.clock.epoch, self.drawn.of(self.clock.epoch))
+        return self._of[1]
+
+
+def stack(parts: Sequence[Part], *, seed: int, fingerprint: str) -> tuple[Dataset, EpochRows]:
+    """One data set of all parts, one after the other, and which of its rows an epoch takes; nothing is decoded or copied but the ids.
 
     A picture that is drawn n times stands in n rows, the later ones with an id of their own (000012~2, 000012~3, ...), since its
-    augmentation is a function of the id. Where the last pass is not a whole one, `seed` says which pictures are in it.
+    augmentation is a function of the id. Where the last pass is not a whole one, it stands there whole, and each epoch takes another part.
     """
-    passes, indices, offset = [], [], 0
-    for place, part in enumerate(parts):
+    passes, drawn, offset = [], [], 0
+    for part in parts:
         ids = pc.binary_join_element_wise(part.prefix, part.rows.data.column("id").combine_chunks(), "")
         pictures = part.rows.data.select(["image", "label"])
         remaining = part.count
         for number in range(1, part.passes + 1):
-            wanted = part.wanted
-            if remaining < len(wanted):
-                wanted = np.sort(np.random.default_rng([seed, place]).choice(wanted, remaining, replace=False))
             own = ids if number == 1 else pc.binary_join_element_wise(ids, f"~{number}", "")
             passes.append(ConcatenationTable.from_tables([InMemoryTable(pa.table({"id": own})), pictures], axis=1))
-            indices.append(wanted + offset)
+            drawn.append((part.wanted + offset, min(remaining, len(part.wanted))))
             offset += len(part.rows)
-            remaining -= len(wanted)
+            remaining -= len(part.wanted)
     # Its tables, as concatenate_datasets takes 2.5 ms for each pass, and a few real pairs among many synthetic ones need thousands.
     table = ConcatenationTable.from_tables(passes)
-    return Dataset(table, info=DatasetInfo(features=COLUMNS.copy()), fingerprint=fingerprint).select(np.concatenate(indices))
+    return Dataset(table, info=DatasetInfo(features=COLUMNS.copy()), fingerprint=fingerprint), EpochRows(tuple(drawn), seed)

@@ -12,7 +12,6 @@ FIRST = 5
 
 WAYS_OUT = {
     "unreadable folder": "give this user read access to it, or name another folder",
-    "empty split": "add pairs, or raise val_fraction where the split is made by it",
     "image without a mask": "the mask of 000001.png is called 000001_seg.png",
     "mask without an image": "the image of 000001_seg.png is called 000001.png (or .jpg)",
     "duplicate id": "each id stands for one pair; the second one is the problem",
@@ -21,6 +20,7 @@ WAYS_OUT = {
     "unreadable file": "give this user read access to it",
     "not an image": "Pillow knows no format that it could be",
     "truncated or damaged file": "copy or download it again",
+    "too large a picture": "cut the pair into parts, or scale both down, the mask without smoothing",
     "image with alpha": "what would shine through is not in the file: put it on a background, save as RGB",
     "CMYK image": "save as RGB",
     "grey image": "save as RGB",
@@ -29,18 +29,22 @@ WAYS_OUT = {
     "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, without the tag, or import "
     "the pairs with import_dataset.py --format pairs, which turns both",
     "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, without the tag",
-    "mask in colour": "a mask holds one id per pixel: turn its colours into ids, save as 8-bit grey (L) or palette (P)",
+    "mask in colour": "a mask holds one id per pixel: turn its colours into ids with import_dataset.py --table, which takes "
+    '{"leaf": [0, 255, 0], ...}',
     "mask with alpha": "save as 8-bit grey (L) or palette (P)",
     "16-bit mask": "ids are 0-255: save as 8-bit grey (L)",
     "mask of another mode": "save as 8-bit grey (L) or palette (P)",
     "mask saved as JPEG": "JPEG blurs the ids: make it anew, as PNG",
     "unequal sizes": "image and mask cover the same pixels: make one anew from its source",
-    "ids outside the label space": "map them to ids that it has, or name the label space that has them with --labels",
+    "ids outside the label space": "turn them into ids that it has with import_dataset.py --table, or name other labels with --labels",
     "training picture in an evaluation set": "scores on pictures that were trained on say nothing: take them out of one of the two",
+    "empty split": "add pairs, or raise val_fraction where the split is made by it",
+    "no pair without a problem": "so --bad_samples skip would leave nothing: mend what is named above",
 }
-"""Each kind of problem, in the order of the message, with what to do about it."""
+"""Each kind of problem with what to do about it. The last two are what the others lead to, and come last in a message."""
 
-_ALWAYS_FATAL = ("unreadable folder", "empty split")
+_CONSEQUENCES = ("empty split", "no pair without a problem")
+_ALWAYS_FATAL = ("unreadable folder", *_CONSEQUENCES)
 
 
 class Problem(NamedTuple):
@@ -60,11 +64,12 @@ class DataProblems(InputError):
 
 
 def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """The problems of each kind that occurs, kinds in the order of WAYS_OUT, problems in the order given."""
+    """The problems of each kind that occurs: the most frequent kind first, what is a consequence last; problems in the order given."""
     found: dict[str, list[Problem]] = {}
     for problem in problems:
         found.setdefault(problem.kind, []).append(problem)
-    return {kind: found[kind] for kind in WAYS_OUT if kind in found}
+    order = list(WAYS_OUT)
+    return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind in _CONSEQUENCES, -len(found[kind]), order.index(kind)))}
 
 
 def left_out_notes(problems: Sequence[Problem]) -> list[str]:
@@ -83,8 +88,7 @@ def _describe(problem: Problem) -> str:
 
 def _message(problems: Sequence[Problem]) -> str:
     kinds = by_kind(problems)
-    things = f"{len(problems):,} problem{'s' * (len(problems) != 1)} of {len(kinds)} kind{'s' * (len(kinds) != 1)}"
-    lines = [f"The data cannot be used as it is: {things}."]
+    lines = [f"The data cannot be used as it is: {', '.join(f'{kind} ({len(those):,})' for kind, those in kinds.items())}."]
     for kind, those in kinds.items():
         lines.append(f"  {kind}: {len(those):,} ({WAYS_OUT[kind]})")
         lines += [f"    {_describe(problem)}" for problem in those[:FIRST]]

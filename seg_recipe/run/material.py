@@ -54,6 +54,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             streaming=settings.streaming,
             seed=args.seed,
             bad_samples=settings.bad_samples,
+            image_size=recipe.model.image_size,
             progress=args.process_index == 0,
         )
     say(args, *idle_lines(recipe, data.idle))

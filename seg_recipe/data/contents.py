@@ -1,0 +1,143 @@
+"""What the masks of a split hold: classes that no mask has, ignored pixels, classes too small to be seen at the model's size."""
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt32
+
+from seg_recipe.data.problems import FIRST
+from seg_recipe.data.sources import Pairs
+from seg_recipe.errors import InputError
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+
+
+class Masks(NamedTuple):
+    """The checked masks that a split takes from one source.
+
+    ids: as the split calls them. pixels: of each class in each mask, the ignored ones last; a row adds up to the mask's area.
+    """
+
+    pairs: Pairs
+    ids: list[str]
+    pixels: UInt32[np.ndarray, "masks columns"]
+
+
+def refuse_too_few_classes(split: str, parts: Sequence[Masks], space: LabelSpace) -> None:
+    """Raise InputError for masks from which nothing can be learned, or by which nothing can be judged.
+
+    Training needs two classes, and a class in each source. An evaluation set needs a class, and two where 255, which is ignored, may stand
+    for the second one: its mIoU over one class would choose a model that predicts this class everywhere.
+    """
+    for part in parts if split == "train" else ():
+        if not _seen([part]).any():
+            raise InputError(_only_ignored([part], space, f"The masks of {part.pairs.place}", "there is nothing to learn from"))
+    places = f"The masks of {', '.join(part.pairs.place for part in parts)}"
+    seen = _seen(parts)
+    if not seen.any():
+        raise InputError(_only_ignored(parts, space, f"{places} (evaluation set {split})", "nothing can be judged by them"))
+    if seen.sum() > 1 or (split != "train" and not _ignored(parts)):
+        return
+    needs = "training needs two" if split == "train" else f"an mIoU of the evaluation set {split} would say nothing"
+    ignored = f", and {_ignored(parts):.2%} of their pixels are {_ignored_ids(space)}, which means ignored" if _ignored(parts) else ""
+    raise InputError(
+        f"{places} hold one class only, {_listed(space, seen)}, and {needs}: never seen: {_listed(space, ~seen)}{ignored}. "
+        f"{_cure(parts, space)}"
+    )
+
+
+def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: int = 0) -> list[str]:
+    """Lines on what a user may not know of the masks: classes never seen, the ignored share, masks without a class, classes too small.
+
+    image_size: side of the square that the model sees, in pixels; 0 says nothing of sizes.
+    """
+    notes = []
+    seen, ignored = _seen(parts), _ignored(parts)
+    absent = ~seen
+    absent[[label for label in space.ignore if label < len(space)]] = False
+    share = f"{ignored:.2%} of its pixels are ignored" if ignored else ""
+    if absent.any() and ignored and not space.ignore:
+        notes.append(f"{split}: never seen: {_listed(space, absent)}; {share}, as {IGNORE_INDEX}. {_cure(parts, space)}")
+    else:
+        notes += [f"{split}: never seen: {_listed(space, absent)}."] * bool(absent.any()) + [f"{split}: {share}."] * bool(share)
+    if seen.sum() == 1:
+        notes.append(f"{split}: its masks hold one class only, {_listed(space, seen)}; an mIoU over one class says little.")
+    for part in parts if len(parts) > 1 else ():
+        if _seen([part]).sum() < 2 and _ignored([part]) and not space.ignore:
+            held, share = _listed(space, _seen([part])) or "no class", f"{_ignored([part]):.2%}"
+            notes.append(
+                f"{split}: the masks of {part.pairs.place} hold {held} only, and {share} of their pixels are {IGNORE_INDEX}, which means "
+                f"ignored. {_cure([part], space)}"
+            )
+    return [*notes, *_blank(split, parts), *(_vanishing(split, parts, space, image_size) if image_size else [])]
+
+
+def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
+    blank = [name for part in parts for name, held in zip(part.ids, part.pixels[:, :-1].any(1).tolist(), strict=True) if not held]
+    first = ", ".join(blank[:FIRST]) + ", ..." * (len(blank) > FIRST)
+    return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
+
+
+def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: int) -> list[str]:
+    """A line for each class that covers less than a pixel of the model's square in most of the pictures that have it."""
+    held, small = np.zeros(len(space), np.int64), np.zeros(len(space), np.int64)
+    for part in parts:
+        pixels = part.pixels[:, :-1]
+        area = part.pixels.sum(1, dtype=np.int64)[:, None]
+        held += (pixels > 0).sum(0)
+        small += ((pixels > 0) & (pixels.astype(np.int64) * image_size**2 < area)).sum(0)
+    return [
+        f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {image_size} in {small[label]:,} of the "
+        f"{held[label]:,} pictures that have it, so it cannot be told there: raise image_size, or train on cut-out parts of the pictures."
+        for label in np.flatnonzero(small * 2 > held).tolist()
+    ]
+
+
+def _seen(parts: Sequence[Masks]) -> np.ndarray:
+    """Which classes have a pixel."""
+    return np.any([part.pixels[:, :-1].any(0) for part in parts], axis=0)
+
+
+def _ignored(parts: Sequence[Masks]) -> float:
+    """The share of ignored pixels."""
+    total = sum(int(part.pixels.sum(dtype=np.int64)) for part in parts)
+    return sum(int(part.pixels[:, -1].sum(dtype=np.int64)) for part in parts) / max(total, 1)
+
+
+def _ignored_ids(space: LabelSpace) -> str:
+    return ", ".join(map(str, sorted({*space.ignore, IGNORE_INDEX})))
+
+
+def _listed(space: LabelSpace, chosen: np.ndarray) -> str:
+    return ", ".join(f"{space.names[label]} ({label})" for label in np.flatnonzero(chosen).tolist())
+
+
+def _only_ignored(parts: Sequence[Masks], space: LabelSpace, masks: str, verdict: str) -> str:
+    return f"{masks} hold ignored pixels only ({_ignored_ids(space)}), so {verdict}. {_cure(parts, space)}"
+
+
+def _cure(parts: Sequence[Masks], space: LabelSpace) -> str:
+    """What makes masks with more classes of these."""
+    seen = _seen(parts)
+    if space.ignore:
+        return f"If one of {_ignored_ids(space)} is a class, give it an id of its own and take it out of `ignore` in the labels file."
+    if not seen.any():
+        return f"Masks hold the ids of classes, 0 to {len(space) - 1}; what holds others becomes such: {_import_command(parts[0].pairs)}."
+    unseen = np.flatnonzero(~seen)
+    if not _ignored(parts) or not len(unseen):
+        return "Add pictures and masks that have them, or name the label space of these masks with --labels."
+    table = {space.names[label]: label for label in np.flatnonzero(seen).tolist()} | {space.names[unseen[0]]: IGNORE_INDEX}
+    listed = json.dumps(table, ensure_ascii=False) if len(table) < 4 else f'{{..., "{space.names[unseen[0]]}": {IGNORE_INDEX}}}'
+    return f"If {IGNORE_INDEX} is {space.names[unseen[0]]}, give it its id: {_import_command(parts[0].pairs)}, with {listed} in ids.json."
+
+
+def _import_command(pairs: Pairs) -> str:
+    """The import that makes the masks of a folder anew by a table of ids."""
+    folder = PurePath(pairs.place)
+    if not pairs.root or folder.name not in ("train", "val"):
+        return "scripts/import_dataset.py SOURCE DEST --images PATTERN --masks PATTERN --table ids.json"
+    suffix = PurePath(pairs.rows.with_format("arrow")[:1]["image"][0].as_py()["path"]).suffix
+    patterns = f"--images '*/images/*{suffix}' --masks '*/annotations/*_seg.png'"
+    return f"scripts/import_dataset.py {folder.parent} {folder.parent}_ids {patterns} --table ids.json"
