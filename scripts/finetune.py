@@ -25,6 +25,7 @@ from seg_recipe.run.beside import arrange_callbacks, finish_trackers, make_track
 from seg_recipe.run.ending import conclude, tell_how_to_go_on
 from seg_recipe.run.identity import identity_of, run_files, where_to_start
 from seg_recipe.run.material import make_transforms, prepare_data
+from seg_recipe.run.trial import refuse_what_cannot_train, scratch_folder, try_step
 from seg_recipe.stopping import StopRequest, follow_launcher, leave_together
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             channels_last=recipe.model.channels_last,
         )
     say(args, *data.notes, *notes)
+    refuse_what_cannot_train(model, args, recipe.model.image_size)
 
     clock = EpochClock()
     train_transform, eval_transform = make_transforms(recipe, label_space, image_processor, clock)
@@ -76,8 +78,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         say(args, f"Wrote {sheet}: {recipe.run.preview} training samples as the model sees them.")
     if finished is not None:
         return finished
+    if recipe.run.check:
+        args.output_dir = scratch_folder()
     metrics = SegmentationMetrics(label_space.names)
-    trackers, hub = make_trackers(recipe, label_space, metrics, panel, repo_id)
+    trackers, hub = ([], None) if recipe.run.check else make_trackers(recipe, label_space, metrics, panel, repo_id)
     stop = StopRequest()
     trainer = SegmentationTrainer(
         model,
@@ -85,7 +89,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         loss=make_loss(recipe.loss),
         metrics=metrics,
         clock=clock,
-        train_dataset=attach_transform(data.splits["train"], train_transform),
+        train_dataset=data.training_rows(train_transform),
         eval_dataset=evaluation if recipe.data.eval_datasets else evaluation[judged],
         collate=collate,
         image_processor=image_processor,
@@ -97,8 +101,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arrange_callbacks(trainer)
     if recipe.run.check:
         batch = next(iter(trainer.get_train_dataloader()))
-        shape = tuple(batch["pixel_values"].shape)
-        say(args, f"Check passed; the first batch is {shape}. Nothing was trained: leave out --check to train.")
+        shape, loss = tuple(batch["pixel_values"].shape), try_step(trainer)
+        say(args, f"Check passed; the first batch is {shape}, and a first step has the loss {loss:.4f}.")
+        say(args, "Nothing of it is kept: leave out --check to train.")
         return {}
 
     with noted(lambda: f"(In {args.output_dir}, after step {trainer.state.global_step} of {trainer.state.max_steps}.)"):

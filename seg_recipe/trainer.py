@@ -27,10 +27,12 @@ from transformers.trainer_utils import EvalPrediction
 
 from seg_recipe.checkpoints import checkpoint_path, newest_complete_name, published_whole, rotate, write_json
 from seg_recipe.errors import InputError, RunError
+from seg_recipe.lockstep import StreamSteps, WholeRounds
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.model import parameter_groups
 from seg_recipe.model.resizing import QuickResizing
+from seg_recipe.schedule import make_schedule
 from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
 from seg_recipe.transforms import EpochClock
 
@@ -131,6 +133,7 @@ class SegmentationTrainer(Trainer):
         self.add_callback(_StopCallback(self))
         self._evaluation_owed = self._ended_early = False
         self._micro_step = (-1, 0)
+        self._stream_steps = StreamSteps(args.train_batch_size)
         self._image_losses: list[Float[np.ndarray, " images"]] = []
         self._loss_terms: dict[str, Tensor] = {}
         self._loss_terms_count = 0
@@ -210,6 +213,13 @@ class SegmentationTrainer(Trainer):
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The learning rate's schedule, tried over its steps. Stock, a run of one step has a rate of 0 and dies after it."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(self.args, self.optimizer if optimizer is None else optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         if not hasattr(dataset, "__len__"):
@@ -217,6 +227,12 @@ class SegmentationTrainer(Trainer):
         optimizer_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=self.clock)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Tensor | int | None]:
+        """The micro-batches of an optimizer step; of a stream whole ones only, as many on each rank. See StreamSteps for the stock way."""
+        if hasattr(self.train_dataset, "__len__"):
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+        return self._stream_steps.take(epoch_iterator, num_batches, resumed=self._initial_global_step > 0), None
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the same cores.
@@ -231,6 +247,8 @@ class SegmentationTrainer(Trainer):
 
     def _stock_loader(self, *args: Any, **kwargs: Any) -> Any:
         training, rows = kwargs.get("is_training"), hasattr(kwargs["dataset"], "__len__")
+        if not training and not rows and self.args.world_size > 1:
+            kwargs["dataset"] = WholeRounds(kwargs["dataset"], kwargs["batch_size"] * self.args.world_size)
         if training or not rows or self.args.device.type != "cpu":
             return super()._get_dataloader(*args, **kwargs)
         idle = {"num_workers": 0, "persistent_workers": False, "multiprocessing_context": None, "prefetch_factor": None}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -146,11 +147,13 @@ def test_a_run_is_repeated_from_its_folder_alone(whole, tmp_path):
 # ---- before step 1
 
 
-def test_check_and_preview_stop_before_step_1(whole, tmp_path, capsys):
+def test_check_and_preview_keep_nothing_of_the_first_step(whole, tmp_path, capsys):
     place, _ = whole
     assert runs.train(place / "mine.yaml", "--check", "--output_dir", tmp_path / "run") == {}
-    assert "Check passed; the first batch is (4, 3, 32, 32). Nothing was trained: leave out --check to train." in capsys.readouterr().out
-    assert list((tmp_path / "run").iterdir()) == []
+    printed = capsys.readouterr().out
+    assert re.search(r"Check passed; the first batch is \(4, 3, 32, 32\), and a first step has the loss \d\.\d{4}\.\n", printed)
+    assert printed.endswith("Nothing of it is kept: leave out --check to train.\n")
+    assert not (tmp_path / "run").exists()
     assert runs.train(place / "mine.yaml", "--check", "--preview", 3, "--output_dir", tmp_path / "run") == {}
     assert f"Wrote {tmp_path / 'run' / 'preview.png'}: 3 training samples as the model sees them." in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["preview.png"]

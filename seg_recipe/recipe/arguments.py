@@ -168,6 +168,13 @@ RANGES = {
 }  # fmt: skip
 """Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to num_train_epochs."""
 
+SCHEDULES_NEED = {
+    "warmup_stable_decay": (("num_decay_steps",),),
+    "cosine_with_min_lr": (("min_lr", "min_lr_rate"),),
+    "cosine_warmup_with_min_lr": (("min_lr", "min_lr_rate"),),
+}
+"""Schedules -> what lr_scheduler_kwargs must hold for them: one of each tuple."""
+
 STEP_COUNTS = ("logging_steps", "eval_steps", "save_steps", "warmup_steps")
 """Below 1 a share of all steps, from 1 on a whole number of steps."""
 

@@ -175,11 +175,28 @@ def _optimizer(values: Values) -> Iterator[str]:
     for key in given if keys else ():
         if key not in keys:
             yield f"lr_scheduler_kwargs holds {key}, which the schedule {schedule} does not know; it knows {', '.join(keys)}."
+    yield from _schedule(values, given)
     if schedule in ("reduce_lr_on_plateau", "greedy"):
         if given.get("mode", "max") != "max":
             yield "lr_scheduler_kwargs holds mode: min, but the schedule follows mIoU, which is better when it is higher. Leave mode out."
         if values["eval_strategy"] == "no":
             yield f"lr_scheduler_type is {schedule}, which follows the evaluations, but eval_strategy is no; set it to epoch or steps."
+
+
+def _schedule(values: Values, given: Mapping[str, Any]) -> Iterator[str]:
+    """What a schedule needs of lr_scheduler_kwargs, and rates at its end that are no decay."""
+    schedule, rate = values["lr_scheduler_type"], values["learning_rate"]
+    for needed in arguments.SCHEDULES_NEED.get(schedule, ()):
+        if not any(given.get(key) is not None for key in needed):
+            example = f"{{{needed[0]}: {'100' if 'steps' in needed[0] else '1e-6'}}}"
+            yield f"lr_scheduler_kwargs lacks {' or '.join(needed)}, which {schedule} needs; set it, as in {example}."
+    for key, default in (("lr_end", 1e-7 if schedule == "polynomial" else None), ("min_lr", None)):
+        end = given.get(key, default)
+        if isinstance(end, int | float) and schedule not in ("reduce_lr_on_plateau", "greedy") and end >= rate:
+            yield (
+                f"learning_rate is {rate:g}, and the schedule {schedule} ends at {end:g}, its {key}, which must be lower: raise "
+                f"learning_rate, or lower {key} in lr_scheduler_kwargs."
+            )
 
 
 def _best_checkpoint(values: Values) -> Iterator[str]:

@@ -147,7 +147,7 @@ class RunSettings:
     )
     early_stopping_patience: Count = _setting(0, "Evaluations without a better mIoU after which the run ends. 0: off.")
     resume: str = _setting("auto", "auto: from the last complete checkpoint of output_dir, if there is one. never. Or a checkpoint folder.")
-    check: bool = _setting(False, "Do everything up to the first step, then stop.")
+    check: bool = _setting(False, "Take one step of training, evaluate one batch of each evaluation set, and stop; nothing of it is kept.")
     preview: Count = _setting(0, "Write a sheet of this many augmented samples as the model sees them, before the first step. 0: off.")
 
 

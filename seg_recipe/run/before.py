@@ -10,9 +10,11 @@ from seg_recipe.recipe import Recipe
 
 
 def check_output_dir(recipe: Recipe) -> None:
-    """Raise OSError where the run could not be saved, before hours of work instead of after them."""
+    """Raise InputError where the run could not be saved, before hours of work instead of after them. A check leaves no new folder."""
     if recipe.training.process_index == 0:
-        make_writable(recipe.output_dir, "output_dir")
+        for folder in make_writable(recipe.output_dir, "output_dir"):
+            if recipe.run.check:
+                folder.rmdir()
 
 
 def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
