@@ -106,9 +106,9 @@ def prediction_sheet(
     The mean IoU under each prediction is `sample_miou`. Raises ValueError without samples.
     """
     rows = {
-        "image": [Image.fromarray(sample.image).resize(sample.truth.shape[::-1], Image.Resampling.BILINEAR) for sample in samples],
-        "truth": [colour_mask(sample.truth, label_space) for sample in samples],
-        "prediction": [colour_mask(sample.prediction, label_space) for sample in samples],
+        "image": [_fitted(Image.fromarray(sample.image), sample.truth.shape, cell) for sample in samples],
+        "truth": [_fitted_mask(sample.truth, label_space, cell) for sample in samples],
+        "prediction": [_fitted_mask(sample.prediction, label_space, cell) for sample in samples],
     }
     below = [f"mIoU {sample_miou(sample.truth, sample.prediction):.2f}".replace("nan", "- (all ignored)") for sample in samples]
     masks = [mask for sample in samples for mask in (sample.truth, sample.prediction)]
@@ -128,8 +128,8 @@ def augmentation_sheet(
     cell, columns: as in `prediction_sheet`. Raises ValueError without samples.
     """
     rows = {
-        "image": [Image.fromarray(sample.image) for sample in samples],
-        "with mask": [overlay(sample.image, sample.mask, label_space, 0.5) for sample in samples],
+        "image": [_fitted(Image.fromarray(sample.image), sample.mask.shape, cell) for sample in samples],
+        "with mask": [_fitted(overlay(sample.image, sample.mask, label_space, 0.5), sample.mask.shape, cell) for sample in samples],
     }
     return _contact_sheet(
         rows, [sample.id for sample in samples], None, [sample.mask for sample in samples], label_space, cell, columns, title
@@ -146,11 +146,13 @@ def _contact_sheet(
     columns: int,
     title: str,
 ) -> Image.Image:
-    """Blocks of `columns` samples, each with a heading per row and a text above and below each sample; the legend at the foot."""
+    """Blocks of `columns` samples, each with a heading per row and a text above and below each sample; the legend at the foot.
+
+    rows: heading -> pictures that are no larger than `cell`.
+    """
     if not above:
         raise ValueError("A contact sheet needs at least one sample.")
-    smooth = [row == 0 or below is None for row in range(len(rows))]  # masks alone are not: mixed colours would name no class
-    pictures = [[_fitted(picture, cell, how) for picture in row] for row, how in zip(rows.values(), smooth, strict=True)]
+    pictures = [*rows.values()]
     step = max(picture.height for row in pictures for picture in row) + _GAP
     font, small, line = _font(_TEXT_SIZE), _font(_TEXT_SIZE - 2), _TEXT_SIZE + 7
     gutter = 2 * _GAP + round(max(font.getlength(heading) for heading in rows))
@@ -179,11 +181,20 @@ def _contact_sheet(
     return sheet
 
 
-def _fitted(picture: Image.Image, cell: int, smooth: bool) -> Image.Image:
-    """The picture in its own proportions, its longer side `cell` pixels."""
-    factor = cell / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST)
+def _fitted(picture: Image.Image, shape: tuple[int, ...], cell: int) -> Image.Image:
+    """The picture in the proportions of `shape` (height, width), its longer side `cell` pixels."""
+    return picture.resize(_fitted_size(shape, cell), Image.Resampling.BILINEAR)
+
+
+def _fitted_mask(mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace, cell: int) -> Image.Image:
+    """The mask in colours, made as small before: mixed colours would name no class, and a large mask in colour is three times as large."""
+    small = Image.fromarray(mask).resize(_fitted_size(mask.shape, cell), Image.Resampling.NEAREST)
+    return colour_mask(np.asarray(small), label_space)
+
+
+def _fitted_size(shape: tuple[int, ...], cell: int) -> tuple[int, int]:
+    factor = cell / max(shape)
+    return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

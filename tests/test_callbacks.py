@@ -1,8 +1,12 @@
-"""Callbacks: the epoch clock, learning rates of the groups, the console."""
+"""Callbacks: the epoch clock, learning rates of the groups, the console, predictions for the panel."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 import torch
 from datasets import IterableDataset
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -10,6 +14,7 @@ from seg_recipe.callbacks import (
     ConsoleCallback,
     LearningRatesCallback,
     learning_rates,
+    predict_masks,
 )
 from seg_recipe.callbacks.progress import evaluation_line
 from seg_recipe.model import parameter_groups
@@ -122,3 +127,35 @@ def test_console_is_silent_off_rank_0(capsys):
     console.on_evaluate(ARGUMENTS, state, CONTROL, metrics={"eval_miou": 1.0})
     console.on_train_end(ARGUMENTS, state, CONTROL)
     assert capsys.readouterr() == ("", "")
+
+
+# Predictions
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that any operator makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
+        return made
+
+
+def test_masks_of_large_pictures_are_made_without_logits_of_their_size():
+    """60 classes at 600 x 500: logits of that size would be 72 MB."""
+    model, size = segformer(classes=60), (600, 500)
+    predict_masks(model, torch.zeros(1, 3, 32, 32), [(64, 64)])  # compiles
+    largest = LargestTensor()
+    tracemalloc.start()
+    with largest:
+        (mask,) = predict_masks(model, torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), [size])
+    _, in_numpy = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mask.shape == size and len(np.unique(mask)) > 1
+    assert max(largest.bytes, in_numpy) < 4 * size[0] * size[1] < 60 * 4 * size[0] * size[1] / 10

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from seg_recipe.scoring.examples import Example, choose
 from seg_recipe.scoring.figures import figures, point, resampled
 from seg_recipe.scoring.intervals import draws, interval, t_quantile
 from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs
-from seg_recipe.scoring.page import _examples
-from seg_recipe.scoring.result import by_miou, score_content, swapped_sides
+from seg_recipe.scoring.page import _confusion, _examples
+from seg_recipe.scoring.result import OTHER, by_miou, score_content, swapped_sides
 from seg_recipe.scoring.tally import BINS, BOUNDARY_WIDTHS, Tally, count_pixels, predict_pixels, shares_of_widths
 
 NAMES = ("background", "leaf", "stem", "never")
@@ -283,12 +284,14 @@ def test_swapped_sides_are_noticed():
     assert swapped_sides(content, space) == []
 
 
-def test_examples_are_the_worst_and_the_middle_and_never_twice():
-    order = np.arange(100)
-    assert {kind: list(chosen) for kind, chosen in choose(order, 4).items()} == {"worst": [0, 1, 2, 3], "median": [48, 49, 50, 51]}
-    for count in range(1, 12):
-        chosen = np.concatenate(list(choose(np.arange(count), 4).values()))
-        assert len(set(chosen.tolist())) == len(chosen) == min(count, 8)
+def test_examples_are_the_worst_the_middle_and_the_best_and_never_twice():
+    found = {kind: list(chosen) for kind, chosen in choose(np.arange(100), 4).items()}
+    assert found == {"worst": [0, 1, 2, 3], "median": [48, 49, 50, 51], "best": [99, 98, 97, 96]}
+    for count in range(1, 16):
+        chosen = choose(np.arange(count), 4)
+        every = np.concatenate(list(chosen.values()))
+        assert len(set(every.tolist())) == len(every) == min(count, 12)
+        assert chosen["worst"][0] == 0 and (count == 1 or chosen["best"][0] == count - 1)
 
 
 def test_an_image_without_labelled_pixels_changes_nothing():
@@ -304,4 +307,32 @@ def test_few_examples_make_no_empty_heading():
     mask = np.zeros((4, 4), np.uint8)
     few = [Example("worst", "a", 0.5, np.zeros((4, 4, 3), np.uint8), mask, mask)]
     html = _examples(few, LabelSpace(("rest", "leaf")))
-    assert "The worst by" in html and "In the middle" not in html
+    assert "The worst by" in html and "In the middle" not in html and "The best by" not in html
+
+
+def test_the_confusion_matrix_keeps_the_columns_that_are_never_predicted():
+    """So that the diagonal is where the rows' own columns are; a class that occurs nowhere has neither row nor column."""
+    space = LabelSpace(("ground", "leaf", "stem", "root", "moss"))
+    pixels = [[60, 40, 0, 0, 0, 0], [10, 30, 0, 0, 0, 0], [5, 15, 0, 0, 0, 0], [0] * 6, [0] * 6]  # stem is never predicted
+    content = {"confusion": {"truth": list(space.names), "predicted": [*space.names, OTHER], "pixels": pixels}}
+
+    def cells():
+        table = _confusion(content, space).partition("class='matrix'")[2]
+        heads = re.findall(r"<th scope='col'><span>(.*?)</span>", table)
+        rows = re.findall(r"<tr><th scope='row'>(.*?)</th>(.*?)</tr>", table)
+        return heads, {name: re.findall(r"<td[^>]*>(.*?)</td>", line) for name, line in rows}
+
+    assert cells() == (
+        ["ground", "leaf", "stem"],
+        {"ground": ["60", "40", ""], "leaf": ["25", "75", ""], "stem": ["25", "75", ""]},
+    )
+    pixels[1][3], pixels[0][5] = 40, 100  # root is predicted, and occurs nowhere; and so is what the data do not have
+    assert cells() == (
+        ["ground", "leaf", "stem", "root", OTHER],
+        {
+            "ground": ["30", "20", "", "", "50"],
+            "leaf": ["12", "38", "", "50", ""],
+            "stem": ["25", "75", "", "", ""],
+            "root": [""] * 5,
+        },
+    )

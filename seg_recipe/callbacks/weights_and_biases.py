@@ -24,6 +24,7 @@ from transformers.integrations.integration_utils import WandbCallback, WandbLogM
 from seg_recipe.callbacks.outbox import Outbox, first_line, say, without_secrets
 from seg_recipe.callbacks.progress import learning_rates
 from seg_recipe.figure_names import logged_set
+from seg_recipe.inference.segmenter import mask_of
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 
 RUN_ID_FILE = "wandb_run_id"
@@ -299,7 +300,7 @@ class SegmentationWandbCallback(WandbCallback):
 def predict_masks(
     model: nn.Module, pixel_values: Float[Tensor, "batch 3 height width"], sizes: list[tuple[int, int]]
 ) -> list[UInt8[np.ndarray, "_ _"]]:
-    """The predicted class ids of each picture at its (height, width) of `sizes`: logits upsampled bilinearly, then the arg max.
+    """The predicted class ids of each picture at its (height, width) of `sizes`, as `mask_of` makes them: no logits of that size exist.
 
     One picture at a time, in eval mode and without gradients. Train mode of each module and the random state are afterwards what they were.
     """
@@ -312,8 +313,7 @@ def predict_masks(
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             for picture, size in zip(pixel_values, sizes, strict=True):
                 logits = model(pixel_values=picture[None].to(parameter.device, parameter.dtype)).logits
-                logits = nn.functional.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-                masks.append(logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy())
+                masks.append(mask_of(logits[0].float(), size))
     finally:
         for module, training in modes.items():
             module.training = training

@@ -94,8 +94,8 @@ def score_models(
 ) -> Score:
     """The score of a model, and of another one beside it on the same pictures.
 
-    dataset, split: what the report calls them. metadata: id -> values, to group the pictures by. examples: how many of the worst and how
-    many of the middle are shown. Raises ValueError when no pixel of the pictures is labelled.
+    dataset, split: what the report calls them. metadata: id -> values, to group the pictures by. examples: how many of the worst, of
+    the middle and of the best are shown. Raises ValueError when no pixel of the pictures is labelled.
     """
     options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
     models = [model] if other is None else [model, other]

@@ -149,8 +149,9 @@ def _confusion(content: dict[str, Any], label_space: LabelSpace) -> str:
         if share and column != row
     ]
     largest = [[escape(true), escape(found), f"{100 * share:.1f} %"] for share, true, found in sorted(off, reverse=True)[:8]]
-    rows = [row for row, line in enumerate(pixels) if sum(line)]
-    used = [column for column in range(len(columns)) if any(line[column] for line in pixels)]
+    predicted = [any(line[column] for line in pixels) for column in range(len(columns))]
+    rows = [row for row, line in enumerate(pixels) if sum(line) or predicted[row]]
+    used = [*rows, *([len(names)] if predicted[-1] else [])]  # a class that is never predicted keeps its column: the diagonal is one
     return (
         "<h2>What is taken for what</h2>\n"
         + table(
@@ -167,7 +168,8 @@ def _examples(examples: Sequence[Example], label_space: LabelSpace) -> str:
     if not examples:
         return ""
     text = "<h2>Examples</h2>\n" + legend_list([mask for one in examples for mask in (one.truth, one.prediction)], label_space)
-    for kind, heading in (("worst", "The worst by mean IoU of the image"), ("median", "In the middle")):
+    headings = {"worst": "The worst by mean IoU of the image", "median": "In the middle", "best": "The best by mean IoU of the image"}
+    for kind, heading in headings.items():
         if shown := [one for one in examples if one.kind == kind]:
             text += examples_list(heading, shown, label_space)
     return text
