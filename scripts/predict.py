@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             keep_freed_memory()
         if arguments.onnx:
             use_onnx(segmenter, arguments.onnx, found.pictures)
+        for line in segmenter.unlike_training(arguments.window):
+            print(f"{arguments.model}: {line}")
         settings = _settings(segmenter, arguments, options, found.root)
         with (
             open_predictions(arguments.output, segmenter.label_space, settings) as output,
@@ -110,7 +112,11 @@ def _parse(argv):
     )
     parser.add_argument("--flip", action="store_true", help="the mean with the mirror image; twice the time")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="the mean over these sizes of the input (default: 1)")
-    parser.add_argument("--window", action="store_true", help="look at pictures larger than the model's size in overlapping windows")
+    parser.add_argument(
+        "--window",
+        action="store_true",
+        help="look at pictures larger than the model's size in overlapping windows; not what finetune.py trains for",
+    )
     add_traceback_option(parser)
     arguments = parser.parse_args(argv)
     for name in ("batch_size", "workers"):

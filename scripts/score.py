@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     metadata = find_metadata(arguments.dataset, arguments.split)
     print(f"The masks hold {len(label_space)} classes, says {said_by}.")
     for model in models:
-        print(*(f"{model.name}: {line}" for line in model.match.lines()), sep="\n", end="\n" if model.match.lines() else "")
+        for line in (*model.match.lines(), *model.segmenter.unlike_training(arguments.window)):
+            print(f"{model.name}: {line}")
 
     pictures = open_split(
         arguments.dataset,
@@ -143,7 +144,11 @@ def _parse(argv):
     parser.add_argument("--compare", metavar="OTHER_MODEL", help="a second model, scored on the same pictures")
     parser.add_argument("--output", type=Path, default=Path("score"), help="folder of report.html and score.json (default: score)")
     parser.add_argument("--tta", default="", help="flip, scales or flip,scales: the mean over the mirror image, over sizes x 0.75, 1, 1.25")
-    parser.add_argument("--window", action="store_true", help="slide over pictures that are larger than the model's image_size")
+    parser.add_argument(
+        "--window",
+        action="store_true",
+        help="slide over pictures that are larger than the model's image_size; not what finetune.py trains for",
+    )
     parser.add_argument("--limit", type=int, help="score the first LIMIT pictures only")
     parser.add_argument("--batch_size", type=int, default=8, help="pictures at a time (default: 8)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")

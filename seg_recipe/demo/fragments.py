@@ -8,6 +8,7 @@ from html import escape
 from PIL import Image
 
 from seg_recipe.demo.pictures import ClassLine, Models, Seen, agreement, class_lines, covered, difference
+from seg_recipe.model.build import WHOLE_PICTURES
 from seg_recipe.visualize import sample_miou
 
 OPACITY = 0.6
@@ -67,7 +68,8 @@ def header(models: Models) -> str:
     """The top of the page: what it does and with which models."""
     parts = [
         f"{letter and f'{letter}: '}<strong>{_text(name)}</strong>, {len(segmenter.label_space)} classes, sees "
-        f"{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
+        + ("whole pictures, as in training, squeezed to " if segmenter.trained_on == WHOLE_PICTURES else "")
+        + f"{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
         for letter, name, segmenter in zip(_letters(models), models.names, models.segmenters, strict=True)
     ]
     return f"<h1>Semantic segmentation</h1><p>{'<br>'.join(parts)}</p>"

@@ -11,10 +11,13 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, P
 from seg_recipe.errors import InputError
 from seg_recipe.inference.segmenter import Precision, Segmenter
 from seg_recipe.labels import FACE, LabelSpace, load_label_space, pairs_by_name
-from seg_recipe.model.build import quiet_transformers, read_config
+from seg_recipe.model.build import WHOLE_PICTURES, quiet_transformers, read_config
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.model.segformer import quicken
 from seg_recipe.precision import computes_in_bf16
+
+IDENTITY = "identity.json"
+"""Beside the model of every run that was trained here."""
 
 
 def load_segmenter(source: str | Path, *, device: str = "auto", precision: str = "auto") -> Segmenter:
@@ -36,7 +39,10 @@ def load_segmenter(source: str | Path, *, device: str = "auto", precision: str =
         model = _model(files, name)
         processor = AutoImageProcessor.from_pretrained(str(files.config.parent), trust_remote_code=False, local_files_only=True)
     model.to(chosen)  # type: ignore[arg-type]  # transformers wraps the method so that mypy loses its first argument
-    return Segmenter(model, processor, _label_space(files, model, name), precision=arithmetic)
+    trained_on = getattr(model.config, "trained_on", None)
+    if trained_on is None and (files.config.parent / IDENTITY).is_file():
+        trained_on = WHOLE_PICTURES  # a run from before configs said so
+    return Segmenter(model, processor, _label_space(files, model, name), precision=arithmetic, trained_on=trained_on)
 
 
 def named_space(names: Sequence[str]) -> LabelSpace:

@@ -16,6 +16,7 @@ from seg_recipe import kernels
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import first_greatest
+from seg_recipe.model.build import WHOLE_PICTURES
 from seg_recipe.transforms import normalisation, normalise
 from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
@@ -33,6 +34,7 @@ class Segmenter:
 
     model, device, precision: the network, where it is, and fp32, bf16 or fp16. label_space: what its classes are.
     network: pixel values to logits; the model, unless something that computes the same is put in its place.
+    trained_on: what it saw in training, as its config says (WHOLE_PICTURES); None: nobody says.
     image_size: (height, width) that the image processor resizes to. mean, std: of red, green and blue in 0-1, as lists.
     Pictures are Pillow images of any size, 8 bits a channel; what is no RGB is converted. They are taken as they are stored:
     whoever opens a photograph applies its EXIF orientation first (`PIL.ImageOps.exif_transpose`), as the pipeline does.
@@ -41,12 +43,15 @@ class Segmenter:
     normalise (kept proportions, padding), it is called itself; only a crop is left out, because a mask must show the whole picture.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: Any, label_space: LabelSpace, *, precision: Precision):
+    def __init__(
+        self, model: PreTrainedModel, processor: Any, label_space: LabelSpace, *, precision: Precision, trained_on: str | None = None
+    ):
         self.model = model.eval()
         self.network: Callable[[Tensor], Tensor] = lambda pixel_values: self.model(pixel_values=pixel_values).logits
         self.label_space = label_space
         self.device = model.device
         self.precision = precision
+        self.trained_on = trained_on
         self._processor = processor
         self.image_size = _image_size(processor)
         self.mean, self.std = _normalisation(processor)
@@ -54,6 +59,16 @@ class Segmenter:
         self._resample = Image.Resampling(processor.resample if processor.resample is not None else Image.Resampling.BILINEAR)
         self._reversed = bool(getattr(processor, "do_flip_channel_order", False))  # blue, green, red
         self._plain = _is_plain(processor)
+
+    def unlike_training(self, window: bool) -> list[str]:
+        """A line where the model is asked to see pictures as it has never seen them in training, and says how it was trained."""
+        if not window or self.trained_on != WHOLE_PICTURES:
+            return []
+        height, width = self.image_size
+        return [
+            f"It was trained on whole pictures, squeezed to {width} x {height} pixels; --window shows it pieces of larger ones at "
+            "their own resolution, which it has never seen: expect worse masks than without --window."
+        ]
 
     def logits(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> Float32[Tensor, "batch classes h w"]:
         """The model's logits at its own stride, computed in `precision`; on its device."""

@@ -26,6 +26,8 @@ from seg_recipe.model.groups import backbone_prefix
 from seg_recipe.model.overrides import override_config
 from seg_recipe.model.segformer import quicken
 
+WHOLE_PICTURES = "whole pictures"
+"""What `trained_on` in the config of a model from here says: it saw pictures squeezed to its size, and no pieces of larger ones."""
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
@@ -118,8 +120,9 @@ def read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
 
 
 def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_image_size: int | None) -> list[str]:
-    """Writes label space, ignored id and (where the weights are new) the image size into the config; returns notes."""
+    """Writes label space, ignored id, what is trained on and, where the weights are new, the image size into the config; returns notes."""
     config.id2label, config.label2id = label_space.id2label, label_space.label2id
+    config.trained_on = WHOLE_PICTURES
     for key in ("semantic_loss_ignore_index", "loss_ignore_index"):
         if hasattr(config, key):
             setattr(config, key, IGNORE_INDEX)

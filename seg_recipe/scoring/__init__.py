@@ -106,7 +106,7 @@ def score_models(
         raise InputError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
     samples = resampled(tallies, resamples=resamples, seed=seed)
     segmenter = model.segmenter
-    notes = [*model.match.lines()]
+    notes = [*model.match.lines(), *segmenter.unlike_training(window)]
     causes = None
     if metadata is not None:
         known = sum(name in metadata for name in ids)
@@ -120,6 +120,7 @@ def score_models(
         "flip": flip,
         "scales": list(scales),
         "window": window,
+        "trained_on": segmenter.trained_on,
         "resamples": resamples,
         "seed": seed,
     }
@@ -135,7 +136,14 @@ def score_models(
         theirs = score_content(tallies[1], samples[1], pictures.label_space, ids)
         content["comparison"] = {
             "model": other.name,
-            "notes": [f"{other.name}: {line}" for line in (*other.match.lines(), *swapped_sides(theirs, pictures.label_space))],
+            "notes": [
+                f"{other.name}: {line}"
+                for line in (
+                    *other.match.lines(),
+                    *other.segmenter.unlike_training(window),
+                    *swapped_sides(theirs, pictures.label_space),
+                )
+            ],
             "figures": theirs["figures"],
             "classes": theirs["classes"],
             "difference": compared_content(

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from seg_recipe.labels import LabelSpace
+from seg_recipe.model.build import WHOLE_PICTURES
 from seg_recipe.scoring.examples import Example
 from seg_recipe.scoring.page_parts import (
     bars,
@@ -72,11 +73,13 @@ def report_page(content: dict[str, Any], label_space: LabelSpace, examples: Sequ
 def _what(content: dict[str, Any]) -> str:
     settings = content["settings"]
     ways = [*(["mirror image"] if settings["flip"] else []), *(["several scales"] if len(settings["scales"]) > 1 else [])]
-    ways += ["sliding windows"] if settings["window"] else []
-    size = " x ".join(map(str, settings["image_size"]))
+    size = " x ".join(map(str, reversed(settings["image_size"])))
+    as_trained = settings["trained_on"] == WHOLE_PICTURES
+    seen = f"whole, {'squeezed to' if as_trained else 'at'} {size} pixels{', as in training' if as_trained else ''}"
+    seen = f"in sliding windows of {size} pixels" if settings["window"] else seen
     return escape(
         f"On {content['dataset']}, split {content['split']}: {content['images']:,} images, of which {content['images_counted']:,} have "
-        f"labelled pixels; {content['classes_present']} classes occur. Seen at {size} pixels, {settings['precision']}"
+        f"labelled pixels; {content['classes_present']} classes occur. Seen {seen}; {settings['precision']}"
         + (f", with {', '.join(ways)}." if ways else ".")
     )
 
