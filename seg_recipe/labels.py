@@ -39,7 +39,7 @@ class LabelSpace:
 
     def __post_init__(self):
         if not self.palette:
-            object.__setattr__(self, "palette", _spread_hues(len(self.names)))
+            object.__setattr__(self, "palette", _spread_hues(self.names))
         for problem in self._problems():
             raise InputError(problem)
 
@@ -232,10 +232,15 @@ def _pair(pair: list[int | str], ids: dict[str, int]) -> tuple[int, int]:
     return left, right
 
 
-def _spread_hues(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` colours: black for class 0, then hues a golden-ratio step apart, which keeps neighbours distinct for any count."""
-    colours = [colorsys.hsv_to_rgb(0.618034 * i % 1.0, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3 == 2)) for i in range(1, count)]
-    return ((0, 0, 0), *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours))
+def _spread_hues(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
+    """A colour for each class, hues a golden-ratio step apart, which keeps neighbours distinct for any count. A background is dark.
+
+    None is black: a class in black could not be told from a picture's own shadows, nor from no colour at all.
+    """
+    hues = [(0.618034 * i % 1.0, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3 == 2)) for i in range(len(names))]
+    if plain_name(names[0]) == "background":
+        hues[0] = (0.65, 0.25, 0.25)
+    return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in (colorsys.hsv_to_rgb(*hue) for hue in hues))
 
 
 FACE = LabelSpace(

@@ -37,8 +37,8 @@ def package_versions() -> dict[str, str]:
 
 
 def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
-    """The first `count` samples of a split (fewer when it has fewer), as they are and as the model takes them in evaluation."""
-    rows = list(islice(iter(split), count))
+    """`count` samples from all over a split (all when it has fewer), as they are and as the model takes them in evaluation."""
+    rows = _rows_of(split, count)
     seen = transform({name: [row[name] for row in rows] for name in ("id", "image", "label")})
     return Panel(
         ids=seen["id"],
@@ -48,14 +48,25 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
     )
 
 
-def first_of(panel: Panel, count: int) -> Panel:
-    """The first `count` samples of a panel."""
-    return Panel(panel.ids[:count], panel.images[:count], panel.masks[:count], panel.pixel_values[:count])
+def part_of(panel: Panel, count: int) -> Panel:
+    """`count` samples from all over a panel."""
+    ids, images, masks, pixel_values = ([values[place] for place in _spread(len(panel.ids), count)] for values in panel)
+    return Panel(ids, images, masks, torch.stack(pixel_values))
+
+
+def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
+    """`count` rows from all over a split: neighbours are often alike, as frames of one second are. Of a stream the first ones."""
+    return [split[place] for place in _spread(len(split), count)] if hasattr(split, "__len__") else list(islice(iter(split), count))
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """The middles of `count` equal parts of 0 .. length - 1; all where there are no more."""
+    return [(2 * part + 1) * length // (2 * count) for part in range(count)] if count < length else [*range(length)]
 
 
 def save_preview(split: Any, transform: TrainTransform, label_space: LabelSpace, count: int, folder: Path) -> Path:
-    """A contact sheet of `count` training samples, augmented as in the first epoch: folder/preview.png."""
-    rows = islice(iter(split), count)
+    """A contact sheet of `count` samples from all over the training split, augmented as in the first epoch: folder/preview.png."""
+    rows = _rows_of(split, count)
     samples = [Augmented(row["id"], *transform.augment(row["id"], row["image"], row["label"], 0)) for row in rows]
     folder.mkdir(parents=True, exist_ok=True)
     augmentation_sheet(samples, label_space).save(folder / "preview.png")

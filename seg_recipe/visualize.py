@@ -1,13 +1,15 @@
 """Pictures of masks and results: overlay, legend, contact sheets, confusion matrix, IoU per class. All pictures are Pillow RGB images."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from seg_recipe.fonts import font_file, font_for
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 
 IGNORED_NAME = "ignored"
@@ -64,11 +66,11 @@ def legend(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace, w
     occurring = sorted({label for mask in masks for label in np.unique(mask).tolist()})
     entries = [(label_space.names[label], label) for label in occurring if label < len(label_space)]
     entries += [(IGNORED_NAME, label) for label in occurring if label == IGNORE_INDEX]
-    font, swatch = _font(_TEXT_SIZE), _TEXT_SIZE
+    swatch = _TEXT_SIZE
     line = _TEXT_SIZE + _GAP + 4
     places, x, y = [], _GAP, _GAP
     for name, _ in entries:
-        length = swatch + 6 + round(font.getlength(name)) + 14
+        length = swatch + 6 + round(font_for(name, _TEXT_SIZE).getlength(name)) + 14
         if x > _GAP and x + length > width:
             x, y = _GAP, y + line
         places.append((x, y))
@@ -77,7 +79,7 @@ def legend(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace, w
     draw = ImageDraw.Draw(sheet)
     for (name, label), (x, y) in zip(entries, places, strict=True):
         draw.rectangle((x, y, x + swatch, y + swatch), fill=tuple(label_space.colour_table[label].tolist()), outline=_INK)
-        draw.text((x + swatch + 6, y + swatch / 2), name, fill=_INK, font=font, anchor="lm")
+        draw.text((x + swatch + 6, y + swatch / 2), name, fill=_INK, font=font_for(name, _TEXT_SIZE), anchor="lm")
     return sheet
 
 
@@ -154,29 +156,29 @@ def _contact_sheet(
         raise ValueError("A contact sheet needs at least one sample.")
     pictures = [*rows.values()]
     step = max(picture.height for row in pictures for picture in row) + _GAP
-    font, small, line = _font(_TEXT_SIZE), _font(_TEXT_SIZE - 2), _TEXT_SIZE + 7
-    gutter = 2 * _GAP + round(max(font.getlength(heading) for heading in rows))
+    line, small, heading_font, title_font = _TEXT_SIZE + 7, _TEXT_SIZE - 2, font_for("", _TEXT_SIZE), font_for(title, _TEXT_SIZE + 4)
+    gutter = 2 * _GAP + round(max(heading_font.getlength(heading) for heading in rows))
     blocks = [range(start, min(start + columns, len(above))) for start in range(0, len(above), columns)]
-    width = max(gutter + len(blocks[0]) * (cell + _GAP) + _GAP, round(_font(_TEXT_SIZE + 4).getlength(title)) + 2 * _GAP)
+    width = max(gutter + len(blocks[0]) * (cell + _GAP) + _GAP, round(title_font.getlength(title)) + 2 * _GAP)
     block_height = line + len(rows) * step + (line if below else 0) + _GAP
     top = 2 * _GAP + _TEXT_SIZE + 8
     foot = legend(masks, label_space, width)
     sheet = Image.new("RGB", (width, top + len(blocks) * block_height + foot.height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, fill=_INK, font=_font(_TEXT_SIZE + 4))
+    draw.text((_GAP, _GAP), title, fill=_INK, font=title_font)
     for number, block in enumerate(blocks):
         y = top + number * block_height
         middles = [y + line + row * step + (step - _GAP) // 2 for row in range(len(rows))]
         for heading, middle in zip(rows, middles, strict=True):
-            draw.text((_GAP, middle), heading, fill=_INK, font=font, anchor="lm")
+            draw.text((_GAP, middle), heading, fill=_INK, font=heading_font, anchor="lm")
         for place, sample in enumerate(block):
             x = gutter + place * (cell + _GAP) + cell // 2
-            draw.text((x, y + line / 2), _shortened(above[sample], small, cell), fill=_PALE_INK, font=small, anchor="mm")
+            _write(draw, (x, y + line / 2), above[sample], cell, small, _PALE_INK)
             for row, middle in zip(pictures, middles, strict=True):
                 sheet.paste(row[sample], (x - row[sample].width // 2, middle - row[sample].height // 2))
             if below:
                 text_y = y + line + len(rows) * step + line / 2 - _GAP
-                draw.text((x, text_y), _shortened(below[sample], font, cell), fill=_INK, font=font, anchor="mm")
+                _write(draw, (x, text_y), below[sample], cell, _TEXT_SIZE, _INK)
     sheet.paste(foot, (0, sheet.height - foot.height))
     return sheet
 
@@ -197,19 +199,16 @@ def _fitted_size(shape: tuple[int, ...], cell: int) -> tuple[int, int]:
     return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or its end after an ellipsis where it is wider than `width` pixels: ids differ at their end."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength("…" + text) > width:
-        text = text[1:]
-    return "…" + text
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow's wheels come with FreeType"
-    return font
+def _write(
+    draw: ImageDraw.ImageDraw, middle: tuple[float | int, float | int], text: str, width: int, size: int, colour: tuple[int, int, int]
+) -> None:
+    """The text around `middle`, or its end after an ellipsis where it is wider than `width` pixels: ids differ at their end."""
+    font = font_for(text, size)
+    if font.getlength(text) > width:
+        while text and font.getlength("…" + text) > width:
+            text = text[1:]
+        text = "…" + text
+    draw.text(middle, text, fill=colour, font=font, anchor="mm")
 
 
 def confusion_figure(
@@ -292,9 +291,17 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _rendered(figure: Any) -> Image.Image:
-    """The figure as pixels, drawn by Agg: no display and no global state."""
+    """The figure as pixels, drawn by Agg: no display and no global state. Each text in a font that has its letters."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        if text.get_text():
+            text.set_parse_math(False)  # a $ in a class name is one
+            text.set_fontproperties(FontProperties(fname=font_file(text.get_text()), size=text.get_fontsize()))
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `font_file` has said it, once
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

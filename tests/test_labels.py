@@ -32,8 +32,12 @@ def test_tables():
 def test_palettes_made_for_any_count_are_distinct():
     for count in (2, 19, 150, 255):
         palette = LabelSpace(names=tuple(f"class {i}" for i in range(count))).palette
-        assert len(palette) == count and palette[0] == (0, 0, 0)
+        assert len(palette) == count and max(palette[0]) > 200
+        assert all(max(colour) > 100 for colour in palette), "none is near black"
     assert len(set(LabelSpace(names=tuple(map(str, range(60)))).palette)) == 60
+    for name in ("background", "Background"):
+        dark, *others = LabelSpace(names=(name, "leaf", "stem")).palette
+        assert 40 < max(dark) < 80 and min(map(max, others)) > 150, "dark, so that an overlay shows the rest"
 
 
 def test_a_file_is_read_back_and_pairs_may_be_names(tmp_path):

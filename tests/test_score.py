@@ -285,7 +285,7 @@ def test_the_report_is_one_file_that_parses_and_refers_to_nothing(scored):
     reader = Reader()
     reader.feed(html)
     assert reader.open == []
-    assert len(reader.pictures) == 4 * 12 and all(picture["alt"] for picture in reader.pictures)
+    assert len(reader.pictures) == 4 * 14 and all(picture["alt"] for picture in reader.pictures)
     assert reader.links and all(link.startswith("data:image/") for link in reader.links)
     assert not re.search(r"https?://|url\(|@import|<link", html)
     assert "default-src 'none'" in html

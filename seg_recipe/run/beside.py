@@ -11,7 +11,7 @@ from seg_recipe.hub import HubCallback
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import Recipe
-from seg_recipe.report import confusion_picture, first_of, kept_model, package_versions
+from seg_recipe.report import confusion_picture, kept_model, package_versions, part_of
 from seg_recipe.run.ending import licence_settings, write_model_card
 from seg_recipe.scoring.after_training import REPORT
 from seg_recipe.trainer import SegmentationTrainer
@@ -31,7 +31,7 @@ def make_trackers(
                 label_space=label_space,
                 recipe=recipe.as_flat_dict(),
                 versions=package_versions(),
-                panel=first_of(panel, recipe.reporting.panel_images) if recipe.reporting.panel_images else None,
+                panel=part_of(panel, recipe.reporting.panel_images) if recipe.reporting.panel_images else None,
                 confusion=lambda: metrics.confusion,
                 draw_confusion=partial(confusion_picture, label_space),
             )
