@@ -9,9 +9,14 @@ import sys
 from typing import Any
 
 from seg_recipe import startup
+from seg_recipe.errors import check_first, noted, run_program
+from seg_recipe.recipe_file import refuse_early
+
+if __name__ == "__main__":
+    check_first(refuse_early)
+
 from seg_recipe.checkpoints import fresh_folder
 from seg_recipe.data import attach_transform
-from seg_recipe.errors import noted, run_program
 from seg_recipe.labels import load_label_space
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.memory import keep_freed_memory

@@ -67,15 +67,29 @@ def run_program(main: Callable[[list[str]], int | str | None], stopped: str, arg
             print(f"\n{stopped}", file=sys.stderr)
         code = 130
     except Exception as error:
-        code = 1
-        if not (isinstance(error, BrokenPipeError) and _nobody_reads()):
-            sys.stdout.flush()
-            text = "".join(traceback.format_exception(error)).rstrip() if whole else explain(error)
-            if lost_the_others(error):
-                _wait_for_the_end()
-            if _is_first_to_say(text, refusal=isinstance(error, InputError)):
-                print(text, file=sys.stderr)
+        code = _fail(error, whole)
     sys.exit(code)
+
+
+def check_first(check: Callable[[list[str]], object], argv: list[str] | None = None) -> None:
+    """Make a check of the command line before the imports of a script, which take seconds. A refusal ends it as in `run_program`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        check([argument for argument in given if argument != "--traceback"])
+    except Exception as error:
+        sys.exit(_fail(error, "--traceback" in given))
+
+
+def _fail(error: Exception, whole: bool) -> int:
+    """Print what is to be said of an error; the exit code."""
+    if not (isinstance(error, BrokenPipeError) and _nobody_reads()):
+        sys.stdout.flush()
+        text = "".join(traceback.format_exception(error)).rstrip() if whole else explain(error)
+        if lost_the_others(error):
+            _wait_for_the_end()
+        if _is_first_to_say(text, refusal=isinstance(error, InputError)):
+            print(text, file=sys.stderr)
+    return 1
 
 
 def explain(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """A recipe is a command line, written down: a flat YAML file of settings, which the command line wins over.
 
-settings.py is the manual of our settings, arguments.py decides on the Hugging Face ones, reading.py turns text into typed values, checks.py
-says what is wrong with them, hardware.py asks the machine, resolved.py writes the recipe that repeats a run, manual.py prints `--help`.
+settings.py is the manual of our settings, arguments.py decides on the Hugging Face ones, reading.py turns text into typed values,
+paths.py finds what they name, checks.py says what is wrong with them, hardware.py asks the machine, resolved.py writes the recipe that
+repeats a run, manual.py prints `--help`.
 """
 
 import copy
@@ -19,9 +20,11 @@ from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED, build_training_
 from seg_recipe.recipe.checks import check_idle, check_values
 from seg_recipe.recipe.hardware import data_workers, launcher_conflicts, resolve_precision, stays_on_cpu, use_all_cores
 from seg_recipe.recipe.manual import manual
-from seg_recipe.recipe.reading import EXAMPLE, read_settings
+from seg_recipe.recipe.paths import find_paths
+from seg_recipe.recipe.reading import read_settings
 from seg_recipe.recipe.resolved import HARMLESS, differences, read_flat_dict, resolved_text, write_resolved
 from seg_recipe.recipe.settings import AugmentationSettings, DataSettings, LossSettings, ModelSettings, ReportingSettings, RunSettings
+from seg_recipe.recipe_file import refuse_early
 
 __all__ = [
     "HARMLESS",
@@ -80,19 +83,17 @@ def load_recipe(argv: list[str]) -> Recipe:
     if any(token in ("-h", "--help") for token in argv):
         print(manual())
         raise SystemExit(0)
-    if not argv or argv[0].startswith("-"):
-        raise InputError(f"No recipe was given. It comes first, as in: {EXAMPLE} (--help lists the settings)")
+    refuse_early(argv)
     path = Path(argv[0])
     given = read_settings(path, argv[1:])
     defaults = {**settings.defaults(), **arguments.defaults(), "output_dir": f"runs/{path.stem}"}
-    values = {**defaults, **given.values}
-    if "labels" not in given.typed and values["labels"] != "face" and (path.parent / values["labels"]).is_file():
-        values["labels"] = str(path.parent / values["labels"])  # a run's folder holds both its recipe and its labels
+    found, notes = find_paths({name: value for name, value in given.values.items() if name not in given.typed}, path)
+    values = {**defaults, **given.values, **found}
     on_cpu = stays_on_cpu(values["use_cpu"])
     if values["dataloader_num_workers"] is None:
         values["dataloader_num_workers"] = data_workers(on_cpu=on_cpu, streaming=values["streaming"])
     check_values(values, given.origins)
-    notes = check_idle(values, defaults, given.origins, given.typed)
+    notes += check_idle(values, defaults, given.origins, given.typed)
     notes += _settle(values)
     for problem in launcher_conflicts(values["gradient_accumulation_steps"]):
         raise InputError(problem)

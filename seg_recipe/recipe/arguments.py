@@ -154,9 +154,6 @@ GONE = {
 }
 """Names that older versions of transformers knew -> the way out."""
 
-DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs")
-"""Honoured TrainingArguments that hold a mapping: YAML or JSON."""
-
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = Range(1), Range(0, open_low=True), Range(0), Range(0, 1, open_high=True)
 RANGES = {
     "per_device_train_batch_size": _COUNT, "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT,
@@ -222,6 +219,8 @@ def build_training_arguments(
     values |= {"metric_for_best_model": best_metric, "report_to": report_to, "save_total_limit": settings["save_total_limit"] or None}
     if settings["dataloader_num_workers"] == 0:  # idle then, as check_idle says; the class or the DataLoader would refuse them
         values |= {"dataloader_prefetch_factor": None, "dataloader_persistent_workers": False, "dataloader_multiprocessing_context": None}
+    if OPTIM_ARGS.get(settings["optim"]) == ():
+        values["optim_args"] = None  # idle then, too; the Trainer would read them all the same
     if settings["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy"):
         # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate as mIoU rises.
         values["lr_scheduler_kwargs"] = {"mode": "max", **(settings["lr_scheduler_kwargs"] or {})}

@@ -3,10 +3,8 @@
 The file is never turned into Python values by YAML, whose rules make `6e-5` a string and `no` a boolean.
 """
 
-import re
 from argparse import Action
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -17,27 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from seg_recipe.errors import InputError
 from seg_recipe.recipe import arguments, settings
-
-EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
-_LOG_IN = "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
-_SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE)
-_SECRET_VALUES = {
-    "a Hugging Face token": re.compile(r"\b(hf|api_org)_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{16,}|\bhf_[A-Za-z0-9]{30,}"),
-    "a W&B API key": re.compile(r"\bwandb_v\d_\w{16,}"),
-    "an API key": re.compile(r"\bsk-[\w-]{16,}|\bgh[opsu]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"),
-    "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s:@]+@"),
-}
-_HEXADECIMAL_KEY = re.compile(r"[0-9a-f]{40}")  # W&B's older keys; as a whole value only, for it is also a commit's form
-_SECRET_ASSIGNMENT = re.compile(r"(token|api[_-]?key|password|secret)\s*[=:]\s*\S", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What one place says about one setting: the texts of its value (one, or those of a list), a mapping, or None for `null`."""
-
-    value: list[str] | dict[str, Any] | None
-    origin: str
-    is_list: bool = False
+from seg_recipe.recipe_file import DICT_VALUED, Given, plain_value, read_file, refuse_secret, refuse_secret_name, refuse_secret_value
 
 
 class Settings(NamedTuple):
@@ -57,102 +35,12 @@ class _TypingEngine(HfArgumentParser):
 
 def read_settings(path: Path, options: list[str]) -> Settings:
     """The settings of a recipe file with the command line's on top. Raises ValueError, in one line, for the first thing that is wrong."""
-    given = {**_read_file(path), **(on_command_line := _read_options(options))}
+    given = {**read_file(path), **(on_command_line := _read_options(options))}
     for name, entry in given.items():
         _check_name(name, entry.origin)
     values = {name: _typed(name, entry) for name, entry in given.items() if entry.value is not None}
     origins = {name: entry.origin for name, entry in given.items()}
     return Settings(values, origins, frozenset(name for name in on_command_line if name in values))
-
-
-# ---- the file
-
-
-def _read_file(path: Path) -> dict[str, Given]:
-    if not path.is_file():
-        raise InputError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
-    for number, line in enumerate(text.splitlines(), start=1):  # comments too, and before any message could quote the line
-        _refuse_secret(line, f"{path}, line {number}")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise InputError(f"{path}: a recipe is a list of lines `setting: value`; this file holds something else.")
-    return _read_mapping(path, root)
-
-
-def _read_mapping(path: Path, root: yaml.MappingNode) -> dict[str, Given]:
-    given: dict[str, Given] = {}
-    first_lines: dict[str, int] = {}
-    for key, node in root.value:
-        line = key.start_mark.line + 1
-        origin = f"{path}, line {line}"
-        name = str(key.value) if isinstance(key, yaml.ScalarNode) else "a setting without a name"
-        _refuse_secret_name(name, origin)
-        if name in first_lines:
-            raise InputError(f"{origin}: {name} stands here a second time (first on line {first_lines[name]}). Keep one of them.")
-        first_lines[name] = line
-        given[name] = _read_node(name, node, origin)
-    return given
-
-
-def _read_node(name: str, node: yaml.Node, origin: str) -> Given:
-    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-        raise InputError(f"{origin}: {name} carries the tag {node.tag}. Write a plain value.")
-    if isinstance(node, yaml.MappingNode):
-        if name not in arguments.DICT_VALUED:
-            keys = ", ".join(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-            raise InputError(
-                f"{origin}: {name} holds further settings ({keys}). A recipe is flat: write them at the left margin, without {name}."
-            )
-        return Given(_plain(node, f"{origin}: {name}"), origin)
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            if not isinstance(item, yaml.ScalarNode) or item.tag == "tag:yaml.org,2002:null":
-                raise InputError(f"{origin}: {name} holds a list with something else than plain values in it. Write [a, b, c].")
-            _refuse_secret_value(item.value, f"{origin}: {name}")
-        return Given([item.value for item in node.value], origin, is_list=True)
-    if node.tag == "tag:yaml.org,2002:null":
-        return Given(None, origin)
-    _refuse_secret_value(node.value, f"{origin}: {name}")
-    return Given([node.value], origin)
-
-
-def _plain(node: yaml.Node, place: str) -> Any:
-    """The Python value of a node within a mapping: numbers as Python reads them, so that 1e-7 is one; a quoted text stays a text."""
-    if isinstance(node, yaml.MappingNode):
-        content: dict[str, Any] = {}
-        for key, value in node.value:
-            _refuse_secret_name(str(key.value), place)
-            if str(key.value) in content:
-                raise InputError(f"{place} holds {key.value} twice. Keep one of them.")
-            content[str(key.value)] = _plain(value, place)
-        return content
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, place) for item in node.value]
-    text = str(node.value)
-    _refuse_secret_value(text, place)
-    if getattr(node, "style", None) in ("'", '"'):
-        return text
-    if node.tag == "tag:yaml.org,2002:null":
-        return None
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text
 
 
 # ---- the command line
@@ -174,12 +62,12 @@ def _read_options(options: list[str]) -> dict[str, Given]:
 def _read_texts(name: str, texts: list[str], origin: str) -> Given:
     if texts == ["null"]:
         return Given(None, origin)
-    if name in arguments.DICT_VALUED and len(texts) == 1:
+    if name in DICT_VALUED and len(texts) == 1:
         try:
             node = yaml.compose(texts[0], Loader=yaml.SafeLoader)
         except yaml.YAMLError:
             node = None
-        return Given(_plain(node, origin), origin) if isinstance(node, yaml.MappingNode) else Given(texts, origin)
+        return Given(plain_value(node, origin), origin) if isinstance(node, yaml.MappingNode) else Given(texts, origin)
     return Given(texts, origin, is_list=len(texts) > 1)
 
 
@@ -190,39 +78,18 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
         if token.startswith("--"):
             name, equals, text = token[2:].partition("=")
             name = name.replace("-", "_")
-            _refuse_secret_name(name, "The command line")
+            refuse_secret_name(name, "The command line")
             found.append((name, [text] if equals else []))
             token = text
         elif not found:
-            _refuse_secret(token, "The command line")
+            refuse_secret(token, "The command line")
             raise InputError(
                 f"{token!r} is the value of no setting. Write --setting {token}; the recipe is the only thing that stands alone."
             )
         else:
             found[-1][1].append(token)
-        _refuse_secret_value(token, f"--{found[-1][0]} on the command line")
+        refuse_secret_value(token, f"--{found[-1][0]} on the command line")
     yield from found
-
-
-# ---- secrets
-
-
-def _refuse_secret_name(name: str, place: str) -> None:
-    _refuse_secret_value(name, place)
-    if _SECRET_NAME.search(name.replace("-", "_")):
-        raise InputError(f"{place} sets {name}. {_LOG_IN}")
-
-
-def _refuse_secret(text: str, place: str) -> None:
-    for kind, pattern in _SECRET_VALUES.items():
-        if pattern.search(text):
-            raise InputError(f"{place} holds what looks like {kind}. {_LOG_IN} If others have seen it, revoke it.")
-
-
-def _refuse_secret_value(text: str, place: str) -> None:
-    _refuse_secret(text, place)
-    if _SECRET_ASSIGNMENT.search(text) or _HEXADECIMAL_KEY.fullmatch(text):
-        raise InputError(f"{place} holds what looks like a secret. {_LOG_IN} If others have seen it, revoke it.")
 
 
 # ---- names and types
@@ -277,7 +144,7 @@ def _typed(name: str, given: Given) -> Any:
     if isinstance(given.value, dict):
         return given.value
     texts = given.value or []
-    if name in arguments.DICT_VALUED:
+    if name in DICT_VALUED:
         raise InputError(f"{name} is {' '.join(texts)}; wanted a mapping, as in {name}: {{power: 2.0}} ({given.origin}).")
     if action.nargs == "+":
         return [_typed_value(engine, name, text, given.origin) for text in texts]

@@ -8,6 +8,7 @@ from seg_recipe.checkpoints import choose_checkpoint
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe import Recipe, differences, resolved_text
+from seg_recipe.recipe.paths import paths_from
 from seg_recipe.report import say
 
 
@@ -32,9 +33,10 @@ def run_files(recipe: Recipe, label_space: LabelSpace, identity: dict[str, Any])
 
 
 def repeatable_text(recipe: Recipe) -> str:
-    """The resolved recipe as it is saved: it repeats the run from the folder that it lies in, for it names the labels.json beside it."""
+    """The resolved recipe as it is saved: it repeats the run from the folder that it lies in, with the labels.json beside it."""
     labels = recipe.data.labels if recipe.data.labels == "face" else "labels.json"
-    return resolved_text({**recipe.flat, "labels": labels, "output_dir": recipe.training.output_dir, "resume": "auto"})
+    paths = paths_from(recipe.flat, Path(str(recipe.training.output_dir)))
+    return resolved_text({**recipe.flat, **paths, "labels": labels, "output_dir": recipe.training.output_dir, "resume": "auto"})
 
 
 def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | None, dict[str, Any] | None]:

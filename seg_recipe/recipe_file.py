@@ -1,0 +1,158 @@
+"""A recipe file as text: its YAML, flat and without secrets. It imports neither torch nor transformers, so that a refusal takes no seconds.
+
+The file is never turned into Python values by YAML, whose rules make `6e-5` a string and `no` a boolean.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seg_recipe.errors import InputError
+
+EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
+DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs")
+"""Settings that hold a mapping: YAML or JSON."""
+
+LOG_IN = "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
+_SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE)
+_SECRET_VALUES = {
+    "a Hugging Face token": re.compile(r"\b(hf|api_org)_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{16,}|\bhf_[A-Za-z0-9]{30,}"),
+    "a W&B API key": re.compile(r"\bwandb_v\d_\w{16,}"),
+    "an API key": re.compile(r"\bsk-[\w-]{16,}|\bgh[opsu]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"),
+    "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s:@]+@"),
+}
+_HEXADECIMAL_KEY = re.compile(r"[0-9a-f]{40}")  # W&B's older keys; as a whole value only, for it is also a commit's form
+_SECRET_ASSIGNMENT = re.compile(r"(token|api[_-]?key|password|secret)\s*[=:]\s*\S", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one place says about one setting: the texts of its value (one, or those of a list), a mapping, or None for `null`."""
+
+    value: list[str] | dict[str, Any] | None
+    origin: str
+    is_list: bool = False
+
+
+def refuse_early(argv: list[str]) -> None:
+    """Raise the InputError of a recipe file that cannot be read, before anything is imported that reads its settings."""
+    if {"-h", "--help"} & set(argv):
+        return
+    if not argv or argv[0].startswith("-"):
+        raise InputError(f"No recipe was given. It comes first, as in: {EXAMPLE} (--help lists the settings)")
+    read_file(Path(argv[0]))
+
+
+def read_file(path: Path) -> dict[str, Given]:
+    """Setting -> what the file says of it. Raises InputError, with the line, for what is not flat YAML, stands twice or is a secret."""
+    if not path.is_file():
+        raise InputError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+    for number, line in enumerate(text.splitlines(), start=1):  # comments too, and before any message could quote the line
+        refuse_secret(line, f"{path}, line {number}")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"{path}: a recipe is a list of lines `setting: value`; this file holds something else.")
+    return _read_mapping(path, root)
+
+
+def _read_mapping(path: Path, root: yaml.MappingNode) -> dict[str, Given]:
+    given: dict[str, Given] = {}
+    first_lines: dict[str, int] = {}
+    for key, node in root.value:
+        line = key.start_mark.line + 1
+        origin = f"{path}, line {line}"
+        name = str(key.value) if isinstance(key, yaml.ScalarNode) else "a setting without a name"
+        refuse_secret_name(name, origin)
+        if name in first_lines:
+            raise InputError(f"{origin}: {name} stands here a second time (first on line {first_lines[name]}). Keep one of them.")
+        first_lines[name] = line
+        given[name] = _read_node(name, node, origin)
+    return given
+
+
+def _read_node(name: str, node: yaml.Node, origin: str) -> Given:
+    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        raise InputError(f"{origin}: {name} carries the tag {node.tag}. Write a plain value.")
+    if isinstance(node, yaml.MappingNode):
+        if name not in DICT_VALUED:
+            keys = ", ".join(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            raise InputError(
+                f"{origin}: {name} holds further settings ({keys}). A recipe is flat: write them at the left margin, without {name}."
+            )
+        return Given(plain_value(node, f"{origin}: {name}"), origin)
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            if not isinstance(item, yaml.ScalarNode) or item.tag == "tag:yaml.org,2002:null":
+                raise InputError(f"{origin}: {name} holds a list with something else than plain values in it. Write [a, b, c].")
+            refuse_secret_value(item.value, f"{origin}: {name}")
+        return Given([item.value for item in node.value], origin, is_list=True)
+    if node.tag == "tag:yaml.org,2002:null":
+        return Given(None, origin)
+    refuse_secret_value(node.value, f"{origin}: {name}")
+    return Given([node.value], origin)
+
+
+def plain_value(node: yaml.Node, place: str) -> Any:
+    """The Python value of a node within a mapping: numbers as Python reads them, so that 1e-7 is one; a quoted text stays a text."""
+    if isinstance(node, yaml.MappingNode):
+        content: dict[str, Any] = {}
+        for key, value in node.value:
+            refuse_secret_name(str(key.value), place)
+            if str(key.value) in content:
+                raise InputError(f"{place} holds {key.value} twice. Keep one of them.")
+            content[str(key.value)] = plain_value(value, place)
+        return content
+    if isinstance(node, yaml.SequenceNode):
+        return [plain_value(item, place) for item in node.value]
+    text = str(node.value)
+    refuse_secret_value(text, place)
+    if getattr(node, "style", None) in ("'", '"'):
+        return text
+    if node.tag == "tag:yaml.org,2002:null":
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text
+
+
+# ---- secrets
+
+
+def refuse_secret_name(name: str, place: str) -> None:
+    """Raise InputError for the name of a setting that would hold a key or a token."""
+    refuse_secret_value(name, place)
+    if _SECRET_NAME.search(name.replace("-", "_")):
+        raise InputError(f"{place} sets {name}. {LOG_IN}")
+
+
+def refuse_secret(text: str, place: str) -> None:
+    """Raise InputError for a text with something in it that has the form of a key or a token. The message does not repeat it."""
+    for kind, pattern in _SECRET_VALUES.items():
+        if pattern.search(text):
+            raise InputError(f"{place} holds what looks like {kind}. {LOG_IN} If others have seen it, revoke it.")
+
+
+def refuse_secret_value(text: str, place: str) -> None:
+    """Raise InputError for the value of a setting that is a secret, or assigns one."""
+    refuse_secret(text, place)
+    if _SECRET_ASSIGNMENT.search(text) or _HEXADECIMAL_KEY.fullmatch(text):
+        raise InputError(f"{place} holds what looks like a secret. {LOG_IN} If others have seen it, revoke it.")
