@@ -141,6 +141,25 @@ def test_a_picture_that_is_too_large_is_not_damaged(folder, monkeypatch):
     assert [problem.detail for problem in error.value.problems] == ["more than 200 pixels"] * 2
 
 
+def test_a_file_that_has_another_name_is_named(tmp_path):
+    folder = write_halves(tmp_path / "input", 4, 2)
+    (folder / IMAGE).rename(folder / "train/images/000001.tif")
+    for number, name in ((2, "000002_mask.png"), (3, "000003.png"), (0, "000000_seg.JPG")):
+        (folder / f"train/annotations/{number:06d}_seg.png").rename(folder / "train/annotations" / name)
+    with pytest.raises(DataProblems) as error:
+        load(folder)
+    assert [(problem.file.rpartition("/")[2], problem.detail) for problem in error.value.problems[:-1]] == [
+        ("000000.png", "000000_seg.JPG is there, under a name that is not read"),
+        ("000002.png", "000002_mask.png is there, under a name that is not read"),
+        ("000003.png", "000003.png is there, under a name that is not read"),
+        ("000001_seg.png", "000001.tif is there, under a name that is not read"),
+    ]
+    flat = write_flat(tmp_path / "flat", 3)
+    (flat / "000001_seg.png").rename(flat / "000001_seg.bmp")
+    with pytest.raises(DataProblems, match=r"image without a mask: 1 .*\n    .*/000001\.png: 000001_seg\.bmp is there"):
+        load(flat)
+
+
 def test_a_split_without_pairs_comes_after_its_cause(tmp_path):
     folder = write_halves(tmp_path / "input", 3, 2)
     for path in folder.glob("val/annotations/*"):

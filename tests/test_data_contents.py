@@ -1,11 +1,13 @@
 """What the masks hold is judged before the first step: nothing to learn from, nothing to judge by, nothing of a class to be seen."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from scripts import import_dataset
 from seg_recipe.data import DataProblems, load_data
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
@@ -30,16 +32,21 @@ def folder(tmp_path):
     return write_halves(tmp_path / "input", 4, 2)
 
 
-def test_masks_of_0_and_255_are_refused_with_the_cure(folder):
+def test_masks_of_0_and_255_are_refused_with_the_cure(folder, tmp_path, monkeypatch):
     fill(folder, 0, 0, 0, 255)
     with pytest.raises(InputError) as error:
         load(folder)
     assert not isinstance(error.value, DataProblems) and str(error.value) == (
         f"The masks of {folder}/train hold one class only, background (0), and training needs two: never seen: object (1), and 25.00% of "
         f"their pixels are 255, which means ignored. If 255 is object, give it its id: scripts/import_dataset.py {folder} {folder}_ids "
-        "--images '*/images/*.png' --masks '*/annotations/*_seg.png' --table ids.json, with "
+        "--images '{split}/images/*.png' --masks '{split}/annotations/*_seg.png' --table ids.json, with "
         '{"background": 0, "object": 255} in ids.json.'
     )
+    command, _, table = str(error.value).partition("give it its id: scripts/import_dataset.py ")[2].partition(", with ")
+    monkeypatch.chdir(tmp_path)
+    Path("ids.json").write_text(table.removesuffix(" in ids.json."))
+    assert import_dataset.main(shlex.split(command))["problems"] == 0
+    assert load(tmp_path / "input_ids").class_pixels["train"].tolist() == [4 * 48, 4 * 16]
 
 
 @pytest.mark.parametrize("values", [(0,), (1,), (0, 255), (255,)], ids=str)

@@ -1,6 +1,7 @@
 """What the masks of a split hold: classes that no mask has, ignored pixels, classes too small to be seen at the model's size."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import NamedTuple
@@ -139,5 +140,6 @@ def _import_command(pairs: Pairs) -> str:
     if not pairs.root or folder.name not in ("train", "val"):
         return "scripts/import_dataset.py SOURCE DEST --images PATTERN --masks PATTERN --table ids.json"
     suffix = PurePath(pairs.rows.with_format("arrow")[:1]["image"][0].as_py()["path"]).suffix
-    patterns = f"--images '*/images/*{suffix}' --masks '*/annotations/*_seg.png'"
-    return f"scripts/import_dataset.py {folder.parent} {folder.parent}_ids {patterns} --table ids.json"
+    patterns = ["--images", f"{{split}}/images/*{suffix}", "--masks", "{split}/annotations/*_seg.png"]
+    places = ["scripts/import_dataset.py", str(folder.parent), f"{folder.parent}_ids"]
+    return shlex.join([*places, *patterns, "--table", "ids.json"])

@@ -217,8 +217,11 @@ def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, name
             problems.append(Problem("duplicate id", _below(place, image_folder, name), f"beside {images[stem]}"))
         else:
             images[stem] = name
-    problems += [Problem("image without a mask", _below(place, image_folder, images[i])) for i in sorted(images.keys() - masks.keys())]
-    problems += [Problem("mask without an image", _below(place, mask_folder, masks[i])) for i in sorted(masks.keys() - images.keys())]
+    lone, alone = sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys())
+    near_masks = _near(lone, [name for name in mask_names if not name.endswith(MASK_ENDING) and (names is None or name in ignored)])
+    near_images = _near(alone, [name for name in ignored if not name.endswith(MASK_ENDING)])
+    problems += [Problem("image without a mask", _below(place, image_folder, images[i]), near_masks.get(i, "")) for i in lone]
+    problems += [Problem("mask without an image", _below(place, mask_folder, masks[i]), near_images.get(i, "")) for i in alone]
     ids = sorted(images.keys() & masks.keys())
     strangers = [name for name in ignored if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)]
     if names is None:
@@ -237,6 +240,19 @@ def _rows(ids: list[str], images: list[str], labels: list[str]) -> Dataset:
     table = pa.table([pa.array(ids, pa.string()), *pictures], schema=COLUMNS.arrow_schema)
     fingerprint = blake2b("\n".join([*ids, *images[:1]]).encode(), digest_size=16).hexdigest()
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=COLUMNS.copy()), fingerprint=fingerprint)
+
+
+def _near(ids: list[str], names: list[str]) -> dict[str, str]:
+    """Of ids that lack a file -> what lies there in its stead, under a name that is not read: 000001.tif or 000001_mask.png of 000001."""
+    found: dict[str, str] = {}
+    wanted = set(ids)
+    for name in names if wanted else ():
+        stem = re.split(r"\.(?=[^.]*$)", name)[0]
+        parts = [stem, *(stem.removesuffix(f"{by}{end}") for by in "_-. " for end in ("seg", "mask", "label", "labels", "gt"))]
+        for part in parts:
+            if part in wanted:
+                found.setdefault(part, f"{name} is there, under a name that is not read")
+    return found
 
 
 def _below(place: str, folder: str, name: str) -> str:
