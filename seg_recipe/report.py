@@ -7,15 +7,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from datasets import Image
 from jaxtyping import Integer, UInt8
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from seg_recipe.callbacks import Panel, predict_masks
+from seg_recipe.data import undecoded
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.transforms import EvalTransform, TrainTransform
+from seg_recipe.transforms.cells import ids_of_cell
 from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, confusion_figure, prediction_sheet
 
 
@@ -42,7 +45,7 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
     seen = transform({name: [row[name] for row in rows] for name in ("id", "image", "label")})
     return Panel(
         ids=seen["id"],
-        images=[np.asarray(row["image"].convert("RGB")) for row in rows],
+        images=[np.asarray(Image().decode_example(row["image"]).convert("RGB")) for row in rows],
         masks=[labels.numpy() for labels in seen["labels"]],
         pixel_values=torch.stack(seen["pixel_values"]),
     )
@@ -55,7 +58,11 @@ def part_of(panel: Panel, count: int) -> Panel:
 
 
 def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
-    """`count` rows from all over a split: neighbours are often alike, as frames of one second are. Of a stream the first ones."""
+    """`count` rows from all over a split: neighbours are often alike, as frames of one second are. Of a stream the first ones.
+
+    Pictures and masks are {"bytes", "path"}.
+    """
+    split = undecoded(split)
     return [split[place] for place in _spread(len(split), count)] if hasattr(split, "__len__") else list(islice(iter(split), count))
 
 
@@ -67,7 +74,10 @@ def _spread(length: int, count: int) -> list[int]:
 def save_preview(split: Any, transform: TrainTransform, label_space: LabelSpace, count: int, folder: Path) -> Path:
     """A contact sheet of `count` samples from all over the training split, augmented as in the first epoch: folder/preview.png."""
     rows = _rows_of(split, count)
-    samples = [Augmented(row["id"], *transform.augment(row["id"], row["image"], row["label"], 0)) for row in rows]
+    samples = [
+        Augmented(row["id"], *transform.augment(row["id"], Image().decode_example(row["image"]), ids_of_cell(row["id"], row["label"]), 0))
+        for row in rows
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     augmentation_sheet(samples, label_space).save(folder / "preview.png")
     return folder / "preview.png"

@@ -14,7 +14,7 @@ from datasets import Dataset
 from PIL import Image as Picture
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from seg_recipe.data import DataProblems, Problem, load_data
+from seg_recipe.data import DataProblems, Problem, attach_transform, load_data
 from seg_recipe.data.check import check_pairs, checksums_hold, inspect_pair
 from seg_recipe.data.problems import WAYS_OUT
 from seg_recipe.data.sources import read_source
@@ -22,6 +22,7 @@ from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.png import decode_plain
 from seg_recipe.png.files import read_file
+from seg_recipe.transforms import EvalTransform
 from tests.test_data import THREE, load, saved, write_flat, write_halves, write_pair
 
 IMAGE, MASK = "train/images/000001.png", "train/annotations/000001_seg.png"
@@ -54,6 +55,16 @@ def turned(path: Path, orientation: int = 6) -> None:
     picture.save(path, exif=exif)
 
 
+def translucent(path: Path) -> None:
+    with Picture.open(path) as picture:
+        picture.putalpha(254)
+        picture.save(path)
+
+
+def quantized(path: Path) -> None:
+    Picture.fromarray(np.array([[2, 0]] * 8, np.uint8).repeat(4, 1)).quantize(2).save(path)
+
+
 ID_19 = np.array([[0, 1, 19], [3, 2, 255]], np.uint8)
 FAULTS = {
     "image without a mask": (lambda f: (f / MASK).unlink(), IMAGE, ""),
@@ -62,17 +73,17 @@ FAULTS = {
     "missing file": (lambda f: ((f / MASK).unlink(), (f / MASK).symlink_to("nowhere")), MASK, ""),
     "not an image": (lambda f: (f / IMAGE).write_bytes(b"<html>"), IMAGE, "6 bytes"),
     "truncated or damaged file": (lambda f: cut(f / IMAGE, 150), IMAGE, ""),
-    "image with alpha": (lambda f: resaved(f / IMAGE, "RGBA"), IMAGE, "mode RGBA"),
+    "image with alpha": (lambda f: translucent(f / IMAGE), IMAGE, "mode RGBA"),
     "CMYK image": (lambda f: resaved(f / IMAGE, "CMYK", format="JPEG"), IMAGE, "mode CMYK"),
-    "grey image": (lambda f: resaved(f / IMAGE, "L"), IMAGE, "mode L"),
     "16-bit image": (lambda f: written(f / IMAGE, np.zeros((8, 8), np.uint16)), IMAGE, "mode I;16"),
-    "image that is not RGB": (lambda f: resaved(f / IMAGE, "P"), IMAGE, "mode P"),
+    "image that is not RGB": (lambda f: Picture.new("LAB", (8, 8)).save(f / IMAGE, "TIFF"), IMAGE, "mode LAB"),
     "image turned by EXIF": (lambda f: turned(f / IMAGE), IMAGE, "orientation 6"),
     "mask turned by EXIF": (lambda f: turned(f / MASK, 3), MASK, "orientation 3"),
-    "mask in colour": (lambda f: resaved(f / MASK, "RGB"), MASK, "mode RGB"),
-    "mask with alpha": (lambda f: resaved(f / MASK, "LA"), MASK, "mode LA"),
-    "16-bit mask": (lambda f: written(f / MASK, np.zeros((8, 8), np.uint16)), MASK, "mode I;16"),
-    "mask of another mode": (lambda f: resaved(f / MASK, "1"), MASK, "mode 1"),
+    "mask in colour": (lambda f: written(f / MASK, np.full((8, 8, 3), (1, 2, 2), np.uint8)), MASK, "mode RGB"),
+    "mask with alpha": (lambda f: written(f / MASK, np.full((8, 8, 4), 1, np.uint8)), MASK, "mode RGBA, not opaque"),
+    "mask with a grey palette": (lambda f: quantized(f / MASK), MASK, "places 0, 1 show the greys 2, 0"),
+    "16-bit mask in colour": (lambda f: (f / MASK).write_bytes(b"P6 8 8 65535\n" + bytes(8 * 8 * 6)), MASK, "values up to 65535"),
+    "mask of another mode": (lambda f: resaved(f / MASK, "F", format="TIFF"), MASK, "mode F, stored as F;32F"),
     "mask saved as JPEG": (lambda f: resaved(f / MASK, "L", format="JPEG"), MASK, "mode L"),
     "unequal sizes": (lambda f: written(f / MASK, np.zeros((4, 5), np.uint8)), MASK, "5x4, the image 8x8"),
     "ids outside the label space": (
@@ -98,6 +109,18 @@ def test_each_kind_by_its_own_message(folder, kind):
     kept = data.splits["train"]["id"][:]
     assert kept == ["000000", "000001", "000002", "000003"] if kind == "duplicate id" else kept == ["000000", "000002", "000003"]
     assert any(note.startswith(f"Left out 1 ({kind}): {problem.file}") for note in data.notes)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA"])
+def test_pictures_that_show_the_same_in_rgb_are_taken_as_that(folder, mode):
+    """Grey, palette and opaque ones; the oracle is what Pillow converts."""
+    resaved(folder / IMAGE, mode)
+    with Picture.open(folder / IMAGE) as picture:
+        assert picture.mode == mode
+        wanted = np.asarray(picture.convert("RGB"))
+    transform = EvalTransform(label_space=THREE, image_size=8, mean=[0.0] * 3, std=[1.0] * 3)
+    row = attach_transform(load(folder).splits["train"], transform)[1]
+    assert row["id"] == "000001" and np.array_equal((row["pixel_values"] * 255).round().numpy().transpose(1, 2, 0), wanted)
 
 
 def test_the_whole_message(folder):
@@ -177,13 +200,13 @@ def test_a_split_without_pairs_comes_after_its_cause(tmp_path):
 def test_many_problems_are_counted_and_listed_in_a_file(tmp_path):
     folder = write_halves(tmp_path / "input", 12, 1)
     for number in range(9):
-        resaved(folder / f"train/images/{number:06d}.png", "L")
+        resaved(folder / f"train/images/{number:06d}.png", "CMYK", format="JPEG")
     with pytest.raises(DataProblems) as error:
         load(folder)
-    assert "grey image: 9 (" in str(error.value) and "    and 4 more\n" in str(error.value)
+    assert "CMYK image: 9 (" in str(error.value) and "    and 4 more\n" in str(error.value)
     listing = Path(str(error.value).split("All of them are listed in ")[1].split(".txt")[0] + ".txt")
     assert listing.parent == Path(os.environ["SEG_RECIPE_CACHE"])
-    assert listing.read_text().splitlines() == [f"grey image\t{folder}/train/images/{n:06d}.png: mode L" for n in range(9)]
+    assert listing.read_text().splitlines() == [f"CMYK image\t{folder}/train/images/{n:06d}.png: mode CMYK" for n in range(9)]
     note = next(note for note in load(folder, bad_samples="skip").notes if note.startswith("Left out 9"))
     assert f"; and 4 more, all in {listing}." in note
 
@@ -218,7 +241,7 @@ def test_folders_and_files_without_permission(folder, monkeypatch):
 
 def test_rows_of_a_saved_data_set_are_checked_by_the_same_rules(tmp_path):
     flat = write_flat(tmp_path / "faces", 20)
-    resaved(flat / "000003.png", "RGBA")
+    translucent(flat / "000003.png")
     written(flat / "000007_seg.png", np.full((8, 8), 9, np.uint8))
     saved(tmp_path / "saved", flat, range(20), id=[f"p{min(n, 18)}" for n in range(20)])
     with pytest.raises(DataProblems) as error:
@@ -382,7 +405,7 @@ def test_the_verdict_is_the_same_for_any_number_of_threads_and_of_processes(tmp_
     monkeypatch.setattr("seg_recipe.data.check._FORK_FROM", fork_from)
     folder = write_flat(tmp_path / "faces", 150)
     for number in range(0, 150, 7):
-        resaved(folder / f"{number:06d}.png", "L")
+        resaved(folder / f"{number:06d}.png", "CMYK", format="JPEG")
     pairs = read_source(str(folder)).train
     assert pairs is not None
     verdicts, _ = check_pairs(pairs, THREE, workers=workers, progress=False)

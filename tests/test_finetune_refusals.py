@@ -178,13 +178,13 @@ def spoil(place, what):
     elif what == "ids outside the label space":
         runs.picture(mask, "L", colour=9)
     elif what == "mask in colour":
-        runs.picture(mask)
-    elif what == "16-bit mask":
-        runs.picture(mask, "I;16")
+        runs.picture(mask, colour=(1, 2, 2))
+    elif what == "mask with alpha":
+        runs.picture(mask, "LA")
+    elif what == "16-bit image":
+        runs.picture(image, "I;16")
     elif what == "image with alpha":
         runs.picture(image, "RGBA")
-    elif what == "grey image":
-        runs.picture(image, "L")
     elif what == "CMYK image":
         image.unlink()
         runs.picture(image.with_suffix(".jpg"), "CMYK")
@@ -204,7 +204,7 @@ def spoil(place, what):
 
 
 DATA = (
-    "empty split", "unequal sizes", "ids outside the label space", "mask in colour", "16-bit mask", "image with alpha", "grey image",
+    "empty split", "unequal sizes", "ids outside the label space", "mask in colour", "mask with alpha", "image with alpha", "16-bit image",
     "CMYK image", "truncated or damaged file", "not an image", "image without a mask", "mask without an image", "duplicate id",
     "training picture in an evaluation set",
 )  # fmt: skip

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from seg_recipe import masks as seg_masks
 from seg_recipe.bench.measuring import peak_extra_memory
 from seg_recipe.data import check
 from seg_recipe.labels import FACE
 from seg_recipe.png import LARGEST, SIGNATURE, decode_plain, files, read_plain
 from seg_recipe.png.loops import count_ids
-from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, samples
+from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, cells
 from tests.test_transforms import MEAN, STD, STRONG
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -278,10 +279,12 @@ def test_samples_are_those_of_pillow_to_the_bit(size, monkeypatch):
     seen = {"label_space": FACE, "image_size": 40, "mean": MEAN, "std": STD}
     transforms = (TrainTransform(**seen, **STRONG, seed=0, clock=EpochClock()), EvalTransform(**seen))
     decodings = []
-    monkeypatch.setattr(samples, "decode_plain", lambda found: (decodings.append(found.channels), decode_plain(found))[1])
+    for room in (cells, seg_masks):
+        monkeypatch.setattr(room, "decode_plain", lambda found: (decodings.append(found.channels), decode_plain(found))[1])
     ours = [transform(batch) for transform in transforms]
     assert decodings == [3, 1] * 16
-    monkeypatch.setattr(samples, "read_plain", lambda data: None)
+    for room in (cells, seg_masks):
+        monkeypatch.setattr(room, "read_plain", lambda data: None)
     for mine, its in zip(ours, [transform(batch) for transform in transforms], strict=True):
         for name in ("pixel_values", "labels"):
             assert all(torch.equal(a, b) for a, b in zip(mine[name], its[name], strict=True)), name

@@ -647,8 +647,8 @@ def test_bad_samples_are_named():
             assert str(caught.value) == f"Sample 000123: {text}"
 
     refused("its image has mode I;16 (more than 8 bits); save it as 8-bit RGB.", Image.new("I;16", (40, 40)), mask)
-    refused("its mask has mode RGB; wanted class ids in 8 bits (mode L or P). Save it as such.", image, image)
-    refused("its mask has mode I;16; wanted class ids in 8 bits (mode L or P). Save it as such.", image, Image.new("I;16", (40, 40)))
+    refused("mask in colour: mode RGB; wanted class ids in one channel. Save it as 8-bit grey (mode L).", image, image)
+    refused("its mask holds ids 300; ids are 0-255. Map them, as import_dataset.py does.", image, Image.new("I;16", (40, 40), 300))
     refused("its image is (40, 40) and its mask (39, 40) (width, height); make them equal.", image, mask.crop((0, 0, 39, 40)))
     bad = np.array(mask)
     bad[:30], bad[35:] = 19, 254

@@ -31,7 +31,7 @@ from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 
-__all__ = ["COLUMNS", "Data", "DataProblems", "Problem", "attach_transform", "load_data"]
+__all__ = ["COLUMNS", "Data", "DataProblems", "Problem", "attach_transform", "load_data", "undecoded"]
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,12 @@ def attach_transform(
 ) -> Dataset | IterableDataset:
     """The split with a transform applied whenever rows are read.
 
-    The transform is given the pictures of a Dataset undecoded, as {"bytes", "path"}, so that it can decode, use and forget one pair after
-    the other. An IterableDataset has no with_transform; its map is as lazy, and decodes.
+    The transform is given the pictures undecoded, as {"bytes", "path"}, so that it can decode, use and forget one pair after the other,
+    and see how the masks are stored. An IterableDataset has no with_transform; its map is as lazy.
     """
     if isinstance(split, Dataset):
         return undecoded(split).with_transform(transform)
-    return split.map(transform, batched=True, batch_size=8, remove_columns=list(COLUMNS))
+    return undecoded(split).map(transform, batched=True, batch_size=8, remove_columns=list(COLUMNS))
 
 
 def _validate(sources: Sequence[str], weights: Sequence[float], named: dict[str, str], val_fraction: float, bad_samples: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from jaxtyping import Int64, UInt32, UInt64
+from jaxtyping import Int64, Integer, UInt32, UInt64
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
 from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.masks import NotIds, check_palette, ids_in
 from seg_recipe.png import SIGNATURE, chunks, decode_plain, read_plain
 from seg_recipe.png.files import read_file
 from seg_recipe.png.loops import count_ids
@@ -133,23 +134,8 @@ def inspect_pair(
             found.append(("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path"))
             continue
         digests[place] = xxh3_64_intdigest(data)  # no secret to keep, and a tenth of the time of blake2b
-        plain = read_plain(data)
-        if plain is not None and part == "image" and plain.channels == 3:
-            sizes.append((plain.width, plain.height))
-            continue
-        mask = decode_plain(plain) if plain is not None and part == "label" and plain.channels == 1 else None
-        if mask is not None:
-            sizes.append((mask.shape[1], mask.shape[0]))
-            counts = np.zeros(256, np.int64)
-            count_ids(mask, counts)
-            found += _foreign(_count(counts, read_table, pixels), classes)
-            continue
         try:
-            with Image.open(BytesIO(data)) as picture:
-                turned = 1
-                if part == "label" or not checksums_hold(data):
-                    picture.load()
-                    turned = picture.getexif().get(ExifTag.Orientation, 1)
+            size, wrong, ids = _look_at_image(data) if part == "image" else _look_at_mask(data)
         except UnidentifiedImageError:
             started = bytes(data[: len(SIGNATURE)]).startswith((SIGNATURE, _JPEG))
             found.append(("truncated or damaged file" if started else "not an image", part, f"{len(data):,} bytes"))
@@ -160,14 +146,10 @@ def inspect_pair(
         except _DAMAGED as error:
             found.append(("truncated or damaged file", part, " ".join(str(error).split())[:100]))
             continue
-        sizes.append(picture.size)
-        if turned in TURNS:
-            found.append((f"{'image' if part == 'image' else 'mask'} turned by EXIF", part, f"orientation {turned}"))
-        kind = _image_kind(picture) if part == "image" else _mask_kind(picture)
-        if kind:
-            found.append((kind, part, f"mode {picture.mode}"))
-        elif part == "label":
-            found += _foreign(_count(np.array(picture.histogram()), read_table, pixels), classes)
+        sizes.append(size)
+        found += [(kind, part, detail) for kind, detail in wrong]
+        if ids is not None:
+            found += _foreign(_count(ids, read_table, pixels), classes)
     if len(sizes) == 2 and sizes[0] != sizes[1]:
         (wide, high), (mask_wide, mask_high) = sizes
         found.append(("unequal sizes", "label", f"{mask_wide}x{mask_high}, the image {wide}x{high}"))
@@ -183,31 +165,72 @@ def checksums_hold(data: bytes | memoryview) -> bool:
     return kinds[-1:] == [b"IEND"] and b"IDAT" in kinds and _PLAIN_CHUNKS.issuperset(kinds)
 
 
+def _look_at_image(data: bytes | memoryview) -> tuple[tuple[int, int], list[tuple[str, str]], None]:
+    """Width and height, and what is wrong with it as a picture to train on: (kind, detail)."""
+    plain = read_plain(data)
+    if plain is not None and plain.channels == 3:
+        return (plain.width, plain.height), [], None
+    with Image.open(BytesIO(data)) as picture:
+        wrong = []
+        if not checksums_hold(data):
+            picture.load()
+            wrong += _turned("image", picture)
+        kind = _image_kind(picture)
+        return picture.size, wrong + [(kind, f"mode {picture.mode}")] * bool(kind), None
+
+
+def _look_at_mask(
+    data: bytes | memoryview,
+) -> tuple[tuple[int, int], list[tuple[str, str]], Integer[np.ndarray, "height width"] | None]:
+    """Width and height, what is wrong with it as a mask, and its ids where they can be read."""
+    plain = read_plain(data)
+    mask = decode_plain(plain) if plain is not None and plain.channels == 1 else None
+    try:
+        if plain is not None and mask is not None:
+            return (plain.width, plain.height), [], check_palette(mask, plain.colours) if plain.palette else mask
+        with Image.open(BytesIO(data)) as picture:
+            try:
+                ids, wrong = ids_in(picture), []
+            except NotIds as error:
+                ids, wrong = None, [(error.kind, error.detail)]
+                picture.load()
+            return picture.size, _turned("mask", picture) + wrong, ids
+    except NotIds as error:
+        assert plain is not None
+        return (plain.width, plain.height), [(error.kind, error.detail)], None
+
+
+def _turned(what: str, picture: Image.Image) -> list[tuple[str, str]]:
+    orientation = picture.getexif().get(ExifTag.Orientation, 1)
+    return [(f"{what} turned by EXIF", f"orientation {orientation}")] if orientation in TURNS else []
+
+
 def _image_kind(picture: Image.Image) -> str | None:
-    if (picture.mode != "P" or picture.palette) and picture.has_transparency_data:  # which stumbles over a missing palette
-        return "image with alpha"
+    """What keeps a picture from being used as 8-bit RGB, which grey, palette and opaque ones can; None where nothing does."""
     if picture.mode in _SIXTEEN_BITS:
         return "16-bit image"
-    return {"RGB": None, "CMYK": "CMYK image", "L": "grey image", "1": "grey image"}.get(picture.mode, "image that is not RGB")
+    if picture.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
+        return "CMYK image" if picture.mode == "CMYK" else "image that is not RGB"
+    may_shine = (picture.mode != "P" or picture.palette) and picture.has_transparency_data  # which stumbles over a missing palette
+    if may_shine and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
+        return "image with alpha"
+    return None
 
 
-def _mask_kind(picture: Image.Image) -> str | None:
-    if picture.format == "JPEG":
-        return "mask saved as JPEG"
-    if picture.mode in _SIXTEEN_BITS:
-        return "16-bit mask"
-    known = {"L": None, "P": None, "RGB": "mask in colour", "RGBA": "mask in colour", "CMYK": "mask in colour", "LA": "mask with alpha"}
-    return known.get(picture.mode, "mask of another mode")
-
-
-def _count(counts: Int64[np.ndarray, " 256"], read_table: Any, pixels: UInt32[np.ndarray, " columns"]) -> list[int]:
+def _count(ids: Integer[np.ndarray, "height width"], read_table: Any, pixels: UInt32[np.ndarray, " columns"]) -> list[int]:
     """Add a mask's pixels of each id to those of each class, ignored ones to the last; the ids that the label space has not come back."""
+    counts, beyond = np.zeros(256, np.int64), []
+    if ids.dtype == np.uint8 and ids.flags.writeable:  # to numba, another type, which would be compiled anew
+        count_ids(ids, counts)
+    else:
+        in_range = (ids >= 0) & (ids < 256)
+        counts, beyond = np.bincount(ids[in_range], minlength=256), np.unique(ids[~in_range]).tolist()
     present = np.flatnonzero(counts)
     classes = read_table[present]
     ignored, known = classes == IGNORE_INDEX, classes < len(pixels) - 1
     np.add.at(pixels, classes[known], counts[present[known]].astype(np.uint32))
     pixels[-1] += np.uint32(counts[present[ignored]].sum())
-    return present[~(ignored | known)].tolist()
+    return present[~(ignored | known)].tolist() + beyond
 
 
 def _foreign(ids: list[int], classes: int) -> Found:

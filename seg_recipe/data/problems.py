@@ -23,7 +23,6 @@ WAYS_OUT = {
     "too large a picture": "cut the pair into parts, or scale both down, the mask without smoothing",
     "image with alpha": "what would shine through is not in the file: put it on a background, save as RGB",
     "CMYK image": "save as RGB",
-    "grey image": "save as RGB",
     "16-bit image": "save as 8-bit RGB",
     "image that is not RGB": "save as 8-bit RGB",
     "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, without the tag, or import "
@@ -31,10 +30,12 @@ WAYS_OUT = {
     "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, without the tag",
     "mask in colour": "a mask holds one id per pixel: turn its colours into ids with import_dataset.py --table, which takes "
     '{"leaf": [0, 255, 0], ...}',
-    "mask with alpha": "save as 8-bit grey (L) or palette (P)",
-    "16-bit mask": "ids are 0-255: save as 8-bit grey (L)",
+    "mask with alpha": "is what is transparent labelled? Save as 8-bit grey (L) or palette (P)",
+    "mask with a grey palette": "are its ids the places in the palette, or the greys that a program which shrinks PNGs has put there? Say "
+    'so by saving as 8-bit grey (L): Image.open(f).convert("L") keeps the greys, Image.fromarray(np.array(Image.open(f))) the places',
+    "16-bit mask in colour": "ids are 0-255, in one channel: save as 8-bit grey (L)",
     "mask of another mode": "save as 8-bit grey (L) or palette (P)",
-    "mask saved as JPEG": "JPEG blurs the ids: make it anew, as PNG",
+    "mask saved as JPEG": "JPEG blurs the ids, and so do other formats for photographs: make it anew, as PNG",
     "unequal sizes": "image and mask cover the same pixels: make one anew from its source",
     "ids outside the label space": "turn them into ids that it has with import_dataset.py --table, or name other labels with --labels",
     "training picture in an evaluation set": "scores on pictures that were trained on say nothing: take them out of one of the two",

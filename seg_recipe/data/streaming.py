@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 from datasets.utils.file_utils import is_local_path, xopen
 from PIL import Image as Picture
@@ -14,6 +15,7 @@ from PIL.ExifTags import Base as ExifTag
 from seg_recipe.data.check import TURNS
 from seg_recipe.data.mixing import held_out
 from seg_recipe.data.sources import COLUMNS, Pairs, undecoded
+from seg_recipe.masks import NotIds, ids_in
 from seg_recipe.splits import in_validation
 
 SHARDS = 64
@@ -69,7 +71,13 @@ def upright(row: dict[str, Any]) -> dict[str, Any]:
     turn, own = (_orientation(row[part]) for part in ("image", "label"))
     if turn == own:
         return row
-    image, mask = (_stored(row[part]) for part in ("image", "label"))
+    image = _stored(row["image"])
+    try:
+        with _opened(row["label"]) as picture:  # the ids: written anew, its pixels would be what Pillow shows of them
+            ids = ids_in(picture)
+    except NotIds:
+        return row  # whoever reads it refuses it by name
+    mask = Picture.fromarray(ids if ids.dtype == np.uint8 else ids.astype(np.uint16))
     wanted = _turned(image, turn)
     shows = wanted.size != image.size and mask.size == wanted.size
     return {**row, "image": _as_png(wanted), "label": _as_png(mask if shows else _turned(mask, turn))}

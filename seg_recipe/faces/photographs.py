@@ -77,6 +77,10 @@ def _rng(seed: int, index: int) -> np.random.Generator:
 
 def _read(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        picture = Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a picture ({error}). Mend it, or take it out of the folder.") from None
+    if picture.mode.startswith(("I", "F")):
+        picture.close()  # as RGB, Pillow makes all that is above 255 white
+        raise InputError(f"{path} has mode {picture.mode}, more than 8 bits a channel. Save it as 8-bit RGB, or take it out of the folder.")
+    return picture

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.masks import ids_of_file
 from seg_recipe.pools import Threads, in_order
 
 
@@ -80,14 +81,13 @@ def _is_left(name: str) -> bool:
 def _look(path: Path, pairs: Sequence[tuple[int, int]]) -> tuple[Int64[np.ndarray, "256"], Float64[np.ndarray, " pairs"]] | None:
     """Pixels per id, and how many columns the first of each pair lies left of the second (nan where one of them is not there).
 
-    None for a file that is no 8-bit picture with one channel.
+    None for a file from which no ids of 0-255 can be read.
     """
     try:
-        with Image.open(path) as mask:
-            if mask.mode not in ("L", "P"):
-                return None
-            ids = np.asarray(mask)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        ids = ids_of_file(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # NotIds is a ValueError
+        return None
+    if ids.size and not 0 <= ids.min() <= ids.max() < 256:
         return None
     pixels = np.bincount(ids.ravel(), minlength=256)
     distances = [_column(ids, right) - _column(ids, left) if pixels[left] and pixels[right] else np.nan for left, right in pairs]

@@ -14,6 +14,7 @@ from PIL.ExifTags import Base as ExifTag
 from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
+from seg_recipe.masks import NotIds, ids_in, stored_in_16_bits
 
 MAX_PIXELS = 64 * 2**20
 """The largest picture that is decoded, 8,192 pixels squared; a header that promises more is refused unread."""
@@ -86,18 +87,19 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 def read_ids(file: SourceFile) -> Int32[np.ndarray, "height width"]:
-    """The numbers in a mask: of a palette picture the palette's places, of a grey one (8 or 16 bits) the values."""
+    """The numbers in a mask, as `seg_recipe.masks` reads them."""
     with opened(file) as picture:
-        if picture.format == "JPEG":
-            raise Unusable(f"{file.name} is a JPEG, which blurs ids")
-        if picture.mode not in ("L", "P", "I", "I;16", "I;16B"):
-            raise Unusable(f"{file.name} holds no ids but colours (mode {picture.mode})")
-        return np.asarray(picture).astype(np.int32)
+        try:
+            return ids_in(picture).astype(np.int32)
+        except NotIds as error:
+            raise Unusable(f"{file.name} holds no ids that are certain: {error}") from None
 
 
 def read_grey(file: SourceFile) -> UInt8[np.ndarray, "height width"]:
     """A soft mask, 0-255; of a colour picture the brightest channel, for some are stored with three equal ones."""
     with opened(file) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise Unusable(f"{file.name} has mode {picture.mode}, more than 8 bits: save it as 8-bit grey")
         if picture.mode == "L":
             return np.asarray(picture)
         return np.asarray(picture.convert("RGB")).max(axis=2)
@@ -108,6 +110,8 @@ def read_colours(file: SourceFile) -> Int32[np.ndarray, "height width"]:
     with opened(file) as picture:
         if picture.format == "JPEG":
             raise Unusable(f"{file.name} is a JPEG, which blurs colours")
+        if stored_in_16_bits(picture) or picture.mode.startswith(("I", "F")):
+            raise Unusable(f"{file.name} has colours of more than 8 bits a channel: save it as 8-bit RGB")
         red, green, blue = (np.asarray(channel).astype(np.int32) for channel in picture.convert("RGB").split())
     return (red << 16) + (green << 8) + blue
 

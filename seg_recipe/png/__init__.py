@@ -29,7 +29,8 @@ _MOST_INFLATED = 1032  # times; what deflate can do
 class Plain(NamedTuple):
     """A PNG file of header, palette if it has one, pixels and end, and chunks that do not matter, each with its right checksum.
 
-    palette: whether the pixels are places in a palette. channels: 1, or 3 for RGB. pixels: what is deflated, in pieces.
+    palette: whether the pixels are places in a palette; colours: that palette, red, green and blue of each place, else empty.
+    channels: 1, or 3 for RGB. pixels: what is deflated, in pieces.
     """
 
     width: int
@@ -37,6 +38,7 @@ class Plain(NamedTuple):
     palette: bool
     channels: int
     pixels: list[memoryview]
+    colours: bytes = b""
 
 
 def chunks(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
@@ -78,7 +80,7 @@ def read_plain(data: bytes | memoryview) -> Plain | None:
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     if not 0 < width * height <= LARGEST:
         return None
-    return Plain(width, height, palette, _CHANNELS[header[9]], pixels)
+    return Plain(width, height, palette, _CHANNELS[header[9]], pixels, bytes(content[b"PLTE"]) if palette else b"")
 
 
 def decode_plain(plain: Plain) -> UInt8[np.ndarray, "height width"] | UInt32[np.ndarray, "height width"] | None:

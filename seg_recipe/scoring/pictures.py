@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Int64, UInt8
@@ -15,10 +16,11 @@ from seg_recipe.data import DataProblems
 from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.mixing import held_out
 from seg_recipe.data.problems import left_out_notes
-from seg_recipe.data.sources import Pairs, Source, read_source
+from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
 from seg_recipe.errors import InputError
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.pools import Threads, in_order
+from seg_recipe.transforms.cells import ids_of_cell
 
 LABELS = "labels.json"
 """What the ids mean, where it lies in the data set's folder."""
@@ -35,6 +37,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @cached_property
+    def _cells(self) -> Any:
+        """The rows with each picture as {"bytes", "path"}: decoded, a mask does not tell how it was stored."""
+        return undecoded(self.rows)
+
     @property
     def ids(self) -> list[str]:
         """The id of each picture."""
@@ -42,15 +49,14 @@ class Pictures:
 
     def __getitem__(self, number: int) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
         """Picture (RGB) and truth (class ids and IGNORE_INDEX, at the mask's own size) of a row. Raises ValueError that names it."""
+        row = self._cells[number]
         try:
-            row = self.rows[number]
+            image, ids = datasets.Image().decode_example(row["image"]), ids_of_cell(row["id"], row["label"])
         except (OSError, SyntaxError, ValueError) as error:
-            name = self.rows.select_columns(["id"])[number]["id"]
-            raise InputError(f"Picture {name} cannot be read any more ({error}); it has changed since it was checked.") from None
-        image, mask = row["image"], row["label"]
-        if mask.mode not in ("1", "L", "P") or image.size != mask.size:
-            raise InputError(f"Picture {row['id']}: its mask is {mask.mode} {mask.size}, its image {image.mode} {image.size}; see --check.")
-        return image.convert("RGB"), self.label_space.read_table[np.asarray(mask, dtype=np.uint8)]
+            raise InputError(f"Picture {row['id']} cannot be read any more ({error}); it has changed since it was checked.") from None
+        if image.size != ids.shape[::-1]:
+            raise InputError(f"Picture {row['id']}: its mask is {ids.shape[::-1]}, its image {image.size}; see --check.")
+        return image.convert("RGB"), self.label_space.read_table[ids]
 
     def batches(self, size: int, ahead: int = 2) -> Iterator[tuple[range, list[Image.Image], list[np.ndarray]]]:
         """Row numbers, pictures and truths, `size` at a time; a thread reads `ahead` batches in advance, and no more are held."""

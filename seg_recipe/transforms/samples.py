@@ -1,11 +1,9 @@
 """The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of their samples."""
 
-import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import datasets
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8, UInt32
@@ -14,9 +12,8 @@ from torch import Tensor
 
 from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.png import decode_plain, read_plain
-from seg_recipe.png.files import read_file
 from seg_recipe.pools import spread
+from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
@@ -90,7 +87,7 @@ class TrainTransform:
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": list(labels)}
 
     def augment(
-        self, sample_id: str, image: Image.Image, label: Image.Image, epoch: int
+        self, sample_id: str, image: Image.Image, label: Image.Image | UInt8[np.ndarray, "height width"], epoch: int
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
         """Image (RGB) and mask of one sample in one epoch, as the model will see them but for the normalisation."""
         size = self.image_size
@@ -203,25 +200,14 @@ def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _R
     def do(row: tuple[int, tuple[str, Any, Any]]) -> _Result:
         number, (sample_id, image, label) = row
         try:
-            pictures = _decoded(image, 3), _decoded(label, 1)
+            pictures = decoded_image(image), ids_of_cell(sample_id, label)
+        except InputError:
+            raise
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"Sample {sample_id} cannot be read any more ({error}); it has changed since it was checked.") from error
         return work(number, (sample_id, *pictures))
 
     return spread(do, rows, torch.get_num_threads())
-
-
-def _decoded(cell: Any, channels: int) -> Image.Image | UInt8[np.ndarray, "height width"] | UInt32[np.ndarray, "height width"]:
-    """The pixels of a plain PNG of so many channels, as `decode_plain` has them; else the picture, as `datasets` decodes it."""
-    if isinstance(cell, dict):
-        with contextlib.suppress(OSError):  # no file here, or not to be read: a matter for `datasets`
-            data = read_file(cell["path"]) if cell["bytes"] is None and cell["path"] else cell["bytes"]
-            plain = read_plain(data or b"")
-            pixels = decode_plain(plain) if plain is not None and plain.channels == channels else None
-            if pixels is not None:
-                pixels.flags.writeable = False  # as those of Pillow's pictures are: to numba, an array that can be written is another type
-                return pixels
-    return datasets.Image().decode_example(cell)  # what is a picture already is returned as it is
 
 
 def _checked_size(image_size: int) -> int:
@@ -236,15 +222,14 @@ def _checked_pair(
     """The image as packed pixels and the mask as ids; ValueError that names the sample where that cannot be."""
     if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
         raise InputError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
-    if isinstance(label, Image.Image) and label.mode not in ("1", "L", "P"):
-        raise InputError(f"Sample {sample_id}: its mask has mode {label.mode}; wanted class ids in 8 bits (mode L or P). Save it as such.")
+    if isinstance(label, Image.Image):
+        label = ids_of_cell(sample_id, label)
     sizes = [part.size if isinstance(part, Image.Image) else part.shape[::-1] for part in (image, label)]
     if sizes[0] != sizes[1]:
         raise InputError(f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal.")
     if isinstance(image, Image.Image):
         image = packed(image if image.mode == "RGB" else image.convert("RGB"))
-    # The array of a palette mask holds its ids; convert("L") would give the brightness of their colours.
-    return image, np.asarray(label, dtype=np.uint8)
+    return image, label
 
 
 def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> InputError:
