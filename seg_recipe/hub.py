@@ -55,12 +55,18 @@ _SETTINGS: dict[RepoType, str] = {"model": "hub_model_id", "space": "hub_space"}
 
 
 def check_hub_access(
-    repo_id: str | None, *, private: bool, output_dir: str | Path, patience: float = 10.0, repo_type: RepoType = "model"
+    repo_id: str | None,
+    *,
+    private: bool,
+    output_dir: str | Path,
+    patience: float = 10.0,
+    repo_type: RepoType = "model",
+    makes: bool = True,
 ) -> str:
     """The full id (`namespace/name`) of a repository that exists now and that this token may write to. Call it on rank 0, before step 1.
 
     repo_id: without a namespace it is the user's own; None: named after `output_dir`. private: the visibility of a new repository.
-    repo_type: a Space is made for Gradio.
+    repo_type: a Space is made for Gradio. makes: whether one that is not there is made; else that it could be is believed.
     Raises InputError where a setting or login must change, or where the Hub does not answer within `patience` seconds: one line
     that says the way out and holds no token. HF_ENDPOINT, HF_TOKEN and `hf auth login` are honoured.
     """
@@ -71,7 +77,7 @@ def check_hub_access(
 
     def ask():
         try:
-            answers.put(_writable_repo(name, private, repo_type))
+            answers.put(_writable_repo(name, private, repo_type, makes))
         except Exception as error:  # carried to the caller's thread, where it is raised
             answers.put(error)
 
@@ -95,12 +101,15 @@ def check_hub_access(
     raise answer
 
 
-def _writable_repo(name: str, private: bool, repo_type: RepoType) -> str:
+def _writable_repo(name: str, private: bool, repo_type: RepoType, makes: bool) -> str:
     if get_token() is None:
         raise InputError("push_to_hub is true, but nobody is logged in to the Hub: run `hf auth login` with a token that may write.")
     api = HfApi()
     if "/" not in name:
         name = f"{api.whoami()['name']}/{name}"
+    if not makes and not api.repo_exists(name, repo_type=repo_type):
+        api.whoami()  # an unknown token is refused all the same
+        return name
     sdk = "gradio" if repo_type == "space" else None
     api.create_repo(name, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
     # create_repo(exist_ok=True) passes with a read-only token where the repository exists

@@ -312,3 +312,16 @@ def test_stock_streams_have_no_with_transform_and_ours_are_transformed(tmp_path)
         read = list(attach_transform(split, shapes))
         assert [row["ids"] for row in read] == ["000006", "000007"]
         np.testing.assert_array_equal(read[0]["pixels"], np.array(Picture.open(folder / "val" / "images" / "000006.png")))
+
+
+def test_a_mixed_stream_draws_other_repeats_in_each_pass(tmp_path):
+    """The Trainer tells a stream its epoch: in 20 passes every picture of the small source comes about as often as the others."""
+    many, few = write_halves(tmp_path / "many", 15, 1), write_halves(tmp_path / "few", 10, 1, first=90)
+    stream = load(many, few, weights=[1.0, 1.0], streaming=True).splits["train"]
+    passes = []
+    for epoch in range(20):
+        stream.set_epoch(epoch)
+        drawn = [row["id"].partition("~")[0] for row in stream]
+        passes.append(sorted(identity for identity in drawn if identity.startswith("few") and drawn.count(identity) > 1))
+    assert len({tuple(repeated) for repeated in passes}) > 10
+    assert len({identity for repeated in passes for identity in repeated}) == 10

@@ -99,6 +99,18 @@ def refused(kind, *, repo=REPO, private=False, **settings):
     return text
 
 
+def test_a_check_makes_no_repository_and_finds_what_is_wrong_with_one(stub, tmp_path, monkeypatch):
+    for repo_type in ("model", "space"):
+        assert check_hub_access("ada/new", private=True, output_dir=tmp_path, repo_type=repo_type, makes=False) == "ada/new"
+    assert list(stub.repos) == [REPO]
+    assert check_hub_access(REPO, private=False, output_dir=tmp_path, makes=False) == REPO
+    with pytest.raises(InputError, match=r"hub_private_repo is true, but .* is there and public"):
+        check_hub_access(REPO, private=True, output_dir=tmp_path, makes=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    with pytest.raises(InputError, match="does not know the token"):
+        check_hub_access("ada/new", private=False, output_dir=tmp_path, makes=False)
+
+
 def test_a_token_that_may_only_read_is_refused_though_create_repo_accepts_it(stub, tmp_path, monkeypatch):
     stub.connect(monkeypatch, tmp_path, READ_TOKEN)
     HfApi().create_repo(REPO, exist_ok=True)  # the stock check
@@ -378,6 +390,7 @@ PULL = """
 import sys, numpy, torch
 from pathlib import Path
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+from seg_recipe.errors import InputError
 from seg_recipe.hub import HubCallback, check_hub_access
 folder, logits, pixels = map(Path, sys.argv[1:])
 repo = check_hub_access("face-parser", private=False, output_dir=folder)

@@ -4,6 +4,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import IterableDatasetShard
 from datasets import Image
 from PIL import Image as Picture
 from PIL import ImageOps
@@ -123,6 +124,15 @@ def test_an_evaluation_stream_is_filled_with_samples_that_count_nothing(count):
     filled = list(WholeRounds(samples, 4))
     assert filled[:count] == samples and len(filled) == -(-count // 4) * 4
     assert all((sample["labels"] == 255).all() and sample["labels"].dtype == torch.uint8 for sample in filled[count:])
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_two_ranks_have_as_many_batches_and_each_sample_once(count):
+    """As accelerate shares out what it is given. Stock, it fills the last round with samples that then count twice."""
+    samples = [{"id": str(n), "labels": torch.full((1, 1), n, dtype=torch.uint8)} for n in range(count)]
+    ranks = [list(IterableDatasetShard(WholeRounds(samples, 4), batch_size=2, num_processes=2, process_index=rank)) for rank in (0, 1)]
+    assert len(ranks[0]) == len(ranks[1]) and len(ranks[0]) % 2 == 0
+    assert sorted(int(sample["labels"][0, 0]) for rank in ranks for sample in rank if sample["labels"][0, 0] != 255) == list(range(count))
 
 
 # The whole run

@@ -30,11 +30,15 @@ def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
 
 
 def check_repository(recipe: Recipe) -> str | None:
-    """The Hub repository that will be pushed to, reachable and writable; None where nothing is pushed, and off rank 0."""
+    """The Hub repository that will be pushed to, reachable and writable; None where nothing is pushed, and off rank 0.
+
+    A check makes none.
+    """
     reporting = recipe.reporting
     if not reporting.push_to_hub or recipe.training.process_index != 0:
         return None
-    return check_hub_access(reporting.hub_model_id, private=bool(reporting.hub_private_repo), output_dir=recipe.output_dir)
+    private, makes = bool(reporting.hub_private_repo), not recipe.run.check
+    return check_hub_access(reporting.hub_model_id, private=private, output_dir=recipe.output_dir, makes=makes)
 
 
 def check_space(recipe: Recipe) -> str | None:
@@ -42,5 +46,5 @@ def check_space(recipe: Recipe) -> str | None:
     reporting = recipe.reporting
     if not reporting.push_to_hub or not reporting.hub_space or recipe.training.process_index != 0:
         return None
-    private = bool(reporting.hub_private_repo)
-    return check_hub_access(reporting.hub_space, private=private, output_dir=recipe.output_dir, repo_type="space")
+    private, makes = bool(reporting.hub_private_repo), not recipe.run.check
+    return check_hub_access(reporting.hub_space, private=private, output_dir=recipe.output_dir, repo_type="space", makes=makes)
