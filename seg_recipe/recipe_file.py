@@ -13,7 +13,7 @@ import yaml
 from seg_recipe.errors import InputError
 
 EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
-DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs")
+DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 """Settings that hold a mapping: YAML or JSON."""
 
 LOG_IN = "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."

@@ -287,7 +287,7 @@ def arguments_of(options, tmp_path):
         ("report_to: [none, wandb]", [], "report_to is [none, wandb]; wanted none, or one or several"),
         ("push_to_hub: true", [], "data_license is empty, and a model on the Hub states the licence of the training data"),
         ("push_to_hub: true\ndata_license: x", [], "model_license is empty, and a model on the Hub states the licence of the backbone's"),
-        ("warmup_ratio: 0.1", [], "warmup_ratio cannot be set (FILE, line 1). Use warmup_steps: below 1 it is a share of all steps."),
+        ("warmup_ratio: 1.0", [], "warmup_ratio is 1.0; wanted a share of all steps, in [0, 1) (FILE, line 1)."),
     ],
 )
 def test_errors(recipe, tmp_path, text, options, words):
@@ -375,12 +375,14 @@ def test_stock_arguments_carry_the_token_in_their_pickle(recipe):
 
 def test_every_training_argument_is_honoured_refused_or_ours():
     """Fails when a new transformers has a new field: honour it (with a test below) or refuse it (with the reason)."""
-    decided = [*HONOURED, *REFUSED, *OURS]
-    assert sorted(decided) == sorted(field.name for field in fields(TrainingArguments) if field.init)
+    stock = [field.name for field in fields(TrainingArguments) if field.init]
+    decided = [*HONOURED, *REFUSED, *OURS, *(name for name in arguments.ALIASES if name in stock)]
+    assert sorted(decided) == sorted(stock)
     assert set(OURS) <= settings.defaults().keys()
     assert set(arguments.FIXED) <= set(REFUSED)
     assert set(arguments.OUR_DEFAULTS) <= set(HONOURED) and set(arguments.RANGES) <= set(HONOURED)
-    assert not set(arguments.GONE) & {*decided, *NAMES}
+    assert not set(arguments.GONE) & {*decided, *NAMES, *arguments.ALIASES} and not set(arguments.ALIASES) & {*HONOURED, *REFUSED, *OURS}
+    assert set(arguments.ALIASES.values()) <= {*NAMES} and set(arguments.AS_HERE) <= set(REFUSED)
     assert len(NAMES) == len(set(NAMES))
 
 
@@ -391,7 +393,8 @@ def test_refused_with_the_reason(recipe, name):
         return
     reason = REFUSED.get(name) or arguments.GONE[name]
     assert reason.endswith((".", "..."))
-    assert f"{name} cannot be set (--{name} on the command line). {reason}" == error(recipe, "", f"--{name}", "true")
+    other = "false" if True in arguments.as_here(name) else "true"
+    assert f"{name} cannot be set (--{name} on the command line). {reason}" == error(recipe, "", f"--{name}", other)
 
 
 HONOURED_SAMPLES = {
@@ -408,7 +411,7 @@ HONOURED_SAMPLES = {
     "ddp_bucket_cap_mb": 10, "ddp_broadcast_buffers": False, "ddp_static_graph": True, "ddp_timeout": 60,
 }  # fmt: skip
 NEEDED = {  # what makes the setting of the key effective
-    "lr_scheduler_kwargs": "lr_scheduler_type: cosine_with_min_lr", "optim_args": "optim: sgd", "project": "report_to: trackio",
+    "lr_scheduler_kwargs": "lr_scheduler_type: cosine", "optim_args": "optim: sgd", "project": "report_to: trackio",
     "run_name": "report_to: tensorboard", "activation_checkpointing_kwargs": "activation_checkpointing: true",
     "dataloader_persistent_workers": "dataloader_num_workers: 1", "dataloader_prefetch_factor": "dataloader_num_workers: 1",
     "dataloader_multiprocessing_context": "dataloader_num_workers: 1", "eval_steps": "eval_strategy: steps\nload_best_model_at_end: false",

@@ -87,8 +87,9 @@ def load_recipe(argv: list[str]) -> Recipe:
     path = Path(argv[0])
     given = read_settings(path, argv[1:])
     defaults = {**settings.defaults(), **arguments.defaults(), "output_dir": f"runs/{path.stem}"}
-    found, notes = find_paths({name: value for name, value in given.values.items() if name not in given.typed}, path)
+    found, lines = find_paths({name: value for name, value in given.values.items() if name not in given.typed}, path)
     values = {**defaults, **given.values, **found}
+    notes = [*given.notes, *lines]
     on_cpu = stays_on_cpu(values["use_cpu"])
     if values["dataloader_num_workers"] is None:
         values["dataloader_num_workers"] = data_workers(on_cpu=on_cpu, streaming=values["streaming"])

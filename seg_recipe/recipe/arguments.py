@@ -1,7 +1,7 @@
 """Which of `transformers.TrainingArguments` a recipe may set, which it may not and why, and how they are built.
 
-Every field of the class (transformers 5.23) stands in exactly one of HONOURED, REFUSED and OURS; a test says so when a new version has a
-new one.
+Every field of the class (transformers 5.23) stands in exactly one of HONOURED, REFUSED, OURS and ALIASES; a test says so when a new
+version has a new one.
 """
 
 import inspect
@@ -80,16 +80,10 @@ REFUSED: dict[str, str] = {
     # secrets
     "hub_token": "Log in with `hf auth login`, or set HF_TOKEN in the environment; one in a recipe would be saved with the run.",
     # under another name here
-    "bf16": _PRECISION,
-    "fp16": _PRECISION,
     "bf16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
     "fp16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
-    "label_smoothing_factor": "Use cross_entropy_label_smoothing.",
-    "resume_from_checkpoint": "Use resume: auto, never or a checkpoint folder.",
     "metric_for_best_model": "The best checkpoint is the one with the highest mIoU; best_on names the evaluation set.",
     "greater_is_better": "The best checkpoint is the one with the highest mIoU; leave it out.",
-    "gradient_checkpointing": "Use activation_checkpointing, its new name.",
-    "gradient_checkpointing_kwargs": "Use activation_checkpointing_kwargs, its new name.",
     "do_train": _SCRIPT,
     "do_eval": _SCRIPT,
     "do_predict": _SCRIPT,
@@ -145,14 +139,35 @@ REFUSED: dict[str, str] = {
 
 GONE = {
     "overwrite_output_dir": "Use resume: never, with another output_dir.",
-    "evaluation_strategy": "Use eval_strategy, its new name.",
-    "warmup_ratio": "Use warmup_steps: below 1 it is a share of all steps.",
-    "no_cuda": "Use use_cpu.",
     "logging_dir": "Figures go to output_dir; for TensorBoard set TENSORBOARD_LOGGING_DIR in the environment.",
     "group_by_length": _SAMPLER,
     "save_safetensors": "Weights are always saved as safetensors; leave it out.",
 }
 """Names that older versions of transformers knew -> the way out."""
+
+ALIASES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+    "evaluation_strategy": "eval_strategy",
+    "no_cuda": "use_cpu",
+    "label_smoothing_factor": "cross_entropy_label_smoothing",
+    "resume_from_checkpoint": "resume",
+    "bf16": "precision",
+    "fp16": "precision",
+    "warmup_ratio": "warmup_steps",
+}
+"""Other names of settings: older ones, and those of the Trainer for what has a name of ours. reading.py takes them."""
+
+AS_HERE: dict[str, tuple[Any, ...]] = {
+    "do_train": (True,),
+    "do_eval": (True,),
+    "dataloader_drop_last": (True,),
+    "metric_for_best_model": ("miou", "eval_miou"),
+}
+"""Refused TrainingArguments that may be set to these values, which are what happens here anyway.
+
+Of the others it is the value that they are built with: that in FIXED, or the stock one.
+"""
 
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = Range(1), Range(0, open_low=True), Range(0), Range(0, 1, open_high=True)
 RANGES = {
@@ -189,6 +204,12 @@ OPTIM_ARGS = {
 def defaults() -> dict[str, Any]:
     """Honoured TrainingArguments -> their default here."""
     return {name: OUR_DEFAULTS.get(name, default) for name, default in stock_defaults().items()}
+
+
+def as_here(name: str) -> tuple[Any, ...]:
+    """The values of a refused TrainingArgument that ask for nothing else than what happens here; empty for a name of an older version."""
+    stock = {field.name: _default(field) for field in fields(TrainingArguments)}
+    return AS_HERE.get(name, (FIXED.get(name, stock[name]),)) if name in stock else ()
 
 
 def stock_defaults() -> dict[str, Any]:

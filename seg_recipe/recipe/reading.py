@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     values: dict[str, Any]
     origins: dict[str, str]  # also of those given as null
     typed: frozenset[str]  # on the command line
+    notes: list[str]  # a line for each name that was taken for another
 
 
 class _TypingEngine(HfArgumentParser):
@@ -35,12 +36,14 @@ class _TypingEngine(HfArgumentParser):
 
 def read_settings(path: Path, options: list[str]) -> Settings:
     """The settings of a recipe file with the command line's on top. Raises ValueError, in one line, for the first thing that is wrong."""
-    given = {**read_file(path), **(on_command_line := _read_options(options))}
+    notes: list[str] = []
+    in_file, on_command_line = (_renamed(place, notes) for place in (read_file(path), _read_options(options)))
+    given = {**in_file, **on_command_line}
     for name, entry in given.items():
         _check_name(name, entry.origin)
     values = {name: _typed(name, entry) for name, entry in given.items() if entry.value is not None}
     origins = {name: entry.origin for name, entry in given.items()}
-    return Settings(values, origins, frozenset(name for name in on_command_line if name in values))
+    return Settings(values, origins, frozenset(name for name in on_command_line if name in values), notes)
 
 
 # ---- the command line
@@ -90,6 +93,63 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
             found[-1][1].append(token)
         refuse_secret_value(token, f"--{found[-1][0]} on the command line")
     yield from found
+
+
+# ---- other names
+
+
+def _renamed(given: dict[str, Given], notes: list[str]) -> dict[str, Given]:
+    """What one place says, with the other names of settings replaced, and without what asks for nothing else than what happens here."""
+    taken: dict[str, Given] = {}
+    floats = [name for name in ("bf16", "fp16") if name in given and given[name].value is not None]
+    for name, entry in given.items():
+        if name in arguments.ALIASES:
+            if name not in floats and entry.value is not None:
+                _take(taken, given, name, _under_its_name(name, entry), notes)
+        elif not _is_idle(name, entry):
+            taken[name] = entry
+    if floats:
+        on = [name for name in floats if _typed(name, given[name])]
+        if len(on) == 2:
+            raise InputError(f"bf16 and fp16 are both true ({given['fp16'].origin}). Keep one of them, or write precision: bf16.")
+        _take(taken, given, (on or floats)[0], Given([on[0] if on else "fp32"], given[(on or floats)[0]].origin), notes)
+    return taken
+
+
+def _take(taken: dict[str, Given], given: dict[str, Given], name: str, entry: Given, notes: list[str]) -> None:
+    target = arguments.ALIASES[name]
+    if target in given or target in taken:
+        raise InputError(f"{name} ({entry.origin}) and {target} are one setting, which stands here twice. Keep {target}.")
+    taken[target] = Given(entry.value, f"{entry.origin}, as {name}", entry.is_list)
+    notes.append(
+        f"{name} is taken as {target}: {' '.join(entry.value) if isinstance(entry.value, list) else entry.value} ({entry.origin})."
+    )
+
+
+def _under_its_name(name: str, entry: Given) -> Given:
+    """What the value of another name is under the setting's own one."""
+    if name == "resume_from_checkpoint" and isinstance(entry.value, list) and len(entry.value) == 1:
+        words = {"true": "auto", "false": "never"}
+        return Given([words.get(entry.value[0].lower(), entry.value[0])], entry.origin)
+    if name == "no_cuda" and entry.value == ["false"]:
+        return Given(None, entry.origin)  # use_cpu: false would insist on a GPU
+    if name == "warmup_ratio" and isinstance(entry.value, list):
+        share = _as_float(entry.value[0])
+        if share is None or not 0 <= share < 1:
+            raise InputError(f"warmup_ratio is {' '.join(entry.value)}; wanted a share of all steps, in [0, 1) ({entry.origin}).")
+    return entry
+
+
+def _is_idle(name: str, entry: Given) -> bool:
+    """Whether it sets a TrainingArgument that is refused to what happens here anyway."""
+    if name not in arguments.REFUSED:
+        return False
+    if entry.value is None:
+        return True
+    try:
+        return _typed(name, entry) in arguments.as_here(name)
+    except InputError:
+        return False
 
 
 # ---- names and types
