@@ -53,7 +53,7 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
 
 def part_of(panel: Panel, count: int) -> Panel:
     """`count` samples from all over a panel."""
-    ids, images, masks, pixel_values = ([values[place] for place in _spread(len(panel.ids), count)] for values in panel)
+    ids, images, masks, pixel_values = ([values[place] for place in spread(len(panel.ids), count)] for values in panel)
     return Panel(ids, images, masks, torch.stack(pixel_values))
 
 
@@ -63,10 +63,10 @@ def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
     Pictures and masks are {"bytes", "path"}.
     """
     split = undecoded(split)
-    return [split[place] for place in _spread(len(split), count)] if hasattr(split, "__len__") else list(islice(iter(split), count))
+    return [split[place] for place in spread(len(split), count)] if hasattr(split, "__len__") else list(islice(iter(split), count))
 
 
-def _spread(length: int, count: int) -> list[int]:
+def spread(length: int, count: int) -> list[int]:
     """The middles of `count` equal parts of 0 .. length - 1; all where there are no more."""
     return [(2 * part + 1) * length // (2 * count) for part in range(count)] if count < length else [*range(length)]
 

@@ -8,7 +8,7 @@ from datasets import IterableDataset
 from PIL import Image
 
 from seg_recipe.recipe.settings import AugmentationSettings
-from seg_recipe.report import _spread, panel_of, part_of, save_preview
+from seg_recipe.report import panel_of, part_of, save_preview, spread
 from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform
 from tests.tiny import LABELS
 
@@ -34,13 +34,13 @@ class Video:
 
 @pytest.mark.parametrize(("length", "count", "places"), [(100, 4, [12, 37, 62, 87]), (3, 8, [0, 1, 2]), (8, 8, [*range(8)]), (9, 1, [4])])
 def test_the_middles_of_equal_parts(length, count, places):
-    assert _spread(length, count) == places
+    assert spread(length, count) == places
 
 
 def test_nothing_is_shown_twice():
     for length in range(1, 40):
         for count in range(1, 12):
-            places = _spread(length, count)
+            places = spread(length, count)
             assert places == sorted(set(places)) and len(places) == min(count, length) and places[0] >= 0 and places[-1] < length
 
 

@@ -45,10 +45,12 @@ def test_it_is_the_report_of_the_script(place, tmp_path):
             picture.load()
 
 
-def test_of_a_large_set_the_first_are_scored_and_it_says_so(place, monkeypatch):
+def test_of_a_large_set_a_part_from_all_over_it_is_scored_and_it_says_so(place, monkeypatch):
     monkeypatch.setattr("seg_recipe.scoring.after_training.MOST_IMAGES", 3)
     _, line = report_run(place / "model", validation(place), tiny.LABELS, dataset="several data sets", **RUN)
-    assert line.startswith("Report of the first 3 of 5 images: ")
+    assert line.startswith("Report on 3 of the 5 images, from all over the set: ")
+    worst = json.loads((place / "model" / "report" / "score.json").read_text())["worst_images"]
+    assert sorted(image["id"] for image in worst) == ["001000", "001002", "001004"]
 
 
 def test_a_report_that_cannot_be_made_ends_nothing(place, tmp_path):

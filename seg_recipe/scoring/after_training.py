@@ -9,6 +9,7 @@ from datasets import Dataset
 from seg_recipe.errors import explain
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
+from seg_recipe.report import spread
 from seg_recipe.scoring import Score, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.pictures import Pictures
@@ -17,7 +18,7 @@ from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, predi
 REPORT = "report"
 """The folder in a run's output folder that holds report.html, score.json and the pictures."""
 MOST_IMAGES = 1000
-"""Of an evaluation set, the first so many are scored: other processes wait meanwhile."""
+"""Of a larger evaluation set, so many from all over it are scored: other processes wait meanwhile."""
 
 
 def report_run(
@@ -43,7 +44,7 @@ def report_run(
         described = Path(dataset).expanduser() / METADATA
         score = score_models(
             contestant(folder.resolve().name, load_segmenter(folder, device=device, precision=precision), label_space),
-            Pictures(rows.select(range(min(len(rows), MOST_IMAGES))), label_space),
+            Pictures(rows.select(spread(len(rows), MOST_IMAGES)), label_space),
             dataset=dataset,
             split=split,
             metadata=read_metadata(described) if described.is_file() else None,
@@ -55,7 +56,7 @@ def report_run(
     except Exception as error:  # whatever it is, the model is saved, and the run is to end well
         reason = explain(error).removeprefix("error: ").rstrip(".")
         return {}, f"The report could not be made ({reason}); the model is not touched by that. To try again: scripts/score.py {folder} ..."
-    part = f" of the first {MOST_IMAGES:,} of {len(rows):,} images" if len(rows) > MOST_IMAGES else ""
+    part = f" on {MOST_IMAGES:,} of the {len(rows):,} images, from all over the set" if len(rows) > MOST_IMAGES else ""
     return pictures, f"Report{part}: {page}."
 
 
