@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     judged = recipe.data.best_on or next(iter(evaluation))
     panel = panel_of(data.splits[judged], eval_transform, max(8, recipe.reporting.panel_images))
 
-    identity = identity_of(recipe, label_space, data.fingerprint)
+    identity = identity_of(recipe, label_space, data, model)
     checkpoint, finished = where_to_start(recipe, identity)
     if recipe.run.preview and args.process_index == 0:
         sheet = save_preview(data.splits["train"], train_transform, label_space, recipe.run.preview, recipe.output_dir)

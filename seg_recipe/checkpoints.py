@@ -9,14 +9,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from seg_recipe.errors import InputError
+from seg_recipe.errors import InputError, OtherRankError
+from seg_recipe.stopping import any_rank
 
 MARKER = "complete.json"
 _SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
@@ -34,30 +35,69 @@ def checkpoint_step(folder: Path) -> int:
 
 
 @contextmanager
-def published_whole(folder: Path, *, publishes: bool, barrier: Callable[[], None]) -> Iterator[Path]:
+def together() -> Iterator[None]:
+    """A block that all ranks run, and at whose end they wait for one another. It fails on every rank where it fails on one."""
+    failed = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    if any_rank(failed is not None):
+        raise failed or OtherRankError("Another rank failed.")
+
+
+@contextmanager
+def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
     """A temporary folder to write a checkpoint into; when the block ends well it becomes `folder`, complete with its marker.
 
-    publishes: whether this process makes, renames and marks the folder (one process per file system does).
-    barrier: waits for all processes, each of which may write files of its own into the folder.
+    publishes: whether this process makes, renames and marks the folder (one process per file system does). All ranks run the block, in
+    which each may write files of its own. What was written is deleted where it fails on one of them: the disk may be full.
     A complete checkpoint of the same step is replaced, and at no moment is there neither the old one nor the new one.
     """
     temporary = folder.with_name(_SAVING + folder.name)
-    if publishes:
-        _delete(temporary)
-        temporary.mkdir(parents=True)
-    barrier()
-    yield temporary
-    barrier()
-    if publishes:
-        marker = {"files": _describe(temporary)}
-        replaced = folder.with_name(_REPLACED + folder.name)
-        if folder.exists():
-            folder.rename(replaced)
-        temporary.rename(folder)
-        _flush(folder.parent)
-        write_json(folder / MARKER, marker)
-        _delete(replaced)
-    barrier()
+    with _filled(temporary, publishes):
+        yield temporary
+    with together():
+        if publishes:
+            marker = {"files": _describe(temporary)}
+            replaced = folder.with_name(_REPLACED + folder.name)
+            if folder.exists():
+                folder.rename(replaced)
+            temporary.rename(folder)
+            _flush(folder.parent)
+            write_json(folder / MARKER, marker)
+            _delete(replaced)
+
+
+@contextmanager
+def replaced_files(folder: Path, *, publishes: bool) -> Iterator[Path]:
+    """A temporary folder to write files into; when the block ends well, each takes the place of the file of its name in `folder`.
+
+    Those in `folder` stay as they were where the disk is full. publishes: as for a checkpoint.
+    """
+    temporary = folder / f"{_SAVING}model"
+    with _filled(temporary, publishes):
+        yield temporary
+    with together():
+        if publishes:
+            for path in sorted(temporary.iterdir()):
+                path.replace(folder / path.name)
+            _delete(temporary)
+
+
+@contextmanager
+def _filled(temporary: Path, publishes: bool) -> Iterator[None]:
+    with together():
+        if publishes:
+            _delete(temporary)
+            temporary.mkdir(parents=True)
+    try:
+        with together():
+            yield
+    except Exception:
+        if publishes:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def damage(folder: Path) -> str | None:
@@ -77,6 +117,16 @@ def damage(folder: Path) -> str | None:
         if _sha256(path) != expected["sha256"]:
             return f"{name} holds other bytes than were saved"
     return None
+
+
+def damages(folder: Path) -> list[str | None]:
+    """`damage` as each rank sees it, in the order of ranks. A collective."""
+    own = damage(folder)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [own]
+    found: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, own)
+    return found
 
 
 def last_complete(output_dir: str | Path) -> tuple[Path | None, list[str]]:
@@ -111,11 +161,7 @@ def choose_checkpoint(output_dir: str | Path, resume: str) -> tuple[Path | None,
     if distributed:
         torch.distributed.broadcast_object_list(choice, src=0)
     folder, lines = choice
-    problems = [folder and damage(folder)]
-    if distributed:
-        problems = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(problems, folder and damage(folder))
-    for rank, problem in enumerate(problems):
+    for rank, problem in enumerate(damages(folder) if folder else ()):
         if problem:
             where = f" as process {rank} sees it" if distributed else ""
             raise InputError(
@@ -166,11 +212,15 @@ def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None)
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that `path` holds either its old content or all of the new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # the disk is full
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     _flush(path.parent)
 

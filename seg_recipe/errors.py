@@ -16,7 +16,10 @@ from typing import Any, NoReturn
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
 # what the machine refuses a program, whatever the program does: not a fault of the code
-OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO, errno.ESTALE}
+OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),  # of its disks
+    *(errno.EACCES, errno.EPERM, errno.EMFILE),
+}
 TRACEBACK_HELP = "show the whole traceback of an error"
 _LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "communicator was aborted")
 _NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Unable to allocate", "Cannot allocate memory")
@@ -46,6 +49,10 @@ def noted(note: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         error.add_note(note())
         raise
+
+
+class OtherRankError(RunError):
+    """Another rank failed, which says why. This one ends without a word."""
 
 
 def run_program(main: Callable[[list[str]], int | str | None], stopped: str, argv: list[str] | None = None) -> NoReturn:
@@ -82,7 +89,7 @@ def check_first(check: Callable[[list[str]], object], argv: list[str] | None = N
 
 def _fail(error: Exception, whole: bool) -> int:
     """Print what is to be said of an error; the exit code."""
-    if not (isinstance(error, BrokenPipeError) and _nobody_reads()):
+    if not isinstance(error, OtherRankError) and not (isinstance(error, BrokenPipeError) and _nobody_reads()):
         sys.stdout.flush()
         text = "".join(traceback.format_exception(error)).rstrip() if whole else explain(error)
         if lost_the_others(error):

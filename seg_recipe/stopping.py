@@ -14,6 +14,16 @@ from types import FrameType
 import torch
 
 
+def any_rank(own: bool) -> bool:
+    """Whether any rank says yes. A collective: every rank calls it at the same point and gets the same answer."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return own
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+    said = torch.tensor(int(own), device=device)
+    torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX)
+    return bool(said.item())
+
+
 class StopRequest:
     """Whether somebody asked this run to stop. Signals ask through `listening`, other code through `set`."""
 
@@ -24,14 +34,13 @@ class StopRequest:
         """Ask the run to stop after its current step."""
         self._asked = True
 
+    def clear(self) -> None:
+        """Take back what was asked: it was done."""
+        self._asked = False
+
     def agreed(self) -> bool:
         """Whether any rank was asked to stop. A collective: every rank calls it at the same point and gets the same answer."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return self._asked
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
-        asked = torch.tensor(int(self._asked), device=device)
-        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-        return bool(asked.item())
+        return any_rank(self._asked)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -40,16 +49,17 @@ class StopRequest:
             yield
             return
 
-        owner = os.getpid()
+        owner, heard = os.getpid(), False
 
         def ask(number: int, frame: FrameType | None) -> None:
             if os.getpid() != owner:  # a data worker, which has the handler from its parent and goes on until that has no more need of it
                 return
-            if self._asked and number == signal.SIGINT:
+            nonlocal heard
+            if heard and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            if not self._asked and os.environ.get("RANK", "0") == "0":
+            if not heard and os.environ.get("RANK", "0") == "0":
                 print(f"\n{signal.Signals(number).name}: finishing this step, then saving.", flush=True)
-            self._asked = True
+            self._asked = heard = True
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:

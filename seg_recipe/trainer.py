@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalPrediction
@@ -32,9 +32,11 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.model import parameter_groups
 from seg_recipe.model.resizing import QuickResizing
+from seg_recipe.resuming import find_best, had_ended_early, lay_out_anew
 from seg_recipe.schedule import make_schedule
 from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
 from seg_recipe.transforms import EpochClock
+from seg_recipe.writing import FREE_SOME, told_if_refused
 
 
 class NonFiniteLossError(RunError):
@@ -132,6 +134,7 @@ class SegmentationTrainer(Trainer):
         self.loss = loss.to(args.device)
         self.add_callback(_StopCallback(self))
         self._evaluation_owed = self._ended_early = False
+        self._former_steps: int | None = None  # of a run that goes on to another number of steps
         self._micro_step = (-1, 0)
         self._stream_steps = StreamSteps(args.train_batch_size)
         self._image_losses: list[Float[np.ndarray, " images"]] = []
@@ -331,10 +334,22 @@ class SegmentationTrainer(Trainer):
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """One evaluation, which begins with nothing left of one that was broken off."""
+        """One evaluation, which begins with nothing left of one that was broken off, of the same network on all ranks."""
         self._image_losses = []
         self.metrics.reset()
+        self._share_buffers()
         return super().evaluation_loop(*args, **kwargs)
+
+    def _share_buffers(self) -> None:
+        """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
+
+        DDP does so before a training forward only. Stock ranks therefore evaluate with statistics of their own, and the
+        figures are of a network that nobody has. A mean over ranks would change them at each evaluation and save, and so
+        make the end depend on when these come; rank 0's are what DDP trains on with.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for buffer in self.accelerator.unwrap_model(self.model).buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _score(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
         counts, losses = (part.cpu() if torch.is_tensor(part) else torch.as_tensor(part) for part in prediction.predictions)
@@ -355,7 +370,18 @@ class SegmentationTrainer(Trainer):
             return None
 
     def _determine_best_metric(self, metrics: dict[str, float] | None, trial: Any) -> bool:
-        return metrics is not None and super()._determine_best_metric(metrics, trial)
+        """Whether to save now under save_strategy best. A best that is to be loaded at the end is saved under any.
+
+        Stock, with save_steps a multiple of eval_steps, the best may be a checkpoint that was never written, and the run
+        dies after its last step. metrics: None when the evaluation was left because of a stop; then the run is saved.
+        """
+        if metrics is None:
+            return True
+        found = super()._determine_best_metric(metrics, trial)
+        if found:
+            self.state.best_model_checkpoint = None  # until it is saved
+            self.control.should_save |= self.args.load_best_model_at_end
+        return found
 
     # ---- saving
 
@@ -366,11 +392,16 @@ class SegmentationTrainer(Trainer):
         that holds `hub_token`. Random states are not saved: each step seeds itself.
         """
         self.store_flos()
+        self._share_buffers()  # of a sharded model any rank may write them
         output_dir, state = self.output_dir, self.state
-        if state.best_global_step:
-            state.best_model_checkpoint = str(checkpoint_path(output_dir, state.best_global_step))
         folder = checkpoint_path(output_dir, state.global_step)
-        with published_whole(folder, publishes=self.args.should_save, barrier=self.accelerator.wait_for_everyone) as unfinished:
+        if state.best_global_step == state.global_step:
+            state.best_model_checkpoint = str(folder)
+        what = f"Step {state.global_step} is not saved"
+        with (
+            told_if_refused(what, output_dir, lambda: f"{self._last_good()} {FREE_SOME}"),
+            published_whole(folder, publishes=self.args.should_save) as unfinished,
+        ):
             self.save_model(str(unfinished), _internal_call=True)
             self._save_optimizer_and_scheduler(str(unfinished))
             self._save_scaler(str(unfinished))
@@ -414,33 +445,73 @@ class SegmentationTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         """All tensors of the best checkpoint (stock: 8 of 124, as above); nothing when the run was stopped and will go on."""
-        if self.stopped or self.state.best_model_checkpoint is None:
+        best = self.state.best_model_checkpoint
+        if self.stopped or best is None:
+            return
+        self._find_best(Path(best).parent)
+        if self.state.best_model_checkpoint is None:
             return
         if self.is_fsdp_enabled:
             super()._load_best_model()
         else:
             self._load_weights(self.state.best_model_checkpoint)
 
+    def _find_best(self, *folders: Path) -> None:
+        line = find_best(self.state, str(self.args.metric_for_best_model), [self.output_dir, *folders])
+        if line and self.is_world_process_zero():
+            print(line, flush=True)
+
     def _load_weights(self, folder: str) -> None:
         module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        saved = type(module).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        saved, found = type(module).from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+        if found["missing_keys"]:  # from_pretrained fills them with random numbers
+            raise RuntimeError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}, ... of the model.")
         module.load_state_dict(saved.state_dict(), strict=True)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """The state of the run, with the best checkpoint looked for in this run's folder, wherever that has been moved to."""
+        """The state of the run as its checkpoint has it, brought up to date with what may have changed since.
+
+        The best checkpoint is looked for wherever the run has been moved to. Stock, the intervals of saves and logs and
+        the patience of early stopping stay the checkpoint's, whatever is asked for now.
+        """
         checkpoint = kwargs.get("resume_from_checkpoint", args[3] if len(args) > 3 else None)
+        asked = [callback.state()["args"] for callback in self._early_stopping()]
         position = super()._init_training_state(*args, **kwargs)
-        if checkpoint is not None:
-            run_state = json.loads((Path(checkpoint) / "run_state.json").read_text(encoding="utf-8"))
-            self._evaluation_owed = run_state["evaluation_owed"]
-            self._ended_early = self.control.should_training_stop and not run_state["stopped"]
-            best = checkpoint_path(self.output_dir, self.state.best_global_step) if self.state.best_global_step else None
-            if best is not None and best.is_dir():
-                self.state.best_model_checkpoint = str(best)
-            elif best is not None:
-                print(f"The best checkpoint so far, {best}, is gone: the next evaluation starts the search for the best anew.")
-                self.state.best_model_checkpoint = self.state.best_metric = self.state.best_global_step = None
+        self._evaluation_owed = self._ended_early = False
+        self._former_steps = None
+        if checkpoint is None:
+            return position
+        before = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        run_state = json.loads((Path(checkpoint) / "run_state.json").read_text(encoding="utf-8"))
+        for callback, settings in zip(self._early_stopping(), asked, strict=False):
+            vars(callback).update(settings)
+        self._evaluation_owed = run_state["evaluation_owed"]
+        self._ended_early = not run_state["stopped"] and had_ended_early(before, self._early_stopping())
+        self.state.compute_steps(self.args, self.state.max_steps)
+        if self.state.max_steps != before.max_steps:
+            self._former_steps = before.max_steps
+        if self._ended_early and self.state.max_steps > before.max_steps:
+            self._ended_early = False  # more was asked for: the patience begins anew
+            for callback in self._early_stopping():
+                callback.early_stopping_patience_counter = 0
+        if self.args.load_best_model_at_end:
+            self.state.best_model_checkpoint = before.best_model_checkpoint
+            folders = [Path(checkpoint).parent, *([Path(before.best_model_checkpoint).parent] if before.best_model_checkpoint else [])]
+            self._find_best(*folders)
         return position
+
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
+
+    def _begin(self, optimizer: torch.optim.Optimizer, scheduler: object) -> None:
+        """What `train` begins with, after the checkpoint was read: nothing of an earlier call, and the rates of the schedule."""
+        self.stopped = False
+        self._micro_step = (-1, 0)
+        self._loss_terms, self._loss_terms_count = {}, 0
+        if self._former_steps is not None:
+            line = lay_out_anew(self._former_steps, self.state, optimizer, scheduler)
+            if self.is_world_process_zero():
+                print(line, flush=True)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing to save: see training_step."""
@@ -454,6 +525,23 @@ class _StopCallback(TrainerCallback):
 
     def __init__(self, trainer: SegmentationTrainer):
         self.trainer = trainer
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Forget an earlier stop, which was of an earlier call of `train`."""
+        self.trainer._begin(optimizer, lr_scheduler)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A request that was followed is done with: `train` may be called again."""
+        if self.trainer.stopped:
+            self.trainer.stop.clear()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After each optimizer step: if any rank was asked to stop, save now and owe the evaluation that would have come."""

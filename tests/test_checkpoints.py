@@ -22,7 +22,7 @@ from seg_recipe.checkpoints import (
 
 
 def save(output_dir, step, text="weights"):
-    with published_whole(checkpoint_path(output_dir, step), publishes=True, barrier=lambda: None) as folder:
+    with published_whole(checkpoint_path(output_dir, step), publishes=True) as folder:
         (folder / "model.safetensors").write_text(f"{text} {step}")
         (folder / "shards").mkdir()
         (folder / "shards" / "optimizer.pt").write_text("state")

@@ -279,8 +279,6 @@ def arguments_of(options, tmp_path):
         ("labels: nothing.json", [], "labels: nothing.json is neither 'face' nor a JSON file"),
         ("optim: lomo", [], "optim is lomo; wanted one that needs no further package"),
         ("optim: sgd\noptim_args: beta=1", [], "optim_args holds 'beta=1'; wanted name=value, separated by commas, for sgd"),
-        ("eval_strategy: steps", [], "save_strategy is epoch and eval_strategy is steps, so the best model may not be saved"),
-        ("eval_strategy: steps\nsave_strategy: steps\neval_steps: 7\nsave_steps: 10", [], "save_steps is 10, no multiple of eval_steps, 7"),
         ("eval_strategy: no\nsave_strategy: best", [], "save_strategy is best, which follows the evaluations, but eval_strategy is no"),
         ("eval_strategy: no\nlr_scheduler_type: greedy", [], "lr_scheduler_type is greedy, which follows the evaluations"),
         ("report_to: mlflow", [], "report_to is [mlflow]; wanted none, or one or several of wandb, tensorboard, trackio"),
@@ -292,6 +290,20 @@ def arguments_of(options, tmp_path):
 )
 def test_errors(recipe, tmp_path, text, options, words):
     assert words.replace("FILE", str(tmp_path / "mine.yaml")) in error(recipe, text, *options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eval_strategy: steps",
+        "save_strategy: steps",
+        "eval_strategy: steps\nsave_strategy: steps\neval_steps: 7\nsave_steps: 10",
+        "eval_strategy: steps\nsave_strategy: steps\neval_steps: 0.1\nsave_steps: 30",
+    ],
+)
+def test_saves_need_not_follow_the_evaluations(recipe, text):
+    """The stock class refuses this with load_best_model_at_end; here the best is saved when it is found."""
+    assert recipe(text).training.load_best_model_at_end
 
 
 def test_no_recipe(tmp_path):

@@ -246,7 +246,9 @@ def build_training_arguments(
         # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate as mIoU rises.
         values["lr_scheduler_kwargs"] = {"mode": "max", **(settings["lr_scheduler_kwargs"] or {})}
     try:
-        arguments = TrainingArguments(**values)
+        # The class wants saves to follow evaluations for it, since the best may not be saved else: SegmentationTrainer saves it.
+        arguments = TrainingArguments(**{**values, "load_best_model_at_end": False})
+        arguments.load_best_model_at_end = values["load_best_model_at_end"]
     except ValueError as error:
         raise InputError(f"TrainingArguments: {' '.join(str(error).split())}") from None
     if arguments.n_gpu > 1:

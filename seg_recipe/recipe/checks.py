@@ -203,15 +203,6 @@ def _best_checkpoint(values: Values) -> Iterator[str]:
     evaluates, saves = values["eval_strategy"], values["save_strategy"]
     if saves == "best" and evaluates == "no":
         yield "save_strategy is best, which follows the evaluations, but eval_strategy is no. Set eval_strategy to epoch or steps."
-    if not values["load_best_model_at_end"] or "no" in (evaluates, saves) or saves == "best":
-        return
-    way_out = "so the best model may not be saved when it is found. Set save_strategy to best, load_best_model_at_end to false, or"
-    if evaluates != saves:
-        yield f"save_strategy is {saves} and eval_strategy is {evaluates}, {way_out} make them equal."
-    elif saves == "steps":
-        every, evaluated = values["save_steps"], values["eval_steps"] or values["logging_steps"]
-        if (every < 1) != (evaluated < 1) or round(every * 1e6) % round(evaluated * 1e6):
-            yield f"save_steps is {every:g}, no multiple of eval_steps, {evaluated:g}, {way_out} make it one."
 
 
 def _reporting(values: Values) -> Iterator[str]:

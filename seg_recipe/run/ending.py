@@ -8,7 +8,7 @@ from typing import Any
 
 from seg_recipe.callbacks import Panel
 from seg_recipe.card import write_card
-from seg_recipe.checkpoints import write_json
+from seg_recipe.checkpoints import replaced_files, together, write_json
 from seg_recipe.faces.folder import METADATA
 from seg_recipe.figure_names import by_set
 from seg_recipe.hub import HubCallback
@@ -18,6 +18,7 @@ from seg_recipe.report import check_best, kept_model, package_versions, save_pre
 from seg_recipe.run.identity import repeatable_text
 from seg_recipe.scoring.after_training import report_run
 from seg_recipe.trainer import SegmentationTrainer
+from seg_recipe.writing import FREE_SOME, told_if_refused
 
 
 def tell_how_to_go_on(trainer: SegmentationTrainer, argv: Sequence[str]) -> None:
@@ -36,28 +37,22 @@ def conclude(
     judged_rows: the evaluation split that chose the checkpoint, without transform.
     """
     folder, state = trainer.output_dir, trainer.state
+    writes = trainer.args.process_index == 0
     step, what = kept_model(state, trainer.args)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.score().items()}
-    check_best(figures, state, trainer.args)
-    trainer.save_model(str(folder))
-    sheet = save_prediction_sheet(
-        trainer.accelerator.unwrap_model(trainer.model), panel, label_space, folder / "predictions.png", trainer.args.process_index == 0
-    )
-    if trainer.args.process_index == 0:
-        pictures, line = report_run(
-            folder,
-            judged_rows,
-            label_space,
-            dataset=recipe.data.dataset[0] if len(recipe.data.dataset) == 1 and not recipe.data.eval_datasets else "several data sets",
-            split=recipe.data.best_on or "validation",
-            device=str(trainer.args.device),
-            precision="bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
-            batch_size=trainer.args.per_device_eval_batch_size,
-        )
+    way_out = f"The training is whole, and its files in {folder} are not all there. {FREE_SOME} Only the end is made again."
+    with told_if_refused(f"The {what} model is not saved", folder, lambda: way_out):
+        with replaced_files(folder, publishes=writes) as unfinished:
+            trainer.save_model(str(unfinished))
+            (folder / "results.json").unlink(missing_ok=True)  # of a run that was shorter: it is of other weights
+        with together():
+            network = trainer.accelerator.unwrap_model(trainer.model)
+            sheet = save_prediction_sheet(network, panel, label_space, folder / "predictions.png", writes)
+        with together():
+            if writes:
+                _describe(trainer, recipe, label_space, sheet, judged_rows, hub, figures)
+    if (line := check_best(figures, state, trainer.args)) is not None:
         say(trainer.args, line)
-        pictures = {"Image, truth and prediction": sheet.name, **pictures}
-        write_model_card(recipe, label_space, folder, figures, step, hub.repo_id if hub else None, pictures)
-        write_json(folder / "results.json", {"step": step, "metrics": figures})
     judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
     say(
         trainer.args,
@@ -66,6 +61,34 @@ def conclude(
         f'for pipeline("image-segmentation", "{folder}"). Pictures: {sheet}. Figures: {folder / "results.json"}.',
     )
     return figures
+
+
+def _describe(
+    trainer: SegmentationTrainer,
+    recipe: Recipe,
+    label_space: LabelSpace,
+    sheet: Path,
+    judged_rows: Any,
+    hub: HubCallback | None,
+    figures: dict[str, Any],
+) -> None:
+    """Report, card and figures beside the saved model. The figures come last: with them a run is finished."""
+    folder, args = trainer.output_dir, trainer.args
+    step, _ = kept_model(trainer.state, args)
+    pictures, line = report_run(
+        folder,
+        judged_rows,
+        label_space,
+        dataset=recipe.data.dataset[0] if len(recipe.data.dataset) == 1 and not recipe.data.eval_datasets else "several data sets",
+        split=recipe.data.best_on or "validation",
+        device=str(args.device),
+        precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        batch_size=args.per_device_eval_batch_size,
+    )
+    say(args, line)
+    pictures = {"Image, truth and prediction": sheet.name, **pictures}
+    write_model_card(recipe, label_space, folder, figures, step, hub.repo_id if hub else None, pictures)
+    write_json(folder / "results.json", {"step": step, "metrics": figures})
 
 
 def write_model_card(

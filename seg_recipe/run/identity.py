@@ -1,26 +1,48 @@
 """Whether a run goes on, and from where: what makes it the run that it is, written beside every checkpoint."""
 
 import json
+from hashlib import blake2b
+from math import ceil
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from seg_recipe.checkpoints import choose_checkpoint
+from seg_recipe.data import Data
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe import Recipe, differences, resolved_text
 from seg_recipe.recipe.paths import paths_from
 from seg_recipe.report import say
 
+_OF_THE_FILE = ("_name_or_path", "transformers_version", "architectures")
+LENGTH = ("num_train_epochs", "max_steps", "early_stopping_patience")
+"""Settings of which a run may be given more when it goes on."""
 
-def identity_of(recipe: Recipe, label_space: LabelSpace, fingerprint: str) -> dict[str, Any]:
-    """What must not change when a run goes on. fingerprint: of its data."""
-    args = recipe.training
+
+def identity_of(recipe: Recipe, label_space: LabelSpace, data: Data, model: PreTrainedModel) -> dict[str, Any]:
+    """What must not change when a run goes on. data, model: as they are before the first step."""
+    args, train = recipe.training, data.splits["train"]
+    optimizer_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {
-        "recipe": {name: value for name, value in recipe.as_flat_dict().items() if name != "labels"},  # what they mean is in "labels"
+        "recipe": {name: value for name, value in recipe.as_flat_dict().items() if name != "labels"},  # they are in "labels"
         "labels": {name: value for name, value in label_space.to_json().items() if name != "palette"},
-        "data": fingerprint,
-        "images per optimizer step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "data": data.fingerprint,
+        "model": _digest(model),
+        "images per optimizer step": optimizer_batch,
+        "optimizer steps per epoch": len(train) // optimizer_batch if hasattr(train, "__len__") else None,
     }
+
+
+def _digest(model: PreTrainedModel) -> str:
+    """Equal for models with the same config and weights, wherever they were read from."""
+    config = {name: value for name, value in model.config.to_diff_dict().items() if name not in _OF_THE_FILE}
+    digest = blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
+        digest.update(tensor.contiguous().view(-1).numpy())
+    return digest.hexdigest()
 
 
 def run_files(recipe: Recipe, label_space: LabelSpace, identity: dict[str, Any]) -> dict[str, str]:
@@ -58,28 +80,93 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
     finished = recipe.run.resume == "auto" and results.is_file()
     if checkpoint is None and not finished:
         return None, None
-    held = recipe.output_dir if finished or checkpoint is None else checkpoint
-    changes = identity_changes(json.loads((held / "identity.json").read_text(encoding="utf-8")), json.loads(json.dumps(identity)))
-    if changes:
-        raise InputError(
-            f"{held} is of another run, which differs in {'; '.join(changes)}. Undo that to go on with it, or start anew: "
-            "--resume never (in a folder beside it), or another --output_dir."
-        )
+    now = json.loads(json.dumps(identity))
     if finished:
-        say(args, f"The run in {args.output_dir} is finished. To train again: --resume never, or another --output_dir.")
-        return None, json.loads(results.read_text(encoding="utf-8"))["metrics"]
-    say(args, f"Going on from {checkpoint}.")
+        before = _identity_in(recipe.output_dir, now)
+        if not has_more_to_do(before, now):
+            say(
+                args,
+                f"The run in {args.output_dir} is finished. To train again: --resume never, or another --output_dir. "
+                "To train on: more --num_train_epochs (or --max_steps).",
+            )
+            return None, json.loads(results.read_text(encoding="utf-8"))["metrics"]
+        if checkpoint is None:
+            raise InputError(
+                f"The run in {args.output_dir} is finished and holds no checkpoint to go on from. To train its model on: "
+                f"--model {args.output_dir} with another --output_dir."
+            )
+    assert checkpoint is not None
+    before = _identity_in(checkpoint, now)
+    say(args, f"Going on from {checkpoint}.", *_cut_otherwise(before, now))
     return checkpoint, None
 
 
+def _identity_in(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The identity of the run that a folder is of. Raises InputError where that is another run than the one of now."""
+    before = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+    if changes := identity_changes(before, now):
+        raise InputError(
+            f"{folder} is of another run, which differs in {'; '.join(changes)}. Undo that to go on with it, or start anew: "
+            "--resume never (in a folder beside it), or another --output_dir."
+        )
+    return before
+
+
 def identity_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a run another one, by name; empty if nothing does. As identity.json has them. The files may lie elsewhere now."""
-    moved = {"dataset": before["recipe"]["dataset"]} if before["data"] == now["data"] else {}
-    changes = differences(before["recipe"], {**now["recipe"], **moved})
+    """What makes a run another one, by name; empty if nothing does. As identity.json has them.
+
+    The files may lie elsewhere now, the run may have become longer, and other devices may share the same optimizer batch.
+    """
+    recipe, images = before["recipe"], "images per optimizer step"
+    same = _moved(before, now)
+    per_epoch = now["optimizer steps per epoch"]
+    if _steps(now["recipe"], per_epoch) >= _steps(recipe, per_epoch):
+        same += LENGTH
+    parts = "gradient_accumulation_steps"
+    if before[images] == now[images] and (recipe["loss_reduction"] == "image" or recipe[parts] == now["recipe"][parts]):
+        same += ["per_device_train_batch_size", parts]
+    changes = differences(recipe, {**now["recipe"], **{name: recipe[name] for name in same if name in recipe}})
     labels = [
         f"{name} of labels: {value} -> {now['labels'][name]}" for name, value in before["labels"].items() if value != now["labels"][name]
     ]
     if before["data"] != now["data"] and not labels:  # the data's fingerprint knows the labels too
         changes.append("data: their files, or which of them are in train and evaluation, have changed")
-    steps = "images per optimizer step"
-    return [*changes, *labels, *([f"{steps}: {before[steps]} -> {now[steps]}"] if before[steps] != now[steps] else [])]
+    steps = [f"{images}: {before[images]} -> {now[images]}"] if before[images] != now[images] else []
+    return [*changes, *labels, *steps]
+
+
+def _moved(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Settings that name files, where the same files may have another name now."""
+    moved = ["model"] if before.get("model") == now["model"] else []
+    if before["data"] == now["data"]:
+        moved.append("dataset")
+        sets = [[entry.partition("=")[0] for entry in run["recipe"]["eval_datasets"]] for run in (before, now)]
+        moved += ["eval_datasets"] if sets[0] == sets[1] else []
+    return moved
+
+
+def has_more_to_do(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a run that is finished is asked for more steps, or for more patience with evaluations that are no better."""
+    per_epoch = now["optimizer steps per epoch"]
+    if _steps(now["recipe"], per_epoch) > _steps(before["recipe"], per_epoch):
+        return True
+    old, new = (run["recipe"]["early_stopping_patience"] for run in (before, now))
+    return old > 0 and (new == 0 or new > old)
+
+
+def _steps(recipe: dict[str, Any], per_epoch: int | None) -> int:
+    return recipe["max_steps"] if recipe["max_steps"] > 0 else ceil(recipe["num_train_epochs"] * (per_epoch or 0))
+
+
+def _cut_otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line where the images of an optimizer step are spread otherwise over micro-batches and processes."""
+    cuts = []
+    for run in (before, now):
+        batch, parts = run["recipe"]["per_device_train_batch_size"], run["recipe"]["gradient_accumulation_steps"]
+        cuts.append(f"{batch} x {parts} x {run['images per optimizer step'] // (batch * parts)}")
+    if cuts[0] == cuts[1]:
+        return []
+    return [
+        f"Each optimizer step takes the same images, cut as {cuts[1]} instead of {cuts[0]} (batch x accumulation x processes): "
+        "rounding and BatchNorm's statistics differ, nothing else."
+    ]

@@ -14,6 +14,7 @@ from seg_recipe.scoring import Score, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.pictures import Pictures
 from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, prediction_sheet
+from seg_recipe.writing import FULL
 
 REPORT = "report"
 """The folder in a run's output folder that holds report.html, score.json and the pictures."""
@@ -36,7 +37,7 @@ def report_run(
     """Scores the model saved in `folder` on `rows` (id, image, label) and writes folder/report; caption -> picture, and a line on it.
 
     dataset, split: where the rows come from; of a folder with a metadata.jsonl the report shows the error by cause. Nothing is raised for
-    a report that cannot be made, since the model is saved by now: there are no pictures then, and the line says why.
+    a report that cannot be made, since the model is saved by now: there are no pictures then, and the line says why. A full disk is raised.
     """
     if not isinstance(rows, Dataset):
         return {}, f"No report of a stream: scripts/score.py {folder} makes one of a data set that is stored."
@@ -54,6 +55,8 @@ def report_run(
         _, page = write_score(score, folder / REPORT)
         pictures = _save_pictures(score, folder)
     except Exception as error:  # whatever it is, the model is saved, and the run is to end well
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         reason = explain(error).removeprefix("error: ").rstrip(".")
         return {}, f"The report could not be made ({reason}); the model is not touched by that. To try again: scripts/score.py {folder} ..."
     part = f" on {MOST_IMAGES:,} of the {len(rows):,} images, from all over the set" if len(rows) > MOST_IMAGES else ""

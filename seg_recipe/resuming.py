@@ -1,0 +1,70 @@
+"""What a resumed run takes from its checkpoint besides weights and optimizer: the best so far, and a length that may have changed."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+
+from seg_recipe.checkpoints import checkpoint_path, damages
+
+
+def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str | None:
+    """Look whether the best checkpoint so far is whole, and take the best that is left where it is not. Returns what is to be said.
+
+    state: its best_metric, best_global_step and best_model_checkpoint are put right; all three are None where nothing is left.
+    metric: the logged figure that chooses the best, as eval_miou. folders: where its checkpoints may be, in the order of preference.
+    Under torch.distributed every rank calls this: a checkpoint is whole where all ranks see it whole.
+    """
+    if state.best_global_step is None:
+        return None
+    folders = list(dict.fromkeys(folders))
+    recorded = state.best_global_step
+    found = _whole(folders, recorded)
+    if found is not None:
+        state.best_model_checkpoint = str(found)
+        return None
+    scores = {entry["step"]: entry[metric] for entry in state.log_history if entry["step"] != recorded and entry.get(metric) is not None}
+    state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+    gone = f"The best checkpoint so far, {checkpoint_path(folders[0], recorded)}, is damaged or gone"
+    for step in sorted(scores, key=lambda step: scores[step], reverse=True):  # of equal ones the earliest, as the Trainer has it
+        found = _whole(folders, step)
+        if found is not None:
+            state.best_metric, state.best_global_step, state.best_model_checkpoint = scores[step], step, str(found)
+            return f"{gone}: the best of those that are left is {found}."
+    return f"{gone}, and no other that was evaluated is left: the search for the best begins anew."
+
+
+def _whole(folders: list[Path], step: int) -> Path | None:
+    return next((path for path in (checkpoint_path(folder, step) for folder in folders) if not any(damages(path))), None)
+
+
+def had_ended_early(before: TrainerState, callbacks: Iterable[TrainerCallback]) -> bool:
+    """Whether a run that was not asked to stop had ended before its last step, for a reason that still holds.
+
+    before: the state as its checkpoint has it. callbacks: as they are now; of those that end a run, early stopping may have been changed.
+    """
+    if before.global_step >= before.max_steps or not before.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        return False
+    if EarlyStoppingCallback.__name__ not in before.stateful_callbacks:
+        return True
+    patience = [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
+    return any(callback.early_stopping_patience_counter >= callback.early_stopping_patience for callback in patience)
+
+
+def lay_out_anew(before: int, state: TrainerState, optimizer: torch.optim.Optimizer, scheduler: object) -> str:
+    """Set the learning rates that the schedule of a run of another length has at this step. Returns what is to be said.
+
+    Stock, the first step after the resume still has the old schedule's last rate. before: the number of steps that the run had.
+    """
+    old = optimizer.param_groups[0]["lr"]
+    if isinstance(scheduler, LambdaLR):
+        for group, base, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = base * factor(scheduler.last_epoch)
+        scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+    new = optimizer.param_groups[0]["lr"]
+    rate = f"stays {new:g}" if new == old else f"is {new:g} at step {state.global_step + 1} (it had come to {old:g})"
+    return (
+        f"The run of {before} steps goes on to step {state.max_steps}. Its schedule is laid out over all of them: the learning rate {rate}."
+    )
