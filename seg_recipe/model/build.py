@@ -22,6 +22,7 @@ from transformers.utils import logging
 from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
+from seg_recipe.model.conventions import mend_dropout, mend_momentum
 from seg_recipe.model.groups import backbone_prefix
 from seg_recipe.model.overrides import override_config
 from seg_recipe.model.segformer import quicken
@@ -77,7 +78,7 @@ def build_model(
             files = find_checkpoint(name, with_weights=not from_scratch)
             config = read_config(files, name)
         override_config(config, config_overrides)
-        notes = _write_settings(config, label_space, image_size if from_scratch else None)
+        notes = _write_settings(config, label_space, image_size if from_scratch else None) + mend_dropout(config, config_overrides)
         _check_patches(config, name, image_size)
         unused = _probe(config, name, image_size)
         if from_scratch or files is None:
@@ -93,6 +94,7 @@ def build_model(
     if frozen:
         notes.append(f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {_shortened(frozen)}.")
     model.name_or_path = model.config._name_or_path = name  # a model card names the checkpoint, not the folder of the cache
+    notes += mend_momentum(model)
     quicken(model)
     if channels_last:
         model.to(memory_format=torch.channels_last)
