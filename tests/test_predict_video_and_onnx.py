@@ -1,5 +1,6 @@
 """Frames of a video, and the model as an ONNX file."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -8,17 +9,22 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from scripts.predict import main
 from seg_recipe.inference import load_segmenter
 from seg_recipe.predicting import exported
+from seg_recipe.predicting.exportable import Exportable
+from seg_recipe.predicting.inputs import Picture
 from seg_recipe.predicting.video import Video
 from tests.test_inference import checkpoint, pictures, processor
 from tests.test_predict import lines, made, run
-from tests.tiny import segformer
-from tests.tiny_checkpoints import write_checkpoint
+from tests.tiny import LABELS, segformer
+from tests.tiny_checkpoints import KINDS, tiny_config
 
 __all__ = ["checkpoint"]
+NETWORK = Path(__file__).parents[1] / "recipes" / "upernet_small"
 
 
 def video(path: Path, frames: int = 5, size=(64, 48)) -> Path:
@@ -121,14 +127,89 @@ def test_a_file_of_another_model_is_refused_and_so_is_no_file(checkpoint, photos
         run(checkpoint, photos, "--output", tmp_path / "new", "--onnx", tmp_path / "nowhere" / "model.onnx")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 9, (3, 5), (None, 2)])
+def test_the_pooling_of_an_export_is_torch_s(size):
+    """To sizes that do and do not divide that of the input, and to greater ones."""
+    for shape in ((2, 3, 4, 4), (1, 2, 7, 10), (3, 1, 16)):
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        expected = functional.adaptive_avg_pool2d(values, size)
+        with Exportable():
+            found = functional.adaptive_avg_pool2d(values, size)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_the_folding_of_an_export_is_torch_s():
+    patches = torch.randn(2, 5 * 6, 12, generator=torch.Generator().manual_seed(0))
+    overlapping = torch.randn(2, 5 * 6, 49, generator=torch.Generator().manual_seed(0))
+    for values, size, stride in ((patches, (8, 9), (2, 3)), (overlapping, (8, 9), (1, 1))):
+        expected = functional.fold(values, size, (2, 3), stride=stride)
+        with Exportable():
+            assert torch.equal(functional.fold(values, size, (2, 3), stride=stride), expected)
+
+
+def given(image: Image.Image) -> Picture:
+    return Picture("x", "x.png", "1", lambda: image.size, lambda: image)
+
+
+def network(path: Path, kind: str) -> Path:
+    """A model of an architecture, with scales of pooling that do not divide its maps and with masks of more than one class."""
+    torch.manual_seed(3)
+    if kind == "quickstart":  # noqa: SIM108
+        config = AutoConfig.from_pretrained(NETWORK, num_labels=19)
+    else:
+        config = tiny_config(kind, len(LABELS))
+    settings = {"pool_scales": [1, 2, 3, 6], "use_auxiliary_head": False, "initializer_range": 0.2}
+    config.update({name: value for name, value in settings.items() if hasattr(config, name)})
+    model = AutoModelForSemanticSegmentation.from_config(config)
+    classifier = [module for module in model.modules() if getattr(module, "out_channels", 0) == config.num_labels][-1]
+    with torch.no_grad():
+        for _ in range(8):
+            model.train()(pixel_values=torch.randn(4, 3, 64, 64))  # statistics that are not 0 and 1
+        logits = model.eval()(pixel_values=torch.randn(4, 3, 64, 64)).logits
+        mean, std = logits.mean((0, 2, 3)), logits.std((0, 2, 3))
+        classifier.bias.sub_(mean).div_(std)
+        classifier.weight.div_(std[:, None, None, None])
+    model.save_pretrained(path)
+    processor((128, 128) if kind == "quickstart" else (64, 64)).save_pretrained(path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["quickstart", *KINDS])
+def test_every_architecture_is_exported_as_it_is(kind, tmp_path, capfd):
+    """Where torch takes another size, so does the file, with the same masks; and nothing of torch's reaches the terminal."""
+    path = network(tmp_path / "model", kind)
+    segmenter = load_segmenter(path, device="cpu", precision="fp32")
+    images = pictures()
+    expected = segmenter.masks(images, flip=True)
+    assert any(len(np.unique(mask)) > 1 for mask in expected)
+    capfd.readouterr()
+    exported.use_onnx(segmenter, tmp_path / "model.onnx", [given(image) for image in images])
+    printed, errors = capfd.readouterr()
+    free = kind not in ("data2vec-vision", "dpt", "mobilevit", "mobilevitv2")  # the first two take one size in torch, too
+    assert printed.splitlines()[0].endswith("batch and size free" if free else "batch free, pictures of the model size only")
+    assert len(printed.splitlines()) == 3 and not errors
+    found = segmenter.masks(images, flip=True)
+    assert sum((one != other).sum() for one, other in zip(expected, found, strict=True)) == 0
+
+
 @pytest.mark.slow
 def test_an_architecture_of_fixed_size_is_exported_for_that(photos, tmp_path, capsys):
-    path = Path(write_checkpoint(tmp_path, "upernet"))
-    processor().save_pretrained(path)
+    path = network(tmp_path / "model", "mobilevit")
     run(path, photos, "--output", tmp_path / "out", "--onnx", tmp_path / "model.onnx", "--batch_size", "3")
     assert "batch free, pictures of the model size only" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"scales holds 2, an input that this model cannot take \(onnxruntime"):
         run(path, photos, "--output", tmp_path / "new", "--onnx", tmp_path / "model.onnx", "--scales", "2")
+
+
+def test_a_model_that_cannot_be_exported_is_one_line(tmp_path, monkeypatch, capfd):
+    """Torch prints the graph of one that it cannot export, on the process's own output."""
+    monkeypatch.setattr(exported, "Exportable", contextlib.nullcontext)
+    segmenter = load_segmenter(network(tmp_path / "model", "upernet"), device="cpu", precision="fp32")
+    capfd.readouterr()
+    with pytest.raises(ValueError, match=r"--onnx: torch cannot export this upernet model \(.*adaptive_avg_pool2d.*\); leave --onnx out\."):
+        exported.use_onnx(segmenter, tmp_path / "model.onnx", [])
+    assert capfd.readouterr() == ("", "") and {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
 def test_without_onnxruntime_the_extra_is_named(checkpoint, photos, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from seg_recipe.errors import InputError
 from seg_recipe.inference import Segmenter, mask_of
+from seg_recipe.inference.segmenter import WINDOW_STEP
+from seg_recipe.predicting.exportable import Exportable
 from seg_recipe.predicting.inputs import Picture
 
 MOST_DIFFERING = 0.001
@@ -47,7 +50,8 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
     """Has `segmenter` compute its logits with onnxruntime from the file `path`, which is exported and verified first where there is none.
 
     The verification compares masks on random input and on the first REAL_PICTURES of `pictures` that can be read, and prints the share of
-    pixels that differ. The file appears only if both are below MOST_DIFFERING. Batch and, where the model allows it, size are free.
+    pixels that differ. The file appears only if both are below MOST_DIFFERING. The batch is free, and so is the size if the masks are right
+    at another one, too.
     Raises ValueError in one line: onnx or onnxruntime not installed, a model that cannot be exported, a difference that is too large, a
     file of another model.
     """
@@ -60,8 +64,7 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
     if not path.exists():
         part = path.with_name(f".{path.name}.part")
         try:
-            free = _export(segmenter, part, onnx, wanted)
-            session = _session(part, onnxruntime)
+            session, free = _export(segmenter, part, onnx, onnxruntime, wanted)
             print(f"exported {path}: " + ("batch and size free" if free else "batch free, pictures of the model size only"))
             _verify(segmenter, session, pictures, path)
             part.replace(path)
@@ -76,8 +79,8 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
     segmenter.network = lambda pixel_values: _run(session, pixel_values)
 
 
-def _export(segmenter: Segmenter, part: Path, onnx: Any, wanted: str) -> bool:
-    """Writes the file and returns whether the picture's size is free in it."""
+def _export(segmenter: Segmenter, part: Path, onnx: Any, onnxruntime: Any, wanted: str) -> tuple[Any, bool]:
+    """Writes the file and returns its session, and whether the picture's size is free in it."""
     if not part.parent.is_dir():
         raise InputError(f"--onnx {part.with_name(part.name[1:-5])}: there is no folder {part.parent}; make it first.")
     height, width = segmenter.image_size
@@ -86,7 +89,7 @@ def _export(segmenter: Segmenter, part: Path, onnx: Any, wanted: str) -> bool:
     for free in (True, False):
         size = {2: "height", 3: "width"} if free else {}
         try:
-            with _quiet():
+            with _quiet(), Exportable():
                 # The newer exporter needs onnxscript, and fixes sizes that transformers' models reshape by.
                 torch.onnx.export(
                     _Logits(segmenter.model).eval(),
@@ -104,7 +107,9 @@ def _export(segmenter: Segmenter, part: Path, onnx: Any, wanted: str) -> bool:
         model = onnx.load(part)
         onnx.helper.set_model_props(model, {_KEY: wanted})
         onnx.save(model, part)
-        return free
+        session = _session(part, onnxruntime)
+        if not free or _takes_another_size(segmenter, session):
+            return session, free
     raise InputError(f"--onnx: torch cannot export this {segmenter.model.config.model_type} model ({reasons[-1]}); leave --onnx out.")
 
 
@@ -125,6 +130,31 @@ def _run(session: Any, pixel_values: Float32[Tensor, "batch 3 height width"]) ->
         raise InputError(f"onnxruntime: {' '.join(str(error).split())[:150]}") from None
 
 
+def _takes_another_size(segmenter: Segmenter, session: Any) -> bool:
+    """Whether both can take it and give the same masks. A size that the model keeps in a number is fixed by the export without a word."""
+    height, width = (
+        max(WINDOW_STEP, round(length * factor / WINDOW_STEP) * WINDOW_STEP)
+        for length, factor in zip(segmenter.image_size, (1.5, 2), strict=True)
+    )
+    noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    try:
+        pixels, differing = _compare(segmenter, session, list(noise))
+    except (RuntimeError, ValueError):
+        return False
+    return differing < MOST_DIFFERING * pixels
+
+
+def _compare(segmenter: Segmenter, session: Any, inputs: list[Float32[Tensor, "3 _ _"]]) -> tuple[int, int]:
+    """How many pixels the masks have, and in how many the session's differ from torch's."""
+    pixels = differing = 0
+    for pixel_values in inputs:
+        size = pixel_values.shape[1], pixel_values.shape[2]
+        expected = mask_of(segmenter.logits(pixel_values[None])[0], size)
+        found = mask_of(_run(session, pixel_values[None])[0], size)
+        pixels, differing = pixels + expected.size, differing + int((np.not_equal(expected, found)).sum())
+    return pixels, differing
+
+
 def _verify(segmenter: Segmenter, session: Any, pictures: Sequence[Picture], path: Path) -> None:
     """Prints how many pixels differ from torch's; raises ValueError where they are too many."""
     noise = torch.randn(2, 3, *segmenter.image_size, generator=torch.Generator().manual_seed(0))
@@ -135,15 +165,10 @@ def _verify(segmenter: Segmenter, session: Any, pictures: Sequence[Picture], pat
         if len(real) == REAL_PICTURES:
             break
     for name, inputs in (("random input", list(noise)), (f"{len(real)} pictures", real)):
-        pixels = differing = 0
-        for pixel_values in inputs:
-            size = pixel_values.shape[1], pixel_values.shape[2]
-            expected = mask_of(segmenter.logits(pixel_values[None])[0], size)
-            found = mask_of(_run(session, pixel_values[None])[0], size)
-            pixels, differing = pixels + expected.size, differing + int((np.not_equal(expected, found)).sum())
         if not inputs:
             print("verified without pictures: none of the INPUTs could be read here")
             continue
+        pixels, differing = _compare(segmenter, session, inputs)
         print(f"verified on {name}: {differing:,} of {pixels:,} pixels differ from torch ({differing / pixels:.4%})")
         if differing >= MOST_DIFFERING * pixels:
             raise InputError(
@@ -154,11 +179,15 @@ def _verify(segmenter: Segmenter, session: Any, pictures: Sequence[Picture], pat
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks: what it says of tracing is what `_verify` checks."""
+    """Without the exporter's remarks: what it says of tracing is what `_verify` checks.
+
+    Torch prints the whole graph, 700 lines, before it raises. It means to do so on request only, but looks at the function that tells
+    whether it was asked to (`_jit_is_onnx_log_enabled`) and does not call it.
+    """
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mock.patch.object(torch._C, "_jit_onnx_log", create=True):
             warnings.simplefilter("ignore")
             yield
     finally:
