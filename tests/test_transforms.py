@@ -27,6 +27,7 @@ from seg_recipe.transforms import (
     EvalTransform,
     TrainTransform,
     collate,
+    geometry,
     normalisation,
     normalise,
     output_to_source,
@@ -389,6 +390,43 @@ def test_blur_against_pillow(radius, width, height):
     image, _ = make_pair(6, width, height)
     seen = unpacked(degrade(packed(image), (0, 0, width, height), Draw(blur=1.0), radius, np.random.default_rng(0)))
     assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, "Pillow rounds twice"
+
+
+@pytest.mark.parametrize("size", [64, 512, 1200])
+def test_the_blur_grows_with_the_picture(size):
+    """The square shows the whole picture as it is, so what is seen is the picture after Pillow's blur."""
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    image, mask = Image.fromarray(noise), Image.new("L", (size, size))
+    transform = make_transform(image_size=size, **{**NOTHING, "blur": 1.0})
+    draws = [draw_augmentation(sample_generator(0, epoch, "a"), transform.settings, size).blur for epoch in range(8)]
+    assert min(draws) < 0.003 * size and max(draws) > 0.0055 * size, "the shares are BLUR_RADIUS"
+    for radius in (min(draws), max(draws)):
+        seen, _ = transform.augment("a", image, mask, draws.index(radius))
+        blurred = np.asarray(image.filter(ImageFilter.BoxBlur(radius)))
+        assert np.abs(seen.astype(int) - blurred).max() <= 1, "Pillow rounds twice"
+
+
+@pytest.mark.parametrize("size", [40, 512, 1000])
+def test_a_window_holds_all_that_its_blur_reaches(size, monkeypatch):
+    """What is seen is what it would be if the whole picture were blurred: enlarged, reduced, turned, and a long one squeezed."""
+    image, mask = make_pair(8, 500, 700)
+    for scale in (0.4, 1.0, 3.0):
+        changes = {"scale": [scale, scale], "rotation": 30.0, "translation": 0.1, "blur": 1.0}
+        transform = make_transform(image_size=size, **{**NOTHING, **changes})
+        with monkeypatch.context() as context:
+            seen = [transform.augment("a", image, mask, epoch)[0] for epoch in range(3)]
+            context.setattr(geometry, "CROP_MARGIN", 10_000)
+            whole = [transform.augment("a", image, mask, epoch)[0] for epoch in range(3)]
+        assert all(np.array_equal(one, other) for one, other in zip(seen, whole, strict=True))
+
+
+def test_the_window_of_a_picture_belongs_to_what_a_seed_means():
+    """Noise and JPEG are drawn for the window, not for what is seen of it: with another margin, all samples would be others."""
+    picture = packed(Image.new("RGB", (200, 150)))
+    matrix = output_to_source(Draw(scale=2.0), (200, 150), 100)
+    assert window_of(picture, matrix, 100).box == (50 - 6, 37 - 6, 150 + 6, 113 + 6)
+    assert window_of(picture, matrix, 100, blur=4.0).box == (50 - 6, 37 - 6, 150 + 6, 113 + 6)
+    assert window_of(picture, matrix, 100, blur=20.0).box == (50 - 22, 37 - 17, 150 + 22, 113 + 17)
 
 
 def test_pixels_that_pillow_keeps_in_several_pieces():

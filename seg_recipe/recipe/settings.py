@@ -111,7 +111,7 @@ class AugmentationSettings:
     augment_saturation: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of saturation either way.")
     augment_gamma: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of gamma either way.")
     augment_grey: Probability = _setting(0.1, "Picture without colour: probability.")
-    augment_blur: Probability = _setting(0.2, "Gaussian blur: probability.")
+    augment_blur: Probability = _setting(0.2, "Box blur, whose radius is 0.2 to 0.8 % of image_size: probability.")
     augment_noise: Probability = _setting(0.2, "Sensor noise: probability.")
     augment_jpeg: Probability = _setting(0.2, "JPEG artefacts: probability.")
 

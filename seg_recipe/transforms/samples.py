@@ -15,7 +15,7 @@ from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
-from seg_recipe.transforms.geometry import CROP_MARGIN, output_to_source, warp_image, warp_mask, window_of
+from seg_recipe.transforms.geometry import output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
 from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed, picture_of
 
@@ -109,8 +109,8 @@ class TrainTransform:
         draw = draw_augmentation(generator, self.settings, self.image_size)
         picture, mask = _checked_pair(sample_id, image, label)
         matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), self.image_size)
-        window = window_of(picture, matrix, self.image_size)
-        radius = [min(draw.blur * math.hypot(a, b), CROP_MARGIN - 2.0) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
+        window = window_of(picture, matrix, self.image_size, draw.blur)
+        radius = [draw.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
         pixels = degrade(window.pixels, window.box, draw, (radius[0], radius[1]), generator)
         warp_image(pixels, window, self.fill, draw.mirrored, self.factors, values)
         if warp_mask(mask, window, self._read[draw.mirrored], draw.mirrored, ids) >= len(self.label_space):
