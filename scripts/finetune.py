@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_output_dir(recipe)
     say(args, f"{args.world_size} process(es) on {args.device.type}, {threads} CPU thread(s) each.", *recipe.notes)
     label_space = load_label_space(recipe.data.labels)
+    say(args, *label_space.pair_notes)
     check_labels(recipe, label_space)
     repo_id, space_id = check_repository(recipe), check_space(recipe)
 

@@ -7,7 +7,7 @@ import colorsys
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,9 +17,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from seg_recipe.errors import InputError
+from seg_recipe.sides import pairs_by_name
 
 IGNORE_INDEX = 255
 """The mask id that no loss and no metric counts, in every label space (8-bit masks)."""
+
+_BY_NAME: tuple[tuple[int, int], ...] = ((-1, -1),)
+"""What stands for mirror pairs that nobody wrote down."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,24 @@ class LabelSpace:
 
     names: one unique name per class.
     palette: one (red, green, blue) in 0-255 per class, for pictures of masks. Evenly spread hues when left out.
-    mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do.
+    mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do. Found by the names when left
+        out (`pairs_by_name`): whichever side is meant, a mirror image swaps them. Empty for none.
     ignore: further mask ids (0-255) that mean "not labelled"; they are read as IGNORE_INDEX.
     """
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...] = ()
-    mirror_pairs: tuple[tuple[int, int], ...] = ()
+    mirror_pairs: tuple[tuple[int, int], ...] = _BY_NAME
     ignore: tuple[int, ...] = ()
+    paired_by_name: bool = field(init=False, compare=False, repr=False, default=False)
 
     def __post_init__(self):
         if not self.palette:
             object.__setattr__(self, "palette", _spread_hues(self.names))
+        if self.mirror_pairs is _BY_NAME:
+            pairs = tuple(pair for pair in pairs_by_name(self.names) if not set(pair) & set(self.ignore))
+            object.__setattr__(self, "mirror_pairs", pairs)
+            object.__setattr__(self, "paired_by_name", bool(pairs))
         for problem in self._problems():
             raise InputError(problem)
 
@@ -101,13 +111,26 @@ class LabelSpace:
 
     def to_json(self) -> dict[str, Any]:
         """The content of a label file that `load_label_space` reads back."""
-        return asdict(self)
+        return {key: getattr(self, key) for key in ("names", "palette", "mirror_pairs", "ignore")}
+
+    @property
+    def pair_notes(self) -> tuple[str, ...]:
+        """Lines for the user: the mirror pairs that were found by name, and names that look like a pair beside those that were written."""
+        shown = [f"{self.names[left]} and {self.names[right]}" for left, right in self.mirror_pairs]
+        if self.paired_by_name:
+            way_out = 'write "mirror_pairs" into the labels file to say otherwise ([] for none)'
+            return (f"A horizontal flip exchanges {', '.join(shown)}, by their names; {way_out}.",)
+        paired = {label for pair in self.mirror_pairs for label in pair}
+        rest = [pair for pair in pairs_by_name(self.names) if not set(pair) & (paired | set(self.ignore))] if paired else []
+        left_out = ", ".join(f"{self.names[left]} and {self.names[right]}" for left, right in rest)
+        return (f"{left_out} look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",) if rest else ()
 
 
 def load_label_space(source: str) -> LabelSpace:
-    """The label space called `face`, or the one in a JSON file {names, palette?, mirror_pairs?, ignore?}.
+    """The label space called `face`, or the one in a JSON file {names, palette?, mirror_pairs?, ignore?}, or of names by id.
 
-    In the file, mirror_pairs may hold names or ids. Raises ValueError with the file, the key and what was wanted.
+    In the file, mirror_pairs may hold names or ids; where they are not written, they are found by name. Names by id are as
+    `names_by_id` takes them. Raises ValueError with the file, the key and what was wanted.
     """
     if source == "face":
         return FACE
@@ -118,6 +141,10 @@ def load_label_space(source: str) -> LabelSpace:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"labels: {source} is not valid JSON: {error}.") from None
+    try:
+        content = _with_names(content)
+    except InputError as error:
+        raise InputError(f"labels: {source}: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("names"), list):
         raise InputError(f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.')
     known = ("names", "palette", "mirror_pairs", "ignore")
@@ -132,13 +159,52 @@ def load_label_space(source: str) -> LabelSpace:
         return LabelSpace(
             names=names,
             palette=tuple(_colour(colour) for colour in content.get("palette") or ()),
-            mirror_pairs=tuple(_pair(pair, ids) for pair in content.get("mirror_pairs") or ()),
+            mirror_pairs=_BY_NAME if content.get("mirror_pairs") is None else tuple(_pair(pair, ids) for pair in content["mirror_pairs"]),
             ignore=tuple(int(label) for label in content.get("ignore") or ()),
         )
     except KeyError as error:
         raise InputError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"labels: {source}: {error}") from None
+
+
+def names_by_id(content: Any) -> dict[int, str] | None:
+    """Id -> name in JSON as Hugging Face writes it; None for anything else.
+
+    {"0": "sky", "1": "leaf"}, by id; {"sky": 0, "leaf": 1}, in the file's order; or either of them in a model's config, as id2label or
+    label2id. Raises ValueError for an id that two names have.
+    """
+    if not isinstance(content, dict):
+        return None
+    content = content.get("id2label", content.get("label2id", content))
+    if not isinstance(content, dict) or not content:
+        return None
+    if all(isinstance(key, str) and key.isdecimal() and isinstance(name, str) for key, name in content.items()):
+        pairs = sorted((int(key), name) for key, name in content.items())
+    elif all(isinstance(value, int) and not isinstance(value, bool) for value in content.values()):
+        pairs = [(value, str(name)) for name, value in content.items()]
+    else:
+        return None
+    named: dict[int, str] = {}
+    for label, name in pairs:
+        if label in named:
+            raise InputError(f"{name!r} and {named[label]!r} both have the id {label}")
+        named[label] = name
+    return named
+
+
+def _with_names(content: Any) -> Any:
+    """The content of a labels file, its names in a list where they stood by id; 255 needs none, as it is ignored."""
+    named = names_by_id(content)
+    if named is None:
+        return content
+    named = {label: name for label, name in sorted(named.items()) if label != IGNORE_INDEX}
+    if list(named) != [*range(len(named))]:
+        raise InputError(
+            f"its ids are {', '.join(map(str, [*named][:8]))}{', ...' * (len(named) > 8)}; wanted are 0-{len(named) - 1} without a gap. "
+            "Masks with others become such with import_dataset.py --table, which takes this file."
+        )
+    return {"names": [*named.values()]}
 
 
 IdMap = dict[str, str | None]
@@ -185,27 +251,6 @@ def with_nearest(strangers: Sequence[str], names: Sequence[str]) -> str:
     return ", ".join(shown + [f"and {len(strangers) - 10:,} more"] * (len(strangers) > 10))
 
 
-def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of ids whose names differ in the words left and right (or l and r) alone: left_eye and right_eye, L-Arm and R-Arm."""
-    ids = {name: label for label, name in enumerate(names)}
-    pairs = ((label, ids.get(_other_side(name), label)) for name, label in ids.items())
-    return tuple((label, other) for label, other in pairs if label < other)
-
-
-_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-
-
-def _other_side(name: str) -> str:
-    """The name with its words left and right exchanged; capitals stay."""
-
-    def other(match: re.Match[str]) -> str:
-        word = match[0]
-        swapped = _SIDES[word.lower()]
-        return swapped.upper() if word.isupper() else swapped.capitalize() if word[0].isupper() else swapped
-
-    return re.sub(r"(?<![A-Za-z])(left|right|l|r)(?![A-Za-z])", other, name, flags=re.IGNORECASE)
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -238,7 +283,7 @@ def _spread_hues(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
     None is black: a class in black could not be told from a picture's own shadows, nor from no colour at all.
     """
     hues = [(0.618034 * i % 1.0, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3 == 2)) for i in range(len(names))]
-    if plain_name(names[0]) == "background":
+    if names and plain_name(names[0]) == "background":
         hues[0] = (0.65, 0.25, 0.25)
     return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in (colorsys.hsv_to_rgb(*hue) for hue in hues))
 

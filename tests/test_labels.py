@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space, pairs_by_name, read_id_map, renamed, unmatched_keys
+from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space, read_id_map, renamed, unmatched_keys
+from seg_recipe.sides import is_left, pairs_by_name
+from seg_recipe.transforms import EpochClock, TrainTransform
 
 
 def test_the_face_label_space_is_that_of_facesynthetics():
@@ -114,7 +117,89 @@ def test_a_name_goes_before_patterns_and_a_pattern_before_the_next():
         (FACE.names, FACE.mirror_pairs),
         (("l_eye", "u_lip", "r_eye", "l_lip"), ((0, 2),)),
         (("leftover", "rightover", "top left", "top right", "left", "Left-arm", "Right-arm"), ((2, 3), (5, 6))),
+        (("background", "left_eye", "right_eye"), ((1, 2),)),
+        (("eye.L", "eye.R", "arm_l", "arm_r", "L_leg", "R_leg"), ((0, 1), (2, 3), (4, 5))),
+        (("lefteye", "righteye", "browleft", "browright", "LeftEar", "RightEar"), ((0, 1), (2, 3), (4, 5))),
+        (("leftEye", "rightEye", "EyeLeft", "EyeRight", "armL", "armR", "lKnee", "rKnee"), ((0, 1), (2, 3), (4, 5), (6, 7))),
+        (("Left eye", "right_eye", "RIGHT ARM", "LEFT ARM", "hand (L)", "hand (R)"), ((0, 1), (2, 3), (4, 5))),
+        (("left", "right", "sky"), ((0, 1),)),
+        (("L", "R", "background"), ((0, 1),)),
+        (("light", "right", "bright", "copyright", "copyleft", "upright", "leftist", "rightist", "glass", "grass", "bar", "bal"), ()),
+        (("A", "B", "L", "R"), ()),
+        (("car", "cal", "liver", "river", "lamp", "ramp", "lane", "rLED", "lRED"), ()),
+        (("left eye", "left_eye", "right eye"), ((0, 2),)),
+        (("left_eye", "Left eye", "RIGHT_EYE"), ()),
     ],
 )
 def test_sides_are_paired_by_name(names, pairs):
     assert pairs_by_name(names) == pairs
+
+
+@pytest.mark.parametrize("names", [("background", "left_eye", "right_eye"), ("background", "lefteye", "righteye"), ("b", "eye.L", "eye.R")])
+def test_sides_that_nobody_paired_change_places_in_a_flip(tmp_path, names):
+    """Left stays left of right, whatever wrote the file: a data set's labels, a config's id2label, Python."""
+    (tmp_path / "labels.json").write_text(json.dumps({"names": names}))
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["x"], "id2label": dict(enumerate(names))}))
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 1], mask[:, 6] = 1, 2
+    for space in (
+        load_label_space(str(tmp_path / "labels.json")),
+        load_label_space(str(tmp_path / "config.json")),
+        LabelSpace(names=names),
+    ):
+        still = dict.fromkeys(("rotation", "shear", "translation", "brightness", "contrast", "saturation", "gamma"), 0.0)
+        still |= dict.fromkeys(("grey", "blur", "noise", "jpeg"), 0.0)
+        options = {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "seed": 0, "clock": EpochClock(), "scale": [1.0, 1.0], "flip": 1.0}
+        transform = TrainTransform(label_space=space, **options, **still)
+        _, ids = transform.augment("a", Image.new("RGB", (8, 8)), Image.fromarray(mask), 0)
+        assert (ids == mask).all()
+        assert space.pair_notes == (
+            f"A horizontal flip exchanges {names[1]} and {names[2]}, by their names; "
+            'write "mirror_pairs" into the labels file to say otherwise ([] for none).',
+        )
+
+
+def test_pairs_that_are_written_are_those(tmp_path):
+    path = tmp_path / "labels.json"
+    for written, pairs in (([], ()), (None, ((1, 2),)), ([[0, 1]], ((0, 1),))):
+        path.write_text(json.dumps({"names": ["a", "left b", "right b"], "mirror_pairs": written}))
+        assert load_label_space(str(path)).mirror_pairs == pairs
+        assert bool(load_label_space(str(path)).pair_notes) == (written is None)
+    space = LabelSpace(names=("left a", "right a", "left b", "right b"), mirror_pairs=((0, 1),))
+    assert space.pair_notes == ("left b and right b look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",)
+    assert LabelSpace(names=("left a", "right a"), ignore=(1,)).mirror_pairs == ()
+    path.write_text(json.dumps(LabelSpace(names=("left a", "right a")).to_json()))
+    assert load_label_space(str(path)) == LabelSpace(names=("left a", "right a"), mirror_pairs=((0, 1),))
+
+
+def test_the_side_that_a_name_begins_with():
+    assert [is_left(name) for name in ("lefteye", "eye.L", "lKnee", "righteye", "light", "leftover", "EyeR")] == [True] * 3 + [False] * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"0": "sky", "1": "leaf", "2": "pot"},
+        {"2": "pot", "0": "sky", "1": "leaf", "255": "ignore"},
+        {"leaf": 1, "sky": 0, "pot": 2},
+        {"model_type": "segformer", "num_labels": 3, "id2label": {"0": "sky", "1": "leaf", "2": "pot"}, "label2id": {}},
+        {"label2id": {"sky": 0, "leaf": 1, "pot": 2}},
+    ],
+)
+def test_names_by_id_are_a_label_space(tmp_path, content):
+    (tmp_path / "id2label.json").write_text(json.dumps(content))
+    assert load_label_space(str(tmp_path / "id2label.json")).names == ("sky", "leaf", "pot")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"1": "sky", "2": "leaf"}, r"id2label\.json: its ids are 1, 2; wanted are 0-1 without a gap\. .* import_dataset\.py --table"),
+        ({"sky": 0, "leaf": 0}, "'leaf' and 'sky' both have the id 0"),
+        ({"0": "sky", "leaf": 1}, 'must be an object with a list "names"'),
+    ],
+)
+def test_names_by_id_that_make_no_label_space_are_refused(tmp_path, content, words):
+    (tmp_path / "id2label.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        load_label_space(str(tmp_path / "id2label.json"))

@@ -1,7 +1,6 @@
 """What an import looks at when it is done: the classes in the masks, the sides, and the project's check of all pairs."""
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.masks import ids_of_file
 from seg_recipe.pools import Threads, in_order
+from seg_recipe.sides import is_left
 
 
 def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) 
     """
     chosen = [masks[i * len(masks) // count] for i in range(count)] if count < len(masks) else masks
     pixels, unreadable = np.zeros(256, dtype=np.int64), 0
-    pairs = [pair if _is_left(space.names[pair[0]]) else pair[::-1] for pair in space.mirror_pairs]
-    pairs = [pair for pair in pairs if _is_left(space.names[pair[0]])]
+    pairs = [pair if is_left(space.names[pair[0]]) else pair[::-1] for pair in space.mirror_pairs]
+    pairs = [pair for pair in pairs if is_left(space.names[pair[0]])]
     sides: list[list[bool]] = [[] for _ in pairs]
     with Threads(workers) as pool:
         looks = in_order(pool, functools.partial(_look, pairs=pairs), chosen, ahead=4 * workers)
@@ -72,10 +72,6 @@ def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
     except InputError as error:
         return 1, str(error)
     return 0, ""
-
-
-def _is_left(name: str) -> bool:
-    return bool({"left", "l"} & set(re.split(r"[^A-Za-z]+", name)))
 
 
 def _look(path: Path, pairs: Sequence[tuple[int, int]]) -> tuple[Int64[np.ndarray, "256"], Float64[np.ndarray, " pairs"]] | None:

@@ -14,7 +14,7 @@ from jaxtyping import Int32, UInt8
 
 from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import Layout
-from seg_recipe.labels import FACE, IGNORE_INDEX, IdMap, LabelSpace, pairs_by_name, renamed, unmatched_keys, with_nearest
+from seg_recipe.labels import FACE, IGNORE_INDEX, IdMap, LabelSpace, renamed, unmatched_keys, with_nearest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
             f"SOURCE has {len(kept):,} classes, and a mask holds {IGNORE_INDEX} ({_listed(kept, 8)}); merge them with --id_map, "
             'as in {"Tree*": "tree", "*": null}.'
         )
-    space = wanted or LabelSpace(names=tuple(kept), palette=_palette(layout, new_names, kept), mirror_pairs=pairs_by_name(kept))
+    space = wanted or LabelSpace(names=tuple(kept), palette=_palette(layout, new_names, kept))
     table = np.array([IGNORE_INDEX if name is None else space.label2id[name] for name in new_names] + [IGNORE_INDEX], dtype=np.uint8)
     return Labelling(space, table, same=bool((table[:-1] == np.arange(len(new_names))).all()))
 

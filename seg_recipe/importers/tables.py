@@ -1,7 +1,8 @@
 """What the values of masks mean, from a file: names and ids, or names and colours.
 
 {"names": ["background", "leaf"], "ignore": [255]}           ids 0, 1, ...; a labels.json of this project is one
-{"background": 0, "leaf": 3}                                 ids
+{"background": 0, "leaf": 3}                                 ids; 255 is not labelled where nothing is called so
+{"0": "background", "3": "leaf"}                             the same; also as id2label or label2id in a model's config
 {"background": [0, 0, 0], "leaf": [0, 255, 0]}               colours, red green blue
 a SOLO frame's json, or its annotation_definitions.json      colours, of the semantic segmentation in it
 0 128 64  leaf                                               colours, one a line, as CamVid's label_colors.txt has them
@@ -16,6 +17,10 @@ from typing import Any
 
 from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import NOT_LABELLED
+from seg_recipe.labels import IGNORE_INDEX, names_by_id, plain_name
+
+_UNLABELLED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not_labelled", "not_labeled", "unannotated")
+"""What 255 is called where it is no class."""
 
 _WANTED = 'wanted: {"background": 0, "leaf": 1}, {"background": [0, 0, 0], "leaf": [0, 255, 0]}, {"names": [...]}, or a frame of SOLO.'
 
@@ -54,22 +59,27 @@ def read_table(path: Path) -> Table:
             ignored = [int(value) for value in content.get("ignore", ())]
             names = tuple(str(name) for name in content["names"])
             return Table(names, {**dict(enumerate(range(len(names)))), **dict.fromkeys([*ignored, 255], NOT_LABELLED)}, colours=False)
-        return _from_values(content)
+        named = names_by_id(content)
+        return _from_ids(named) if named is not None else _from_values(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"--table {path}: {' '.join(str(error).split())[:150]}; {_WANTED}") from None
 
 
+def _from_ids(named: dict[int, str]) -> Table:
+    """A table of ids; 255 is not labelled, unless a name says that it is a class."""
+    unlabelled = plain_name(named.get(IGNORE_INDEX, "ignore")) in _UNLABELLED
+    names = {label: name for label, name in named.items() if not (unlabelled and label == IGNORE_INDEX)}
+    codes = {label: number for number, label in enumerate(names)}
+    return Table(tuple(names.values()), codes | ({IGNORE_INDEX: NOT_LABELLED} if unlabelled else {}), colours=False)
+
+
 def _from_values(content: dict[str, Any]) -> Table:
+    """A table of colours. Raises ValueError for any other."""
     if all(isinstance(value, list) for value in content.values()):
         return colour_table({name: packed(value) for name, value in content.items()})
-    codes: dict[int, int] = {}
-    for number, (name, value) in enumerate(content.items()):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InputError(f"{name!r} has the value {value!r}, and others have ids" if codes else f"{name!r} has the value {value!r}")
-        if value in codes:
-            raise InputError(f"{name!r} and {list(content)[codes[value]]!r} both have the id {value}")
-        codes[value] = number
-    return Table(tuple(content), codes, colours=False)
+    strange = next((name, value) for name, value in content.items() if not isinstance(value, int) or isinstance(value, bool))
+    others = ", and others have ids" * any(isinstance(value, int) for value in content.values())
+    raise InputError(f"{strange[0]!r} has the value {strange[1]!r}{others}")
 
 
 def colour_table(colours: dict[str, int]) -> Table:

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, P
 
 from seg_recipe.errors import InputError
 from seg_recipe.inference.segmenter import Precision, Segmenter
-from seg_recipe.labels import FACE, LabelSpace, load_label_space, pairs_by_name
+from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.model.build import WHOLE_PICTURES, quiet_transformers, read_config
 from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.model.segformer import quicken
@@ -48,14 +48,14 @@ def load_segmenter(source: str | Path, *, device: str = "auto", precision: str =
 def named_space(names: Sequence[str]) -> LabelSpace:
     """The label space of a model that comes with names alone.
 
-    The names of FACE are FACE, with its palette. Otherwise names that differ only in the word left or right (or l, r: `l_eye`, `r_eye`)
-    are mirror pairs: whichever side is meant, a mirror image swaps them. A repeated name gets its id, as in `door (14)`.
+    The names of FACE are FACE, with its palette. Otherwise names that differ only in their side (`l_eye`, `r_eye`) are mirror pairs.
+    A repeated name gets its id, as in `door (14)`.
     Raises ValueError for fewer than 2 or more than 255 names.
     """
     if tuple(names) == FACE.names:
         return FACE
     unique = [name if names.count(name) == 1 else f"{name} ({label})" for label, name in enumerate(names)]
-    return LabelSpace(names=tuple(unique), mirror_pairs=pairs_by_name(unique))
+    return LabelSpace(names=tuple(unique))
 
 
 def _device(device: str) -> torch.device:
