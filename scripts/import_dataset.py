@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.errors import InputError, add_traceback_option, run_program
-from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, class_lists, open_source, pairs, recognise
+from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, class_lists, facewear, open_source, pairs, recognise
 from seg_recipe.importers.destination import begin, check_apart, check_space, earlier_files, finish, moved_groups, own_folder, place
 from seg_recipe.importers.inspection import check, look_at
 from seg_recipe.importers.labelling import label
@@ -80,6 +80,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         layout = replace(layout, samples=list(layout.samples))
         if not layout.samples:
             raise InputError(f"SOURCE {source} holds no pair as {name} has them; left out: {'; '.join(left_out.lines()) or 'nothing'}.")
+        if name == "face_synthetics":
+            treatment = arguments.facewear or "keep"
+            layout = facewear.treated(layout, files, treatment, arguments.count, arguments.workers, left_out)
+        elif arguments.facewear:
+            raise InputError(f"--facewear {arguments.facewear} has no effect: SOURCE is {name}, and FaceSynthetics alone hides facewear.")
         if arguments.resplit:
             layout = without_sets(layout)
         labelling = label(layout, id_map, wanted)
@@ -87,7 +92,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
         classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
         settings = {"format": name, "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16], "val_from": arguments.val_from}
-        settings["resplit"] = arguments.resplit
+        settings |= {"resplit": arguments.resplit, "facewear": arguments.facewear or "keep"}
         with own_folder(destination):
             placements, moved = plan(layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination))
             placed, record = earlier_files(source, destination, placements, val_fraction, settings)
@@ -133,6 +138,11 @@ def _parse(argv):
     parser.add_argument("--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)")
     parser.add_argument("--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)")
     parser.add_argument("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
+    parser.add_argument(
+        "--facewear",
+        choices=facewear.TREATMENTS,
+        help="of FaceSynthetics, pairs with a mask worn over the face, painted as background: keep, ignore their background, leave_out",
+    )
     parser.add_argument("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets the makers published")
     parser.add_argument("--limit", type=int, help="import only the first LIMIT pairs by id (default: all; a later run may take more)")
     parser.add_argument("--copy", action="store_true", help="copy files where hard links would be possible too")

@@ -237,7 +237,8 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
 
 def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[Counter[str], str]:
     """How many files were linked, copied (or made), turned; and what is damaged, if anything is: then none is placed."""
-    parts = {path: destination / PARTIAL / path.rpartition("/")[2] for path in files}
+    # the whole path, for train and test may hold the same id, and another thread makes that pair meanwhile
+    parts = {path: destination / PARTIAL / path.replace("/", "-") for path in files}
     ways: Counter[str] = Counter()
     try:
         for path, file in files.items():

@@ -3,7 +3,8 @@
     000000.png  000000_seg.png  000000_ldmks.txt  000001.png ...
 
 One flat folder or zip (its pairs may lie in one folder inside it). The classes are those of `labels.FACE`, 255 is not labelled. Each
-picture is a person of its own. For non-commercial research only.
+picture is a person of its own. What is worn over a face is painted as background and class 18, facewear, never occurs: see `facewear`. For
+non-commercial research only.
 """
 
 import re
