@@ -15,6 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from seg_recipe.errors import InputError
+from seg_recipe.labels import FACE
 
 PERMISSIVE = frozenset({
     "0bsd", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "bsl-1.0", "cc-by-4.0", "cc0-1.0", "isc", "mit",
@@ -186,6 +187,7 @@ def write_card(
         _pictures(folder, pictures or {}),
         "## How to use it\n\n" + _usage(name),
         "## Labels\n\n" + _labels(label_names, metrics),
+        "" if generated_only else _facewear(label_names, metrics),
         "## Licences\n\n" + licence.text,
         "## How it was made\n\n" + _recipe(recipe, versions),
     ]
@@ -255,6 +257,16 @@ def _labels(label_names: Sequence[str], metrics: Metrics) -> str:
         [str(label), name, *(_number(values.get(f"iou_{name}")) for values in metrics.values())] for label, name in enumerate(label_names)
     ]
     return _table(["id", "label", *(f"IoU, {name}" for name in metrics)], rows) + "\n\n–: the class does not occur in that set."
+
+
+def _facewear(label_names: Sequence[str], metrics: Metrics) -> str:
+    """What FaceSynthetics does to one of its classes; empty for other classes, and where pictures with it were evaluated on."""
+    if tuple(label_names) != FACE.names or any("iou_facewear" in values for values in metrics.values()):
+        return ""
+    return (
+        "FaceSynthetics paints what is worn over a face, such as a medical mask, as background (facewear occurs in none of its masks), and "
+        "so does a model that was trained on it."
+    )
 
 
 def _pictures(folder: Path, pictures: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 
 from seg_recipe.card import evaluation_at, licence_identifier, licence_statement, write_card
 from seg_recipe.figure_names import by_set
+from seg_recipe.labels import FACE
 
 SEGFORMER = "NVIDIA Source Code License for SegFormer: research only, non-commercial"
 FACESYNTHETICS = "Microsoft FaceSynthetics: research only, non-commercial, models included"
@@ -246,3 +247,15 @@ def test_evaluations_are_found_by_their_step_and_sorted_by_set():
     assert metrics == {"real_miou": 0.1, "real_2_miou": 0.2}
     assert by_set(metrics, ["real_2", "real"], ["leaf"]) == {"real_2": {"miou": 0.2}, "real": {"miou": 0.1}}
     assert evaluation_at(history, 5) == {}
+
+
+def test_what_facesynthetics_hides_is_said_of_its_classes_alone(tmp_path):
+    said = "FaceSynthetics paints what is worn over a face, such as a medical mask, as background"
+    seen = {"validation": {"miou": 0.8, "iou_facewear": 0.1}}
+    for changes, wanted in (
+        ({}, True),
+        ({"generated_only": True}, False),
+        ({"metrics": seen}, False),
+        ({"label_names": ["a", "b"]}, False),
+    ):
+        assert (said in str(card(tmp_path, **{"label_names": list(FACE.names), **changes}))) == wanted

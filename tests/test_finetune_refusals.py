@@ -236,3 +236,12 @@ def test_masks_of_another_label_space(place, error):
     (place / "labels.json").write_text(json.dumps({"names": ["background", "disc"]}))
     text = error()
     assert "ids outside the label space: 12 (" in text and "and 7 more" in text
+
+
+def test_ids_of_other_things_are_not_taken_for_faces(error, place):
+    """Nobody said what the ids mean, and the recipe's default is faces; said on the command line it is believed."""
+    runs.write_recipe(place, labels="face")
+    text = one_line(error())
+    assert f"labels is face, and 4 of its 19 classes occur in {place / 'data'}: the masks may mean something else" in text
+    assert text.endswith('--labels FILE, a JSON file with {"names": [...]}, or --labels face if they are faces.')
+    assert "occur in" not in error("--labels", "face", "--model", "nowhere")

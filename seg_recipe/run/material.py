@@ -4,11 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seg_recipe.data import Data, load_data
 from seg_recipe.errors import InputError
 from seg_recipe.faces import make_faces
 from seg_recipe.faces.folder import METADATA
-from seg_recipe.labels import LabelSpace
+from seg_recipe.labels import FACE, LabelSpace, faces_are_few
 from seg_recipe.recipe import Recipe
 from seg_recipe.recipe.settings import DataSettings
 from seg_recipe.report import say
@@ -58,7 +60,21 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             progress=args.process_index == 0,
         )
     say(args, *idle_lines(recipe, data.idle))
+    check_faces(recipe, data)
     return data
+
+
+def check_faces(recipe: Recipe, data: Data) -> None:
+    """Raises ValueError where nobody said that the ids are those of faces, and most classes of faces are in no mask."""
+    if "labels" in recipe.typed or recipe.data.labels != "face" or not data.class_pixels:
+        return
+    seen = int(np.any(list(data.class_pixels.values()), axis=0).sum())
+    if faces_are_few(seen):
+        raise InputError(
+            f"labels is face, and {seen} of its {len(FACE)} classes occur in {', '.join(recipe.data.dataset)}: the masks may mean "
+            'something else. Say what their ids mean with --labels FILE, a JSON file with {"names": [...]}, or --labels face if they are '
+            "faces."
+        )
 
 
 def may_hold_faces(folder: Path) -> bool:
