@@ -132,7 +132,7 @@ def damages(folder: Path) -> list[str | None]:
 def last_complete(output_dir: str | Path) -> tuple[Path | None, list[str]]:
     """The newest undamaged checkpoint of a run, and one line for each newer one that was passed over, with what is wrong with it."""
     passed_over: list[str] = []
-    for folder in sorted(_checkpoints(output_dir), key=checkpoint_step, reverse=True):
+    for folder in reversed(checkpoints_of(output_dir)):
         problem = damage(folder)
         if problem is None:
             return folder, passed_over
@@ -142,7 +142,7 @@ def last_complete(output_dir: str | Path) -> tuple[Path | None, list[str]]:
 
 def newest_complete_name(output_dir: str | Path) -> Path | None:
     """The newest checkpoint that has its marker, without reading its files."""
-    return max((folder for folder in _checkpoints(output_dir) if (folder / MARKER).is_file()), key=checkpoint_step, default=None)
+    return next((folder for folder in reversed(checkpoints_of(output_dir)) if (folder / MARKER).is_file()), None)
 
 
 def choose_checkpoint(output_dir: str | Path, resume: str) -> tuple[Path | None, list[str]]:
@@ -203,7 +203,7 @@ def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None)
     """
     if keep is None:
         return
-    complete = sorted((folder for folder in _checkpoints(output_dir) if (folder / MARKER).is_file()), key=checkpoint_step)
+    complete = [folder for folder in checkpoints_of(output_dir) if (folder / MARKER).is_file()]
     for folder in complete[: max(0, len(complete) - keep)]:
         if best is None or folder.resolve() != Path(best).resolve():
             _delete(folder)
@@ -225,9 +225,11 @@ def write_json(path: Path, content: object) -> None:
     _flush(path.parent)
 
 
-def _checkpoints(output_dir: str | Path) -> list[Path]:
+def checkpoints_of(output_dir: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, damaged ones too, the oldest first."""
     folder = Path(output_dir)
-    return [path for path in folder.iterdir() if checkpoint_step(path) >= 0] if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if checkpoint_step(path) >= 0] if folder.is_dir() else []
+    return sorted(found, key=checkpoint_step)
 
 
 def _describe(folder: Path) -> dict[str, dict[str, int | str]]:

@@ -362,11 +362,17 @@ class SegmentationTrainer(Trainer):
         return result
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> Any:
-        """The evaluation during training; None when the run was asked to stop in its middle (it is made up for after the resume)."""
+        """The evaluation during training; None when the run was asked to stop in its middle (it is made up for after the resume).
+
+        skip_scheduler: it is that of eval_on_start, which a resumed run has had: stock, early stopping counts it once more at each resume.
+        """
+        if skip_scheduler and self.state.global_step:
+            return None
         try:
             return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
         except _EvaluationStopped:
-            self._evaluation_owed = self.control.should_save = self.control.should_training_stop = True
+            self.control.should_save = self.control.should_training_stop = True
+            self._evaluation_owed = not skip_scheduler
             return None
 
     def _determine_best_metric(self, metrics: dict[str, float] | None, trial: Any) -> bool:

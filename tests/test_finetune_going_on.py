@@ -78,6 +78,24 @@ def test_a_finished_run_without_checkpoints_cannot_go_on(place, copied, monkeypa
     assert f"The run in {run} is finished and holds no checkpoint to go on from." in text and f"--model {run} with another" in text
 
 
+def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(place, monkeypatch):
+    gone = place / "stopped" / "checkpoint-5"
+    text = runs.refused(monkeypatch, place / "mine.yaml", "--output_dir", place / "stopped", "--resume", gone)
+    assert f"resume is {gone}, which is no folder" in text and f"{place / 'stopped'} holds checkpoint-4, checkpoint-6." in text
+
+
+def test_a_stop_before_the_first_step_does_not_claim_a_save(place, tmp_path, monkeypatch, capsys):
+    original = SegmentationTrainer.prediction_step
+
+    def stops(self, *args, **kwargs):
+        self.stop.set()
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(SegmentationTrainer, "prediction_step", stops)
+    assert runs.train(place / "mine.yaml", "--output_dir", tmp_path / "run", "--eval_on_start", "true") == {}
+    assert "Stopped before the first step; there is nothing to save.\nTo go on: " in capsys.readouterr().out
+
+
 def identity(digest="digest", data="data", images=8, per_epoch=4, **recipe):
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "loss_reduction": "image", "max_steps": -1}
     settings |= {"num_train_epochs": 2.0, "early_stopping_patience": 0, "model": "m", "dataset": ["d"], "eval_datasets": []}

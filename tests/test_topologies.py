@@ -64,7 +64,7 @@ def test_loss_gradient_and_metrics_do_not_depend_on_the_cut(cuts, cut):
     base, results = cuts
     assert results[cut]["processes"] == (2 if cut == "2 ranks" else 1)
     whole, other = results["8x1"], results[cut]
-    for key in ("loss", "grad_norm"):
+    for key in ("loss", "loss_jaccard", "loss_cross_entropy", "grad_norm"):
         assert other["log"][0][key] == pytest.approx(whole["log"][0][key], rel=1e-5)
     expected = load_file(base / "8x1" / "gradients.safetensors")
     for name, gradient in load_file(base / cut / "gradients.safetensors").items():

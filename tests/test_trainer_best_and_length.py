@@ -155,6 +155,29 @@ def test_a_stopped_trainer_trains_again_in_the_same_process(tmp_path):
     assert not run.stopped and run.state.global_step == 8
 
 
+def test_a_stop_during_the_evaluation_before_the_first_step_leaves_nothing_owed(tmp_path):
+    class StopInEvaluation(TrainerCallback):
+        def on_prediction_step(self, args, state, control, **kwargs):
+            request.set()
+
+    request = StopRequest()
+    run = trainer(tmp_path, stop=request, callbacks=[StopInEvaluation()], eval_on_start=True)
+    run.train()
+    assert run.stopped and run.state.global_step == 0 and kept(tmp_path) == [] and not run._evaluation_owed
+
+
+def test_a_resumed_run_is_not_evaluated_at_its_start_again(tmp_path):
+    """Stock, early stopping counts that evaluation, which is no better, at each resume."""
+    for stop in (5, 6, 7, None):
+        request = StopRequest()
+        callbacks = [EarlyStoppingCallback(2), StopAt(request, stop)]
+        run = trainer(tmp_path, stop=request, callbacks=callbacks, eval_on_start=True, learning_rate=0.0, num_train_epochs=8)
+        checkpoint, _ = choose_checkpoint(tmp_path, "auto")
+        run.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    evaluated = [entry["step"] for entry in run.state.log_history if "eval_miou" in entry]
+    assert evaluated == [0, 4, 8, 12] and run.state.global_step == 12
+
+
 # ---- more than was asked for at first
 
 

@@ -24,7 +24,9 @@ from seg_recipe.writing import FREE_SOME, told_if_refused
 def tell_how_to_go_on(trainer: SegmentationTrainer, argv: Sequence[str]) -> None:
     """The lines at the end of a run that was stopped. argv: its command line after the script."""
     args = trainer.args
-    say(args, f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, which is saved in {args.output_dir}.")
+    step = trainer.state.global_step
+    saved = f"Stopped after step {step} of {trainer.state.max_steps}, which is saved in {args.output_dir}."
+    say(args, saved if step else "Stopped before the first step; there is nothing to save.")
     launcher_options = "--config_file ... " if args.world_size > 1 else ""  # nobody tells a worker what they were
     say(args, f"To go on: accelerate launch --quiet {launcher_options}{shlex.join([sys.argv[0], *argv])}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from seg_recipe.checkpoints import choose_checkpoint
+from seg_recipe.checkpoints import checkpoints_of, choose_checkpoint
 from seg_recipe.data import Data
 from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
@@ -71,8 +71,10 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
         say(args, f"Starting anew in {args.output_dir}.")
         return None, None
     if recipe.run.resume != "auto" and not Path(recipe.run.resume).is_dir():
+        there = ", ".join(path.name for path in checkpoints_of(recipe.output_dir))
         raise InputError(
-            f"resume is {recipe.run.resume}, which is no folder; wanted auto, never or a checkpoint, as runs/mine/checkpoint-100."
+            f"resume is {recipe.run.resume}, which is no folder; wanted auto, never or a checkpoint, as runs/mine/checkpoint-100. "
+            f"{recipe.output_dir} holds {there or 'none'}."
         )
     checkpoint, passed_over = choose_checkpoint(recipe.output_dir, recipe.run.resume)
     say(args, *passed_over)
