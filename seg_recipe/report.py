@@ -52,8 +52,10 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
 
 def part_of(panel: Panel, count: int) -> Panel:
     """`count` samples from all over a panel."""
-    ids, images, masks, pixel_values = ([values[place] for place in spread(len(panel.ids), count)] for values in panel)
-    return Panel(ids, images, masks, torch.stack(pixel_values))
+    places = spread(len(panel.ids), count)
+    ids, images, masks, pixel_values = panel
+    chosen = [images[place] for place in places], [masks[place] for place in places]
+    return Panel([ids[place] for place in places], *chosen, pixel_values[places])
 
 
 def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
