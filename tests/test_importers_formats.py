@@ -60,7 +60,7 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     for pair, (_, mask, image) in pairs.items():
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, fake.masks[pair])
-        assert image.suffix == (".jpg" if name not in ("camvid", "segnet", "infinigen", "solo") else ".png")
+        assert image.suffix == (".jpg" if name not in ("camvid", "segnet", "infinigen", "solo", "replicator") else ".png")
         assert pixels(image, "RGB").shape[:2] == mask.shape
     assert (result["found"], result["written"], result["damaged"], result["problems"]) == (len(splits), len(splits), 0, 0)
     assert result["left_out"] == fake.left_out

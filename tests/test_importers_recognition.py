@@ -1,5 +1,6 @@
 """Which layout a source is: each is claimed by its own marks alone, and what shares its folders is refused with the way out."""
 
+import json
 import re
 import shlex
 
@@ -10,7 +11,7 @@ from PIL import Image
 from seg_recipe.importers import FORMATS, looks_like, recognise
 from seg_recipe.importers.recognition import guess_patterns
 from tests.face_files import contents, make_folder, make_zip, pair, png, run
-from tests.foreign_layouts import FAKES, H, W, camvid, cvat, labelme, listed, photo, rng, segnet, voc
+from tests.foreign_layouts import FAKES, H, W, camvid, cvat, labelme, listed, photo, replicator, rng, segnet, voc
 from tests.test_importers_formats import found
 
 ALL = {**FAKES, "face_synthetics": lambda: None}
@@ -68,6 +69,7 @@ STRANGERS = {
     "CelebAMask in another folder": lambda: renamed(FAKES["celebamask_hq"]().files, "CelebAMask-HQ-mask-anno", "parts"),
     "SynthFace without clothing": lambda: without(FAKES["synth_face"]().files, "clothing"),
     "Infinigen without objects": lambda: without(FAKES["infinigen"]().files, "/Objects/"),
+    "Replicator without labels": lambda: without(replicator().files, "json"),
     "SOLO without frames": lambda: without(FAKES["solo"]().files, "frame_data"),
 }
 
@@ -228,6 +230,41 @@ def test_a_pair_without_landmarks_is_still_faces_where_it_is_said(tmp_path):
     assert run(source, tmp_path / "out", "--format", "face_synthetics")["labels"] == "face"
     with Image.open(next((tmp_path / "out").glob("*/annotations/*"))) as mask:
         assert mask.mode == "L"
+
+
+@pytest.mark.parametrize(("colours", "folders"), [(False, False), (True, True), (False, True)])
+def test_each_frame_of_replicator_is_read_by_its_own_json(tmp_path, colours, folders):
+    fake = replicator(colours, folders)
+    result = run(make_zip(tmp_path / "in.zip", fake.files), tmp_path / "out")
+    assert (result["format"], tuple(result["class_shares"]), result["damaged"]) == ("replicator", fake.names, 0)
+    for name, (_, mask, _) in found(tmp_path / "out").items():
+        np.testing.assert_array_equal(mask, fake.masks[name])
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_one_table_for_frames_that_differ_is_refused(tmp_path, colours):
+    source, table = make_folder(tmp_path / "in", replicator(colours).files), tmp_path / "t.json"
+    by_colour = {"background": [0, 0, 0], "cube": [140, 255, 25], "door": [140, 25, 255]}
+    table.write_text(json.dumps(by_colour if colours else {"background": 0, "other": 1, "cube": 2, "door": 300}))
+    options = ["--images", "out/rgb_*.png", "--masks", "out/semantic_segmentation_*.png", "--table", table]
+    with pytest.raises(ValueError, match=r"labels_0001\.json calls .* 'cube', and --table 'door': .* leave out --images") as caught:
+        run(source, tmp_path / "out", *options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_labels_of_one_frame_are_no_table(tmp_path):
+    source = make_folder(tmp_path / "in", replicator().files)
+    table = source / "out" / "semantic_segmentation_labels_0000.json"
+    options = ["--images", "out/rgb_*.png", "--masks", "out/semantic_segmentation_*.png", "--table", table]
+    with pytest.raises(ValueError, match=r"labels_0000\.json is of one frame of Replicator; leave out --images, --masks and --table"):
+        run(source, tmp_path / "out", *options)
+
+
+def test_a_json_that_is_not_replicators_is_refused(tmp_path):
+    for content in ("[]", '{"(1, 2)": {"class": "a"}}', '{"1": {"name": "a"}}', '{"1": "a"}', "{"):
+        files = replicator().files | {"out/semantic_segmentation_labels_0003.json": content.encode()}
+        with pytest.raises(ValueError, match=r"labels_0003\.json is not as Replicator writes it"):
+            run(make_zip(tmp_path / "in.zip", files), tmp_path / "out")
 
 
 def test_recognise_lists_several():

@@ -72,6 +72,8 @@ def table_in(path: Path) -> Table:
         text = ""
     if is_labelmap(text):
         return read_labelmap(text, f"--table {path}")
+    if re.fullmatch(r"semantic_segmentation_labels_\d+\.json", path.name):
+        raise InputError(f"--table {path} is of one frame of Replicator; leave out --images, --masks and --table: each has its own there.")
     if path.name in NAMES_FILES:
         return read_names(text, f"--table {path}")
     return read_table(path)

@@ -137,7 +137,7 @@ def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path,
     if earlier["val_fraction"] != record["val_fraction"]:
         raise InputError(
             f"DEST {destination} was imported with --val_fraction {earlier['val_fraction']}, not {record['val_fraction']}: some samples "
-            f"would lie in both splits; repeat that value, {way_out}."
+            f"would lie in both splits; repeat that value, {way_out}. Of published sets one import takes all: {{split}} in the patterns."
         )
     for name, value in record["settings"].items():
         was = earlier["settings"].get(name, value)

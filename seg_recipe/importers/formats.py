@@ -14,6 +14,7 @@ from seg_recipe.importers import (
     infinigen,
     labelme,
     lapa,
+    replicator,
     segnet,
     solo,
     synth_face,
@@ -67,4 +68,5 @@ FORMATS = {
     "segnet": _format(segnet),
     "infinigen": _format(infinigen),
     "solo": _format(solo),
+    "replicator": _format(replicator),
 }

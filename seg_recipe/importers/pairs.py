@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.errors import InputError
+from seg_recipe.importers import replicator
 from seg_recipe.importers.pictures import look_up, read_array, read_colours, read_ids
 from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
@@ -72,6 +73,7 @@ def read(
             _check_siblings(files, images, masks)
         found, group = _with_splits(found, images, masks, group, stars)
     pairs = pair_up(found["images"], found["masks"], left_out)
+    replicator.check_table(files, [mask for _, _, mask in pairs], table)
     sets = tuple(sorted({key.published for key, _, _ in pairs} - {""}))
     notes = ("--group has no effect: the published split is kept; --resplit splits by groups.",) if "val" in sets and given else ()
     return Layout(table.names, _samples(pairs, table, group), table.palette, sets, notes=notes)

@@ -1,0 +1,122 @@
+"""What the BasicWriter of Omniverse Replicator and Isaac Sim writes, https://docs.omniverse.nvidia.com/extensions/latest/ext_replicator
+
+    rgb_0000.png
+    semantic_segmentation_0000.png                  RGBA colours; or ids, where colorize_semantic_segmentation is off
+    semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or {"2": {"class": "cube"}, ...}
+
+All in one folder, or rgb/ and semantic_segmentation/ in one for each camera. Colours and ids are given anew in each run and may differ from
+frame to frame, so that each mask is read by the json of its own frame. The classes are all names in them, first BACKGROUND and UNLABELLED
+(objects that have no label); merge or ignore them with --id_map. Read against descriptions of the format, not against a set made by NVIDIA.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from seg_recipe.errors import InputError
+from seg_recipe.importers.pictures import Unusable, look_up, opened, read_ids
+from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
+from seg_recipe.importers.sources import LeftOut, SourceFile
+from seg_recipe.importers.tables import Table
+from seg_recipe.labels import plain_name
+
+MARKS = (
+    r"(?:.*/)?rgb_\d+\.(?:png|jpe?g)", r"(?:.*/)?semantic_segmentation_\d+\.png", r"(?:.*/)?semantic_segmentation_labels_\d+\.json"
+)  # fmt: skip
+
+_NAME = re.compile(r"(.*/)?(rgb|semantic_segmentation|semantic_segmentation_labels)_(\d+)\.(?:png|jpe?g|json)")
+_FOLDER = re.compile(r"(.*/)?(?:rgb|semantic_segmentation)/")
+_COLOUR = re.compile(r"\(\s*(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\s*\)")
+_FIRST = ("BACKGROUND", "UNLABELLED")
+_Frame = tuple[str, str]
+
+
+def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
+    """The layout above, in the classes that its frames name, each a group of its own. Raises ValueError for a json of another form."""
+    found: dict[str, dict[_Frame, SourceFile]] = {"rgb": {}, "semantic_segmentation": {}, "semantic_segmentation_labels": {}}
+    for name, file in files.items():
+        if match := _NAME.fullmatch(name):
+            folder = match[1] or ""
+            inside = _FOLDER.fullmatch(folder)
+            found[match[2]][(inside[1] or "") if inside else folder, match[3]] = file
+        else:
+            left_out.add("other file", name)
+    masks = found["semantic_segmentation"]
+    labels = {frame: read_labels(file) for frame, file in found["semantic_segmentation_labels"].items() if frame in masks}
+    seen = {name for named in labels.values() for _, name in named}
+    names = (*(name for name in _FIRST if name in seen), *sorted(seen - set(_FIRST)))
+    return Layout(names, _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out))
+
+
+def _samples(
+    found: dict[str, dict[_Frame, SourceFile]],
+    labels: dict[_Frame, list[tuple[tuple[int, ...], str]]],
+    numbers: dict[str, int],
+    left_out: LeftOut,
+) -> Iterator[Sample]:
+    for frame, image, mask in pair_up(found["rgb"], found["semantic_segmentation"], left_out):
+        if frame not in labels:
+            left_out.add("mask without the json of its labels", mask.name)
+            continue
+        name = safe_id("-".join(part for part in frame if part))
+        codes = {_code(value): numbers[label] for value, label in labels[frame]}
+        colours = any(len(value) == 4 for value, _ in labels[frame])
+        painted = Painted((mask, found["semantic_segmentation_labels"][frame]), functools.partial(_paint, mask, codes, colours))
+        yield Sample(name, image, painted, name)
+
+
+def _code(value: Iterable[int]) -> int:
+    """A colour's four parts, or an id, as one number."""
+    return functools.reduce(lambda code, part: code * 256 + part, value, 0)
+
+
+def _paint(mask: SourceFile, codes: dict[int, int], colours: bool) -> Int32[np.ndarray, "height width"]:
+    if not colours:
+        return look_up(read_ids(mask), codes, show="id {}".format)
+    return look_up(_read_rgba(mask), codes, show=lambda code: str([code >> 24, code >> 16 & 255, code >> 8 & 255, code & 255]))
+
+
+def _read_rgba(file: SourceFile) -> Int64[np.ndarray, "height width"]:
+    with opened(file) as picture:
+        if picture.mode != "RGBA":
+            raise Unusable(
+                f"{file.name} has mode {picture.mode}, and its labels are colours with alpha: BACKGROUND and UNLABELLED are both black"
+            )
+        red, green, blue, alpha = (np.asarray(channel).astype(np.int64) for channel in picture.split())
+    return (red << 24) + (green << 16) + (blue << 8) + alpha
+
+
+def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
+    """(colour with alpha, or id, and the class) of each label in a frame's json. Raises ValueError, naming the file, for another form."""
+    try:
+        with file.open() as stream:
+            content = json.load(stream)
+        named = []
+        for key, value in content.items():
+            match = _COLOUR.fullmatch(key)
+            named.append((tuple(int(part) for part in match.groups()) if match else (int(key),), str(value["class"]).strip() or "unnamed"))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        wanted = 'wanted: {"(140, 255, 25, 255)": {"class": "cube"}} or {"2": {"class": "cube"}}'
+        raise InputError(f"{file.name} is not as Replicator writes it ({' '.join(str(error).split())[:80]}); {wanted}.") from None
+    return named
+
+
+def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table: Table) -> None:
+    """Raises ValueError where the json that lies beside a mask gives one of the table's names to another colour or id than the table."""
+    names = {plain_name(name): number for number, name in enumerate(table.names)}
+    for mask in masks:
+        beside = re.sub(r"semantic_segmentation_(\d+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
+        if beside == mask.name or beside not in files:
+            continue
+        for value, name in read_labels(files[beside]):
+            code = _code(value[:3])
+            known = table.codes.get(code)
+            if table.colours == (len(value) == 4) and plain_name(name) in names and known is not None and known != names[plain_name(name)]:
+                raise InputError(
+                    f"{beside} calls {list(value)} {name!r}, and --table {table.names[known]!r}: colours and ids may differ from frame to "
+                    "frame here; leave out --images, --masks and --table, and each mask is read by its own json."
+                )
