@@ -19,6 +19,7 @@ from seg_recipe.checkpoints import (
     published_whole,
     rotate,
 )
+from seg_recipe.errors import RunError
 
 
 def save(output_dir, step, text="weights"):
@@ -192,3 +193,25 @@ def test_all_ranks_refuse_a_checkpoint_that_one_of_them_cannot_use(tmp_path):
     said = dict([results.get(), results.get()])
     assert set(said) == {0, 1} and said[0] == said[1]
     assert "checkpoint-3 cannot be resumed from as process 1 sees it: model.safetensors is missing." in said[0]
+
+
+def save_as(rank, folder, results):
+    """One of two ranks, of which the first finds the disk full."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    try:
+        with published_whole(checkpoint_path(f"{folder}/run", 4), publishes=rank == 0):
+            if rank == 0:
+                raise OSError("full")
+    except (OSError, RunError) as error:
+        results.put((rank, type(error).__name__))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_save_that_fails_on_one_rank_fails_on_all_and_leaves_nothing(tmp_path):
+    save(tmp_path / "run", 3)
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    torch.multiprocessing.spawn(save_as, (str(tmp_path), results), nprocs=2)
+    assert dict([results.get(), results.get()]) == {0: "OSError", 1: "OtherRankError"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-3"]

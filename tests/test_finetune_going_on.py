@@ -84,6 +84,16 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(place, mo
     assert f"resume is {gone}, which is no folder" in text and f"{place / 'stopped'} holds checkpoint-4, checkpoint-6." in text
 
 
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_run_that_does_not_say_what_it_is_is_refused(place, copied, monkeypatch, content):
+    run = copied("run")
+    (run / "identity.json").unlink()
+    if content is not None:
+        (run / "identity.json").write_text(content)
+    text = runs.refused(monkeypatch, place / "mine.yaml", "--output_dir", run)
+    assert f"{run} has no identity.json that can be read" in text and "--resume never" in text
+
+
 def test_a_stop_before_the_first_step_does_not_claim_a_save(place, tmp_path, monkeypatch, capsys):
     original = SegmentationTrainer.prediction_step
 
@@ -217,7 +227,7 @@ def limited(monkeypatch, owner, name, size):
 
 
 def left_by(run):
-    return [path.name for path in run.rglob(".*")]
+    return [path.name for path in run.rglob(".*") if path.name.startswith((".saving", ".replaced", ".deleting")) or path.suffix == ".part"]
 
 
 @pytest.mark.usefixtures("capsys")

@@ -63,12 +63,15 @@ def test_the_recorded_best_is_the_loaded_one_to_the_bit_also_after_a_kill(tmp_pa
     for name in ("whole", "run"):
         state = json.loads((tmp_path / name / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
         results = json.loads((tmp_path / name / "results.json").read_text())
-        recorded = {entry["step"]: entry["eval_miou"] for entry in state["log_history"] if "eval_miou" in entry}
-        best, loaded = (state["best_metric"], state["best_global_step"]), results["metrics"]["miou"]
-        print(f"{kind}, {name}: recorded {best[0]!r} at step {best[1]}, loaded {loaded!r}")
-        assert len(set(recorded.values())) > 1, "the test needs a metric that moves"
-        assert loaded == best[0] == max(recorded.values())
-        ends[name] = recorded
+        recorded = {entry["step"]: entry for entry in state["log_history"] if "eval_miou" in entry}
+        best = recorded[state["best_global_step"]]
+        figures = ["loss", "miou", *(figure for figure in results["metrics"] if figure.startswith("iou_"))]
+        saved, loaded = [best[f"eval_{figure}"] for figure in figures], [results["metrics"][figure] for figure in figures]
+        print(f"{kind}, {name}, step {best['step']}, {', '.join(figures)}: recorded {saved}, loaded {loaded}")
+        assert loaded == saved, "to the bit"
+        assert state["best_metric"] == best["eval_miou"] == max(entry["eval_miou"] for entry in recorded.values())
+        assert len({entry["eval_loss"] for entry in recorded.values()}) == len(recorded), "the test needs figures that move"
+        ends[name] = {step: [entry[f"eval_{figure}"] for figure in figures] for step, entry in recorded.items()}
     assert ends["whole"] == ends["run"]
     runs.assert_same_weights(tmp_path / "run", tmp_path / "whole")
     runs.assert_same_weights(tmp_path / "run" / f"checkpoint-{STEPS}", tmp_path / "whole" / f"checkpoint-{STEPS}")

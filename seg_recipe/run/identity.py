@@ -105,8 +105,15 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
 
 def _identity_in(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
     """The identity of the run that a folder is of. Raises InputError where that is another run than the one of now."""
-    before = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
-    if changes := identity_changes(before, now):
+    try:
+        before = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+        changes = identity_changes(before, now)
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(
+            f"{folder} has no identity.json that can be read, so nobody knows what run it is of. Start anew: --resume never "
+            "(in a folder beside it), or another --output_dir."
+        ) from None
+    if changes:
         raise InputError(
             f"{folder} is of another run, which differs in {'; '.join(changes)}. Undo that to go on with it, or start anew: "
             "--resume never (in a folder beside it), or another --output_dir."
