@@ -1,6 +1,7 @@
 """What the masks hold is judged before the first step: nothing to learn from, nothing to judge by, nothing of a class to be seen."""
 
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,18 @@ def test_the_ignored_share_is_said_and_a_class_never_seen_stands_beside_it(folde
     fill(folder, 0, 1, 255, 255)
     (note,) = [note for note in load(folder, space=THREE).notes if note.startswith("train: never seen")]
     assert note.startswith("train: never seen: stem (2); 50.00% of its pixels are ignored, as 255. If 255 is stem, give it its id: ")
+    fill(folder, 0, 0, 1, 1)
+    for path in folder.glob("train/annotations/*_seg.png"):
+        with Picture.open(path) as mask:
+            wide = mask.resize((240, 240), Picture.Resampling.NEAREST)
+        wide.putpixel((0, 0), 255)
+        wide.save(path)
+        Picture.new("RGB", (240, 240), (int(path.name[:6]), 0, 0)).save(path.parent.parent / "images" / f"{path.name[:6]}.png")
+    notes = load(folder, space=THREE).notes
+    assert "train: never seen: stem (2)." in notes and "train: less than 0.01% of its pixels are ignored." in notes
     fill(folder, 0, 1, 2, 2)
+    shutil.rmtree(folder / "train")
+    write_halves(folder, 4, 0)
     assert not [note for note in load(folder, space=THREE).notes if "are ignored" in note or "never seen" in note]
 
 

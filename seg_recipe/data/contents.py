@@ -14,6 +14,9 @@ from seg_recipe.data.sources import Pairs
 from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 
+NOTABLE = 0.001
+"""The share of ignored pixels from which on they may be those of a class; FaceSynthetics leaves one in 10,000 unlabelled."""
+
 
 class Masks(NamedTuple):
     """The checked masks that a split takes from one source.
@@ -42,7 +45,7 @@ def refuse_too_few_classes(split: str, parts: Sequence[Masks], space: LabelSpace
     if seen.sum() > 1 or (split != "train" and not _ignored(parts)):
         return
     needs = "training needs two" if split == "train" else f"an mIoU of the evaluation set {split} would say nothing"
-    ignored = f", and {_ignored(parts):.2%} of their pixels are {_ignored_ids(space)}, which means ignored" if _ignored(parts) else ""
+    ignored = f", and {_percent(_ignored(parts))} of their pixels are {_ignored_ids(space)}, which means ignored" if _ignored(parts) else ""
     raise InputError(
         f"{places} hold one class only, {_listed(space, seen)}, and {needs}: never seen: {_listed(space, ~seen)}{ignored}. "
         f"{_cure(parts, space)}"
@@ -58,16 +61,18 @@ def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_s
     seen, ignored = _seen(parts), _ignored(parts)
     absent = ~seen
     absent[[label for label in space.ignore if label < len(space)]] = False
-    share = f"{ignored:.2%} of its pixels are ignored" if ignored else ""
-    if absent.any() and ignored and not space.ignore:
+    share = f"{_percent(ignored)} of its pixels are ignored" if ignored else ""
+    if absent.any() and ignored >= NOTABLE and not space.ignore:
         notes.append(f"{split}: never seen: {_listed(space, absent)}; {share}, as {IGNORE_INDEX}. {_cure(parts, space)}")
-    else:
-        notes += [f"{split}: never seen: {_listed(space, absent)}."] * bool(absent.any()) + [f"{split}: {share}."] * bool(share)
+    elif absent.any():
+        notes.append(f"{split}: never seen: {_listed(space, absent)}.")
+    if share and not (notes and share in notes[0]):
+        notes.append(f"{split}: {share}.")
     if seen.sum() == 1:
         notes.append(f"{split}: its masks hold one class only, {_listed(space, seen)}; an mIoU over one class says little.")
     for part in parts if len(parts) > 1 else ():
         if _seen([part]).sum() < 2 and _ignored([part]) and not space.ignore:
-            held, share = _listed(space, _seen([part])) or "no class", f"{_ignored([part]):.2%}"
+            held, share = _listed(space, _seen([part])) or "no class", _percent(_ignored([part]))
             notes.append(
                 f"{split}: the masks of {part.pairs.place} hold {held} only, and {share} of their pixels are {IGNORE_INDEX}, which means "
                 f"ignored. {_cure([part], space)}"
@@ -105,6 +110,10 @@ def _ignored(parts: Sequence[Masks]) -> float:
     """The share of ignored pixels."""
     total = sum(int(part.pixels.sum(dtype=np.int64)) for part in parts)
     return sum(int(part.pixels[:, -1].sum(dtype=np.int64)) for part in parts) / max(total, 1)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share >= 0.0001 else "less than 0.01%"
 
 
 def _ignored_ids(space: LabelSpace) -> str:
