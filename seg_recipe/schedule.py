@@ -26,10 +26,13 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, ste
             name, optimizer=optimizer, num_warmup_steps=warmup, num_training_steps=steps, scheduler_specific_kwargs=kwargs
         )
         _try(schedule, sorted({0, 1, max(warmup - 1, 0), warmup, warmup + 1, steps // 2, steps - 1, steps}))
+        if not hasattr(schedule, "lr_lambdas"):
+            _try_evaluations(name, optimizer, kwargs)
     except (ValueError, TypeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
             f"lr_scheduler_type is {name}, with learning_rate {args.learning_rate:g}, {warmup} warm-up step(s) and lr_scheduler_kwargs "
-            f"{kwargs or {}}, which gives no schedule for {steps} step(s): {' '.join(str(error).split())}. Change one of these settings."
+            f"{kwargs or {}}, which gives no schedule for {steps} step(s): {reason}. Change one of these settings."
         ) from None
     return schedule
 
@@ -41,3 +44,12 @@ def _try(schedule: Any, steps: list[int]) -> None:
             value = factor(step)
             if isinstance(value, complex) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"at step {step} the learning rate would be {value} times the highest")
+
+
+def _try_evaluations(name: str, optimizer: torch.optim.Optimizer, kwargs: dict[str, Any] | None) -> None:
+    """A schedule that follows the evaluations goes through some that bring nothing, on rates of its own."""
+    rates = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": group["lr"]} for group in optimizer.param_groups]
+    tried = torch.optim.SGD(rates)
+    schedule = get_scheduler(name, optimizer=tried, scheduler_specific_kwargs=kwargs)
+    for _ in range(100):
+        schedule.step(0.5)  # type: ignore[arg-type]  # the metric, where others take the step

@@ -206,14 +206,19 @@ class SegmentationTrainer(Trainer):
         """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms, biases, embeddings)."""
         if self.optimizer is None:
             module: Any = self.model if model is None else model
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, module)
             groups = parameter_groups(
                 module,
                 learning_rate=self.args.learning_rate,
                 head_learning_rate_factor=self.head_learning_rate_factor,
                 weight_decay=self.args.weight_decay,
             )
-            self.optimizer = optimizer_class(groups, **settings)
+            try:
+                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, module)
+                self.optimizer = optimizer_class(groups, **settings)
+            except ValueError as error:
+                optim = getattr(self.args.optim, "value", self.args.optim)
+                given = f"optim is {optim}, with optim_args {self.args.optim_args}"
+                raise InputError(f"{given}, which makes no optimizer: {error}. Change optim_args, or leave it out.") from None
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:

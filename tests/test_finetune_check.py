@@ -14,6 +14,7 @@ from seg_recipe.run.trial import refuse_what_cannot_train
 from seg_recipe.schedule import make_schedule
 from tests import finetune_runs as runs
 from tests import tiny_checkpoints as checkpoints
+from tests.test_trainer import trainer as small_trainer
 
 SCHEDULES = {
     "warmup_stable_decay": {"num_decay_steps": 2},
@@ -21,6 +22,9 @@ SCHEDULES = {
     "cosine_warmup_with_min_lr": {"min_lr": 1e-5},
     "polynomial": {"power": 1.0, "lr_end": 1e-7},
 }
+
+
+CHECKPOINTED = ["--activation_checkpointing", "true", "--activation_checkpointing_kwargs"]
 
 
 def arguments(folder, name, warmup, **kwargs):
@@ -51,6 +55,10 @@ def test_every_schedule_goes_through_short_runs(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "kwargs", "text"),
     [
+        ("reduce_lr_on_plateau", {"patience": "two"}, "'>' not supported"),
+        ("greedy", {"factor": 1.5}, r"Factor should be < 1\.0\. Change one"),
+        ("greedy", {"patience": "two"}, "'>' not supported"),
+        ("inverse_sqrt", {"timescale": 0}, "division by zero"),
         ("polynomial", {"lr_end": 1e-2}, r"lr_end \(0\.01\) must be smaller than initial lr"),
         ("polynomial", {"power": 1j}, "at step"),
         ("polynomial", {"power": "two"}, "unsupported operand"),
@@ -71,13 +79,15 @@ def test_a_schedule_that_cannot_be_is_refused_in_one_line(tmp_path, name, kwargs
         (["--lr_scheduler_type", "warmup_stable_decay"], "lacks num_decay_steps, .* set it, as in {num_decay_steps: 100}"),
         (["--lr_scheduler_type", "cosine_with_min_lr"], "lr_scheduler_kwargs lacks min_lr or min_lr_rate"),
         (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], "learning_rate is 1e-07, and the .* ends at 1e-07, its lr_end"),
+        ([*CHECKPOINTED, '{"use_reentrantt": true}'], "holds use_reentrantt, .* it knows every_n_layers"),
+        ([*CHECKPOINTED, '{"every_n_layers": 0}'], "holds every_n_layers: 0; wanted .* at least 1"),
         (
             ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.5}', "--learning_rate", "0.1"],
             r"ends at 0\.5, its min_lr, which must be lower",
         ),
     ],
 )  # fmt: skip
-def test_a_schedule_that_lacks_its_number_is_refused_with_the_recipe(tmp_path, options, text):
+def test_what_a_schedule_or_checkpointing_lacks_is_refused_with_the_recipe(tmp_path, options, text):
     (tmp_path / "mine.yaml").write_text("model: nvidia/mit-b0\n")
     with pytest.raises(InputError, match=text):
         load_recipe([str(tmp_path / "mine.yaml"), *options])
@@ -99,6 +109,20 @@ def test_what_a_model_cannot_is_refused(tmp_path):
     refuse_what_cannot_train(segformer, args, 64)
     with pytest.raises(InputError, match="activation_checkpointing is true, which UperNetForSemanticSegmentation does not support"):
         refuse_what_cannot_train(upernet, args, 64)
+
+
+@pytest.mark.parametrize(
+    ("optim", "optim_args", "text"),
+    [
+        ("sgd", "momentum=abc", "could not convert string to float: 'abc'"),
+        ("sgd", "nesterov=true", "Nesterov momentum requires a momentum"),
+        ("rmsprop", "alpha=-1", "Invalid alpha value"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_is_refused_in_one_line(tmp_path, optim, optim_args, text):
+    trainer = small_trainer(tmp_path, optim=optim, optim_args=optim_args)
+    with pytest.raises(InputError, match=f"optim is {optim}, with optim_args {optim_args}, which makes no optimizer: {text}"):
+        trainer.create_optimizer()
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,9 @@ RANGES = {
 }  # fmt: skip
 """Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to num_train_epochs."""
 
+ACTIVATION_CHECKPOINTING = ("every_n_layers", "offload", "use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop")
+"""What activation_checkpointing_kwargs may hold: what the Trainer takes itself, and torch.utils.checkpoint.checkpoint."""
+
 SCHEDULES_NEED = {
     "warmup_stable_decay": (("num_decay_steps",),),
     "cosine_with_min_lr": (("min_lr", "min_lr_rate"),),

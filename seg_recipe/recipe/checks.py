@@ -176,6 +176,7 @@ def _optimizer(values: Values) -> Iterator[str]:
         if key not in keys:
             yield f"lr_scheduler_kwargs holds {key}, which the schedule {schedule} does not know; it knows {', '.join(keys)}."
     yield from _schedule(values, given)
+    yield from _activation_checkpointing(values["activation_checkpointing_kwargs"] or {})
     if schedule in ("reduce_lr_on_plateau", "greedy"):
         if given.get("mode", "max") != "max":
             yield "lr_scheduler_kwargs holds mode: min, but the schedule follows mIoU, which is better when it is higher. Leave mode out."
@@ -197,6 +198,16 @@ def _schedule(values: Values, given: Mapping[str, Any]) -> Iterator[str]:
                 f"learning_rate is {rate:g}, and the schedule {schedule} ends at {end:g}, its {key}, which must be lower: raise "
                 f"learning_rate, or lower {key} in lr_scheduler_kwargs."
             )
+
+
+def _activation_checkpointing(given: Mapping[str, Any]) -> Iterator[str]:
+    for key in given:
+        if key not in arguments.ACTIVATION_CHECKPOINTING:
+            known = ", ".join(arguments.ACTIVATION_CHECKPOINTING)
+            yield f"activation_checkpointing_kwargs holds {key}, which activation checkpointing does not know; it knows {known}."
+    layers = given.get("every_n_layers", 1)
+    if not isinstance(layers, int) or layers < 1:
+        yield f"activation_checkpointing_kwargs holds every_n_layers: {layers}; wanted a whole number of layers, at least 1."
 
 
 def _best_checkpoint(values: Values) -> Iterator[str]:
