@@ -134,7 +134,7 @@ def _takes_another_size(segmenter: Segmenter, session: Any) -> bool:
     """Whether both can take it and give the same masks. A size that the model keeps in a number is fixed by the export without a word."""
     height, width = (
         max(WINDOW_STEP, round(length * factor / WINDOW_STEP) * WINDOW_STEP)
-        for length, factor in zip(segmenter.image_size, (1.5, 2), strict=True)
+        for length, factor in zip(segmenter.image_size, (1.5, 0.5), strict=True)
     )
     noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     try:
