@@ -35,6 +35,7 @@ FaceSynthetics is licensed for non-commercial research only, and so are models t
 import argparse
 import functools
 import hashlib
+import json
 import os
 import shlex
 import sys
@@ -48,10 +49,12 @@ from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, class_lists, f
 from seg_recipe.importers.destination import begin, check_apart, check_space, earlier_files, finish, moved_groups, own_folder, place
 from seg_recipe.importers.inspection import check, look_at
 from seg_recipe.importers.labelling import label
+from seg_recipe.importers.nearest import FARTHEST, Nearest
 from seg_recipe.importers.placement import fits, plan, validates, without_sets
-from seg_recipe.labels import LabelSpace, faces_are_few, load_label_space, read_id_map
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace, faces_are_few, load_label_space, read_id_map
 from seg_recipe.splits import in_validation
 
+_NEAREST = "pairs: a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and else ignored"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """Folder of DEST -> what the report calls it."""
 
@@ -59,21 +62,23 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Imports, prints a report and returns it.
 
-    Pairs: found, written, already_there, damaged, and in DEST now: train, validation, test. Files: linked, copied (or made), turned
-    (pictures, by EXIF), left_out (by reason). Of the masks looked at: class_shares (of the labelled pixels, by name), ignored_share (of all
-    pixels), unknown_ids, sides (for each pair of left and right: share of the masks in which left lies left of right). labels: what
-    `--labels` of finetune.py must be. problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line
-    for a source that cannot be read, settings that do not fit it, a destination that is not ours, and a full disk.
+    nearest: pixels by what --nearest_colour did. Pairs: found, written, already_there, damaged, and in DEST now: train, validation, test.
+    Files: linked, copied (or made), turned (pictures, by EXIF), left_out (by reason). Of the masks looked at: class_shares (of the
+    labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for each pair of left and right: share of the masks in
+    which left lies left of right). labels: what `--labels` of finetune.py must be. problems: how many the check found, None if it was not
+    made. Raises ValueError or OSError in one line for a source that cannot be read, settings that do not fit it, a destination that is
+    not ours, and a full disk.
     """
     arguments = _parse(argv)
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
     id_map = read_id_map(Path(arguments.id_map)) if arguments.id_map else None
     wanted = load_label_space(arguments.labels) if arguments.labels else None
     readers = {name: known.read for name, known in FORMATS.items()}
+    nearest = None if arguments.nearest_colour is None else Nearest(arguments.nearest_colour)
     if arguments.format == PAIRS:
         options = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0, "resplit": arguments.resplit}
-        part = arguments.val_fraction is not None
-        readers[PAIRS] = functools.partial(pairs.read, table=class_lists.table_in(Path(arguments.table)), part=part, **options)
+        options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
+        readers[PAIRS] = functools.partial(pairs.read, table=class_lists.table_in(Path(arguments.table)), **options)
     check_apart(source, destination)
     with open_source(source, left_out) as files:
         name = arguments.format or recognise(files)
@@ -93,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
         classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
         settings = {"format": name, "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16], "val_from": arguments.val_from}
-        settings |= {"resplit": arguments.resplit, "facewear": arguments.facewear or "keep"}
+        settings |= {"resplit": arguments.resplit, "facewear": arguments.facewear or "keep", "nearest_colour": arguments.nearest_colour}
         with own_folder(destination):
             placements, moved = plan(layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination))
             placed, record = earlier_files(source, destination, placements, val_fraction, settings)
@@ -113,9 +118,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         **{name: sum(image.startswith(f"{split}/") for image, _ in there) for split, name in SPLITS.items()},
         "left_out": dict(left_out.counts),
         "labels": str(labels or "face"),
+        "nearest": dict(nearest.pixels) if nearest else {},
         **look_at([destination / mask for _, mask in there], arguments.count, arguments.workers, labelling.space),
     }
-    _report(result, destination, left_out, [*layout.notes, *_split_notes(layout, result, moved)])
+    notes = [*layout.notes, *_split_notes(layout, result, moved), *(nearest.lines() if nearest else ())]
+    _report(result, destination, left_out, notes)
     ids = [Path(image).stem for image, _ in there if image.startswith("train/")]
     print(*_commands(result, destination, ids), sep="\n")
     result["problems"] = None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
@@ -136,6 +143,7 @@ def _parse(argv):
     parser.add_argument("--images", metavar="PATTERN", help="pairs: names of the pictures below SOURCE, as in 'photos/*.jpg'")
     parser.add_argument("--masks", metavar="PATTERN", help="pairs: names of the masks, as in 'labels/*_mask.png'")
     parser.add_argument("--table", metavar="FILE", help='pairs: ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}')
+    parser.add_argument("--nearest_colour", type=int, metavar="N", help=_NEAREST)
     parser.add_argument("--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)")
     parser.add_argument("--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)")
     parser.add_argument("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
@@ -158,7 +166,9 @@ def _parse(argv):
             parser.error(f"--{name} is {value}; it is at least {least}")
     if arguments.val_fraction is not None and not 0 <= arguments.val_fraction <= 1:
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
-    given = [name for name in ("images", "masks", "table", "group") if getattr(arguments, name) is not None]
+    if arguments.nearest_colour is not None and not 0 <= arguments.nearest_colour < FARTHEST:
+        parser.error(f"--nearest_colour is {arguments.nearest_colour}; it is a distance in RGB, 0 to {FARTHEST - 1}")
+    given = [name for name in ("images", "masks", "table", "group", "nearest_colour") if getattr(arguments, name) is not None]
     if arguments.resplit and arguments.val_from:
         parser.error("--val_from has no effect with --resplit, which knows no published sets")
     if given and arguments.format not in (None, PAIRS):
@@ -201,11 +211,18 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
     for line in left_out.lines():
         print(f"left out: {line}")
     if any("without a class" in name for name in left_out.first.get("damaged pair", ())):
-        print("NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: save masks without anti-aliasing.")
+        print("NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: give --nearest_colour 100.")
     shares = result["class_shares"]
     if result["masks"]:
         print(f"labelled pixels of {result['masks']:,} masks: {_listed(f'{name} {share:.2%}' for name, share in shares.items() if share)}")
-        print(f"ignored pixels: {result['ignored_share']:.2%}; classes not seen: {_listed(name for name in shares if not shares[name])}")
+        unseen = [name for name in shares if not shares[name]]
+        print(f"ignored pixels: {result['ignored_share']:.2%}; classes not seen: {_listed(unseen)}")
+        if unseen and result["ignored_share"] and result["format"] == PAIRS and not result["nearest"]:
+            meant = json.dumps({unseen[0]: IGNORE_INDEX})
+            print(
+                f"NOTE: {result['ignored_share']:.2%} of the pixels are ignored and {unseen[0]} is in no mask: if {IGNORE_INDEX} means "
+                f"{unseen[0]} in these masks, say so in the table, as in {meant}, and import into another DEST."
+            )
     sides = {name: share for name, share in result["sides"].items() if share is not None}
     if sides:
         print(f"left of its right one (in the picture): {_listed(f'{name} in {share:.0%} of the masks' for name, share in sides.items())}")

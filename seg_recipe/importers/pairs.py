@@ -4,8 +4,9 @@
     --images 'images/{split}/*.jpg'  --masks 'masks/{split}/*.png'  --table table.json
 
 A * stands for anything but "/"; what it stands for must be the same in both patterns, and makes the id (several are joined by "-").
-Patterns are of the whole name below SOURCE. What the masks hold is said by the table (see `tables`): ids, in palette or grey pictures of 8
-or 16 bits or in .npy arrays; or colours. A value that is not in the table leaves its pair out; 255 needs no entry in a table of names.
+Patterns are of the whole name below SOURCE. Of the ending, capitals do not matter, and .{jpg,png}, .[jp]* and .* take several.
+What the masks hold is said by the table (see `tables`): ids, as `seg_recipe.masks` reads them or in .npy arrays; or colours. A value that
+is not in the table leaves its pair out, but 255, which is not labelled where the table does not name it, and colours with --nearest_colour.
 {split} stands for the split that the makers published: train, training, val, valid, validation, test, testing, also in train2017. So does
 a * that is a folder and stands for such names alone, and a folder of the patterns that is called so. What merely looks like a split is
 refused until it is written {split}, or --resplit says that it is none.
@@ -22,6 +23,7 @@ from jaxtyping import Int32
 
 from seg_recipe.errors import InputError
 from seg_recipe.importers import replicator
+from seg_recipe.importers.nearest import Nearest
 from seg_recipe.importers.pictures import look_up, read_array, read_colours, read_ids
 from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
@@ -29,6 +31,7 @@ from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table, show_colour
 
 SPLIT = "{split}"
+_ENDINGS = "jpe?g|png|bmp|tiff?|webp|p[gpn]m|npy"
 _WRITE_IT = f"write {SPLIT} for it in both patterns, or say with --resplit that it is none"
 
 
@@ -52,13 +55,18 @@ def read(
     group: int = 0,
     resplit: bool = False,
     part: bool = False,
+    nearest: Nearest | None = None,
 ) -> Layout:
     """The pairs of two patterns.
 
     group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published split is none. part:
-    the patterns may name one published set where SOURCE has others beside it. Raises ValueError for patterns that do not fit each other,
+    the patterns may name one published set where SOURCE has others beside it. nearest: what becomes of colours that the table has not;
+    None leaves their pairs out. Raises ValueError for patterns that do not fit each other,
     that nothing matches, or that may hide a published split.
     """
+    if nearest and not table.colours:
+        raise InputError("--nearest_colour has no effect: the table has ids and no colours; an id that it has not leaves its pair out.")
+    images, masks = _with_ending(images, masks), _with_ending(masks, images)
     if resplit:
         images, masks = (text.replace(SPLIT, "*") for text in (images, masks))
     stars = _check(images, masks, group)
@@ -76,16 +84,16 @@ def read(
     replicator.check_table(files, [mask for _, _, mask in pairs], table)
     sets = tuple(sorted({key.published for key, _, _ in pairs} - {""}))
     notes = ("--group has no effect: the published split is kept; --resplit splits by groups.",) if "val" in sets and given else ()
-    return Layout(table.names, _samples(pairs, table, group), table.palette, sets, notes=notes)
+    return Layout(table.names, _samples(pairs, table, group, nearest), table.palette, sets, notes=notes)
 
 
 def _check(images: str, masks: str, group: int) -> int:
     """How many * each pattern has."""
-    stars = images.count("*")
-    if not (stars or images.count(SPLIT)) or stars != masks.count("*"):
+    stars, others = (_parts(text)[0].count("*") for text in (images, masks))
+    if not (stars or images.count(SPLIT)) or stars != others:
         raise InputError(
-            f"--images {images!r} has {stars} * and --masks {masks!r} has {masks.count('*')}; each * of one stands for the same text "
-            "as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
+            f"--images {images!r} has {stars} * and --masks {masks!r} has {others}, that in the ending apart; each * of one "
+            "stands for the same text as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
         )
     if images.count(SPLIT) != masks.count(SPLIT) or images.count(SPLIT) > 1:
         raise InputError(f"{SPLIT} stands once in --images and once in --masks, or in neither; they are {images!r} and {masks!r}.")
@@ -96,23 +104,60 @@ def _check(images: str, masks: str, group: int) -> int:
 
 def _match(files: dict[str, SourceFile], images: str, masks: str, left_out: LeftOut) -> dict[str, _Found]:
     found: dict[str, _Found] = {"masks": {}, "images": {}}
+    twice: dict[str, dict[Key, SourceFile]] = {"masks": {}, "images": {}}
     patterns = {"masks": _pattern(masks), "images": _pattern(images)}  # masks first: 'a/*.png' is the name of a/1_mask.png too
     for name, file in files.items():
         for kind, pattern in patterns.items():
             if match := pattern.fullmatch(name):
                 split = match.groupdict().get("split") or ""
                 stars = tuple(text for place, text in enumerate(match.groups(), 1) if place != pattern.groupindex.get("split"))
-                found[kind][Key(stars, split_of(split) or split_in(split) or split)] = file
+                key = Key(stars, split_of(split) or split_in(split) or split)
+                if key in found[kind]:
+                    twice[kind][key] = file
+                found[kind].setdefault(key, file)
                 break
         else:
             left_out.add("other file", name)
+    for kind, same in twice.items():  # 1.jpg beside 1.png: which of them the other file belongs to, nothing says
+        for key, file in same.items():
+            left_out.add("name that another file has too, but for its ending", f"{found[kind].pop(key).name} and {file.name}")
     return found
 
 
 def _pattern(text: str) -> re.Pattern[str]:
     words = "|".join(sorted(WORDS, key=len, reverse=True))
     pieces = {"*": "([^/]+)", SPLIT: rf"(?P<split>(?i:{words})\d*|[^/]+?)"}
-    return re.compile("".join(pieces.get(part) or re.escape(part) for part in re.split(r"(\*|\{split\})", text)))
+    body, ending = _parts(text)
+    return re.compile("".join(pieces.get(part) or re.escape(part) for part in re.split(r"(\*|\{split\})", body)) + _ending(ending))
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """A pattern up to its ending, and that: "photos/*", ".jpg". What stands for the split, or alone for the id, is no ending."""
+    body, dot, ending = text.rpartition(".")
+    if not dot or "/" in ending or SPLIT in ending or not ("*" in body or SPLIT in body):
+        return text, ""
+    return body, dot + ending
+
+
+def _ending(text: str) -> str:
+    """An ending as a regular expression: * for any, [jp] for one of these letters, {jpg,png} for one of these; then it is a picture's."""
+    wild = re.search(r"[*\[{]", text)
+    found = "".join(
+        "[^./]*"
+        if part == "*"
+        else "[" + re.escape(part[1:-1]) + "]"
+        if part[:1] == "[" and len(part) > 2
+        else "(?:" + "|".join(map(re.escape, part[1:-1].split(","))) + ")"
+        if part[:1] == "{"
+        else re.escape(part)
+        for part in re.split(r"(\*|\[[^\]]*\]|\{[^}]*\})", text)
+    )
+    return (rf"(?=\.(?i:{_ENDINGS})$)" if wild else "") + f"(?i:{found})"
+
+
+def _with_ending(text: str, other: str) -> str:
+    """`photos/*` as photos/*.*, where the other pattern has an ending: else the * would have to stand for 1.jpg here and for 1 there."""
+    return text + ".*" if text.endswith("*") and "." not in text.rpartition("/")[2] and _parts(other)[1] else text
 
 
 def _with_splits(found: dict[str, _Found], images: str, masks: str, group: int, stars: int) -> tuple[dict[str, _Found], int]:
@@ -178,15 +223,17 @@ def _unsplit(part: str) -> str:
     return WORD.sub(SPLIT, part) if split_in(part) and "*" not in part else part
 
 
-def _samples(pairs: list[tuple[Key, SourceFile, SourceFile]], table: Table, group: int) -> Iterator[Sample]:
+def _samples(pairs: list[tuple[Key, SourceFile, SourceFile]], table: Table, group: int, nearest: Nearest | None) -> Iterator[Sample]:
     for key, image, mask in pairs:
         name = "-".join(key.stars) or key.published
-        painted = Painted((mask,), functools.partial(paint, mask, table))
+        painted = Painted((mask,), functools.partial(paint, mask, table, nearest))
         yield Sample(safe_id(name), image, painted, key.stars[group - 1] if group else name, key.published)
 
 
-def paint(mask: SourceFile, table: Table) -> Int32[np.ndarray, "height width"]:
+def paint(mask: SourceFile, table: Table, nearest: Nearest | None = None) -> Int32[np.ndarray, "height width"]:
     """The class numbers in a mask, by its colours, or by its ids in a picture or a .npy array."""
+    if table.colours and nearest:
+        return nearest.look_up(read_colours(mask, blurred=True), table.codes)
     if table.colours:
         return look_up(read_colours(mask), table.codes, show_colour)
     values = read_array(mask) if mask.name.endswith(".npy") else read_ids(mask)

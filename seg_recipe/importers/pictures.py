@@ -105,10 +105,10 @@ def read_grey(file: SourceFile) -> UInt8[np.ndarray, "height width"]:
         return np.asarray(picture.convert("RGB")).max(axis=2)
 
 
-def read_colours(file: SourceFile) -> Int32[np.ndarray, "height width"]:
-    """The colours in a mask, each as red * 65536 + green * 256 + blue; transparency is not looked at."""
+def read_colours(file: SourceFile, blurred: bool = False) -> Int32[np.ndarray, "height width"]:
+    """The colours in a mask, each as red * 65536 + green * 256 + blue; transparency is not looked at. blurred: a JPEG does."""
     with opened(file) as picture:
-        if picture.format == "JPEG":
+        if picture.format == "JPEG" and not blurred:
             raise Unusable(f"{file.name} is a JPEG, which blurs colours")
         if stored_in_16_bits(picture) or picture.mode.startswith(("I", "F")):
             raise Unusable(f"{file.name} has colours of more than 8 bits a channel: save it as 8-bit RGB")
