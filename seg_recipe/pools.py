@@ -46,6 +46,35 @@ def ctrl_c_waits() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+@contextmanager
+def no_interrupt_is_lost() -> Iterator[None]:
+    """Ctrl-C within the block, and SIGTERM where it is answered alike, is raised at once, and at the end where something swallowed it.
+
+    A library that clears errors of its own may clear a KeyboardInterrupt with them, as NumPy (2.4) does while it draws from an array of
+    texts. Where neither signal raises KeyboardInterrupt, nothing is changed.
+    """
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is signal.default_int_handler]
+    if threading.current_thread() is not threading.main_thread() or not heard:
+        yield
+        return
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    for number in heard:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.default_int_handler)
+        if asked:
+            raise KeyboardInterrupt
+
+
 class Threads(ThreadPoolExecutor):
     """A ThreadPoolExecutor that Ctrl-C in the main thread can end, where `result` waits for its futures.
 

@@ -43,7 +43,7 @@ def test_every_kind_of_source_becomes_the_same_tree(tmp_path, kind, capsys):
 def test_class_shares_are_those_of_the_masks(tmp_path, capsys):
     mask = np.full((10, 10), 255, dtype=np.uint8)
     mask[:4], mask[4:5, :5], mask[9, 9] = 0, 3, 200  # of 100 pixels: 40 background, 5 right eye, 1 unknown, 54 ignored
-    colours = png(np.zeros((4, 4, 3), dtype=np.uint8))
+    colours = png(np.full((4, 4, 3), (1, 2, 3), dtype=np.uint8))
     files = {"a.png": colours, "a_seg.png": png(mask), "b.png": colours, "b_seg.png": colours, "c.png": colours, "c_seg.png": b"no picture"}
     result = run_faces(make_folder(tmp_path / "source", files), tmp_path / "out")
     assert result["class_shares"]["background"] == pytest.approx(40 / 46)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from seg_recipe.errors import InputError
 
 from ..labels import FACE
-from ..pools import in_order, processes
+from ..pools import in_order, no_interrupt_is_lost, processes
 from ..splits import in_validation
 from .oversampling import sample_with_rare
 from .parameters import FaceParameters, sample
@@ -72,7 +72,9 @@ class Series(NamedTuple):
         name = face_id(index)
         head = {"id": name, "split": "val" if in_validation(name, self.val_fraction) else "train", "index": index}
         photograph = self.photographs and self.photographs.name(self.seed, index)
-        return {**head, **self.options(), "photograph": photograph, "parameters": self.parameters(index).to_json()}
+        with no_interrupt_is_lost():
+            parameters = self.parameters(index).to_json()
+        return {**head, **self.options(), "photograph": photograph, "parameters": parameters}
 
 
 def make_faces(
@@ -164,10 +166,11 @@ def _clean_end(out: Path, missing: list[int], val_fraction: float | int) -> Iter
 
 def draw_face(out: Path, index: int, *, series: Series) -> Int64[np.ndarray, " classes"]:
     """Draw one face into the folder, mask first; returns its pixels per class."""
-    parameters, behind = series.parameters(index), None
-    if series.photographs:
-        behind = photograph_behind(series.photographs, series.seed, index, series.size, parameters.backdrop_blur)
-    image, mask = render(parameters, series.size, behind)
+    with no_interrupt_is_lost():
+        parameters, behind = series.parameters(index), None
+        if series.photographs:
+            behind = photograph_behind(series.photographs, series.seed, index, series.size, parameters.backdrop_blur)
+        image, mask = render(parameters, series.size, behind)
     image_path, mask_path = _paths(out, index, series.val_fraction)
     for path, pixels, level in ((mask_path, mask, 6), (image_path, image, 1)):
         # Level 1 is three times as fast as the default and 10 % larger on noisy pictures.

@@ -92,8 +92,8 @@ def _check(images: str, masks: str, group: int) -> int:
     stars, others = (_parts(text)[0].count("*") for text in (images, masks))
     if not (stars or images.count(SPLIT)) or stars != others:
         raise InputError(
-            f"--images {images!r} has {stars} * and --masks {masks!r} has {others}, that in the ending apart; each * of one "
-            "stands for the same text as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
+            f"--images {images!r} has {stars} * and --masks {masks!r} has {others}; each * of one stands "
+            "for the same text as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
         )
     if images.count(SPLIT) != masks.count(SPLIT) or images.count(SPLIT) > 1:
         raise InputError(f"{SPLIT} stands once in --images and once in --masks, or in neither; they are {images!r} and {masks!r}.")
