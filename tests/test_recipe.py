@@ -465,7 +465,7 @@ def test_eval_steps_follow_logging_steps_aloud(recipe):
 
 
 def test_a_stream_says_when_it_is_evaluated(recipe):
-    assert any("A stream is one epoch" in note for note in recipe("streaming: true\nmax_steps: 10").notes)
+    assert any("A stream is evaluated at the end of each pass over it" in note for note in recipe("streaming: true\nmax_steps: 10").notes)
 
 
 # ---- settings without effect

@@ -46,8 +46,8 @@ class LearningRatesCallback(TrainerCallback):
 class ConsoleCallback(TrainerCallback):
     """A progress bar with loss and images per second, and one line for each evaluation, on rank 0 (stderr).
 
-    Where stderr is no terminal, each log is a line instead of a bar. It takes the place of transformers' ProgressCallback and
-    PrinterCallback, which print dictionaries: `trainer.remove_callback(ProgressCallback)`.
+    Where stderr is no terminal, or with disable_tqdm, each log is a line instead of a bar. It takes the place of transformers'
+    ProgressCallback and PrinterCallback, which print dictionaries: `trainer.remove_callback(ProgressCallback)`.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,14 @@ class ConsoleCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A bar over all steps, which starts at the step that is resumed."""
         if state.is_world_process_zero:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", dynamic_ncols=True, disable=None)
+            self._bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="train",
+                unit="step",
+                dynamic_ncols=True,
+                disable=args.disable_tqdm or None,
+            )
             self._since = (state.global_step, time.monotonic())
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -96,7 +103,9 @@ class ConsoleCallback(TrainerCallback):
         if self._evaluation is None:
             # A DataLoader of a stream has no length, though it has __len__.
             total = len(eval_dataloader) if has_length(eval_dataloader) else None
-            self._evaluation = tqdm(total=total, desc="evaluate", unit="batch", leave=False, dynamic_ncols=True, disable=None)
+            self._evaluation = tqdm(
+                total=total, desc="evaluate", unit="batch", leave=False, dynamic_ncols=True, disable=args.disable_tqdm or None
+            )
         self._evaluation.update()
         if self._evaluation.n == self._evaluation.total:
             self._evaluation.close()

@@ -133,7 +133,7 @@ def _settle(values: dict[str, Any]) -> list[str]:
         values["best_on"] = names[0]
     if values["streaming"] and values["eval_strategy"] == "epoch":
         lines.append(
-            "A stream is one epoch to the Trainer: it is evaluated at its end only (eval_strategy is epoch; steps evaluates on the way)."
+            "A stream is evaluated at the end of each pass over it, however long that is: eval_strategy is epoch."
         )
     return lines
 

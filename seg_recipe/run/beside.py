@@ -1,17 +1,19 @@
 """What goes on beside the training: console, early stopping, Weights & Biases and the Hub."""
 
+import os
 from functools import partial
 
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.utils import ENV_VARS_TRUE_VALUES
 
-from seg_recipe.callbacks import ConsoleCallback, LearningRatesCallback, Panel, SegmentationWandbCallback
+from seg_recipe.callbacks import ConsoleCallback, EarlyStopping, LearningRatesCallback, Panel, SegmentationWandbCallback
 from seg_recipe.card import licence_statement
 from seg_recipe.demo.space import push_space, write_space
 from seg_recipe.hub import HubCallback
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import Recipe
-from seg_recipe.report import confusion_picture, kept_model, package_versions, part_of
+from seg_recipe.report import confusion_picture, kept_model, package_versions, part_of, say
 from seg_recipe.run.ending import licence_settings, write_model_card
 from seg_recipe.scoring.after_training import REPORT
 from seg_recipe.trainer import SegmentationTrainer
@@ -24,8 +26,10 @@ def make_trackers(
     callbacks: list[TrainerCallback] = [ConsoleCallback()]
     recipe.training.report_to = [tracker for tracker in recipe.reporting.report_to if tracker not in ("none", "wandb")]  # W&B is ours
     if recipe.run.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(recipe.run.early_stopping_patience))
-    if "wandb" in recipe.reporting.report_to:
+        callbacks.append(EarlyStopping(recipe.run.early_stopping_patience))
+    if "wandb" in recipe.reporting.report_to and os.environ.get("WANDB_DISABLED", "").upper() in ENV_VARS_TRUE_VALUES:
+        say(recipe.training, "W&B hears nothing of this run: WANDB_DISABLED is set.")
+    elif "wandb" in recipe.reporting.report_to:
         callbacks.append(
             SegmentationWandbCallback(
                 label_space=label_space,

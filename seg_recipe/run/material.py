@@ -40,6 +40,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             *(folder, settings.generate_faces, settings.generate_size),
             val_fraction=settings.val_fraction,
             portraits=settings.generate_portraits,
+            progress=not args.disable_tqdm,
         )
         args.distributed_state.wait_for_everyone()
     with args.main_process_first(desc="data"):
@@ -57,7 +58,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             seed=args.seed,
             bad_samples=settings.bad_samples,
             image_size=recipe.model.image_size,
-            progress=args.process_index == 0,
+            progress=args.process_index == 0 and not args.disable_tqdm,
         )
     say(args, *idle_lines(recipe, data.idle))
     check_faces(recipe, data)
