@@ -132,9 +132,7 @@ def _settle(values: dict[str, Any]) -> list[str]:
     if names and not values["best_on"]:  # of several the first one, where no evaluation chooses: the report is on it
         values["best_on"] = names[0]
     if values["streaming"] and values["eval_strategy"] == "epoch":
-        lines.append(
-            "A stream is evaluated at the end of each pass over it, however long that is: eval_strategy is epoch."
-        )
+        lines.append("A stream is evaluated at the end of each pass over it, however long that is: eval_strategy is epoch.")
     return lines
 
 

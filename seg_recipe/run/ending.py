@@ -86,6 +86,7 @@ def _describe(
         device=str(args.device),
         precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         batch_size=args.per_device_eval_batch_size,
+        progress=not args.disable_tqdm,
     )
     say(args, line)
     pictures = {"Image, truth and prediction": sheet.name, **pictures}
