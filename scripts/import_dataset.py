@@ -45,12 +45,13 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.errors import InputError, add_traceback_option, run_program
-from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, class_lists, facewear, open_source, pairs, recognise
+from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, SourceFile, class_lists, facewear, open_source, pairs, recognise
 from seg_recipe.importers.destination import begin, check_apart, check_space, earlier_files, finish, moved_groups, own_folder, place
 from seg_recipe.importers.inspection import check, look_at
 from seg_recipe.importers.labelling import label
 from seg_recipe.importers.nearest import FARTHEST, Nearest
 from seg_recipe.importers.placement import fits, plan, validates, without_sets
+from seg_recipe.importers.tables import Table
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, faces_are_few, load_label_space, read_id_map
 from seg_recipe.splits import in_validation
 
@@ -73,26 +74,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
     id_map = read_id_map(Path(arguments.id_map)) if arguments.id_map else None
     wanted = load_label_space(arguments.labels) if arguments.labels else None
-    readers = {name: known.read for name, known in FORMATS.items()}
+    table = class_lists.table_in(Path(arguments.table)) if arguments.format == PAIRS else None
     nearest = None if arguments.nearest_colour is None else Nearest(arguments.nearest_colour)
-    if arguments.format == PAIRS:
-        options = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0, "resplit": arguments.resplit}
-        options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
-        readers[PAIRS] = functools.partial(pairs.read, table=class_lists.table_in(Path(arguments.table)), **options)
     check_apart(source, destination)
     with open_source(source, left_out) as files:
-        name = arguments.format or recognise(files)
-        layout = readers[name](files, left_out)
-        layout = replace(layout, samples=list(layout.samples))
-        if not layout.samples:
-            raise InputError(f"SOURCE {source} holds no pair as {name} has them; left out: {'; '.join(left_out.lines()) or 'nothing'}.")
-        if name == "face_synthetics":
-            treatment = arguments.facewear or "keep"
-            layout = facewear.treated(layout, files, treatment, arguments.count, arguments.workers, left_out)
-        elif arguments.facewear:
-            raise InputError(f"--facewear {arguments.facewear} has no effect: SOURCE is {name}, and FaceSynthetics alone hides facewear.")
-        if arguments.resplit:
-            layout = without_sets(layout)
+        name, layout = _read(arguments, files, table, nearest, left_out)
         labelling = label(layout, id_map, wanted)
         _check_split(arguments, name, layout)
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
@@ -127,6 +113,31 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     print(*_commands(result, destination, ids), sep="\n")
     result["problems"] = None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
     return result
+
+
+def _read(
+    arguments: argparse.Namespace, files: dict[str, SourceFile], table: Table | None, nearest: Nearest | None, left_out: LeftOut
+) -> tuple[str, Layout]:
+    """The format of a source, and its layout. Raises ValueError where it has no pair."""
+    readers = {name: known.read for name, known in FORMATS.items()}
+    if table is not None:
+        options = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0, "resplit": arguments.resplit}
+        options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
+        readers[PAIRS] = functools.partial(pairs.read, table=table, **options)
+    name = arguments.format or recognise(files)
+    layout = readers[name](files, left_out)
+    layout = replace(layout, samples=list(layout.samples))
+    if not layout.samples:
+        others = "; ".join(left_out.lines()) or "nothing"
+        raise InputError(f"SOURCE {arguments.source} holds no pair as {name} has them; left out: {others}.")
+    if name == "face_synthetics":
+        treatment = arguments.facewear or "keep"
+        layout = facewear.treated(layout, files, treatment, arguments.count, arguments.workers, left_out)
+    elif arguments.facewear:
+        raise InputError(f"--facewear {arguments.facewear} has no effect: SOURCE is {name}, and FaceSynthetics alone hides facewear.")
+    if arguments.resplit:
+        layout = without_sets(layout)
+    return name, layout
 
 
 def _parse(argv):

@@ -7,9 +7,11 @@ import shlex
 import numpy as np
 import pytest
 
+from seg_recipe.data import load_data
 from seg_recipe.importers import Sample, destination
 from seg_recipe.importers.groups import equal_files, joined, sides
 from seg_recipe.importers.published import split_in, split_of
+from seg_recipe.labels import load_label_space
 from seg_recipe.scoring.pictures import data_labels, open_split
 from seg_recipe.splits import in_validation
 from tests.face_files import IDS, contents, make_folder, make_zip, pair, png, run, run_faces, tree
@@ -83,6 +85,7 @@ LOOKS_LIKE = {
     "in the names": (flat(["train_1", "train_2", "val_1"]), "rgb/*.png", "ids/*.png", r"number 1 .* train_1, train_2, val_1, which looks"),
     "at their ends": (flat(["1-train", "2-test", "3-val"]), "rgb/*.png", "ids/*.png", "which looks like a published split"),
     "twice": (city()[0], "rgb/train/*/*_rgb.png", "ids/val/*/*_ids.png", "published sets train, val, and the patterns name"),
+    "two names of one set": (city(("train", "val", "valid"))[0], *STARS, "Folders such as val and valid hold files of one name"),
     "more than once": (
         {f"{kind}/{a}/{b}/1.png": png(photo(a + b)) for kind in ("rgb", "ids") for a in ("train", "val") for b in ("train", "val")},
         "rgb/*/*/*.png", "ids/*/*/*.png", "name the published split more than once",
@@ -174,6 +177,17 @@ def test_the_test_set_is_scored_and_never_trained_on(tmp_path):
     assert set(open_split(str(out), "val", space, progress=False).ids) == {name for name, split in fake.sets.items() if split == "val"}
     with pytest.raises(ValueError, match=r"split is 'tests'; .*out has train, val, test: name one of them"):
         open_split(str(out), "tests", space, progress=False)
+
+
+def test_beside_a_test_set_training_pairs_alone_are_split_by_their_ids(tmp_path):
+    """An import with --val_fraction 0 has train/ and test/: the command that it prints holds some of train out, and nothing of test."""
+    files, _ = city(("train", "test"))
+    result = bring(tmp_path, files, *NAMED, "--val_fraction", "0")
+    assert (result["train"], result["validation"], result["test"]) == (6, 0, 6)
+    data = load_data([str(tmp_path / "out")], label_space=load_label_space(result["labels"]), val_fraction=0.5, progress=False)
+    ids = [name for split in data.splits.values() for name in split["id"]]
+    assert sorted(ids) == sorted(f"{town}-{town}_{n}" for town in ("bonn", "ulm") for n in range(3))
+    assert len(data.splits["validation"]) > 0
 
 
 def test_a_damaged_picture_of_the_test_set_is_found_by_the_check(tmp_path):

@@ -61,8 +61,8 @@ def read(
 
     group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published split is none. part:
     the patterns may name one published set where SOURCE has others beside it. nearest: what becomes of colours that the table has not;
-    None leaves their pairs out. Raises ValueError for patterns that do not fit each other,
-    that nothing matches, or that may hide a published split.
+    None leaves their pairs out. Raises ValueError for patterns that do not fit each other, that nothing matches, or that may hide a
+    published split.
     """
     if nearest and not table.colours:
         raise InputError("--nearest_colour has no effect: the table has ids and no colours; an id that it has not leaves its pair out.")
@@ -83,8 +83,9 @@ def read(
     pairs = pair_up(found["images"], found["masks"], left_out)
     replicator.check_table(files, [mask for _, _, mask in pairs], table)
     sets = tuple(sorted({key.published for key, _, _ in pairs} - {""}))
-    notes = ("--group has no effect: the published split is kept; --resplit splits by groups.",) if "val" in sets and given else ()
-    return Layout(table.names, _samples(pairs, table, group, nearest), table.palette, sets, notes=notes)
+    notes = [f"the split is the published one, by folders called {', '.join(sets)}; --resplit splits otherwise."] * bool(sets)
+    notes += ["--group has no effect: the published split is kept; --resplit splits by groups."] * bool("val" in sets and given)
+    return Layout(table.names, _samples(pairs, table, group, nearest), table.palette, sets, notes=tuple(notes))
 
 
 def _check(images: str, masks: str, group: int) -> int:
@@ -175,6 +176,8 @@ def _with_splits(found: dict[str, _Found], images: str, masks: str, group: int, 
             kind: {Key(key.stars[:place] + key.stars[place + 1 :], split_of(key.stars[place])): file for key, file in part.items()}
             for kind, part in found.items()
         }
+        if any(len(moved[kind]) < len(part) for kind, part in found.items()):
+            raise InputError(f"Folders such as val and valid hold files of one name: both would be one pair; {_WRITE_IT}.")
         return moved, 0 if group == place + 1 else group - (group > place + 1)
     if named:
         (published,) = named
@@ -207,7 +210,7 @@ def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> No
     both = ["/".join([*map(_unsplit, text.split("/")[:-1]), text.rpartition("/")[2]]) for text in (images, masks)]
     if any(text.count(SPLIT) != 1 for text in both):
         return
-    found = _match(files, *both, LeftOut())
+    found = _match(files, both[0], both[1], LeftOut())
     sets = sorted({key.published for key in found["images"].keys() & found["masks"].keys() if split_of(key.published)})
     if len(sets) > 1:
         raise InputError(

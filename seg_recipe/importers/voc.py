@@ -11,7 +11,7 @@ first of train, val, test; trainval.txt is not read. Pictures without a mask (mo
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Int32
@@ -77,7 +77,7 @@ def collect(
 def samples(
     images: dict[str, SourceFile],
     masks: dict[str, SourceFile],
-    paints: dict[str, Callable[[], Int32[np.ndarray, "height width"]]],
+    paints: Mapping[str, Callable[[], Int32[np.ndarray, "height width"]]],
     sets: dict[str, str],
     left_out: LeftOut,
 ) -> Iterator[Sample]:
