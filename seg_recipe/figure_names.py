@@ -1,7 +1,8 @@
 """The names of an evaluation's figures, and which evaluation set a logged figure belongs to.
 
-The Trainer logs every figure flat, as `eval_{set}_{figure}`, and names of sets and classes are free: `real_iou_left` may be the IoU of
-`left` on `real`, or a figure of a set `real_iou`. So names are built and compared here, never cut apart by what they begin or end with.
+The Trainer logs every figure flat, as `eval_{set}_{figure}`, and names of sets and classes are free: `real_iou_left` may
+be the IoU of `left` on `real`, or a figure of a set `real_iou`. So names are built and compared here, and never cut apart
+by what they begin or end with.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ def figure_names(classes: Iterable[str]) -> list[str]:
 
 
 def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The figures of several evaluation sets (`real_miou`), sorted into one dict per set, in the order of `sets`; others are left out.
+    """The figures of several evaluation sets (`real_miou`) as one dict per set, in the order of `sets`; others are left out.
 
     No sets: all belong to the one set called "validation".
     """
@@ -31,7 +32,7 @@ def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[st
 
 
 def shared_name(sets: Sequence[str], classes: Sequence[str]) -> tuple[str, str, str] | None:
-    """Two sets and the name that a figure of each would be logged under, as `a_mean_accuracy` of `a` and `a_mean`; None: no such sets."""
+    """Two sets and the name that a figure of each would have: `a_mean_accuracy` of `a` and `a_mean`; None: no such sets."""
     owners: dict[str, str] = {}
     for one in sets:
         for name in figure_names(classes):
@@ -44,7 +45,7 @@ def shared_name(sets: Sequence[str], classes: Sequence[str]) -> tuple[str, str, 
 def logged_set(figures: Mapping[str, Any]) -> str | None:
     """The prefix of the figures of a single evaluation, `eval` or `eval_{set}`; None where they hold no mIoU.
 
-    All of them share it, so the mIoU is the shortest that ends like it: that of a class called miou is `{prefix}_iou_miou`.
+    All of them share it, so the mIoU is the shortest that ends like it: a class called miou has `{prefix}_iou_miou`.
     """
     found = min((name for name in figures if name.endswith("_miou")), key=len, default=None)
     return None if found is None else found.removesuffix("_miou")

@@ -1,6 +1,6 @@
 """Which font a text is drawn in: DejaVu Sans, or the first of this machine that has all of its letters.
 
-DejaVu Sans comes with matplotlib and has the letters of Europe, Arabic and Hebrew; Pillow's own font has English ones only.
+DejaVu Sans comes with matplotlib and has the letters of Europe, Arabic and Hebrew; Pillow's own font has English ones.
 """
 
 import sys
@@ -22,7 +22,7 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def font_file(text: str) -> Path:
-    """The file of the font for this text. Where no font has all of its letters, one line on stderr says so, once, and boxes are drawn."""
+    """The file of the font for this text. Where none has all of its letters, boxes are drawn, and stderr says so, once."""
     letters = frozenset(ord(letter) for letter in text if letter.isprintable() and not letter.isspace())
     if all(letter < _IN_EVERY_CASE or letter == ord("…") for letter in letters) or letters <= _letters_of(_dejavu()):
         return _dejavu()
@@ -78,8 +78,8 @@ def _can_be_drawn(path: Path) -> bool:
 def _say_missing(letters: str) -> None:
     if not _SAID:
         _SAID.append(letters)
-        way_out = "Install one that has them, as Noto Sans CJK."
-        print(f"Pictures show boxes for some letters, as {letters}: no font here has them. {way_out}", file=sys.stderr, flush=True)
+        line = f"Pictures show boxes for some letters, as {letters}: no font here has them."
+        print(line, "Install one that has them, as Noto Sans CJK.", file=sys.stderr, flush=True)
 
 
 _SAID: list[str] = []

@@ -1,4 +1,4 @@
-"""Names and ids in any alphabet are drawn as letters wherever a font of the machine has them, and said where none has."""
+"""Names and ids of any alphabet are drawn as letters where a font of the machine has them, and said where none has."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,8 @@ def test_letters_that_no_font_has_are_said_once(only, capsys):
     legend([np.array([0, 1], np.uint8)], space, 200)
     confusion_figure(np.eye(3, dtype=np.int64), space)
     said = capsys.readouterr().err
-    assert said == f"Pictures show boxes for some letters, as {CAT}: no font here has them. Install one that has them, as Noto Sans CJK.\n"
+    assert said.startswith(f"Pictures show boxes for some letters, as {CAT}: no font here has them. Install one ")
+    assert said.count("\n") == 1
 
 
 def test_a_dollar_is_no_formula():

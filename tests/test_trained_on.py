@@ -1,4 +1,4 @@
-"""What a model saw in training lies in its folder; to be shown something else by --window is said wherever that can be asked for."""
+"""What a model saw in training lies in its folder; that --window shows it something else is said wherever it is asked for."""
 
 import json
 
