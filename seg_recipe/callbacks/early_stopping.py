@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+import transformers
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-class EarlyStopping(EarlyStoppingCallback):
+class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
     """Ends the training after `early_stopping_patience` evaluations without a better `metric_for_best_model`.
 
     The stock class is called for each of several evaluation sets, and warns at each of the others that early stopping is disabled, which
     it is not. It also warns where the best model is not loaded at the end, which a run says itself.
+    It keeps the stock name, under which a checkpoint has its count.
     """
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import ENV_VARS_TRUE_VALUES
 
-from seg_recipe.callbacks import ConsoleCallback, EarlyStopping, LearningRatesCallback, Panel, SegmentationWandbCallback
+from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback, LearningRatesCallback, Panel, SegmentationWandbCallback
 from seg_recipe.card import licence_statement
 from seg_recipe.demo.space import push_space, write_space
 from seg_recipe.hub import HubCallback
@@ -26,7 +26,7 @@ def make_trackers(
     callbacks: list[TrainerCallback] = [ConsoleCallback()]
     recipe.training.report_to = [tracker for tracker in recipe.reporting.report_to if tracker not in ("none", "wandb")]  # W&B is ours
     if recipe.run.early_stopping_patience:
-        callbacks.append(EarlyStopping(recipe.run.early_stopping_patience))
+        callbacks.append(EarlyStoppingCallback(recipe.run.early_stopping_patience))
     if "wandb" in recipe.reporting.report_to and os.environ.get("WANDB_DISABLED", "").upper() in ENV_VARS_TRUE_VALUES:
         say(recipe.training, "W&B hears nothing of this run: WANDB_DISABLED is set.")
     elif "wandb" in recipe.reporting.report_to:
