@@ -4,6 +4,7 @@ The stock card of the Trainer leaves `model-index` empty for a mean IoU, shows t
 A card is `README.md` in the model's folder: YAML metadata that the Hub reads, then Markdown.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -118,7 +119,7 @@ def licence_statement(
     origin = "trained from scratch" if base_model is None else f"start from {_plain_name(base_model)}"
     if misstated:
         data += ", says the recipe, but there are other pictures among them"
-    text = f"- Training data: {data or 'not stated'}.\n- Weights ({origin}): {model or 'not stated'}.\n\n{claim}"
+    text = f"- Training data: {_text(data) or 'not stated'}.\n- Weights ({_text(origin)}): {_text(model) or 'not stated'}.\n\n{claim}"
     return LicenceStatement(*metadata, text, data_free and model_free)
 
 
@@ -181,7 +182,7 @@ def write_card(
         eval_results=_eval_results(metrics, datasets) or None,
     )
     sections = [
-        f"# {title}",
+        f"# {_text(title)}",
         _opening(base_model, datasets, len(label_names)),
         "## Results\n\n" + _results(metrics, step, len(label_names)),
         _pictures(folder, pictures or {}),
@@ -246,7 +247,7 @@ def _results(metrics: Metrics, step: int, classes: int) -> str:
     present = [f"{int(values['classes_present'])} of {classes}" if "classes_present" in values else "–" for values in metrics.values()]
     return (
         f"Of the weights at step {step}:\n\n"
-        + _table(["", *metrics], [*rows, ["Classes present", *present]])
+        + _table(["", *map(_text, metrics)], [*rows, ["Classes present", *present]])
         + "\n\nmIoU-D: one IoU per class over the whole set, then the mean over the classes that occur. mIoU-I: per image over the classes "
         "in it, then over images. mIoU-C: per class over the images in which it occurs, then over classes."
     )
@@ -254,9 +255,10 @@ def _results(metrics: Metrics, step: int, classes: int) -> str:
 
 def _labels(label_names: Sequence[str], metrics: Metrics) -> str:
     rows = [
-        [str(label), name, *(_number(values.get(f"iou_{name}")) for values in metrics.values())] for label, name in enumerate(label_names)
+        [str(label), _text(name), *(_number(values.get(f"iou_{name}")) for values in metrics.values())]
+        for label, name in enumerate(label_names)
     ]
-    return _table(["id", "label", *(f"IoU, {name}" for name in metrics)], rows) + "\n\n–: the class does not occur in that set."
+    return _table(["id", "label", *(f"IoU, {_text(name)}" for name in metrics)], rows) + "\n\n–: the class does not occur in that set."
 
 
 def _facewear(label_names: Sequence[str], metrics: Metrics) -> str:
@@ -273,14 +275,14 @@ def _pictures(folder: Path, pictures: Mapping[str, str]) -> str:
     for path in pictures.values():
         if Path(path).is_absolute() or ".." in Path(path).parts or not (folder / path).is_file():
             raise InputError(f"Picture {path} of the model card is not a file inside {folder}; give its path relative to that folder.")
-    return "\n\n".join(f"![{caption}]({path})\n\n{caption}" for caption, path in pictures.items())
+    return "\n\n".join(f"![{_text(caption)}]({path})\n\n{_text(caption)}" for caption, path in pictures.items())
 
 
 def _usage(name: str) -> str:
     return f"""```python
 from transformers import pipeline
 
-segment = pipeline("image-segmentation", model="{name}")
+segment = pipeline("image-segmentation", model={json.dumps(name, ensure_ascii=False)})
 for part in segment("photo.png"):
     print(part["label"], part["mask"].size)  # one mask per class found: 8-bit, of the photo's size, 255 where the class is
 ```"""
@@ -297,9 +299,15 @@ def _recipe(recipe: str, versions: Mapping[str, str]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |"
 
     return "\n".join([line(head), "|" + " --- |" * len(head), *(line(row) for row in rows)])
+
+
+def _text(text: str) -> str:
+    """A text as Markdown that shows it letter by letter: no tag, link, emphasis or table border comes out of it."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
 
 def _number(value: float | int | None) -> str:
@@ -327,4 +335,4 @@ def _plain_name(source: str) -> str:
 
 
 def _link(source: str, kind: str = "") -> str:
-    return f"[{source}](https://huggingface.co/{kind}{source})" if _is_hub_id(source) else f"`{_plain_name(source)}`"
+    return f"[{source}](https://huggingface.co/{kind}{source})" if _is_hub_id(source) else f"`{_plain_name(source).replace('`', chr(39))}`"

@@ -29,6 +29,7 @@ from transformers import TrainerCallback
 
 from seg_recipe.card import evaluation_at
 from seg_recipe.errors import InputError
+from seg_recipe.recipe_file import OPENAI_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ _IDLE_SECONDS = 120.0
 
 _TOKEN_PATTERNS = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}|\bhf_oauth_[\w.-]{30,}|\bapi_org_[A-Za-z0-9]{30,}|\bwandb_v\d+_\w{30,}|\bgh[pousr]_[A-Za-z0-9]{36}"
-    rb"|\bgithub_pat_\w{50,}|\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{32,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    rb"|(?i:api_?key|token|password|secret)[\"']?\s*[:=]\s*[\"']?[0-9a-f]{40}\b"
+    rb"|\bgithub_pat_\w{50,}|\bAKIA[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|(?i:api_?key|token|password|secret)[\"']?\s*[:=]\s*[\"']?[0-9a-f]{40}\b|" + OPENAI_KEY.encode()
 )
 _BINARY = (".safetensors", ".png", ".jpg", ".jpeg")
 

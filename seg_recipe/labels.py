@@ -22,6 +22,9 @@ from seg_recipe.sides import pairs_by_name
 IGNORE_INDEX = 255
 """The mask id that no loss and no metric counts, in every label space (8-bit masks)."""
 
+_UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
+"""Control characters, line ends, and what turns the direction of the text after it."""
+_WANTED_NAME = "wanted is a text that can be read, without control characters."
 _BY_NAME: tuple[tuple[int, int], ...] = ((-1, -1),)
 """What stands for mirror pairs that nobody wrote down."""
 
@@ -57,6 +60,9 @@ class LabelSpace:
         count = len(self.names)
         if not 2 <= count <= IGNORE_INDEX:
             yield f"A label space has 2 to {IGNORE_INDEX} names (8-bit masks, {IGNORE_INDEX} is ignored); this one has {count}."
+        for label, name in enumerate(self.names):
+            if not name.strip() or _UNPRINTABLE.search(name):
+                yield f"Class {label} is called {name!r}; {_WANTED_NAME}"
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             yield f"Label names must be unique; repeated: {', '.join(repeated)}."
@@ -138,7 +144,9 @@ def load_label_space(source: str) -> LabelSpace:
     if not path.is_file():
         raise InputError(f'labels: {source} is neither \'face\' nor a JSON file; write one with {{"names": [...], "mirror_pairs": [...]}}.')
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except InputError as error:
+        raise InputError(f"labels: {source}: {error}") from None
     except ValueError as error:
         raise InputError(f"labels: {source} is not valid JSON: {error}.") from None
     try:
@@ -154,7 +162,10 @@ def load_label_space(source: str) -> LabelSpace:
             f"labels: {source} has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {known}.")
         )
     try:
-        names = tuple(str(name) for name in content["names"])
+        names = tuple(content["names"])
+        for label, name in enumerate(names):
+            if not isinstance(name, str):
+                raise InputError(f"Class {label} is called {name!r}; {_WANTED_NAME}")
         ids = {name: label for label, name in enumerate(names)}
         return LabelSpace(
             names=names,

@@ -18,14 +18,16 @@ DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradie
 
 LOG_IN = "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
 _SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE)
+OPENAI_KEY = r"\bsk-(?:[a-z]+\d*-)*(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
+"""Its random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
 _SECRET_VALUES = {
     "a Hugging Face token": re.compile(r"\b(hf|api_org)_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{16,}|\bhf_[A-Za-z0-9]{30,}"),
     "a W&B API key": re.compile(r"\bwandb_v\d_\w{16,}"),
-    "an API key": re.compile(r"\bsk-[\w-]{16,}|\bgh[opsu]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"),
+    "an API key": re.compile(OPENAI_KEY + r"|\bgh[opsu]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s:@]+@"),
 }
 _HEXADECIMAL_KEY = re.compile(r"[0-9a-f]{40}")  # W&B's older keys; as a whole value only, for it is also a commit's form
-_SECRET_ASSIGNMENT = re.compile(r"(token|api[_-]?key|password|secret)\s*[=:]\s*\S", re.IGNORECASE)
+_SECRET_ASSIGNMENT = re.compile(r"(?i:token|api[_-]?key|password|secret)\s*[=:]\s*(?=\S*\d|\S+[A-Z]\S*[A-Z])\S{8,}")
 
 
 @dataclass(frozen=True)

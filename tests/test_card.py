@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, Trainer, TrainingArguments
 
@@ -259,3 +260,37 @@ def test_what_facesynthetics_hides_is_said_of_its_classes_alone(tmp_path):
         ({"label_names": ["a", "b"]}, False),
     ):
         assert (said in str(card(tmp_path, **{"label_names": list(FACE.names), **changes}))) == wanted
+
+
+HOSTILE = [
+    "<script>alert(1)</script>", "a|b", "**bold**", "_background_", "[click](javascript:x)", "![x](http://evil/x.png)", "`code`",
+    "a\\|b", "&lt;b&gt;", "~~gone~~", "# head", "<!-- gone", "left_eye", "x\\",
+]  # fmt: skip
+
+
+def test_names_and_licences_are_shown_letter_by_letter(tmp_path):
+    """Oracle: markdown-it renders the card; what it shows is what was given, and no tag, link or picture comes out of it."""
+    stated = "my terms: " + " ".join(HOSTILE)
+    text = card(
+        tmp_path,
+        label_names=HOSTILE,
+        data_license=stated,
+        metrics={"real <b>": {"miou": 0.5, "classes_present": 1}},
+        pictures={},
+    ).text
+    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
+    inline = [token for token in tokens if token.type == "inline"]
+    shown = ["".join(child.content for child in token.children) for token in inline]
+    assert [cell for cell in shown if cell in HOSTILE] == HOSTILE
+    assert any(stated in line for line in shown) and "IoU, real <b>" in shown
+    kinds = {child.type for token in inline for child in token.children}
+    assert not kinds & {"html_inline", "em_open", "s_open", "image"} and "html_block" in {token.type for token in tokens}  # our <details>
+    links = {child.attrs["href"] for token in inline for child in token.children if child.type == "link_open"}
+    assert all(link.startswith("https://huggingface.co/") for link in links)
+
+
+def test_a_folder_with_quotes_in_its_name_is_loaded_by_the_code_of_its_card(tmp_path):
+    folder = tmp_path / 'the "best"'
+    folder.mkdir()
+    code = re.search("```python\n(.*?)```", card(folder, repo_id=None).text, re.DOTALL)[1]
+    assert compile(code, "card", "exec") and 'model="the \\"best\\""' in code

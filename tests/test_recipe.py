@@ -788,3 +788,23 @@ def test_ranges_are_those_of_the_transforms():
             for outside in (float(np.nextafter(allowed.low, -99)), float(np.nextafter(allowed.high, 999))):
                 with pytest.raises(ValueError, match=name):
                     build(**{name: [outside, outside] if pair else outside})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run_name: sk-fold-1-augmented-dataset-of-leaves",
+        "run_name: sk-fold-10-2024-Leaves-night-final",
+        "data_license: 'my own pictures; password: none'",
+        "data_license: 'access token: not required'",
+        "run_name: secret=yes",
+    ],
+)
+def test_words_that_only_sound_like_secrets_are_taken(recipe, line):
+    name, _, value = line.partition(": ")
+    assert recipe(line).as_flat_dict()[name] == value.strip("'")
+
+
+@pytest.mark.parametrize("key", ["sk-proj-T3BlbkFJ0123abcdEFGH-x_yz0123456789ABCDEFGHIJ", "sk-ant-api03-Zm9v0QmFy1YmF6-" + "aB3-" * 12])
+def test_longer_kinds_of_api_keys_are_secrets(recipe, key):
+    assert "an API key" in error(recipe, f"run_name: {key}") and key not in error(recipe, f"run_name: {key}")
