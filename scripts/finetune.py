@@ -22,10 +22,10 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.memory import keep_freed_memory
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.model import build_model
-from seg_recipe.recipe import load_recipe, use_all_cores
+from seg_recipe.recipe import Recipe, load_recipe, use_all_cores
 from seg_recipe.recipe.settings import LossSettings
 from seg_recipe.report import no_bar_for_saves, panel_of, save_preview, say
-from seg_recipe.run.before import check_labels, check_output_dir, check_repository, check_space
+from seg_recipe.run.before import alone, check_labels, check_output_dir, check_repository, check_space
 from seg_recipe.run.beside import arrange_callbacks, finish_trackers, make_trackers
 from seg_recipe.run.ending import conclude, tell_how_to_go_on
 from seg_recipe.run.identity import identity_of, run_files, where_to_start
@@ -49,6 +49,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if recipe.run.resume == "never":
         args.output_dir = str(fresh_folder(recipe.output_dir))
     check_output_dir(recipe)
+    with alone(recipe):
+        return run(recipe, argv, threads)
+
+
+def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
+    """The stages of a run, in output_dir, which it has for itself. argv: the command line after the script."""
+    args = recipe.training
     say(args, f"{args.world_size} process(es) on {args.device.type}, {threads} CPU thread(s) each.", *recipe.notes)
     label_space = load_label_space(recipe.data.labels)
     say(args, *label_space.pair_notes)

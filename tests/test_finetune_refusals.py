@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from seg_recipe.locks import WRITER, sole_writer
 from tests import finetune_runs as runs
 from tests.hub_stub import connect, unreachable_url
 
@@ -245,3 +246,15 @@ def test_ids_of_other_things_are_not_taken_for_faces(error, place):
     assert f"labels is face, and 4 of its 19 classes occur in {place / 'data'}: the masks may mean something else" in text
     assert text.endswith('--labels FILE, a JSON file with {"names": [...]}, or --labels face if they are faces.')
     assert "occur in" not in error("--labels", "face", "--model", "nowhere")
+
+
+def test_a_second_run_in_one_output_dir_is_told_of_the_first_and_a_check_goes_on(place, error):
+    folder = place / "run"
+    folder.mkdir()
+    with sole_writer(folder, "output_dir"):
+        before = sorted(folder.iterdir())
+        assert f"where a run is being written (process {os.getpid()} on " in error()
+        assert sorted(folder.iterdir()) == before
+        assert runs.train(place / "mine.yaml", "--check") == {}
+    assert runs.train(place / "mine.yaml", "--max_steps", "2", "--eval_steps", "2", "--save_steps", "2")["miou"] >= 0
+    assert not (folder / WRITER).exists()

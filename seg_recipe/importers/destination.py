@@ -60,7 +60,7 @@ def own_folder(destination: Path) -> Iterator[None]:
     than an import, if another import is writing there, or if a link in it leads outside.
     """
     new = make_writable(destination, "DEST")
-    with held(destination, f"Another import is writing to DEST {destination}; wait for its end, or give another DEST."):
+    with held(destination, lambda: f"Another import is writing to DEST {destination}; wait for its end, or give another DEST."):
         names = sorted(entry.name for entry in destination.iterdir())
         if RECORD not in names and set(names) - {PARTIAL}:
             shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))

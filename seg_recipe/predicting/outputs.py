@@ -99,7 +99,7 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file; give a folder that is new, empty, or of an earlier prediction.")
     new = make_writable(folder, "--output")
-    with held(folder, f"Another prediction is writing to --output {folder}; wait for its end, or give another folder."):
+    with held(folder, lambda: f"Another prediction is writing to --output {folder}; wait for its end, or give another folder."):
         _check_record(folder, settings)
         if (folder / PARTIAL).exists():
             shutil.rmtree(folder / PARTIAL)

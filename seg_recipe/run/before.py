@@ -1,11 +1,12 @@
 """What is refused before anything is read: a folder, labels or a repository with which the run would end in vain."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from seg_recipe.errors import InputError
 from seg_recipe.hub import check_hub_access
 from seg_recipe.labels import LabelSpace, load_label_space
-from seg_recipe.locks import make_writable
+from seg_recipe.locks import make_writable, sole_writer
 from seg_recipe.recipe import Recipe
 
 
@@ -15,6 +16,13 @@ def check_output_dir(recipe: Recipe) -> None:
         for folder in make_writable(recipe.output_dir, "output_dir"):
             if recipe.run.check:
                 folder.rmdir()
+
+
+def alone(recipe: Recipe) -> AbstractContextManager[None]:
+    """Keep other runs out of output_dir while this one runs. Rank 0 does it for all; a check writes nothing, so it keeps nobody out."""
+    if recipe.training.process_index != 0 or recipe.run.check:
+        return nullcontext()
+    return sole_writer(recipe.output_dir, "output_dir")
 
 
 def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
