@@ -180,3 +180,4 @@ def test_two_processes_with_unequal_shares_come_to_the_end(tmp_path, train):
     code, output = runs.finish(runs.start(recipe, launcher=True, config=runs.ROOT / "recipes" / "accelerate" / "multi_cpu.yaml"))
     assert code == 0, output
     assert "6/6" in output and "mIoU" in output
+    assert "when it was saved" not in output, "what was recorded is what the loaded model scores"
