@@ -411,9 +411,9 @@ def test_ctrl_c_leaves_the_finished_parts_and_no_process(tmp_path):
     time.sleep(10)
     others = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in stderr, stderr
     assert "training pair / bare decoding" in stdout and "Stopped; without loss, train" in stderr
     report = json.loads(output.read_text())
     assert set(report["measurements"]) == {"input"} and not report["complete"]
-    assert others and psutil.wait_procs(others, timeout=10)[1] == []
+    assert others and psutil.wait_procs(others, timeout=300)[1] == []

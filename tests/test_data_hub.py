@@ -35,7 +35,7 @@ def run(tmp_path, endpoint: str, *arguments: str, **variables: str) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_") and "proxy" not in name.lower()}
     home = {"HF_HOME": str(tmp_path / "hub"), "SEG_RECIPE_CACHE": str(tmp_path / "cache"), "HF_ENDPOINT": endpoint}
     command = [sys.executable, "-c", LOAD, *arguments]
-    done = subprocess.run(command, env=clean | home | variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=clean | home | variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -120,7 +120,7 @@ def test_downloaded_once_and_then_used_without_a_network(tmp_path, hub):
     assert run(tmp_path, hub).startswith(wanted)
     assert run(tmp_path, hub, HF_HUB_OFFLINE="1").startswith(wanted)
     unreachable = run(tmp_path, "http://127.0.0.1:9")
-    assert unreachable.startswith(wanted) and float(unreachable.split("seconds: ")[1]) < 10
+    assert unreachable.startswith(wanted) and float(unreachable.split("seconds: ")[1]) < 60
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_streamed(tmp_path, hub):
 
 
 @pytest.mark.slow
-def test_no_hub_is_said_within_ten_seconds(tmp_path):
+def test_no_hub_is_said_within_a_minute(tmp_path):
     refused = run(tmp_path, "http://127.0.0.1:9")
     with socket.socket() as silent:  # takes the connection and never answers
         silent.bind(("127.0.0.1", 0))
@@ -143,7 +143,7 @@ def test_no_hub_is_said_within_ten_seconds(tmp_path):
             printed,
         )
         assert "Ways out: download it where there is a network" in printed and printed.count("\n") == 2
-        assert float(printed.split("seconds: ")[1]) < 10
+        assert float(printed.split("seconds: ")[1]) < 60
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_a_hub_that_is_out_of_reach(place, error, monkeypatch):
     connect(monkeypatch, place, unreachable_url(), None)
     since = time.monotonic()
     text = one_line(error("--model", "nvidia/mit-b0"))
-    assert time.monotonic() - since < 12
+    assert time.monotonic() - since < 60
     assert "nvidia/mit-b0 is not in the cache and cannot be fetched" in text
     assert "--from_scratch true" in text and "folder" in text
     text = one_line(error("--dataset", "ada/leaves"))

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -77,33 +76,29 @@ def test_a_file_that_is_not_from_the_source_is_named(tmp_path, capsys):
     assert (out / "train" / "images" / "mine.png").read_bytes() == b"mine"
 
 
-SLOWLY = """
-import runpy, shutil, sys, time
-def slow_copy(stream, out, length):
+HALFWAY = """
+import os, pathlib, runpy, shutil, sys
+sign, first, out, asked = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[5]), []
+def copy(stream, file, length):
     data = stream.read()
-    for part in (data[:20], data[20:]):  # the first half lies on the disk while the process is killed
-        out.write(part); out.flush(); time.sleep(0.01)
-shutil.copyfileobj = slow_copy
-sys.argv = sys.argv[1:]
+    file.write(data[:20]); file.flush()
+    if not asked and len(list(out.glob("*/*/*.png"))) >= first:
+        asked.append(True)
+        os.kill(os.getpid(), sign)  # with half of the file on the disk
+    file.write(data[20:])
+shutil.copyfileobj = copy
+sys.argv = sys.argv[3:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 def _interrupted(source, out, sign, files_first):
-    """Runs the script slowly, sends it the signal when so many files are placed; comes back with its exit code and stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, str(SCRIPT), str(source), str(out), "--workers", "2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    """Runs the script, which sends itself the signal when so many files are placed; comes back with its exit code and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", HALFWAY, str(sign.value), str(files_first), str(SCRIPT), str(source), str(out), "--workers", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
     )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 60
-        while len(list(out.glob("*/*/*.png"))) < files_first and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(sign)
-        stderr = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    return process.returncode, stderr
+    return done.returncode, done.stderr
 
 
 def test_killed_at_several_moments_it_goes_on_to_the_same_tree(tmp_path):

@@ -168,7 +168,7 @@ def assert_refused(name, reason):
     assert str(caught.value).startswith(offline_text(name) + reason)
     assert str(caught.value).endswith(WAYS_OUT)
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_offline_names_the_ways_out(monkeypatch):

@@ -232,7 +232,7 @@ class FakeWandb:
             self.calls.append(name)
             self.given.setdefault(name, []).append(args[0] if args else settings)
             if name == self.hangs:
-                self.released.wait(60)
+                self.released.wait(600)
             if name == self.broken:
                 raise RuntimeError(f"{name} is down\nsecond line with {KEY}")
             return self.run if name == "init" else (args, settings)
@@ -317,7 +317,7 @@ def test_hanging_wandb_does_not_hold_training_up(hangs, monkeypatch, tmp_path, c
     assert trainer(tmp_path, logger, metrics=METRICS, max_steps=3, eval_strategy="steps", eval_steps=1).train().global_step == 3
     begun = time.monotonic()
     logger.finish()
-    assert time.monotonic() - begun < 5  # not the 60 s of the hanging call
+    assert time.monotonic() - begun < 300  # not the 600 s of the hanging call
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B") and "logging to" not in line]
     assert len(lines) == 1
     assert lines[0].endswith("in 0.5 s; training goes on without it.")
@@ -326,12 +326,14 @@ def test_hanging_wandb_does_not_hold_training_up(hangs, monkeypatch, tmp_path, c
 
 def test_outbox_gives_up_on_an_action_that_does_not_return(capsys):
     outbox, released = Outbox("Tracker", patience=0.05), threading.Event()
-    outbox.put("waiting", released.wait)
+    begun = threading.Event()
+    outbox.put("waiting", lambda: (begun.set(), released.wait()))
+    assert begun.wait(300)
     time.sleep(0.2)
     outbox.put("more", lambda: pytest.fail("is not run"))
     assert outbox.broken
     released.set()
-    assert outbox.close(5.0)
+    assert outbox.close(300.0)
     assert capsys.readouterr().err == "Tracker: no answer in 0.05 s; training goes on without it.\n"
 
 
@@ -362,9 +364,9 @@ print("trained", flush=True)
     environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_DIR": str(tmp_path), "WANDB_ERROR_REPORTING": "false"}
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=90, cwd=Path.cwd()
+        [sys.executable, "-c", code, str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=600, cwd=Path.cwd()
     )
     assert done.stdout == "trained\n"
     assert done.returncode == 0, done.stderr
     assert "W&B: not finished in 4 s; training goes on without it." in done.stderr
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 300
