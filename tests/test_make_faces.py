@@ -95,8 +95,9 @@ from PIL import Image
 sys.path.insert(0, sys.argv.pop(1))
 whole, saved, number, group = Image.Image.save, [], int(sys.argv.pop(1)), sys.argv.pop(1) == "group"
 def save(picture, file, **options):
-    saved.append(picture)
-    if len(saved) == 11:  # the mask of a process's sixth face
+    ours = options.get("format") == "PNG"  # not a photograph on its way through JPEG
+    saved.extend([picture] * ours)
+    if ours and len(saved) == 11:  # the mask of a process's sixth face
         file.write(b"half"); file.flush()
         os.killpg(0, number) if group else os.kill(os.getpid(), number)
         file.seek(0)  # a worker goes on: Ctrl-C is for its parent to answer
