@@ -9,7 +9,9 @@ RGB, RGBA or LA of 8 bits        the number, where all colour channels are equal
 Anything else is refused by its own kind (see `seg_recipe.data.problems`), never guessed.
 """
 
+from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
@@ -28,7 +30,7 @@ _AS_STORED = {
 _SCALED = {"L;2": 3, "L;2R": 3, "L;4": 15, "L;4R": 15}
 """Raw mode -> the greatest number that is stored, which Pillow makes 255."""
 
-_UPRIGHT = {
+_UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr, 3: lambda ids: np.rot90(ids, 2), 4: np.flipud, 5: np.transpose,
     6: lambda ids: np.rot90(ids, -1), 7: lambda ids: np.rot90(ids, 2).T, 8: np.rot90,
 }  # fmt: skip

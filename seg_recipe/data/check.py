@@ -176,7 +176,9 @@ def _look_at_image(data: bytes | memoryview) -> tuple[tuple[int, int], list[tupl
             picture.load()
             wrong += _turned("image", picture)
         kind = _image_kind(picture)
-        return picture.size, wrong + [(kind, f"mode {picture.mode}")] * bool(kind), None
+        if kind:
+            wrong.append((kind, f"mode {picture.mode}"))
+        return picture.size, wrong, None
 
 
 def _look_at_mask(
