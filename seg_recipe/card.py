@@ -195,7 +195,11 @@ def write_card(
     body = "\n\n".join(section for section in sections if section)
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")  # parses what it was given: metadata that are no YAML raise here
     unfinished = folder / "README.md.tmp"
-    unfinished.write_text(str(card), encoding="utf-8")
+    try:
+        unfinished.write_text(str(card), encoding="utf-8")
+    except OSError:  # the disk is full
+        unfinished.unlink(missing_ok=True)
+        raise
     return unfinished.replace(folder / "README.md")
 
 

@@ -227,7 +227,8 @@ def limited(monkeypatch, owner, name, size):
 
 
 def left_by(run):
-    return [path.name for path in run.rglob(".*") if path.name.startswith((".saving", ".replaced", ".deleting")) or path.suffix == ".part"]
+    unfinished = [path for path in run.rglob(".*") if path.name.startswith((".saving", ".replaced", ".deleting"))]
+    return [path.name for path in [*unfinished, *run.rglob("*.part"), *run.rglob("*.tmp")]]
 
 
 @pytest.mark.usefixtures("capsys")
@@ -263,7 +264,7 @@ def test_an_end_for_which_there_is_no_room_is_one_line_and_is_made_later(place, 
     with monkeypatch.context() as patch:
         limited(patch, owner, name, size)
         text = runs.refused(patch, place / "mine.yaml", "--output_dir", run)
-    assert text.startswith("error: The best model is not saved: File too large: ") and "\n" not in text
+    assert text.startswith("error: The best model is not saved with all that belongs to it: File too large: ") and "\n" not in text
     assert f"The training is whole, and its files in {run} are not all there. Make room, and run the same command again." in text
     assert not (run / "results.json").exists() and left_by(run) == []
     assert (run / "model.safetensors").read_bytes() == weights

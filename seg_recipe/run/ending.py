@@ -43,7 +43,7 @@ def conclude(
     step, what = kept_model(state, trainer.args)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.score().items()}
     way_out = f"The training is whole, and its files in {folder} are not all there. {FREE_SOME} Only the end is made again."
-    with told_if_refused(f"The {what} model is not saved", folder, lambda: way_out):
+    with told_if_refused(f"The {what} model is not saved with all that belongs to it", folder, lambda: way_out):
         with replaced_files(folder, publishes=writes) as unfinished:
             trainer.save_model(str(unfinished))
             (folder / "results.json").unlink(missing_ok=True)  # of a run that was shorter: it is of other weights

@@ -164,6 +164,10 @@ def write_score(score: Score, folder: Path) -> tuple[Path, Path]:
     }
     for name, text in texts.items():
         unfinished = folder / f"{name}.tmp"
-        unfinished.write_text(text, encoding="utf-8")
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+        except OSError:  # the disk is full
+            unfinished.unlink(missing_ok=True)
+            raise
         unfinished.replace(folder / name)
     return folder / "score.json", folder / "report.html"
