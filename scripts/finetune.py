@@ -26,7 +26,7 @@ from seg_recipe.recipe import Recipe, load_recipe, use_all_cores
 from seg_recipe.recipe.settings import LossSettings
 from seg_recipe.report import no_bar_for_saves, panel_of, save_preview, say
 from seg_recipe.run.before import alone, check_labels, check_output_dir, check_repository, check_space
-from seg_recipe.run.beside import arrange_callbacks, finish_trackers, make_trackers
+from seg_recipe.run.beside import arrange_callbacks, finish_trackers, make_trackers, push_finished
 from seg_recipe.run.ending import conclude, tell_how_to_go_on
 from seg_recipe.run.identity import identity_of, run_files, where_to_start
 from seg_recipe.run.material import make_transforms, prepare_data
@@ -90,6 +90,7 @@ def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
         sheet = save_preview(data.splits["train"], train_transform, label_space, recipe.run.preview, recipe.output_dir)
         say(args, f"Wrote {sheet}: {recipe.run.preview} training samples as the model sees them.")
     if finished is not None:
+        push_finished(recipe, label_space, finished, repo_id, space_id)
         return finished
     if recipe.run.check:
         args.output_dir = scratch_folder()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from seg_recipe.errors import InputError, add_traceback_option, run_program
 from seg_recipe.faces import Drawn, make_faces
@@ -25,6 +26,7 @@ from seg_recipe.labels import FACE
 from seg_recipe.splits import in_validation
 from seg_recipe.visualize import colour_mask, legend
 
+SHEET_MARK = "seg_recipe contact sheet"
 SHEET_FACES, SHEET_COLUMNS, SHEET_CELL = 24, 8, 128
 """What `--sheet` shows: faces unless told, how many side by side, and the side of each in pixels."""
 
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
         print(drawn.shares())
     if asked.sheet:
         contact_sheet(Path(asked.out), min(asked.count, asked.sheet_faces or SHEET_FACES), asked.val_fraction).save(
-            asked.sheet, optimize=True
+            asked.sheet, optimize=True, pnginfo=_mark()
         )
         print(f"Wrote {asked.sheet}.")
     return drawn
@@ -78,6 +80,23 @@ def check_sheet(path: Path | None, faces: int | None, ranks: int) -> None:
         raise InputError(f"--sheet {path}: one of {ranks} processes does not see all faces. Draw it later, without the launcher.")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise InputError(f"--sheet is {path}; wanted the name of a .png file in a folder that exists.")
+    if path.exists() and not _is_sheet(path):
+        raise InputError(f"--sheet is {path}, which is there and no sheet of ours; name another file.")
+
+
+def _mark() -> PngInfo:
+    """What tells our sheets from other pictures, so that only they are replaced."""
+    info = PngInfo()
+    info.add_text("Software", SHEET_MARK)
+    return info
+
+
+def _is_sheet(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == SHEET_MARK
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def contact_sheet(folder: Path, count: int, val_fraction: float) -> Image.Image:

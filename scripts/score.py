@@ -35,12 +35,14 @@ The folder of --output gets report.html, one file to look at and to send, and sc
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from seg_recipe import startup
-from seg_recipe.errors import add_traceback_option, run_program
+from seg_recipe.errors import InputError, add_traceback_option, run_program
+from seg_recipe.faces.ours import JUNK
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
 from seg_recipe.memory import keep_freed_memory
@@ -58,6 +60,7 @@ startup.imported()
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Scores, prints a table, writes the report; returns the content of score.json. Raises ValueError or OSError in one line."""
     arguments = _parse(argv)
+    check_output(arguments.output, {name: getattr(arguments, name) for name in ("model", "dataset", "split")})
     id_map = read_id_map(arguments.id_map) if arguments.id_map else {}
     places = [arguments.model, *([arguments.compare] if arguments.compare else [])]
     segmenters = [load_segmenter(place, device=arguments.device, precision=arguments.precision) for place in places]
@@ -103,6 +106,21 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     figures, report = write_score(score, arguments.output)
     print(f"Figures: {figures}. Report: {report}.")
     return score.content
+
+
+def check_output(folder: Path, asked: dict[str, str]) -> None:
+    """Raise InputError where the report would replace that of something else, or files of another kind lie in its folder."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in JUNK) if folder.is_dir() else []
+    if not names:
+        return
+    try:
+        earlier = json.loads((folder / "score.json").read_text(encoding="utf-8"))
+        known = {name: earlier[name] for name in asked}
+    except (OSError, ValueError, KeyError, TypeError):
+        held = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+        raise InputError(f"--output is {folder}, which holds {held} and no report of this script; name a new or an empty folder.") from None
+    if other := [f"{name} {known[name]} (now {value})" for name, value in asked.items() if known[name] != value]:
+        raise InputError(f"--output is {folder}, which holds the report of {', '.join(other)}; name another folder with --output.")
 
 
 def find_metadata(dataset: str, split: str) -> dict[str, dict[str, Any]] | None:

@@ -20,7 +20,7 @@ from seg_recipe.errors import InputError, OtherRankError
 from seg_recipe.stopping import any_rank
 
 MARKER = "complete.json"
-_SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
+SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
 
 
 def checkpoint_path(output_dir: str | Path, step: int) -> Path:
@@ -54,7 +54,7 @@ def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
     which each may write files of its own. What was written is deleted where it fails on one of them: the disk may be full.
     A complete checkpoint of the same step is replaced, and at no moment is there neither the old one nor the new one.
     """
-    temporary = folder.with_name(_SAVING + folder.name)
+    temporary = folder.with_name(SAVING + folder.name)
     with _filled(temporary, publishes):
         yield temporary
     with together():
@@ -75,7 +75,7 @@ def replaced_files(folder: Path, *, publishes: bool) -> Iterator[Path]:
 
     Those in `folder` stay as they were where the disk is full. publishes: as for a checkpoint.
     """
-    temporary = folder / f"{_SAVING}model"
+    temporary = folder / f"{SAVING}model"
     with _filled(temporary, publishes):
         yield temporary
     with together():
@@ -184,7 +184,7 @@ def clean_up(output_dir: str | Path) -> None:
     if not Path(output_dir).is_dir():
         return
     for path in Path(output_dir).iterdir():
-        if path.name.startswith((_SAVING, _DELETING)):
+        if path.name.startswith((SAVING, _DELETING)):
             shutil.rmtree(path)
         elif path.name.startswith(_REPLACED):
             original = path.with_name(path.name.removeprefix(_REPLACED))
@@ -260,7 +260,7 @@ def _flush(path: Path) -> None:
 def _delete(folder: Path) -> None:
     if not folder.exists():
         return
-    doomed = folder if folder.name.startswith((_SAVING, _DELETING)) else folder.with_name(_DELETING + folder.name)
+    doomed = folder if folder.name.startswith((SAVING, _DELETING)) else folder.with_name(_DELETING + folder.name)
     if doomed != folder:
         if doomed.exists():
             shutil.rmtree(doomed)

@@ -278,7 +278,7 @@ class HubCallback(TrainerCallback):
             raise InputError(f"{source} holds no config.json, so it is no model.")
         if self._card is not None and metrics is not None:
             self._card(target, metrics, step)
-        for picture in _pictures_of_card(target / "README.md"):
+        for picture in pictures_of_card(target / "README.md").values():
             if (source / picture).is_file():
                 (target / picture).parent.mkdir(parents=True, exist_ok=True)
                 _link_or_copy(source / picture, target / picture)
@@ -390,8 +390,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _pictures_of_card(card: Path) -> list[str]:
-    """The relative paths of the pictures that a card shows."""
+def pictures_of_card(card: Path) -> dict[str, str]:
+    """Caption -> relative path of the pictures that a card shows."""
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    shown = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text)
-    return [path for path in shown if "://" not in path and not Path(path).is_absolute() and ".." not in Path(path).parts]
+    shown = re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", text)
+    return {title: path for title, path in shown if "://" not in path and not Path(path).is_absolute() and ".." not in Path(path).parts}

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
+from seg_recipe.faces import make_faces
 from tests import finetune_runs as runs
 from tests import tiny
 
@@ -152,7 +153,7 @@ def test_faces_are_rendered_once(place, tmp_path, capsys):
 
 def test_faces_are_rendered_beside_other_folders_but_not_among_pictures(place, tmp_path, capsys, monkeypatch):
     """`input` where quickstart has made input/quickstart holds no data of its own; a folder of pictures is left alone."""
-    (tmp_path / "input" / "quickstart").mkdir(parents=True)
+    make_faces(tmp_path / "input" / "quickstart", 1, 32, workers=1, progress=False)
     recipe = runs.write_recipe(
         place, "faces.yaml", dataset=str(tmp_path / "input"), labels="face", generate_faces=8, generate_size=48, val_fraction=0.5,
         per_device_train_batch_size=2, output_dir=str(tmp_path / "run"),

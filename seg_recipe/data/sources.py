@@ -30,7 +30,7 @@ LAYOUTS = (
     "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png beside 000001_seg.png in one folder; "
     "or what Dataset.save_to_disk wrote"
 )
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _BESIDE_THE_PAIRS = re.compile(r"\..*|.*_ldmks\.txt|(readme|license|licence)(\..*)?|thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
@@ -105,7 +105,7 @@ def read_source(
             raise InputError(f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again.") from error
     elif folder.exists():
         raise InputError(f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py.")
-    elif _HUB_ID.fullmatch(place):
+    elif HUB_ID.fullmatch(place):
         splits = load_from_hub(place, streaming=streaming)
     else:
         raise InputError(f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}.")
@@ -189,10 +189,36 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
     if any(name.endswith(MASK_ENDING) for name in names):
         return Source(place, _pair_up(place, folder, "", "", names), is_folder=True)
     found = ", ".join([*names[:5], f"and {len(names) - 5:,} more"] if len(names) > 5 else names) or "nothing"
-    hint = ""
-    if {"images", "annotations"} <= set(names):
-        hint = f" This is one half of the first: call it {folder.name}/train and name its parent."
-    raise InputError(f"{place} holds {found}; wanted is: {LAYOUTS}.{hint} Other layouts: scripts/import_dataset.py.")
+    raise InputError(f"{place} holds {found}; wanted is: {LAYOUTS}. {_way_out(place, folder, names)}")
+
+
+def _way_out(place: str, folder: Path, names: list[str]) -> str:
+    """What to do with a folder that is none of the layouts: the right folder near it, or the import of what it looks like."""
+    if not names:
+        return "Is its disk mounted? Faces are rendered into an empty folder with --generate_faces N."
+    if {"images", "annotations"} <= set(names) and any(name.endswith(MASK_ENDING) for name in _list(folder / "annotations")):
+        if folder.resolve().name in ("train", "val"):
+            return f"This is one half of the first: name its parent, {folder.resolve().parent}."
+        return f"This is one half of the first: call it {folder.name}/train and name its parent."
+    if folder.resolve().name in ("images", "annotations"):
+        return f"This is the inside of the first: name the folder of train/ and val/, as {folder.resolve().parent.parent}."
+    if below := next((below for below in _folders_below(folder, depth=2) if _is_readable(below)), None):
+        return f"It lies deeper: name {below}."
+    from seg_recipe.importers import looks_like  # only here, for it knows a dozen layouts that training does not
+
+    return looks_like(folder) or "Other layouts: python scripts/import_dataset.py --help."
+
+
+def _folders_below(folder: Path, depth: int) -> list[Path]:
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))[:20]
+    return [*inside, *(below for path in inside for below in _folders_below(path, depth - 1))] if depth else []
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether a folder has the names of a layout that is read."""
+    names = set(_list(folder))
+    halves = any((folder / half / "images").is_dir() and (folder / half / "annotations").is_dir() for half in names & {"train", "val"})
+    return halves or bool(names & {"dataset_dict.json", "state.json"}) or any(name.endswith(MASK_ENDING) for name in names)
 
 
 def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, names: list[str] | None = None) -> Pairs:

@@ -1,6 +1,7 @@
 """A folder of drawn faces: {train,val}/images/{id}.png, {train,val}/annotations/{id}_seg.png, and metadata.jsonl with their parameters."""
 
 import errno
+import io
 import json
 import os
 import time
@@ -21,12 +22,11 @@ from seg_recipe.errors import InputError
 from ..labels import FACE
 from ..pools import in_order, no_interrupt_is_lost, processes
 from ..splits import in_validation
+from .ours import METADATA, foreign_names, has_our_metadata, marked
 from .oversampling import sample_with_rare
 from .parameters import FaceParameters, sample
 from .photographs import Photographs, find_photographs, photograph_behind
 from .rendering import render
-
-METADATA = "metadata.jsonl"
 
 
 class Drawn(NamedTuple):
@@ -129,15 +129,22 @@ def make_faces(
 
 
 def _begin(out: Path, count: int, series: Series) -> None:
-    """Make the folders and metadata.jsonl, which the first process of each machine writes and the others wait for."""
+    """Make metadata.jsonl, which the first process of each machine writes and the others wait for, and then the folders.
+
+    In this order a folder that was begun is known for ours, whenever the rendering was killed.
+    """
     begun = _check_same_series(out, series)
+    out.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        _wait_for_metadata(out)
+    elif begun < count:
+        _write_whole(out / METADATA, "".join(json.dumps(series.line(index)) + "\n" for index in range(count)))
     for split in ("train", "val"):
         for kind in ("images", "annotations"):
             (out / split / kind).mkdir(parents=True, exist_ok=True)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        if begun < count:
-            _write_whole(out / METADATA, "".join(json.dumps(series.line(index)) + "\n" for index in range(count)))
-        return
+
+
+def _wait_for_metadata(out: Path) -> None:
     deadline = time.monotonic() + 600
     while not (out / METADATA).is_file():
         if time.monotonic() > deadline:
@@ -174,8 +181,9 @@ def draw_face(out: Path, index: int, *, series: Series) -> Int64[np.ndarray, " c
     image_path, mask_path = _paths(out, index, series.val_fraction)
     for path, pixels, level in ((mask_path, mask, 6), (image_path, image, 1)):
         # Level 1 is three times as fast as the default and 10 % larger on noisy pictures.
-        with _partial(path).open("wb") as file:
-            Image.fromarray(pixels).save(file, format="PNG", compress_level=level)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="PNG", compress_level=level)
+        _partial(path).write_bytes(file.getvalue() if series.photographs else marked(file.getvalue()))
         _partial(path).replace(path)
     return np.bincount(mask.ravel(), minlength=len(FACE)).astype(np.int64)
 
@@ -213,9 +221,10 @@ def _write_whole(path: Path, text: str) -> None:
 def _check_same_series(out: Path, series: Series) -> int:
     """How many faces the folder's metadata lists (0: a new folder); ValueError where they are of another series."""
     path = out / METADATA
-    if not path.is_file():
-        if out.is_dir() and any(out.glob("*/images/*.png")):
-            raise InputError(f"{out} holds images but no {METADATA}: it was not made by make_faces. Name another folder.")
+    if out.is_dir() and (strangers := foreign_names(out)):
+        held = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
+        raise InputError(f"{out} holds {held} and was not made by make_faces, so no face is drawn into it. Name another folder.")
+    if not has_our_metadata(out):
         return 0
     lines = path.read_text(encoding="utf-8").splitlines()
     asked = series.options()
@@ -223,13 +232,13 @@ def _check_same_series(out: Path, series: Series) -> int:
         first = json.loads(lines[0])
         known = {key: first[key] for key in asked}
         same_face = first["parameters"] == json.loads(json.dumps(series.parameters(0).to_json()))
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is not a list of faces drawn by this version. Name another folder, or delete this one.") from None
+    except (KeyError, ValueError):
+        raise InputError(f"{path} is not a list of faces drawn by this version. Name another folder.") from None
     changed = [f"{key} {known[key]} (now {asked[key]})" for key in asked if known[key] != asked[key]]
     if changed:
         raise InputError(f"{out} was begun with {', '.join(changed)}. Ask for the same again, or name another folder.")
     if not same_face:
-        raise InputError(f"{out} was begun by another version of the generator. Name another folder, or delete this one.")
+        raise InputError(f"{out} was begun by another version of the generator. Name another folder.")
     return len(lines)
 
 

@@ -1,7 +1,9 @@
 """What goes on beside the training: console, early stopping, Weights & Biases and the Hub."""
 
+import json
 import os
 from functools import partial
+from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import ENV_VARS_TRUE_VALUES
@@ -9,7 +11,7 @@ from transformers.utils import ENV_VARS_TRUE_VALUES
 from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback, LearningRatesCallback, Panel, SegmentationWandbCallback
 from seg_recipe.card import licence_statement
 from seg_recipe.demo.space import push_space, write_space
-from seg_recipe.hub import HubCallback
+from seg_recipe.hub import HubCallback, pictures_of_card
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import Recipe
@@ -67,10 +69,27 @@ def finish_trackers(
         _, what = kept_model(trainer.state, trainer.args)
         hub.finish(None if trainer.stopped else recipe.output_dir, message=f"{what.capitalize()} model")
         if space_id is not None and not trainer.stopped:
-            licence = licence_statement(**licence_settings(recipe))
-            push_space(space_id, write_space(recipe.output_dir / "space", model_id=hub.repo_id, licence=licence))
+            _push_space(recipe, space_id, hub.repo_id)
     for tracker in trackers:
         if isinstance(tracker, SegmentationWandbCallback):
             if not trainer.stopped and (recipe.output_dir / REPORT).is_dir():
                 tracker.send_report(recipe.output_dir / REPORT)
             tracker.finish()
+
+
+def push_finished(recipe: Recipe, label_space: LabelSpace, figures: dict[str, Any], repo_id: str | None, space_id: str | None) -> None:
+    """Push the model of a run that was finished before, with a card that says what the recipe says now."""
+    if repo_id is None or recipe.run.check:
+        return
+    folder = recipe.output_dir
+    step = json.loads((folder / "results.json").read_text(encoding="utf-8"))["step"]
+    pictures = {title: path for title, path in pictures_of_card(folder / "README.md").items() if (folder / path).is_file()}
+    write_model_card(recipe, label_space, folder, figures, step, repo_id, pictures)
+    HubCallback(repo_id, output_dir=folder, strategy="end").finish(folder, message=f"Model of step {step}")
+    if space_id is not None:
+        _push_space(recipe, space_id, repo_id)
+
+
+def _push_space(recipe: Recipe, space_id: str, repo_id: str) -> None:
+    licence = licence_statement(**licence_settings(recipe))
+    push_space(space_id, write_space(recipe.output_dir / "space", model_id=repo_id, licence=licence))

@@ -9,13 +9,13 @@ from typing import Any
 from seg_recipe.callbacks import Panel
 from seg_recipe.card import write_card
 from seg_recipe.checkpoints import replaced_files, together, write_json
-from seg_recipe.faces.folder import METADATA
 from seg_recipe.figure_names import by_set
 from seg_recipe.hub import HubCallback
 from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe import Recipe
 from seg_recipe.report import check_best, kept_model, package_versions, save_prediction_sheet, say
 from seg_recipe.run.identity import repeatable_text
+from seg_recipe.run.provenance import is_all_drawn, stands_before_photographs
 from seg_recipe.scoring.after_training import report_run
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.writing import FREE_SOME, told_if_refused
@@ -126,6 +126,7 @@ def licence_settings(recipe: Recipe) -> dict[str, Any]:
         "data_license": recipe.reporting.data_license,
         "model_license": recipe.reporting.model_license,
         "base_model": None if recipe.model.from_scratch else recipe.model.model,
-        "generated_only": all((Path(source) / METADATA).is_file() for source in recipe.data.dataset),
+        "generated_only": all(map(is_all_drawn, recipe.data.dataset)),
+        "over_photographs": any(map(stands_before_photographs, recipe.data.dataset)),
         "pushing": recipe.reporting.push_to_hub,
     }

@@ -4,6 +4,7 @@ And what can be known of a model before its first step: that it cannot take one.
 """
 
 import atexit
+import os
 import shutil
 import tempfile
 from typing import Any
@@ -63,6 +64,14 @@ def scratch_folder() -> str:
     folder = tempfile.mkdtemp(prefix="seg_recipe-check-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def shared_scratch_folder() -> str:
+    """The same such folder on all ranks. A collective."""
+    name = [scratch_folder() if int(os.environ.get("RANK", "0")) == 0 else ""]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(name, src=0)
+    return name[0]
 
 
 def try_step(trainer: SegmentationTrainer) -> float:
