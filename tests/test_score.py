@@ -105,7 +105,7 @@ def test_a_model_of_other_labels_is_scored_through_an_id_map(place, tmp_path, ca
     (tmp_path / "map.json").write_text(json.dumps({"Hintergrund": "background", "LINKS": "left"}))
     options = ["--output", str(tmp_path / "out"), *QUICK]
     mapped = score.main([str(tmp_path / "model"), str(data), "--id_map", str(tmp_path / "map.json"), *options])
-    plain = score.main([str(place / "model"), str(place / "data"), *options])
+    plain = score.main([str(place / "model"), str(place / "data"), "--output", str(tmp_path / "plain"), *QUICK])
     assert mapped["figures"] == plain["figures"]
     assert mapped["labels"]["only_in_model"] == mapped["labels"]["only_in_data"] == []
     capsys.readouterr()
@@ -126,7 +126,9 @@ def test_two_models_are_compared_in_pairs(place, tmp_path, capsys):
         assert value["value"] == pytest.approx(content["figures"][name]["value"] - other["figures"][name]["value"])
     assert compared["difference"]["classes"]["disc"]["iou"]["low"] is not None
     assert "Compared with" in (tmp_path / "out" / "report.html").read_text()
-    same = score.main([str(place / "model"), str(place / "data"), "--compare", str(place / "model"), "--output", str(tmp_path), *QUICK])
+    same = score.main(
+        [str(place / "model"), str(place / "data"), "--compare", str(place / "model"), "--output", str(tmp_path / "same"), *QUICK]
+    )
     assert set(same["comparison"]["difference"]["figures"]["miou"].values()) == {0.0}
 
 
