@@ -61,11 +61,11 @@ class WholeRounds(torch.utils.data.IterableDataset):
         self.stream, self.round_size = stream, round_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        count, sample = 0, None
+        count, sample = 0, {}
         for sample in self.stream:
             count += 1
             yield sample
-        for _ in range(-count % self.round_size if sample is not None else 0):
+        for _ in range(-count % self.round_size):
             yield {**sample, "labels": torch.full_like(torch.as_tensor(sample["labels"]), IGNORE_INDEX)}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,7 +26,8 @@ def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str 
     if found is not None:
         state.best_model_checkpoint = str(found)
         return None
-    scores = {entry["step"]: entry[metric] for entry in state.log_history if entry["step"] != recorded and entry.get(metric) is not None}
+    logged = [entry for entry in state.log_history if entry["step"] != recorded and entry.get(metric) is not None]
+    scores = {int(entry["step"]): float(entry[metric]) for entry in logged}
     state.best_metric = state.best_global_step = state.best_model_checkpoint = None
     gone = f"The best checkpoint so far, {checkpoint_path(folders[0], recorded)}, is damaged or gone"
     for step in sorted(scores, key=lambda step: scores[step], reverse=True):  # of equal ones the earliest, as the Trainer has it
@@ -45,9 +47,10 @@ def had_ended_early(before: TrainerState, callbacks: Iterable[TrainerCallback]) 
 
     before: the state as its checkpoint has it. callbacks: as they are now; of those that end a run, early stopping may have been changed.
     """
-    if before.global_step >= before.max_steps or not before.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+    states: Any = before.stateful_callbacks  # name -> state, read from a checkpoint
+    if before.global_step >= before.max_steps or not states["TrainerControl"]["args"]["should_training_stop"]:
         return False
-    if EarlyStoppingCallback.__name__ not in before.stateful_callbacks:
+    if EarlyStoppingCallback.__name__ not in states:
         return True
     patience = [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
     return any(callback.early_stopping_patience_counter >= callback.early_stopping_patience for callback in patience)

@@ -19,7 +19,7 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, ste
     warmup = args.get_warmup_steps(steps)
     if args.warmup_steps < 1 or warmup == steps:
         warmup = min(warmup, steps - 1)
-    kwargs = args.lr_scheduler_kwargs
+    kwargs: Any = args.lr_scheduler_kwargs  # a mapping by now, whatever it was given as
     name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     try:
         schedule = get_scheduler(
@@ -52,4 +52,4 @@ def _try_evaluations(name: str, optimizer: torch.optim.Optimizer, kwargs: dict[s
     tried = torch.optim.SGD(rates)
     schedule = get_scheduler(name, optimizer=tried, scheduler_specific_kwargs=kwargs)
     for _ in range(100):
-        schedule.step(0.5)  # type: ignore[arg-type]  # the metric, where others take the step
+        schedule.step(0.5)  # the metric, where others take the step

@@ -224,7 +224,8 @@ class SegmentationTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The learning rate's schedule, tried over its steps. Stock, a run of one step has a rate of 0 and dies after it."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = make_schedule(self.args, self.optimizer if optimizer is None else optimizer, num_training_steps)
+            made: Any = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = make_schedule(self.args, made, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

@@ -18,8 +18,13 @@ class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
         """Nothing to warn of."""
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Counts an evaluation of the set that chooses the best."""
-        if args.metric_for_best_model in metrics:
+        if metrics is not None and args.metric_for_best_model in metrics:
             super().on_evaluate(args, state, control, metrics, **kwargs)

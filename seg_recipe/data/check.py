@@ -171,7 +171,7 @@ def _look_at_image(data: bytes | memoryview) -> tuple[tuple[int, int], list[tupl
     if plain is not None and plain.channels == 3:
         return (plain.width, plain.height), [], None
     with Image.open(BytesIO(data)) as picture:
-        wrong = []
+        wrong: list[tuple[str, str]] = []
         if not checksums_hold(data):
             picture.load()
             wrong += _turned("image", picture)

@@ -81,7 +81,7 @@ def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_s
 
 
 def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
-    blank = [name for part in parts for name, held in zip(part.ids, part.pixels[:, :-1].any(1).tolist(), strict=True) if not held]
+    blank = [name for part in parts for name, held in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True) if not held]
     first = ", ".join(blank[:FIRST]) + ", ..." * (len(blank) > FIRST)
     return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
 

@@ -21,8 +21,8 @@ class Exportable(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        ours = {functional.adaptive_avg_pool2d: adaptive_avg_pool2d, functional.fold: fold}.get(func, func)
-        return ours(*args, **(kwargs or {}))
+        ours: dict[Any, Any] = {functional.adaptive_avg_pool2d: adaptive_avg_pool2d, functional.fold: fold}
+        return ours.get(func, func)(*args, **(kwargs or {}))
 
 
 def adaptive_avg_pool2d(input: Float[Tensor, "*batch height width"], output_size: Any) -> Float[Tensor, "*batch h w"]:

@@ -38,7 +38,9 @@ def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_si
 def _norm_of_one_value(model: nn.Module, image_size: int) -> str | None:
     """The first BatchNorm that trains on feature maps of one pixel, looked for with a black picture in evaluation mode."""
     was_training = model.training
-    norms = {module: name for name, module in model.train().named_modules() if isinstance(module, _BatchNorm) and module.training}
+    norms: dict[nn.Module, str] = {
+        module: name for name, module in model.train().named_modules() if isinstance(module, _BatchNorm) and module.training
+    }
     found: list[str] = []
 
     def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
