@@ -53,7 +53,9 @@ def no_interrupt_is_lost() -> Iterator[None]:
     A library that clears errors of its own may clear a KeyboardInterrupt with them, as NumPy (2.4) does while it draws from an array of
     texts. Where neither signal raises KeyboardInterrupt, nothing is changed.
     """
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is signal.default_int_handler]
+    answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # One of an earlier block stays where an interrupt fell into its very end.
+    heard = [number for number, answer in answers.items() if answer is signal.default_int_handler or hasattr(answer, "of_a_block")]
     if threading.current_thread() is not threading.main_thread() or not heard:
         yield
         return
@@ -64,10 +66,14 @@ def no_interrupt_is_lost() -> Iterator[None]:
         asked = True
         raise KeyboardInterrupt
 
-    for number in heard:
-        signal.signal(number, ask)
+    ask.of_a_block = True  # type: ignore[attr-defined]
     try:
+        for number in heard:
+            signal.signal(number, ask)
         yield
+    except (KeyboardInterrupt, GeneratorExit):  # it is on its way
+        asked = False
+        raise
     finally:
         for number in heard:
             signal.signal(number, signal.default_int_handler)
