@@ -142,7 +142,7 @@ def test_the_flip_swaps_sides(place, tmp_path):
         (mirrored / path.relative_to(place / "data")).parent.mkdir(parents=True, exist_ok=True)
         picture.save(mirrored / path.relative_to(place / "data"))
     found = [
-        score.main([str(place / "model"), str(data), "--tta", "flip", "--output", str(tmp_path), *QUICK])
+        score.main([str(place / "model"), str(data), "--tta", "flip", "--output", str(tmp_path / f"out-{data.parent.name}"), *QUICK])
         for data in (place / "data", mirrored)
     ]
     assert found[0]["classes"]["left"]["iou"]["value"] == pytest.approx(found[1]["classes"]["right"]["iou"]["value"], abs=2e-3)
@@ -166,17 +166,20 @@ def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
 
 
 def test_splits_of_folders(place, tmp_path, capsys):
-    run = [str(place / "model"), "--output", str(tmp_path), *QUICK]
-    assert score.main([*run[:1], str(place / "data"), "--split", "train", *run[1:]])["images"] == 2
+    def images(data, split, *options):
+        output = tmp_path / f"out-{data.name}-{split}"
+        return score.main([str(place / "model"), str(data), "--split", split, "--output", str(output), *options, *QUICK])["images"]
+
+    assert images(place / "data", "train") == 2
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in (place / "data" / "val").rglob("*.png"):
         shutil.copy(path, flat)
-    assert score.main([*run[:1], str(flat), "--split", "all", *run[1:]])["images"] == 14
-    parts = [score.main([*run[:1], str(flat), "--split", split, "--val_fraction", "0.4", *run[1:]])["images"] for split in ("val", "train")]
+    assert images(flat, "all") == 14
+    parts = [images(flat, split, "--val_fraction", "0.4") for split in ("val", "train")]
     assert sum(parts) == 14 and min(parts) > 0
     assert "has no splits: 0.4 of its ids are held out" in capsys.readouterr().out
-    assert "split is 'test'" in refused(capsys, run[0], place / "data", "--split", "test")
+    assert "split is 'test'" in refused(capsys, place / "model", place / "data", "--split", "test")
 
 
 def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
