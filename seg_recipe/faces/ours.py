@@ -9,6 +9,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 METADATA = "metadata.jsonl"
 IMPORTED = "import.json"
@@ -21,10 +22,12 @@ _END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 _LENGTH = 12 + len(_WORDS) + 64
 
 
-def marked(png: bytes) -> bytes:
-    """A PNG file with the mark."""
-    assert png.endswith(_END)
-    return png[: -len(_END)] + _mark(png[: -len(_END)]) + _END
+def mark(file: BinaryIO) -> None:
+    """Put the mark into a PNG file that is open for reading and writing."""
+    file.seek(0)
+    body = file.read()[: -len(_END)]
+    file.seek(len(body))
+    file.write(_mark(body) + _END)
 
 
 def is_drawn(path: str | Path) -> bool:
