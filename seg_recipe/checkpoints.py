@@ -145,17 +145,18 @@ def newest_complete_name(output_dir: str | Path) -> Path | None:
     return next((folder for folder in reversed(checkpoints_of(output_dir)) if (folder / MARKER).is_file()), None)
 
 
-def choose_checkpoint(output_dir: str | Path, resume: str) -> tuple[Path | None, list[str]]:
+def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True) -> tuple[Path | None, list[str]]:
     """The checkpoint to go on from (None: start anew) and lines that say what was passed over.
 
     resume: `auto` (the newest undamaged checkpoint of output_dir, if there is one), `never`, or a checkpoint's path.
+    tidy: clear away what killed saves left; only for the one who writes to output_dir, since another run's save looks the same.
     Under torch.distributed every rank calls this: rank 0 picks, every rank verifies the files as it sees them, and all raise if one of
     them cannot use the pick. Raises ValueError naming the folder, what is wrong with it and the way out.
     """
     choice: list[Any] = [None, []]
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not distributed or torch.distributed.get_rank() == 0:
-        if resume != "never":
+        if tidy and resume != "never":
             clean_up(output_dir)
         choice = list(last_complete(output_dir)) if resume == "auto" else [None if resume == "never" else Path(resume), []]
     if distributed:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from seg_recipe.checkpoints import SAVING
 from seg_recipe.locks import WRITER, sole_writer
 from tests import finetune_runs as runs
 from tests.hub_stub import connect, unreachable_url
@@ -255,6 +256,8 @@ def test_a_second_run_in_one_output_dir_is_told_of_the_first_and_a_check_goes_on
         before = sorted(folder.iterdir())
         assert f"where a run is being written (process {os.getpid()} on " in error()
         assert sorted(folder.iterdir()) == before
+        (folder / f"{SAVING}checkpoint-4").mkdir()  # as the first run has it while it saves
         assert runs.train(place / "mine.yaml", "--check") == {}
+        assert (folder / f"{SAVING}checkpoint-4").is_dir()
     assert runs.train(place / "mine.yaml", "--max_steps", "2", "--eval_steps", "2", "--save_steps", "2")["miou"] >= 0
     assert not (folder / WRITER).exists()

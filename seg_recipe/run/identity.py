@@ -76,7 +76,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
             f"resume is {recipe.run.resume}, which is no folder; wanted auto, never or a checkpoint, as runs/mine/checkpoint-100. "
             f"{recipe.output_dir} holds {there or 'none'}."
         )
-    checkpoint, passed_over = choose_checkpoint(recipe.output_dir, recipe.run.resume)
+    checkpoint, passed_over = choose_checkpoint(recipe.output_dir, recipe.run.resume, tidy=not recipe.run.check)
     say(args, *passed_over)
     results = recipe.output_dir / "results.json"
     finished = recipe.run.resume == "auto" and results.is_file()
