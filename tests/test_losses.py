@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seg_recipe import kernels
 from seg_recipe.losses import SegmentationLoss, power_jaccard, tiled
 from seg_recipe.losses import pixel_sums as fused
+from seg_recipe.upsampling import exact_products
 
 CASES = [
     {"power": power, "smooth": smooth, "reduction": reduction, "classes": classes}
@@ -438,6 +439,23 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(loss, expected) and torch.equal(under, slope)
 
 
+def test_tiles_are_upsampled_in_full_precision():
+    """Under autocast, and where a run has switched on shorter products; what the run has switched on stays on afterwards."""
+    logits, labels = make(dtype=torch.float32)
+    expected = tiled.sums(logits.detach(), labels, **SUMS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(tiled.sums(logits.detach(), labels, **SUMS), expected)
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    try:
+        products.fp32_precision = "bf16"
+        with exact_products(torch.device("cpu")):
+            assert products.fp32_precision == "ieee"
+        assert products.fp32_precision == "bf16"
+    finally:
+        products.fp32_precision = before
+
+
 def test_extreme_logits_stay_finite():
     """Beyond the spread that float32's exp can bear, with the winner changing between neighbours: each pixel takes its own maximum."""
     _, labels = make()
@@ -553,6 +571,7 @@ def test_no_tensor_grows_with_the_label_size(soft, one_thread):
 # --- wrong input ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -570,9 +589,9 @@ def test_no_tensor_grows_with_the_label_size(soft, one_thread):
         (torch.full((3, 5, 8, 8), float("nan")), r"Soft labels must lie in \[0, 1\]; these hold nan"),
     ],
 )
-def test_wrong_labels_are_named(labels, message):
+def test_wrong_labels_are_named(labels, message, dtype):
     with pytest.raises(ValueError, match=message):
-        power_jaccard(make()[0], labels, **DEFAULT)
+        power_jaccard(make(dtype=dtype)[0], labels, **DEFAULT)
 
 
 @pytest.mark.parametrize(

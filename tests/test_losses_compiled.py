@@ -162,6 +162,19 @@ def test_no_power_of_logits_that_are_far_apart_vanishes_or_overflows(power, clas
         assert_exact(lambda z, t: loss(z, t).total, logits, labels, lambda z, t: loss(z, t).total, rtol=5e-6, floor=1e-7)
 
 
+@pytest.mark.parametrize("far", [0, 1], ids=["above", "below"])
+@pytest.mark.parametrize("power", POWERS)
+def test_one_row_of_logits_that_are_far_apart_beside_a_tame_one(power, far):
+    """Within the far row two classes meet, so that its neighbour alone does not tell how far a pixel's greatest logit may fall."""
+    tame, labels = meeting(5, 4, (16, 16))
+    logits = tame.detach()
+    logits[:, :, far::2] = meeting(500, 4, (16, 16))[0].detach()[:, :, far::2]
+    case = DEFAULT | {"power": power}
+    assert_exact(
+        lambda z, t: power_jaccard(z, t, **case), logits.requires_grad_(), labels, lambda z, t: eager_jaccard(z, t, **case), rtol=2e-5
+    )
+
+
 @pytest.mark.parametrize("reduction", ["image", "batch", "micro"])
 def test_bfloat16_logits_that_are_far_apart(reduction):
     """The values are those of the same numbers in float64; the gradient is theirs, rounded."""

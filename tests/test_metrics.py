@@ -237,14 +237,15 @@ def test_an_ignored_image_has_no_counts():
 # --- wrong input ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_ids_are_named_where_stock_ways_drop_them():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
+def test_unknown_ids_are_named_where_stock_ways_drop_them(dtype):
     logits, labels, sizes = batch([(12, 14)])
     labels[0, 11, 13] = 5
     # the histogram of the stock mean_iou (evaluate, mean_iou.py: np.histogram(label, bins=num_labels, range=(0, num_labels - 1)))
     area, _ = np.histogram(labels[labels != 255].numpy(), bins=5, range=(0, 4))
     assert area.sum() == (labels != 255).sum() - 1
     with pytest.raises(ValueError, match=r"Labels hold the ids 5; the classes are 0-4, and 255 is ignored"):
-        confusion_matrices(logits, labels, sizes)
+        confusion_matrices(logits.to(dtype), labels, sizes)
 
 
 @pytest.mark.parametrize("size", [(13, 14), (12, 15), (0, 3)])
