@@ -235,14 +235,14 @@ def interrupt(argv):
     raise KeyboardInterrupt
 
 seg_recipe.recipe.load_recipe = interrupt
-runpy.run_path(sys.argv[1], run_name="__main__")
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_ctrl_c_outside_the_training_is_one_line_of_one_process(rank):
-    command = [sys.executable, "-c", INTERRUPTED, runs.SCRIPT]
-    run = subprocess.run(command, env={**os.environ, "RANK": rank}, capture_output=True, text=True)
+    command = [sys.executable, "-c", INTERRUPTED, runs.SCRIPT, str(runs.ROOT / "recipes" / "segformer.yaml")]
+    run = subprocess.run(command, env={**os.environ, "RANK": rank, "LOCAL_RANK": rank}, capture_output=True, text=True)
     assert run.returncode == 130
     assert (run.stderr.strip().splitlines() == []) == (rank == "1") and "Traceback" not in run.stderr
     assert ("stopped. The same command goes on: from the last checkpoint" in run.stderr) == (rank == "0")

@@ -52,8 +52,8 @@ def recognise(files: dict[str, SourceFile]) -> str:
     if found:
         return found[0]
     raise InputError(
-        f"SOURCE has the marks of no known data set; found {_endings(files)}. {_sentence(files, 'SOURCE', 'DEST')} "
-        "--help lists the formats; with --images, --masks and --table any pictures with masks are imported."
+        f"SOURCE has the marks of no known data set; found {_endings(files)}. {_sentence(files, 'SOURCE', 'DEST')}".rstrip()
+        + " --help lists the formats; with --images, --masks and --table any pictures with masks are imported."
     )
 
 
