@@ -415,12 +415,15 @@ class SegmentationTrainer(Trainer):
             published_whole(folder, publishes=self.args.should_save) as unfinished,
         ):
             self.save_model(str(unfinished), _internal_call=True)
-            self._save_optimizer_and_scheduler(str(unfinished))
-            self._save_scaler(str(unfinished))
+            model_only = self.args.save_only_model and not self.stopped
+            if not model_only:
+                self._save_optimizer_and_scheduler(str(unfinished))
+                self._save_scaler(str(unfinished))
             if self.args.should_save:
                 state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
-                write_json(unfinished / "run_state.json", {"evaluation_owed": self._evaluation_owed, "stopped": self.stopped})
+                run_state = {"evaluation_owed": self._evaluation_owed, "stopped": self.stopped, "model_only": model_only}
+                write_json(unfinished / "run_state.json", run_state)
         if self.args.should_save:
             rotate(output_dir, keep=self.args.save_total_limit, best=state.best_model_checkpoint)
 

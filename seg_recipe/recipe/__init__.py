@@ -131,6 +131,8 @@ def _settle(values: dict[str, Any]) -> list[str]:
     names = [entry.partition("=")[0] for entry in values["eval_datasets"]]
     if names and not values["best_on"]:  # of several the first one, where no evaluation chooses: the report is on it
         values["best_on"] = names[0]
+    if values["save_only_model"] and values["save_strategy"] != "no":
+        lines.append("save_only_model is true: a run can go on after it was asked to stop, but not from its other checkpoints.")
     if values["streaming"] and values["eval_strategy"] == "epoch":
         lines.append("A stream is evaluated at the end of each pass over it, however long that is: eval_strategy is epoch.")
     return lines

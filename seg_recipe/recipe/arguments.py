@@ -26,6 +26,7 @@ HONOURED = (
     "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "data_seed",
     # evaluation, saving, the best checkpoint
     "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_total_limit",
+    "save_only_model",
     "load_best_model_at_end",
     # logging
     "logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
@@ -99,7 +100,6 @@ REFUSED: dict[str, str] = {
     "prediction_loss_only": "Without the metrics there is no best checkpoint; use eval_strategy: no to leave evaluation out.",
     "restore_callback_states_from_checkpoint": f"Early stopping is exact over a resume only with it. {_TRAINER}",
     "ignore_data_skip": "A resumed run goes on with the next unseen image, always; leave it out.",
-    "save_only_model": "A checkpoint without the optimizer cannot be resumed from; the final model folder holds the weights alone.",
     "enable_jit_checkpoint": "SIGTERM and Ctrl-C already finish the step and save; leave it out.",
     "save_on_each_node": "One process saves, to an output_dir that all machines share; leave it out.",
     "auto_find_batch_size": "It changes the batch unasked; lower per_device_train_batch_size, raise gradient_accumulation_steps.",

@@ -31,7 +31,7 @@ IDLE = (
     Idle(("best_on",), "eval_datasets", lambda sources: not sources),
     Idle(("early_stopping_patience", "eval_delay", "load_best_model_at_end"), "eval_strategy", lambda strategy: strategy == "no"),
     Idle(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
-    Idle(("save_total_limit", "load_best_model_at_end"), "save_strategy", lambda strategy: strategy == "no"),
+    Idle(("save_total_limit", "save_only_model", "load_best_model_at_end"), "save_strategy", lambda strategy: strategy == "no"),
     Idle(("save_steps",), "save_strategy", lambda strategy: strategy != "steps"),
     Idle(("logging_steps",), "logging_strategy", lambda strategy: strategy != "steps"),
     Idle(("num_train_epochs",), "max_steps", lambda steps: steps > 0),

@@ -23,7 +23,8 @@ HARMLESS = frozenset(
         # how the run begins; the data themselves are compared apart from the recipe
         "resume", "check", "preview", "generate_faces", "generate_size", "generate_portraits",
         # saving and logging
-        "output_dir", "save_strategy", "save_steps", "save_total_limit", "logging_strategy", "logging_steps", "logging_first_step",
+        "output_dir", "save_strategy", "save_steps", "save_total_limit", "save_only_model",
+        "logging_strategy", "logging_steps", "logging_first_step",
         "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
         # reporting
         "panel_images", "data_license", "model_license", "report_to", "run_name", "project", "push_to_hub", "hub_model_id",

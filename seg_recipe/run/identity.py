@@ -98,6 +98,11 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
                 f"--model {args.output_dir} with another --output_dir."
             )
     assert checkpoint is not None
+    if json.loads((checkpoint / "run_state.json").read_text(encoding="utf-8")).get("model_only"):
+        raise InputError(
+            f"{checkpoint} holds the model alone (save_only_model), so its run cannot go on. Start anew: --resume never (in a folder "
+            f"beside it), or another --output_dir; --model {checkpoint} begins with its weights."
+        )
     before = _identity_in(checkpoint, now)
     say(args, f"Going on from {checkpoint}.", *_cut_otherwise(before, now))
     return checkpoint, None
