@@ -124,7 +124,7 @@ def _read(
         options = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0, "resplit": arguments.resplit}
         options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
         readers[PAIRS] = functools.partial(pairs.read, table=table, **options)
-    name = arguments.format or recognise(files)
+    name = arguments.format or recognise(files, left_out)
     layout = readers[name](files, left_out)
     layout = replace(layout, samples=list(layout.samples))
     if not layout.samples:

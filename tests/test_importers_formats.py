@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_recipe.importers import FORMATS, recognise
+from seg_recipe.importers import FORMATS, LeftOut, recognise
 from seg_recipe.labels import FACE, load_label_space
 from seg_recipe.splits import in_validation
 from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
@@ -180,9 +180,9 @@ def test_an_import_of_before_there_were_formats_goes_on(tmp_path):
 
 @pytest.mark.parametrize("name", FAKES)
 def test_each_layout_is_recognised_and_no_other(name):
-    assert recognise(listed(FAKES[name]().files)) == name
+    assert recognise(listed(FAKES[name]().files), LeftOut()) == name
     inside = {file.split("/", 1)[1]: data for file, data in FAKES[name]().files.items()}
-    assert recognise(listed(inside)) == name  # the folder inside, given by itself
+    assert recognise(listed(inside), LeftOut()) == name  # the folder inside, given by itself
 
 
 def test_an_ambiguous_source_lists_the_candidates(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_recipe.importers import FORMATS, looks_like, recognise
+from seg_recipe.importers import FORMATS, LeftOut, looks_like, recognise
 from seg_recipe.importers.recognition import guess_patterns
 from tests.face_files import contents, make_folder, make_zip, pair, png, run
 from tests.foreign_layouts import FAKES, H, W, camvid, cvat, labelme, listed, photo, replicator, rng, segnet, voc
@@ -269,4 +269,4 @@ def test_a_json_that_is_not_replicators_is_refused(tmp_path):
 
 def test_recognise_lists_several():
     with pytest.raises(ValueError, match="could be voc or camvid"):
-        recognise(listed(voc().files | camvid().files))
+        recognise(listed(voc().files | camvid().files), LeftOut())

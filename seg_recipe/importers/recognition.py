@@ -15,7 +15,7 @@ from typing import NamedTuple
 from seg_recipe.errors import InputError
 from seg_recipe.importers.formats import FORMATS
 from seg_recipe.importers.published import WORDS, split_of
-from seg_recipe.importers.sources import MAX_DEPTH, SourceFile
+from seg_recipe.importers.sources import MAX_DEPTH, LeftOut, SourceFile
 
 MOST_NAMES = 20_000
 """So many files of a folder are looked at to say what it looks like."""
@@ -44,15 +44,19 @@ _MASKS = re.compile(r"mask|seg|label|annot|gt|class|anno|truth|ids", re.IGNORECA
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 
 
-def recognise(files: dict[str, SourceFile]) -> str:
-    """The format whose own marks these files have. Raises ValueError where none has, which says what they look like, or several have."""
+def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
+    """The format whose own marks these files have. Raises InputError where several have them, and where none has.
+
+    Then it says what the files look like, and what of the source was left out before.
+    """
     found = [name for name, known in FORMATS.items() if known.claims(files)]
     if len(found) > 1:
         raise InputError(f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them.")
     if found:
         return found[0]
+    unread = "".join(f", and left out {line}" for line in left_out.lines())
     raise InputError(
-        f"SOURCE has the marks of no known data set; found {_endings(files)}. {_sentence(files, 'SOURCE', 'DEST')}".rstrip()
+        f"SOURCE has the marks of no known data set; found {_endings(files)}{unread}. {_sentence(files, 'SOURCE', 'DEST')}".rstrip()
         + " --help lists the formats; with --images, --masks and --table any pictures with masks are imported."
     )
 
