@@ -135,7 +135,7 @@ def test_train_without_val_is_split_by_hash_and_a_misnamed_val_is_not(tmp_path):
         (["a.zip"], "holds a.zip; wanted"),
         (
             ["images/a.png", "annotations/a_seg.png"],
-            r"one half of the first: call it input/train and name its parent. Other layouts: scripts/",
+            r"one half of the first: call it input/train and name its parent.",
         ),
         (["train/images/a.png", "train/masks/a.png"], "input/train has images, masks and no annotations/; wanted"),
         (["train/annotations/a_seg.png"], "input/train has annotations and no images/; wanted"),
