@@ -69,7 +69,7 @@ RECIPE_LINES = {
     "learning_rate: 0.1": "{recipe}, line 17: learning_rate stands here a second time (first on line 7). Keep one of them.",
     "weight_decay: much": "weight_decay is 'much'; wanted a number, as 6e-05 ({recipe}, line 17).",
     "hub_token: hf_abc": "{recipe}, line 17 sets hub_token. Log in with `hf auth login` or `wandb login` instead",
-    "fp16: true": "fp16 cannot be set ({recipe}, line 17). Use precision: auto, fp32, bf16 or fp16.",
+    "fp16: true": "fp16 ({recipe}, line 17) and precision are one setting, which stands here twice. Keep precision.",
     "class_weights: [1, 2]": "class_weights has 2 numbers; wanted 4, one per class",
     "push_to_hub: true": "data_license is empty, and a model on the Hub states the licence of the training data",
     "eval_datasets: [a=x, b=y]": "best_on is empty, but there are several evaluation sets",

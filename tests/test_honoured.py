@@ -67,8 +67,6 @@ EFFECTS: dict[str, tuple] = {
     "log_level_replica": ({}, "error", "replica"),
     "log_on_each_node": ({}, False, "each node"),
     "disable_tqdm": ({}, True, "bars"),
-    "run_name": ({"report_to": "tensorboard"}, "mine", "arguments"),
-    "project": ({"report_to": "trackio"}, "mine", "arguments"),
     "skip_memory_metrics": ({}, False, "memory"),
     "activation_checkpointing": ({}, True, "checkpointing"),
     "activation_checkpointing_kwargs": ({"activation_checkpointing": True}, {"use_reentrant": True}, "checkpointing kwargs"),
@@ -83,7 +81,9 @@ EFFECTS: dict[str, tuple] = {
     "ddp_static_graph": ({}, True, "ddp"),
 }  # fmt: skip
 ELSEWHERE = {
-    "use_cpu": "test_recipe.py::test_where_a_run_computes needs a GPU that is there, or not",
+    "use_cpu": "test_recipe.py::test_use_cpu: it needs a GPU that is there",
+    "run_name": "trackers alone read it",
+    "project": "Trackio alone reads it, which is no dependency",
     "tf32": "torch sets it for GPUs alone",
     "dataloader_pin_memory": "memory is pinned for GPUs alone",
     "ddp_timeout": "it is handed to torch.distributed when the processes meet",
@@ -156,7 +156,6 @@ def observe(folder: Path, settings: dict, monkeypatch) -> dict:
         "replica": _as_replica(recipe.training),
         "each node": recipe.training.log_on_each_node and recipe.training.should_log,
         "bars": sorted({*bars}),
-        "arguments": (recipe.training.run_name, recipe.training.project),
         "memory": any("mem" in key for entry in history for key in entry),
         "checkpointing": bool(checkpointing),
         "checkpointing kwargs": checkpointing,
@@ -171,11 +170,11 @@ def observe(folder: Path, settings: dict, monkeypatch) -> dict:
 
 def _as_replica(args) -> int:
     """The log level of a process that is not the first."""
-    place, args.distributed_state.process_index = args.distributed_state.process_index, 1
+    place, args.distributed_state.local_process_index = args.distributed_state.local_process_index, 1
     try:
         return args.get_process_log_level()
     finally:
-        args.distributed_state.process_index = place
+        args.distributed_state.local_process_index = place
 
 
 def _ddp(trainer) -> dict:

@@ -79,7 +79,7 @@ def test_what_contradicts_itself_is_refused(values, tmp_path, text, said):
 @pytest.mark.parametrize(
     "text",
     [
-        *("torch_compile: false", "save_only_model: false", "dataloader_drop_last: true", "remove_unused_columns: false", "do_train: true"),
+        *("torch_compile: false", "dataloader_drop_last: true", "remove_unused_columns: false", "do_train: true"),
         *("do_eval: true", "greater_is_better: true", "metric_for_best_model: eval_miou", "label_names: [labels]", "local_rank: -1"),
         *("ignore_data_skip: false", "auto_find_batch_size: false", "full_determinism: false", "fp16_full_eval: false"),
     ],
