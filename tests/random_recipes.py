@@ -289,7 +289,8 @@ def judge(folder: Path, figures: dict[str, Any], parts: list[Watched]) -> str:
         return f"results.json names step {step}, and the folder holds the weights of step {others}; {len(weights)} were trained"
     args = parts[-1].args
     judged = str(args.metric_for_best_model)
-    entries = {entry["step"]: entry[judged] for entry in state.log_history if judged in entry}
+    evaluations = [entry for entry in state.log_history if judged in entry and entry["step"] > 0]  # untrained weights are no candidate
+    entries = {entry["step"]: entry[judged] for entry in evaluations}
     if args.load_best_model_at_end and entries:
         best = max(entries.values())
         if entries.get(step) != best:
