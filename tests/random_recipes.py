@@ -251,7 +251,8 @@ def run(seed: int, place: Path, folder: Path) -> Outcome:
                 assert parts[0] is not None and parts[0].stopped, "no figures, and it was not stopped"
                 results = finetune.main([str(path)])
                 parts.append(Watched.last)
-            problem = judge(folder / "run", results, [part for part in parts if part is not None]) if results else "a stop without an end"
+            trained = [part for part in parts if part is not None]
+            problem = judge(folder / "run", results, trained) if results else f"it stopped again: {said.getvalue()[-1000:]}"
         except (InputError, RunError, SystemExit) as error:
             if isinstance(error, InputError) and Watched.steps:
                 return Outcome("failed", f"refused after {Watched.steps} steps: {error}", Watched.steps)

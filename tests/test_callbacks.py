@@ -92,6 +92,9 @@ def test_evaluation_line_says_best_and_how_many_classes():
         "evaluation at step 20:  loss 0.2500  mIoU 0.5000 over 18 classes present; best 0.7500 at step 10"
     )
     assert evaluation_line({"eval_loss": 1.0}, 20, []) is None
+    assert evaluation_line({"eval_miou": 0.5}, 0, [], "eval_miou") == "evaluation at step 0:  mIoU 0.5000"
+    line = evaluation_line({"eval_miou": 0.25}, 4, [{"step": 0, "eval_miou": 0.5}], "eval_miou")
+    assert line is not None and line.endswith("; best 0.2500 at step 4"), "what was there before the training is no checkpoint"
 
 
 def test_console_prints_lines_where_there_is_no_terminal(tmp_path, capsys):

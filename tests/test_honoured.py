@@ -246,6 +246,17 @@ def test_early_stopping_counts_one_set_and_says_nothing_of_the_others(tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_training_that_made_it_worse_says_so(tmp_path, capsys):
+    options = ("--eval_on_start", "true", "--max_steps", "2", "--eval_steps", "2", "--save_steps", "2")
+    recipe = runs.workplace(tmp_path)
+    runs.train(recipe, "--max_steps", "8", "--output_dir", tmp_path / "good")
+    runs.train(recipe, *options, "--model", tmp_path / "good", "--learning_rate", "1.0")
+    assert "Before the training it was better: mIoU 0." in capsys.readouterr().out
+    runs.train(recipe, *options, "--output_dir", tmp_path / "better")
+    assert "Before the training" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_checkpoints_of_the_model_alone_are_no_way_on_and_a_stop_saves_all(tmp_path, monkeypatch):
     recipe = runs.workplace(tmp_path)
     options = ("--save_only_model", "true", "--max_steps", "4", "--eval_steps", "2", "--save_steps", "2")

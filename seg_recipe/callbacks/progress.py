@@ -146,8 +146,11 @@ def evaluation_line(metrics: dict[str, Any], step: int, history: list[dict[str, 
         return None
     key, name = f"{prefix}_miou", prefix.removeprefix("eval").removeprefix("_")
     scores = {entry.get("step", 0): float(entry[key]) for entry in history if key in entry} | {step: float(metrics[key])}
-    highest = max(scores, key=lambda at: scores[at])
+    scores.pop(0, None)  # what eval_on_start evaluates has not been trained, and is no checkpoint
     loss = f"  loss {metrics[f'{prefix}_loss']:.4f}" if f"{prefix}_loss" in metrics else ""
     present = f" over {int(metrics[f'{prefix}_classes_present'])} classes present" if f"{prefix}_classes_present" in metrics else ""
     said = f"evaluation{f' on {name}' if name else ''} at step {step}:{loss}  mIoU {metrics[key]:.4f}{present}"
+    if not scores:
+        return said
+    highest = max(scores, key=lambda at: scores[at])
     return f"{said}; {'best' if key == chooser else 'its highest'} {scores[highest]:.4f} at step {highest}"

@@ -62,6 +62,9 @@ def conclude(
         f"The {what} model (step {step}) is in {folder},",
         f'for pipeline("image-segmentation", "{folder}"). Pictures: {sheet}. Figures: {folder / "results.json"}.',
     )
+    before = [entry[f"eval_{judged}miou"] for entry in state.log_history if entry["step"] == 0 and f"eval_{judged}miou" in entry]
+    if before and before[0] > figures[judged + "miou"]:
+        say(trainer.args, f"Before the training it was better: mIoU {before[0]:.4f} (eval_on_start). That model is where it was.")
     return figures
 
 
