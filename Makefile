@@ -28,4 +28,4 @@ check: .venv/ready  ## set up, ruff, mypy and the fast tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 bench: .venv/ready  ## set up, measure speed and memory beside the stock way (15 minutes on two quiet cores)
-	$(BIN)/python scripts/bench.py --output docs/bench.json --readme README.md
+	$(BIN)/python -m scripts.bench --output docs/bench.json --readme README.md

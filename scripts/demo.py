@@ -3,16 +3,17 @@
     python scripts/demo.py runs/quickstart
     python scripts/demo.py runs/segformer --compare runs/quickstart --port 8000
 
-MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemanticSegmentation whose weights are safetensors. The page
-shows the mask over the picture, the share of each class, and switches for opacity and classes; it draws a random face of a seed, and, where
-the model's classes are those of faces, the truth and the IoU. With --compare it shows two models side by side; classes are matched by name.
+MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemanticSegmentation whose weights are
+safetensors. The page shows the mask over the picture, the share of each class, and switches for opacity and classes;
+it draws a random face of a seed, and, where the model's classes are those of faces, the truth and the IoU. With
+--compare it shows two models side by side; classes are matched by name.
 
-It is for this machine alone: --host 0.0.0.0 opens it to the network, to anyone who can reach it. It asks nothing of the network itself.
-Browsers give the camera to pages of this machine and to https only. Pictures are kept for an hour at most, and gone when it ends: Ctrl-C.
+It is for this machine alone: --host 0.0.0.0 opens it to the network, to anyone who can reach it. It asks nothing of
+the network itself. Browsers give the camera to pages of this machine and to https only. Pictures are kept for an hour
+at most, and gone when it ends: Ctrl-C.
 
-The same file is the app.py of a Space on the Hub (`hub_space` of a recipe makes one): without MODEL it takes the one that demo.json beside
-it names.
-Needs the extra `demo`: pip install 'seg-recipe[demo]'.
+The same file is the app.py of a Space on the Hub (`hub_space` of a recipe makes one): without MODEL it takes the one
+that demo.json beside it names. Needs the extra `demo`: pip install 'seg-recipe[demo]'.
 """
 
 import argparse
@@ -25,9 +26,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from seg_recipe import startup
 from seg_recipe.demo.pictures import load_models
-from seg_recipe.errors import InputError, add_traceback_option, run_program
+from seg_recipe.runtime import startup
+from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 
 startup.imported()
 
@@ -35,13 +36,17 @@ DEFAULTS = Path(__file__).resolve().parent / "demo.json"
 
 
 def main(argv: list[str] | None = None):
-    """Loads the models and serves the page from a thread; returns it as a `seg_recipe.demo.serving.Running`, with `url` and `stop()`.
+    """Loads the models and serves the page from a thread; returns it as a `seg_recipe.demo.serving.Running`, with
+    `url` and `stop()`.
 
-    Raises ValueError or OSError in one line: a model that cannot be loaded, an address that cannot be opened, Gradio missing.
+    Raises ValueError or OSError in one line: a model that cannot be loaded, an address that cannot be opened, Gradio
+    missing.
     """
     arguments = _parse(argv)
     if find_spec("gradio") is None:
-        raise InputError("Gradio is not installed, which the page is made with; install it with: pip install 'seg-recipe[demo]'")
+        raise InputError(
+            "Gradio is not installed, which the page is made with; install it with: pip install 'seg-recipe[demo]'"
+        )
     from seg_recipe.demo.serving import Running, listen
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
@@ -59,20 +64,30 @@ def main(argv: list[str] | None = None):
 
 def _parse(argv):
     on_a_space = "SPACE_ID" in os.environ
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json beside this file)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json beside this file)"
+    )
     parser.add_argument("--compare", metavar="OTHER", help="a second model, shown beside the first")
-    parser.add_argument("--host", default="0.0.0.0" if on_a_space else "127.0.0.1", help="address to serve (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="0.0.0.0" if on_a_space else "127.0.0.1", help="address to serve (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="port to serve; 0: any that is free (default: 7860)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    parser.add_argument("--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)"
+    )
     add_traceback_option(parser)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.port <= 65535:
         parser.error(f"--port is {arguments.port}; wanted 0-65535")
     if arguments.model is None:
         if not DEFAULTS.is_file():
-            parser.error(f"MODEL is missing, and there is no {DEFAULTS.name} beside {Path(__file__).name} that names one")
+            parser.error(
+                f"MODEL is missing, and there is no {DEFAULTS.name} beside {Path(__file__).name} that names one"
+            )
         arguments.model = json.loads(DEFAULTS.read_text(encoding="utf-8"))["model"]
     return arguments
 

@@ -8,30 +8,30 @@
 import sys
 from typing import Any
 
-from seg_recipe import startup
-from seg_recipe.errors import check_first, noted, run_program
 from seg_recipe.recipe_file import refuse_early
+from seg_recipe.runtime import startup
+from seg_recipe.runtime.errors import check_first, noted, run_program
 
 if __name__ == "__main__":
     check_first(refuse_early)
 
 from seg_recipe.checkpoints import fresh_folder
 from seg_recipe.data import attach_transform
+from seg_recipe.finetuning.before import alone, check_labels, check_output_dir, check_repository, check_space
+from seg_recipe.finetuning.beside import arrange_callbacks, finish_trackers, make_trackers, push_finished
+from seg_recipe.finetuning.ending import conclude, tell_how_to_go_on
+from seg_recipe.finetuning.identity import identity_of, run_files, where_to_start
+from seg_recipe.finetuning.material import make_transforms, prepare_data
+from seg_recipe.finetuning.trial import refuse_what_cannot_train, scratch_folder, try_step
 from seg_recipe.labels import load_label_space
 from seg_recipe.losses import SegmentationLoss
-from seg_recipe.memory import keep_freed_memory
 from seg_recipe.metrics import SegmentationMetrics
-from seg_recipe.model import build_model
+from seg_recipe.models import build_model
 from seg_recipe.recipe import Recipe, load_recipe, use_all_cores
 from seg_recipe.recipe.settings import LossSettings
 from seg_recipe.report import no_bar_for_saves, panel_of, save_preview, say
-from seg_recipe.run.before import alone, check_labels, check_output_dir, check_repository, check_space
-from seg_recipe.run.beside import arrange_callbacks, finish_trackers, make_trackers, push_finished
-from seg_recipe.run.ending import conclude, tell_how_to_go_on
-from seg_recipe.run.identity import identity_of, run_files, where_to_start
-from seg_recipe.run.material import make_transforms, prepare_data
-from seg_recipe.run.trial import refuse_what_cannot_train, scratch_folder, try_step
-from seg_recipe.stopping import StopRequest, follow_launcher, leave_together
+from seg_recipe.runtime.memory import keep_freed_memory
+from seg_recipe.runtime.signals import StopRequest, follow_launcher, leave_together
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 
@@ -39,7 +39,9 @@ startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run the recipe of a command line. Returns the metrics of the best model, by name; empty after --check and after a stop."""
+    """Run the recipe of a command line. Returns the metrics of the best model, by name; empty after --check and after
+    a stop.
+    """
     follow_launcher()
     no_bar_for_saves()
     argv = sys.argv[1:] if argv is None else argv
@@ -80,7 +82,9 @@ def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
 
     clock = EpochClock()
     train_transform, eval_transform = make_transforms(recipe, label_space, image_processor, clock)
-    evaluation = {name: attach_transform(split, eval_transform) for name, split in data.splits.items() if name != "train"}
+    evaluation = {
+        name: attach_transform(split, eval_transform) for name, split in data.splits.items() if name != "train"
+    }
     judged = recipe.data.best_on or next(iter(evaluation))
     panel = panel_of(data.splits[judged], eval_transform, max(8, recipe.reporting.panel_images))
 
@@ -120,10 +124,14 @@ def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
         say(args, "Nothing of it is kept: leave out --check to train.")
         return {}
 
-    with noted(lambda: f"(In {args.output_dir}, after step {trainer.state.global_step} of {trainer.state.max_steps}.)"):
+    with noted(
+        lambda: f"(In {args.output_dir}, after step {trainer.state.global_step} of {trainer.state.max_steps}.)"
+    ):
         with stop.listening():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            follow_launcher(not trainer.stopped)  # it may die of the same Ctrl-C a moment later than this process needs to end well
+            follow_launcher(
+                not trainer.stopped
+            )  # it may die of the same Ctrl-C a moment later than this process needs to end well
         if trainer.stopped:
             tell_how_to_go_on(trainer, argv)
             results: dict[str, Any] = {}
@@ -154,4 +162,6 @@ def _program(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(_program, "stopped. The same command goes on: from the last checkpoint, and with what was read of the data.")
+    run_program(
+        _program, "stopped. The same command goes on: from the last checkpoint, and with what was read of the data."
+    )

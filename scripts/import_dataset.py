@@ -2,32 +2,37 @@
 
     python scripts/import_dataset.py dataset_1000.zip input/fs
     python scripts/import_dataset.py CelebAMask-HQ input/celeba --id_map map.json --labels face
-    python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' --masks 'masks/*.png' --table colours.json
+    python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' --masks 'masks/*.png' --table
+    colours.json
 
-SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are unmistakable. DEST
-becomes DEST/{train,val,test}/images/{id}.png (or .jpg), DEST/{train,val,test}/annotations/{id}_seg.png, and, where the ids are not those
-of the built-in label space, DEST/labels.json. What is held out is what the data set's makers hold out; where they say nothing, a hash
-decides, of the person or scene where names tell it, else of the id; pictures that are equal, byte for byte, stay together, and one pair at
-least is held out. Their test set goes to DEST/test, which no training looks at and score.py --split test does.
+SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are
+unmistakable. DEST becomes DEST/{train,val,test}/images/{id}.png (or .jpg),
+DEST/{train,val,test}/annotations/{id}_seg.png, and, where the ids are not those of the built-in label space,
+DEST/labels.json. What is held out is what the data set's makers hold out; where they say nothing, a hash decides, of
+the person or scene where names tell it, else of the id; pictures that are equal, byte for byte, stay together, and one
+pair at least is held out. Their test set goes to DEST/test, which no training looks at and score.py --split test does.
 
 Each format is described at the head of its module in seg_recipe/importers, with its terms:
-face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, labelme, cvat, segnet, infinigen, solo, replicator; and pairs, for
-anything else, which needs --images, --masks and --table, and is what SOURCE is where one of these is given. {split} in both patterns stands
-for train, val, test and the like. A list of classes that a labelling tool wrote (class_names.txt, labelmap.txt) is read where it lies in
-SOURCE.
+face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, labelme, cvat, segnet, infinigen, solo,
+replicator; and pairs, for anything else, which needs --images, --masks and --table, and is what SOURCE is where one of
+these is given. {split} in both patterns stands for train, val, test and the like. A list of classes that a labelling
+tool wrote (class_names.txt, labelmap.txt) is read where it lies in SOURCE.
 
-An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores (null).
+An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores
+(null).
 
-A picture that its EXIF orientation turns is stored upright, and its mask is turned with it, unless the mask's size shows that it was drawn
-on the upright picture (in FaceSynthetics, whose files are taken as they are, the check names such a picture).
+A picture that its EXIF orientation turns is stored upright, and its mask is turned with it, unless the mask's size
+shows that it was drawn on the upright picture (in FaceSynthetics, whose files are taken as they are, the check names
+such a picture).
 
-Files of a folder that need no change are hard-linked where DEST is on the same file system: no time, no space, and SOURCE may be moved or
-deleted afterwards (symbolic links would break). A hard link is the same file, so whoever edits one in place edits both: --copy makes
-copies. Where links are impossible, and from an archive, files are copied.
+Files of a folder that need no change are hard-linked where DEST is on the same file system: no time, no space, and
+SOURCE may be moved or deleted afterwards (symbolic links would break). A hard link is the same file, so whoever edits
+one in place edits both: --copy makes copies. Where links are impossible, and from an archive, files are copied.
 
-The same command run again does only what is missing. A run that was stopped or killed leaves no half-written file: files are
-made in DEST/.partial, which is there as long as an import is unfinished, and then renamed. At the end all pairs are checked, as
-finetune.py does it (which then need not do it again); the exit status is 1 where something is wrong or damaged.
+The same command run again does only what is missing. A run that was stopped or killed leaves no half-written file:
+files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed. At the end all
+pairs are checked, as finetune.py does it (which then need not do it again); the exit status is 1 where something is
+wrong or damaged.
 
 FaceSynthetics is licensed for non-commercial research only, and so are models trained on it.
 """
@@ -44,18 +49,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg_recipe.errors import InputError, add_traceback_option, run_program
-from seg_recipe.importers import FORMATS, PAIRS, Layout, LeftOut, SourceFile, class_lists, facewear, open_source, pairs, recognise
-from seg_recipe.importers.destination import begin, check_apart, check_space, earlier_files, finish, moved_groups, own_folder, place
+from seg_recipe.importers import (
+    FORMATS,
+    PAIRS,
+    Layout,
+    LeftOut,
+    SourceFile,
+    class_lists,
+    facewear,
+    open_source,
+    pairs,
+    recognise,
+)
+from seg_recipe.importers.destination import (
+    begin,
+    check_apart,
+    check_space,
+    earlier_files,
+    finish,
+    moved_groups,
+    own_folder,
+    place,
+)
 from seg_recipe.importers.inspection import check, look_at
 from seg_recipe.importers.labelling import label
 from seg_recipe.importers.nearest import FARTHEST, Nearest
 from seg_recipe.importers.placement import fits, plan, validates, without_sets
 from seg_recipe.importers.tables import Table
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, faces_are_few, load_label_space, read_id_map
+from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.splits import in_validation
 
-_NEAREST = "pairs: a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and else ignored"
+_NEAREST = (
+    "pairs: a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and "
+    "else ignored"
+)
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """Folder of DEST -> what the report calls it."""
 
@@ -63,12 +91,13 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Imports, prints a report and returns it.
 
-    nearest: pixels by what --nearest_colour did. Pairs: found, written, already_there, damaged, and in DEST now: train, validation, test.
-    Files: linked, copied (or made), turned (pictures, by EXIF), left_out (by reason). Of the masks looked at: class_shares (of the
-    labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for each pair of left and right: share of the masks in
-    which left lies left of right). labels: what `--labels` of finetune.py must be. problems: how many the check found, None if it was not
-    made. Raises ValueError or OSError in one line for a source that cannot be read, settings that do not fit it, a destination that is
-    not ours, and a full disk.
+    nearest: pixels by what --nearest_colour did. Pairs: found, written, already_there, damaged, and in DEST now:
+    train, validation, test.
+    Files: linked, copied (or made), turned (pictures, by EXIF), left_out (by reason). Of the masks looked at:
+    class_shares (of the labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for each pair of
+    left and right: share of the masks in which left lies left of right). labels: what `--labels` of finetune.py must
+    be. problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line for a
+    source that cannot be read, settings that do not fit it, a destination that is not ours, and a full disk.
     """
     arguments = _parse(argv)
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
@@ -83,13 +112,25 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         _check_split(arguments, name, layout)
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
         classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
-        settings = {"format": name, "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16], "val_from": arguments.val_from}
-        settings |= {"resplit": arguments.resplit, "facewear": arguments.facewear or "keep", "nearest_colour": arguments.nearest_colour}
+        settings = {
+            "format": name,
+            "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16],
+            "val_from": arguments.val_from,
+        }
+        settings |= {
+            "resplit": arguments.resplit,
+            "facewear": arguments.facewear or "keep",
+            "nearest_colour": arguments.nearest_colour,
+        }
         with own_folder(destination):
-            placements, moved = plan(layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination))
+            placements, moved = plan(
+                layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination)
+            )
             placed, record = earlier_files(source, destination, placements, val_fraction, settings)
             chosen = list(placements.values())[: arguments.limit]
-            missing = ({path: file for path, file in sample.items() if not fits(file, placed.get(path))} for sample in chosen)
+            missing = (
+                {path: file for path, file in sample.items() if not fits(file, placed.get(path))} for sample in chosen
+            )
             todo = [sample for sample in missing if sample]
             check_space(source, destination, todo, arguments.copy)
             labels = begin(destination, {**record, "moved": moved}, labelling.space)
@@ -111,17 +152,28 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     _report(result, destination, left_out, notes)
     ids = [Path(image).stem for image, _ in there if image.startswith("train/")]
     print(*_commands(result, destination, ids), sep="\n")
-    result["problems"] = None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
+    result["problems"] = (
+        None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
+    )
     return result
 
 
 def _read(
-    arguments: argparse.Namespace, files: dict[str, SourceFile], table: Table | None, nearest: Nearest | None, left_out: LeftOut
+    arguments: argparse.Namespace,
+    files: dict[str, SourceFile],
+    table: Table | None,
+    nearest: Nearest | None,
+    left_out: LeftOut,
 ) -> tuple[str, Layout]:
     """The format of a source, and its layout. Raises ValueError where it has no pair."""
     readers = {name: known.read for name, known in FORMATS.items()}
     if table is not None:
-        options = {"images": arguments.images, "masks": arguments.masks, "group": arguments.group or 0, "resplit": arguments.resplit}
+        options = {
+            "images": arguments.images,
+            "masks": arguments.masks,
+            "group": arguments.group or 0,
+            "resplit": arguments.resplit,
+        }
         options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
         readers[PAIRS] = functools.partial(pairs.read, table=table, **options)
     name = arguments.format or recognise(files, left_out)
@@ -134,7 +186,10 @@ def _read(
         treatment = arguments.facewear or "keep"
         layout = facewear.treated(layout, files, treatment, arguments.count, arguments.workers, left_out)
     elif arguments.facewear:
-        raise InputError(f"--facewear {arguments.facewear} has no effect: SOURCE is {name}, and FaceSynthetics alone hides facewear.")
+        raise InputError(
+            f"--facewear {arguments.facewear} has no effect: SOURCE is {name}, and FaceSynthetics alone hides "
+            "facewear."
+        )
     if arguments.resplit:
         layout = without_sets(layout)
     return name, layout
@@ -148,26 +203,49 @@ def _parse(argv):
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, zip or tar of a data set")
     parser.add_argument("destination", metavar="DEST", help="folder to make, or to go on with")
-    parser.add_argument("--format", choices=[*FORMATS, PAIRS], help="what SOURCE is (default: recognised by its names)")
-    parser.add_argument("--id_map", metavar="FILE", help="JSON: class -> new name, or null to ignore it; keys may be patterns")
-    parser.add_argument("--labels", help="label space that DEST gets, by name: face, or a JSON file (default: the classes of SOURCE)")
-    parser.add_argument("--images", metavar="PATTERN", help="pairs: names of the pictures below SOURCE, as in 'photos/*.jpg'")
+    parser.add_argument(
+        "--format", choices=[*FORMATS, PAIRS], help="what SOURCE is (default: recognised by its names)"
+    )
+    parser.add_argument(
+        "--id_map", metavar="FILE", help="JSON: class -> new name, or null to ignore it; keys may be patterns"
+    )
+    parser.add_argument(
+        "--labels", help="label space that DEST gets, by name: face, or a JSON file (default: the classes of SOURCE)"
+    )
+    parser.add_argument(
+        "--images", metavar="PATTERN", help="pairs: names of the pictures below SOURCE, as in 'photos/*.jpg'"
+    )
     parser.add_argument("--masks", metavar="PATTERN", help="pairs: names of the masks, as in 'labels/*_mask.png'")
-    parser.add_argument("--table", metavar="FILE", help='pairs: ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}')
+    parser.add_argument(
+        "--table", metavar="FILE", help='pairs: ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}'
+    )
     parser.add_argument("--nearest_colour", type=int, metavar="N", help=_NEAREST)
-    parser.add_argument("--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)")
-    parser.add_argument("--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)")
+    parser.add_argument(
+        "--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)"
+    )
+    parser.add_argument(
+        "--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)"
+    )
     parser.add_argument("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
     parser.add_argument(
         "--facewear",
         choices=facewear.TREATMENTS,
-        help="of FaceSynthetics, pairs with a mask worn over the face, painted as background: keep, ignore their background, leave_out",
+        help="of FaceSynthetics, pairs with a mask worn over the face, painted as background: keep, ignore their "
+        "background, leave_out",
     )
-    parser.add_argument("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets the makers published")
-    parser.add_argument("--limit", type=int, help="import only the first LIMIT pairs by id (default: all; a later run may take more)")
+    parser.add_argument(
+        "--resplit", action="store_true", help="split by a hash of the id or group, whatever sets the makers published"
+    )
+    parser.add_argument(
+        "--limit", type=int, help="import only the first LIMIT pairs by id (default: all; a later run may take more)"
+    )
     parser.add_argument("--copy", action="store_true", help="copy files where hard links would be possible too")
-    parser.add_argument("--workers", type=int, default=min(8, cores), help="threads (default: one per core, at most 8)")
-    parser.add_argument("--count", type=int, default=500, help="masks whose pixels are counted for the report (default: 500; 0: none)")
+    parser.add_argument(
+        "--workers", type=int, default=min(8, cores), help="threads (default: one per core, at most 8)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=500, help="masks whose pixels are counted for the report (default: 500; 0: none)"
+    )
     parser.add_argument("--no_check", action="store_true", help="leave the check of all pairs to finetune.py")
     add_traceback_option(parser)
     arguments = parser.parse_args(argv)
@@ -179,7 +257,11 @@ def _parse(argv):
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
     if arguments.nearest_colour is not None and not 0 <= arguments.nearest_colour < FARTHEST:
         parser.error(f"--nearest_colour is {arguments.nearest_colour}; it is a distance in RGB, 0 to {FARTHEST - 1}")
-    given = [name for name in ("images", "masks", "table", "group", "nearest_colour") if getattr(arguments, name) is not None]
+    given = [
+        name
+        for name in ("images", "masks", "table", "group", "nearest_colour")
+        if getattr(arguments, name) is not None
+    ]
     if arguments.resplit and arguments.val_from:
         parser.error("--val_from has no effect with --resplit, which knows no published sets")
     if given and arguments.format not in (None, PAIRS):
@@ -198,7 +280,8 @@ def _check_split(arguments: argparse.Namespace, name: str, layout: Layout) -> No
     whole = {0: {"train"}, 1: {"val"}}.get(arguments.val_fraction) == sets
     if validates(layout, layout.samples, arguments.val_from) and arguments.val_fraction is not None and not whole:
         raise InputError(
-            f"--val_fraction has no effect: {name} comes with its own split ({', '.join(layout.sets)}); see --val_from, and --resplit."
+            f"--val_fraction has no effect: {name} comes with its own split ({', '.join(layout.sets)}); see "
+            "--val_from, and --resplit."
         )
     unknown = [chosen for chosen in arguments.val_from or () if chosen not in layout.sets]
     if unknown:
@@ -207,8 +290,9 @@ def _check_split(arguments: argparse.Namespace, name: str, layout: Layout) -> No
 
 def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes: Iterable[str]) -> None:
     print(
-        f"{result['format']}: {result['found']:,} pairs found, {result['written']:,} written ({result['linked']:,} files linked, "
-        f"{result['copied']:,} copied or made), {result['already_there']:,} already there, {result['damaged']:,} damaged"
+        f"{result['format']}: {result['found']:,} pairs found, {result['written']:,} written ({result['linked']:,} "
+        f"files linked, {result['copied']:,} copied or made), {result['already_there']:,} already there, "
+        f"{result['damaged']:,} damaged"
     )
     tests = f", {result['test']:,} to test with" * bool(result["test"])
     print(f"{destination}: {result['train']:,} pairs to train on, {result['validation']:,} to validate with{tests}")
@@ -216,29 +300,43 @@ def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes:
         print(f"NOTE: {note}")
     if result["turned"]:
         print(
-            f"NOTE: {result['turned']:,} pictures were turned upright, as their EXIF orientation says, and their masks with them, unless a "
-            "mask's size shows that it was upright already; whether that is right for yours shows --preview of finetune.py."
+            f"NOTE: {result['turned']:,} pictures were turned upright, as their EXIF orientation says, and their "
+            "masks with them, unless a mask's size shows that it was upright already; whether that is right for yours "
+            "shows --preview of finetune.py."
         )
     for line in left_out.lines():
         print(f"left out: {line}")
     if any("without a class" in name for name in left_out.first.get("damaged pair", ())):
-        print("NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: give --nearest_colour 100.")
+        print(
+            "NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
+            "--nearest_colour 100."
+        )
     shares = result["class_shares"]
     if result["masks"]:
-        print(f"labelled pixels of {result['masks']:,} masks: {_listed(f'{name} {share:.2%}' for name, share in shares.items() if share)}")
+        print(
+            f"labelled pixels of {result['masks']:,} masks: "
+            f"{_listed(f'{name} {share:.2%}' for name, share in shares.items() if share)}"
+        )
         unseen = [name for name in shares if not shares[name]]
         print(f"ignored pixels: {result['ignored_share']:.2%}; classes not seen: {_listed(unseen)}")
         if unseen and result["ignored_share"] and result["format"] == PAIRS and not result["nearest"]:
             meant = json.dumps({unseen[0]: IGNORE_INDEX})
             print(
-                f"NOTE: {result['ignored_share']:.2%} of the pixels are ignored and {unseen[0]} is in no mask: if {IGNORE_INDEX} means "
+                f"NOTE: {result['ignored_share']:.2%} of the pixels are ignored and {unseen[0]} is in no mask: if "
+                f"{IGNORE_INDEX} means "
                 f"{unseen[0]} in these masks, say so in the table, as in {meant}, and import into another DEST."
             )
     sides = {name: share for name, share in result["sides"].items() if share is not None}
     if sides:
-        print(f"left of its right one (in the picture): {_listed(f'{name} in {share:.0%} of the masks' for name, share in sides.items())}")
+        print(
+            "left of its right one (in the picture): "
+            f"{_listed(f'{name} in {share:.0%} of the masks' for name, share in sides.items())}"
+        )
     if swapped := [name for name, share in sides.items() if share < 0.5]:
-        print(f"NOTE: {_listed(swapped)} mostly lies on the right: is it the subject's left? An --id_map can swap the names.")
+        print(
+            f"NOTE: {_listed(swapped)} mostly lies on the right: is it the subject's left? An --id_map can swap the "
+            "names."
+        )
     if result["unknown_ids"]:
         print(f"NOTE: the masks hold ids outside the {len(shares)} labels: {_listed(map(str, result['unknown_ids']))}")
     if result["masks_without_ids"]:
@@ -261,9 +359,22 @@ def _commands(result: dict[str, Any], destination: Path, train_ids: list[str]) -
     labels = ["--labels", result["labels"]]
     if result["labels"] == "face" and not (result["masks"] and faces_are_few(seen)):
         labels = []
-    launch = ["accelerate", "launch", "--quiet", "scripts/finetune.py", "recipes/segformer.yaml", "--dataset", str(destination), *labels]
+    launch = [
+        "accelerate",
+        "launch",
+        "--quiet",
+        "scripts/finetune.py",
+        "recipes/segformer.yaml",
+        "--dataset",
+        str(destination),
+        *labels,
+    ]
     if result["train"] and not result["validation"]:
-        enough = (share for share in (0.1, 0.2, 0.3, 0.5, 0.7) if 0 < sum(in_validation(i, share) for i in train_ids) < len(train_ids))
+        enough = (
+            share
+            for share in (0.1, 0.2, 0.3, 0.5, 0.7)
+            if 0 < sum(in_validation(i, share) for i in train_ids) < len(train_ids)
+        )
         share = next(enough, None)
         if share is None:
             yield "to train: one pair is too few to hold any out; name a set to judge by with --eval_datasets."

@@ -4,14 +4,15 @@ python scripts/predict.py runs/segformer photo.jpg holiday/ --output predicted -
 python scripts/predict.py runs/segformer 'shots/**/*.png' faces.zip clip.mp4 --output predicted
 python scripts/predict.py runs/segformer photos/ --output predicted --onnx segformer.onnx
 
-MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safetensors. --output gets masks/{name}.png, class ids
-as a palette PNG of the picture's size and orientation as it is DISPLAYED (EXIF applied: open the picture with
-PIL.ImageOps.exif_transpose to lay the mask over it), shares.jsonl with the share of each class, and with --overlay
-overlays/{name}.jpg. {name} is the path below the deepest folder that all INPUTs share, without its extension; a zip counts as a
-folder of its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur, their names keep the extension.
+MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safetensors. --output gets
+masks/{name}.png, class ids as a palette PNG of the picture's size and orientation as it is DISPLAYED (EXIF applied:
+open the picture with PIL.ImageOps.exif_transpose to lay the mask over it), shares.jsonl with the share of each class,
+and with --overlay overlays/{name}.jpg. {name} is the path below the deepest folder that all INPUTs share, without its
+extension; a zip counts as a folder of its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur,
+their names keep the extension.
 
-The same command run again does only what is missing or was changed since. A picture that cannot be read is named, the others are
-done, and the exit code is 1. Videos need the extra `video`, --onnx needs the extra `onnx`.
+The same command run again does only what is missing or was changed since. A picture that cannot be read is named, the
+others are done, and the exit code is 1. Videos need the extra `video`, --onnx needs the extra `onnx`.
 """
 
 import argparse
@@ -26,23 +27,25 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from seg_recipe import startup
-from seg_recipe.errors import add_traceback_option, run_program
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
-from seg_recipe.memory import keep_freed_memory
-from seg_recipe.predicting.exported import fingerprint, use_onnx
-from seg_recipe.predicting.inputs import NO_PICTURE, find_inputs
-from seg_recipe.predicting.loop import predict
-from seg_recipe.predicting.outputs import open_predictions
+from seg_recipe.inference.exported import fingerprint, use_onnx
+from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
+from seg_recipe.inference.loop import predict
+from seg_recipe.inference.outputs import open_predictions
+from seg_recipe.runtime import startup
+from seg_recipe.runtime.errors import add_traceback_option, run_program
+from seg_recipe.runtime.memory import keep_freed_memory
 
 startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Predicts, prints a report and returns it: written, already_there, broken (source -> reason), left_out (reason -> count).
+    """Predicts, prints a report and returns it: written, already_there, broken (source -> reason), left_out (reason ->
+    count).
 
-    Raises ValueError or OSError in one line: a model that cannot be loaded, an INPUT without pictures, an output folder of other settings.
+    Raises ValueError or OSError in one line: a model that cannot be loaded, an INPUT without pictures, an output
+    folder of other settings.
     """
     arguments = _parse(argv)
     options = {"flip": arguments.flip, "scales": arguments.scales, "window": arguments.window}
@@ -50,7 +53,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     with warnings.catch_warnings(), find_inputs(arguments.inputs, arguments.output, left_out) as found:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
         precision = "fp32" if arguments.onnx and arguments.precision == "auto" else arguments.precision
-        segmenter = load_segmenter(arguments.model, device="cpu" if arguments.onnx else arguments.device, precision=precision)
+        segmenter = load_segmenter(
+            arguments.model, device="cpu" if arguments.onnx else arguments.device, precision=precision
+        )
         if segmenter.device.type == "cpu":
             keep_freed_memory()
         if arguments.onnx:
@@ -76,13 +81,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for line in left_out.lines():
         print(f"left out: {line}")
     print(
-        f"{arguments.output}: {outcome.written:,} pictures predicted, {outcome.already_there:,} were there, {len(outcome.broken):,} broken"
+        f"{arguments.output}: {outcome.written:,} pictures predicted, {outcome.already_there:,} were there, "
+        f"{len(outcome.broken):,} broken"
     )
-    return {"written": outcome.written, "already_there": outcome.already_there, "broken": outcome.broken, "left_out": counts}
+    return {
+        "written": outcome.written,
+        "already_there": outcome.already_there,
+        "broken": outcome.broken,
+        "left_out": counts,
+    }
 
 
-def _settings(segmenter: Segmenter, arguments: argparse.Namespace, options: dict[str, Any], root: Path) -> dict[str, Any]:
-    """What the files of the output folder depend on; it is recorded there, and must be the same when the folder is gone on with."""
+def _settings(
+    segmenter: Segmenter, arguments: argparse.Namespace, options: dict[str, Any], root: Path
+) -> dict[str, Any]:
+    """What the files of the output folder depend on; it is recorded there, and must be the same when the folder is
+    gone on with.
+    """
     return {
         "model": fingerprint(segmenter),
         "labels": list(segmenter.label_space.names),
@@ -96,22 +111,34 @@ def _settings(segmenter: Segmenter, arguments: argparse.Namespace, options: dict
 
 def _parse(argv):
     cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("model", metavar="MODEL", help="folder that save_pretrained wrote, or Hub id")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video")
     parser.add_argument("--output", type=Path, required=True, help="folder to make, or to go on with")
     parser.add_argument("--overlay", action="store_true", help="also write each picture under its mask, with a legend")
     parser.add_argument(
-        "--onnx", type=Path, metavar="FILE", help="run with onnxruntime on the CPU; FILE is made once and checked against torch"
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="run with onnxruntime on the CPU; FILE is made once and checked against torch",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    parser.add_argument("--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)"
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="pictures at a time (default: 8)")
     parser.add_argument(
-        "--workers", type=int, default=min(8, cores), help="threads that decode, and that write (default: cores, at most 8)"
+        "--workers",
+        type=int,
+        default=min(8, cores),
+        help="threads that decode, and that write (default: cores, at most 8)",
     )
     parser.add_argument("--flip", action="store_true", help="the mean with the mirror image; twice the time")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="the mean over these sizes of the input (default: 1)")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], help="the mean over these sizes of the input (default: 1)"
+    )
     parser.add_argument(
         "--window",
         action="store_true",

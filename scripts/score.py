@@ -1,37 +1,41 @@
 """Score a model on pictures with masks: figures with their uncertainty, where it fails, and a report to look at.
 
     python scripts/score.py runs/quickstart input/quickstart
-    python scripts/score.py owner/their-model input/fs --labels face --id_map map.json --compare runs/segformer --output scores
+    python scripts/score.py owner/their-model input/fs --labels face --id_map map.json --compare runs/segformer
+    --output scores
 
-MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemanticSegmentation whose weights are safetensors. DATASET is
-a folder, a saved data set or a Hub id, as finetune.py takes it. What the ids in its masks mean is said by --labels, else by a
-labels.json in its folder, else by the one beside a MODEL that was trained here.
+MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemanticSegmentation whose weights are
+safetensors. DATASET is a folder, a saved data set or a Hub id, as finetune.py takes it. What the ids in its masks mean
+is said by --labels, else by a labels.json in its folder, else by the one beside a MODEL that was trained here.
 
-Classes are matched by name, and what has no counterpart is listed. --id_map is a JSON file {"model's name": "data's name" or null}, as
-of an import: it names the counterpart, several may share one ("Tree*": "tree"), and null takes a class out of the contest: the best of
-the others is predicted instead, so that every labelled pixel is counted for every model. With --compare it may hold names of both.
+Classes are matched by name, and what has no counterpart is listed. --id_map is a JSON file {"model's name": "data's
+name" or null}, as of an import: it names the counterpart, several may share one ("Tree*": "tree"), and null takes a
+class out of the contest: the best of the others is predicted instead, so that every labelled pixel is counted for
+every model. With --compare it may hold names of both.
 
 Memory: the model, two batches of pictures and about a kilobyte per image at 19 classes (see Tally), whatever its size.
 
 On a checkpoint of finetune.py, with the data, precision and split of its run, the figures are those of the Trainer.
 
-The folder of --output gets report.html, one file to look at and to send, and score.json with these keys (a figure is {"value", "low",
-"high"}, the ends of its 95 % interval, null where there is none):
+The folder of --output gets report.html, one file to look at and to send, and score.json with these keys (a figure is
+{"value", "low", "high"}, the ends of its 95 % interval, null where there is none):
 
     format                    1; counts up when a key changes its meaning
-    model, dataset, split     as they were given; settings: how it was run; labels: what was matched; notes: what to know
-    images, images_counted, pixels_counted, classes_present
-    figures                   miou, miou_i, miou_c, accuracy, mean_accuracy as in results.json of a run; miou_i_worst: mean over the worst
-                              5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage of the diagonal of the contours;
+    model, dataset, split     as they were given; settings: how it was run; labels: what was matched; notes: what to
+    know images, images_counted, pixels_counted, classes_present figures                   miou, miou_i, miou_c,
+    accuracy, mean_accuracy as in results.json of a run; miou_i_worst: mean over the worst
+                              5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage of the
+                              diagonal of the contours;
                               ece: calibration error in 0-1
-    classes                   name -> images (in which it occurs) and the figures iou, accuracy, boundary_iou_0.5, boundary_iou_2
-    confusion                 pixels[truth][predicted], with the names of both; the last column is for classes that the data lack
-    calibration               15 bins of the confidence: from, to, pixels, accuracy, confidence
-    worst_images              the 20 lowest: id, miou_i
-    causes                    where DATASET has a metadata.jsonl: column, kind, explained (share of the variance between images),
-                              beyond_chance, groups (group, images, miou_i, iou per class); those that explain most first
-    comparison                with --compare: model, figures, classes of the other, and difference: MODEL less the other, paired
-    versions                  of the packages
+    classes                   name -> images (in which it occurs) and the figures iou, accuracy, boundary_iou_0.5,
+    boundary_iou_2 confusion                 pixels[truth][predicted], with the names of both; the last column is for
+    classes that the data lack calibration               15 bins of the confidence: from, to, pixels, accuracy,
+    confidence worst_images              the 20 lowest: id, miou_i causes                    where DATASET has a
+    metadata.jsonl: column, kind, explained (share of the variance between images),
+                              beyond_chance, groups (group, images, miou_i, iou per class); those that explain most
+                              first
+    comparison                with --compare: model, figures, classes of the other, and difference: MODEL less the
+    other, paired versions                  of the packages
 """
 
 import argparse
@@ -40,12 +44,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from seg_recipe import startup
-from seg_recipe.errors import InputError, add_traceback_option, run_program
 from seg_recipe.faces.ours import JUNK
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
-from seg_recipe.memory import keep_freed_memory
+from seg_recipe.runtime import startup
+from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
+from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.scoring import SCALES, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.intervals import RESAMPLES
@@ -58,7 +62,9 @@ startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Scores, prints a table, writes the report; returns the content of score.json. Raises ValueError or OSError in one line."""
+    """Scores, prints a table, writes the report; returns the content of score.json. Raises ValueError or OSError in
+    one line.
+    """
     arguments = _parse(argv)
     check_output(arguments.output, {name: getattr(arguments, name) for name in ("model", "dataset", "split")})
     id_map = read_id_map(arguments.id_map) if arguments.id_map else {}
@@ -69,7 +75,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     own = segmenters[0].label_space if (Path(arguments.model).expanduser() / LABELS).is_file() else None
     label_space, said_by = data_labels(arguments.dataset, arguments.labels, own)
     check_id_map(id_map, [name for segmenter in segmenters for name in segmenter.label_space.names], label_space.names)
-    models = [contestant(place, segmenter, label_space, id_map) for place, segmenter in zip(places, segmenters, strict=True)]
+    models = [
+        contestant(place, segmenter, label_space, id_map) for place, segmenter in zip(places, segmenters, strict=True)
+    ]
     metadata = find_metadata(arguments.dataset, arguments.split)
     print(f"The masks hold {len(label_space)} classes, says {said_by}.")
     for model in models:
@@ -109,7 +117,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def check_output(folder: Path, asked: dict[str, str]) -> None:
-    """Raise InputError where the report would replace that of something else, or files of another kind lie in its folder."""
+    """Raise InputError where the report would replace that of something else, or files of another kind lie in its
+    folder.
+    """
     names = sorted(path.name for path in folder.iterdir() if path.name not in JUNK) if folder.is_dir() else []
     if not names:
         return
@@ -118,13 +128,19 @@ def check_output(folder: Path, asked: dict[str, str]) -> None:
         known = {name: earlier[name] for name in asked}
     except (OSError, ValueError, KeyError, TypeError):
         held = ", ".join(names[:3] + ["..."] * (len(names) > 3))
-        raise InputError(f"--output is {folder}, which holds {held} and no report of this script; name a new or an empty folder.") from None
+        raise InputError(
+            f"--output is {folder}, which holds {held} and no report of this script; name a new or an empty folder."
+        ) from None
     if other := [f"{name} {known[name]} (now {value})" for name, value in asked.items() if known[name] != value]:
-        raise InputError(f"--output is {folder}, which holds the report of {', '.join(other)}; name another folder with --output.")
+        raise InputError(
+            f"--output is {folder}, which holds the report of {', '.join(other)}; name another folder with --output."
+        )
 
 
 def find_metadata(dataset: str, split: str) -> dict[str, dict[str, Any]] | None:
-    """What the metadata.jsonl in a data set's folder, or in that of the split, says of each id; None where there is none."""
+    """What the metadata.jsonl in a data set's folder, or in that of the split, says of each id; None where there is
+    none.
+    """
     folder = Path(dataset).expanduser()
     found = next((path for path in (folder / METADATA, folder / split / METADATA) if path.is_file()), None)
     return read_metadata(found) if found else None
@@ -142,7 +158,12 @@ def print_table(content: dict[str, Any]) -> None:
         ]
         for key, title in TITLES.items()
     ]
-    lines = [heads, *rows, ["", "", *([""] if compared else [])], ["class", "IoU", *(["IoU less the other's"] if compared else [])]]
+    lines = [
+        heads,
+        *rows,
+        ["", "", *([""] if compared else [])],
+        ["class", "IoU", *(["IoU less the other's"] if compared else [])],
+    ]
     for name, values in content["classes"].items():
         if values["images"]:
             other = [interval_text(compared["difference"]["classes"][name]["iou"], True)] if compared else []
@@ -153,15 +174,27 @@ def print_table(content: dict[str, Any]) -> None:
 
 
 def _parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("dataset", metavar="DATASET", help="folder, saved data set or Hub id")
-    parser.add_argument("--split", default="val", help="val, train, all (of pairs without splits), or the name of another (default: val)")
+    parser.add_argument(
+        "--split",
+        default="val",
+        help="val, train, all (of pairs without splits), or the name of another (default: val)",
+    )
     parser.add_argument("--labels", help="what the ids in the masks mean: face, or a JSON file as for finetune.py")
     parser.add_argument("--id_map", metavar="MAP.json", help="the model's class names to the data's, or to null")
     parser.add_argument("--compare", metavar="OTHER_MODEL", help="a second model, scored on the same pictures")
-    parser.add_argument("--output", type=Path, default=Path("score"), help="folder of report.html and score.json (default: score)")
-    parser.add_argument("--tta", default="", help="flip, scales or flip,scales: the mean over the mirror image, over sizes x 0.75, 1, 1.25")
+    parser.add_argument(
+        "--output", type=Path, default=Path("score"), help="folder of report.html and score.json (default: score)"
+    )
+    parser.add_argument(
+        "--tta",
+        default="",
+        help="flip, scales or flip,scales: the mean over the mirror image, over sizes x 0.75, 1, 1.25",
+    )
     parser.add_argument(
         "--window",
         action="store_true",
@@ -173,8 +206,15 @@ def _parse(argv):
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap (default: {RESAMPLES})")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument("--bad_samples", choices=["error", "skip"], default="error", help="on pairs that cannot be used (default: error)")
-    parser.add_argument("--val_fraction", type=float, default=0.1, help="share held out of pairs without splits (default: 0.1)")
+    parser.add_argument(
+        "--bad_samples",
+        choices=["error", "skip"],
+        default="error",
+        help="on pairs that cannot be used (default: error)",
+    )
+    parser.add_argument(
+        "--val_fraction", type=float, default=0.1, help="share held out of pairs without splits (default: 0.1)"
+    )
     parser.add_argument("--image_column", default="image", help="of a saved or Hub data set (default: image)")
     parser.add_argument("--label_column", default="label", help="of a saved or Hub data set (default: label)")
     add_traceback_option(parser)
@@ -190,7 +230,9 @@ def _parse(argv):
         parser.error(f"--tta is {','.join(arguments.tta)}; it is flip, scales or flip,scales")
     there = next(path for path in (arguments.output, *arguments.output.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        parser.error(f"--output is {arguments.output}, but {there} is a file or not yours to write in; name another folder")
+        parser.error(
+            f"--output is {arguments.output}, but {there} is a file or not yours to write in; name another folder"
+        )
     return arguments
 
 

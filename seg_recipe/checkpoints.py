@@ -1,8 +1,9 @@
 """Checkpoint folders that can be trusted: there whole or not at all, verified before use, rotated without loss.
 
-A save is written under a temporary name, renamed, and then marked with `complete.json`, which lists every file with its size and
-SHA-256. Whatever moment a run is killed at, what stands under `checkpoint-N` with a marker that fits is complete.
-The stock Trainer writes in place, resumes from whatever has the highest number, and deletes in place as well.
+A save is written under a temporary name, renamed, and then marked with `complete.json`, which lists every file with
+its size and SHA-256. Whatever moment a run is killed at, what stands under `checkpoint-N` with a marker that fits is
+complete. The stock Trainer writes in place, resumes from whatever has the highest number, and deletes in place as
+well.
 """
 
 import hashlib
@@ -16,8 +17,8 @@ from typing import Any
 
 import torch
 
-from seg_recipe.errors import InputError, OtherRankError
-from seg_recipe.stopping import any_rank
+from seg_recipe.runtime.errors import InputError, OtherRankError
+from seg_recipe.runtime.signals import any_rank
 
 MARKER = "complete.json"
 SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
@@ -36,7 +37,9 @@ def checkpoint_step(folder: Path) -> int:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """A block that all ranks run, and at whose end they wait for one another. It fails on every rank where it fails on one."""
+    """A block that all ranks run, and at whose end they wait for one another. It fails on every rank where it fails on
+    one.
+    """
     failed = None
     try:
         yield
@@ -48,11 +51,13 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
-    """A temporary folder to write a checkpoint into; when the block ends well it becomes `folder`, complete with its marker.
+    """A temporary folder to write a checkpoint into; when the block ends well it becomes `folder`, complete with its
+    marker.
 
-    publishes: whether this process makes, renames and marks the folder (one process per file system does). All ranks run the block, in
-    which each may write files of its own. What was written is deleted where it fails on one of them: the disk may be full.
-    A complete checkpoint of the same step is replaced, and at no moment is there neither the old one nor the new one.
+    publishes: whether this process makes, renames and marks the folder (one process per file system does). All ranks
+    run the block, in which each may write files of its own. What was written is deleted where it fails on one of them:
+    the disk may be full. A complete checkpoint of the same step is replaced, and at no moment is there neither the old
+    one nor the new one.
     """
     temporary = folder.with_name(SAVING + folder.name)
     with _filled(temporary, publishes):
@@ -71,7 +76,8 @@ def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
 
 @contextmanager
 def replaced_files(folder: Path, *, publishes: bool) -> Iterator[Path]:
-    """A temporary folder to write files into; when the block ends well, each takes the place of the file of its name in `folder`.
+    """A temporary folder to write files into; when the block ends well, each takes the place of the file of its name
+    in `folder`.
 
     Those in `folder` stay as they were where the disk is full. publishes: as for a checkpoint.
     """
@@ -101,7 +107,9 @@ def _filled(temporary: Path, publishes: bool) -> Iterator[None]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, in words, or None when each file is there with the bytes that were saved."""
+    """What is wrong with a checkpoint folder, in words, or None when each file is there with the bytes that were
+    saved.
+    """
     try:
         files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
@@ -130,7 +138,9 @@ def damages(folder: Path) -> list[str | None]:
 
 
 def last_complete(output_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """The newest undamaged checkpoint of a run, and one line for each newer one that was passed over, with what is wrong with it."""
+    """The newest undamaged checkpoint of a run, and one line for each newer one that was passed over, with what is
+    wrong with it.
+    """
     passed_over: list[str] = []
     for folder in reversed(checkpoints_of(output_dir)):
         problem = damage(folder)
@@ -149,16 +159,19 @@ def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True)
     """The checkpoint to go on from (None: start anew) and lines that say what was passed over.
 
     resume: `auto` (the newest undamaged checkpoint of output_dir, if there is one), `never`, or a checkpoint's path.
-    tidy: clear away what killed saves left; only for the one who writes to output_dir, since another run's save looks the same.
-    Under torch.distributed every rank calls this: rank 0 picks, every rank verifies the files as it sees them, and all raise if one of
-    them cannot use the pick. Raises ValueError naming the folder, what is wrong with it and the way out.
+    tidy: clear away what killed saves left; only for the one who writes to output_dir, since another run's save looks
+    the same. Under torch.distributed every rank calls this: rank 0 picks, every rank verifies the files as it sees
+    them, and all raise if one of them cannot use the pick. Raises ValueError naming the folder, what is wrong with it
+    and the way out.
     """
     choice: list[Any] = [None, []]
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not distributed or torch.distributed.get_rank() == 0:
         if tidy and resume != "never":
             clean_up(output_dir)
-        choice = list(last_complete(output_dir)) if resume == "auto" else [None if resume == "never" else Path(resume), []]
+        choice = (
+            list(last_complete(output_dir)) if resume == "auto" else [None if resume == "never" else Path(resume), []]
+        )
     if distributed:
         torch.distributed.broadcast_object_list(choice, src=0)
     folder, lines = choice
@@ -166,7 +179,8 @@ def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True)
         if problem:
             where = f" as process {rank} sees it" if distributed else ""
             raise InputError(
-                f"The checkpoint {folder} cannot be resumed from{where}: {problem}. Use --resume auto, another checkpoint, or never."
+                f"The checkpoint {folder} cannot be resumed from{where}: {problem}. Use --resume auto, another "
+                "checkpoint, or never."
             )
     return folder, lines
 
@@ -181,7 +195,9 @@ def fresh_folder(output_dir: str | Path) -> Path:
 
 
 def clean_up(output_dir: str | Path) -> None:
-    """Remove what a killed run left half-saved or half-deleted, and put back a checkpoint whose replacement was not finished."""
+    """Remove what a killed run left half-saved or half-deleted, and put back a checkpoint whose replacement was not
+    finished.
+    """
     if not Path(output_dir).is_dir():
         return
     for path in Path(output_dir).iterdir():
@@ -199,8 +215,8 @@ def clean_up(output_dir: str | Path) -> None:
 def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None) -> None:
     """Delete all but the newest `keep` complete checkpoints (None: all are kept) and the best one.
 
-    Damaged ones are not counted, so that they never push out a good one. Each is renamed before it is emptied: a kill in the
-    middle leaves nothing that looks like a checkpoint.
+    Damaged ones are not counted, so that they never push out a good one. Each is renamed before it is emptied: a kill
+    in the middle leaves nothing that looks like a checkpoint.
     """
     if keep is None:
         return

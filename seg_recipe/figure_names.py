@@ -1,8 +1,8 @@
 """The names of an evaluation's figures, and which evaluation set a logged figure belongs to.
 
-The Trainer logs every figure flat, as `eval_{set}_{figure}`, and names of sets and classes are free: `real_iou_left` may
-be the IoU of `left` on `real`, or a figure of a set `real_iou`. So names are built and compared here, and never cut apart
-by what they begin or end with.
+The Trainer logs every figure flat, as `eval_{set}_{figure}`, and names of sets and classes are free: `real_iou_left`
+may be the IoU of `left` on `real`, or a figure of a set `real_iou`. So names are built and compared here, and never
+cut apart by what they begin or end with.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,8 @@ def figure_names(classes: Iterable[str]) -> list[str]:
 
 
 def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The figures of several evaluation sets (`real_miou`) as one dict per set, in the order of `sets`; others are left out.
+    """The figures of several evaluation sets (`real_miou`) as one dict per set, in the order of `sets`; others are
+    left out.
 
     No sets: all belong to the one set called "validation".
     """
@@ -32,7 +33,9 @@ def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[st
 
 
 def shared_name(sets: Sequence[str], classes: Sequence[str]) -> tuple[str, str, str] | None:
-    """Two sets and the name that a figure of each would have: `a_mean_accuracy` of `a` and `a_mean`; None: no such sets."""
+    """Two sets and the name that a figure of each would have: `a_mean_accuracy` of `a` and `a_mean`; None: no such
+    sets.
+    """
     owners: dict[str, str] = {}
     for one in sets:
         for name in figure_names(classes):

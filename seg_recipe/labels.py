@@ -1,6 +1,7 @@
 """The label space: what the ids in a mask mean, how they are coloured, and which swap when a picture is mirrored.
 
-Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else; and how an id map renames classes.
+Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else; and how an id map
+renames classes.
 """
 
 import colorsys
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.sides import pairs_by_name
 
 IGNORE_INDEX = 255
@@ -35,7 +36,8 @@ class LabelSpace:
 
     names: one unique name per class.
     palette: one (red, green, blue) in 0-255 per class, for pictures of masks. Evenly spread hues when left out.
-    mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do. Found by the names when left
+    mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do. Found by
+    the names when left
         out (`pairs_by_name`): whichever side is meant, a mirror image swaps them. Empty for none.
     ignore: further mask ids (0-255) that mean "not labelled"; they are read as IGNORE_INDEX.
     """
@@ -121,28 +123,42 @@ class LabelSpace:
 
     @property
     def pair_notes(self) -> tuple[str, ...]:
-        """Lines for the user: the mirror pairs that were found by name, and names that look like a pair beside those that were written."""
+        """Lines for the user: the mirror pairs that were found by name, and names that look like a pair beside those
+        that were written.
+        """
         shown = [f"{self.names[left]} and {self.names[right]}" for left, right in self.mirror_pairs]
         if self.paired_by_name:
             way_out = 'write "mirror_pairs" into the labels file to say otherwise ([] for none)'
             return (f"A horizontal flip exchanges {', '.join(shown)}, by their names; {way_out}.",)
         paired = {label for pair in self.mirror_pairs for label in pair}
-        rest = [pair for pair in pairs_by_name(self.names) if not set(pair) & (paired | set(self.ignore))] if paired else []
+        rest = (
+            [pair for pair in pairs_by_name(self.names) if not set(pair) & (paired | set(self.ignore))]
+            if paired
+            else []
+        )
         left_out = ", ".join(f"{self.names[left]} and {self.names[right]}" for left, right in rest)
-        return (f"{left_out} look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",) if rest else ()
+        return (
+            (f"{left_out} look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",)
+            if rest
+            else ()
+        )
 
 
 def load_label_space(source: str) -> LabelSpace:
-    """The label space called `face`, or the one in a JSON file {names, palette?, mirror_pairs?, ignore?}, or of names by id.
+    """The label space called `face`, or the one in a JSON file {names, palette?, mirror_pairs?, ignore?}, or of names
+    by id.
 
-    In the file, mirror_pairs may hold names or ids; where they are not written, they are found by name. Names by id are as
-    `names_by_id` takes them. Raises ValueError with the file, the key and what was wanted.
+    In the file, mirror_pairs may hold names or ids; where they are not written, they are found by name. Names by id
+    are as `names_by_id` takes them. Raises ValueError with the file, the key and what was wanted.
     """
     if source == "face":
         return FACE
     path = Path(source)
     if not path.is_file():
-        raise InputError(f'labels: {source} is neither \'face\' nor a JSON file; write one with {{"names": [...], "mirror_pairs": [...]}}.')
+        raise InputError(
+            f"labels: {source} is neither 'face' nor a JSON file; write one with "
+            f'{{"names": [...], "mirror_pairs": [...]}}.'
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except InputError as error:
@@ -154,12 +170,15 @@ def load_label_space(source: str) -> LabelSpace:
     except InputError as error:
         raise InputError(f"labels: {source}: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("names"), list):
-        raise InputError(f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.')
+        raise InputError(
+            f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.'
+        )
     known = ("names", "palette", "mirror_pairs", "ignore")
     for key in content.keys() - set(known):
         near = get_close_matches(key, known, 1)
         raise InputError(
-            f"labels: {source} has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {known}.")
+            f"labels: {source} has the unknown key {key!r}"
+            + (f"; did you mean {near[0]!r}?" if near else f"; known: {known}.")
         )
     try:
         names = tuple(content["names"])
@@ -170,7 +189,9 @@ def load_label_space(source: str) -> LabelSpace:
         return LabelSpace(
             names=names,
             palette=tuple(_colour(colour) for colour in content.get("palette") or ()),
-            mirror_pairs=_BY_NAME if content.get("mirror_pairs") is None else tuple(_pair(pair, ids) for pair in content["mirror_pairs"]),
+            mirror_pairs=_BY_NAME
+            if content.get("mirror_pairs") is None
+            else tuple(_pair(pair, ids) for pair in content["mirror_pairs"]),
             ignore=tuple(int(label) for label in content.get("ignore") or ()),
         )
     except KeyError as error:
@@ -182,8 +203,8 @@ def load_label_space(source: str) -> LabelSpace:
 def names_by_id(content: Any) -> dict[int, str] | None:
     """Id -> name in JSON as Hugging Face writes it; None for anything else.
 
-    {"0": "sky", "1": "leaf"}, by id; {"sky": 0, "leaf": 1}, in the file's order; or either of them in a model's config, as id2label or
-    label2id. Raises ValueError for an id that two names have.
+    {"0": "sky", "1": "leaf"}, by id; {"sky": 0, "leaf": 1}, in the file's order; or either of them in a model's
+    config, as id2label or label2id. Raises ValueError for an id that two names have.
     """
     if not isinstance(content, dict):
         return None
@@ -212,7 +233,8 @@ def _with_names(content: Any) -> Any:
     named = {label: name for label, name in sorted(named.items()) if label != IGNORE_INDEX}
     if list(named) != [*range(len(named))]:
         raise InputError(
-            f"its ids are {', '.join(map(str, [*named][:8]))}{', ...' * (len(named) > 8)}; wanted are 0-{len(named) - 1} without a gap. "
+            f"its ids are {', '.join(map(str, [*named][:8]))}{', ...' * (len(named) > 8)}; wanted are "
+            f"0-{len(named) - 1} without a gap. "
             "Masks with others become such with import_dataset.py --table, which takes this file."
         )
     return {"names": [*named.values()]}
@@ -225,7 +247,9 @@ _WANTED = 'wanted: class -> name, or null to leave it out, as in {"earring": "sk
 
 
 def read_id_map(path: str | Path) -> IdMap:
-    """The id map in a JSON file. Raises ValueError, naming the file and the key, for anything else, and for a key that is there twice."""
+    """The id map in a JSON file. Raises ValueError, naming the file and the key, for anything else, and for a key that
+    is there twice.
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
@@ -239,13 +263,16 @@ def read_id_map(path: str | Path) -> IdMap:
 
 
 def renamed(names: Iterable[str], id_map: IdMap) -> list[str | None]:
-    """What the map makes of each name: a key that is the name itself goes before patterns, the first pattern before the second.
+    """What the map makes of each name: a key that is the name itself goes before patterns, the first pattern before
+    the second.
 
     Names without a key stay.
     """
     known = list(names)
     patterns = [key for key in id_map if key not in known]
-    keys = [name if name in id_map else next((key for key in patterns if fnmatchcase(name, key)), None) for name in known]
+    keys = [
+        name if name in id_map else next((key for key in patterns if fnmatchcase(name, key)), None) for name in known
+    ]
     return [name if key is None else id_map[key] for name, key in zip(known, keys, strict=True)]
 
 
@@ -289,14 +316,17 @@ def _pair(pair: list[int | str], ids: dict[str, int]) -> tuple[int, int]:
 
 
 def _spread_hues(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
-    """A colour for each class, hues a golden-ratio step apart, which keeps neighbours distinct for any count. A background is dark.
+    """A colour for each class, hues a golden-ratio step apart, which keeps neighbours distinct for any count. A
+    background is dark.
 
     None is black: a class in black could not be told from a picture's own shadows, nor from no colour at all.
     """
     hues = [(0.618034 * i % 1.0, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3 == 2)) for i in range(len(names))]
     if names and plain_name(names[0]) == "background":
         hues[0] = (0.65, 0.25, 0.25)
-    return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in (colorsys.hsv_to_rgb(*hue) for hue in hues))
+    return tuple(
+        (round(255 * r), round(255 * g), round(255 * b)) for r, g, b in (colorsys.hsv_to_rgb(*hue) for hue in hues)
+    )
 
 
 FACE = LabelSpace(
@@ -311,9 +341,13 @@ FACE = LabelSpace(
     ),
     mirror_pairs=((3, 4), (5, 6), (7, 8)),
 )  # fmt: skip
-"""The 19 classes of Microsoft FaceSynthetics. Right and left are the VIEWER's: right_eye lies in the right half of an upright picture."""
+"""The 19 classes of Microsoft FaceSynthetics. Right and left are the VIEWER's: right_eye lies in the right half of an
+upright picture.
+"""
 
 
 def faces_are_few(seen: int) -> bool:
-    """Whether so many of the FACE classes in a whole data set are too few for faces: fewer than half. Other classes' ids look like that."""
+    """Whether so many of the FACE classes in a whole data set are too few for faces: fewer than half. Other classes'
+    ids look like that.
+    """
     return seen < len(FACE) / 2

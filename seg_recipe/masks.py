@@ -2,9 +2,9 @@
 
 All who read masks read them here: the check, training, scoring, importing. What is taken:
 
-grey of 1, 2, 4, 8 or 16 bits    the stored number (Pillow scales 1, 2 and 4 bits to 0-255, and a PGM by its greatest value: undone here)
-palette of 1, 2, 4 or 8 bits     the place in the palette
-RGB, RGBA or LA of 8 bits        the number, where all colour channels are equal and nothing is transparent
+grey of 1, 2, 4, 8 or 16 bits    the stored number (Pillow scales 1, 2 and 4 bits to 0-255, and a PGM by its greatest
+value: undone here) palette of 1, 2, 4 or 8 bits     the place in the palette RGB, RGBA or LA of 8 bits        the
+number, where all colour channels are equal and nothing is transparent
 
 Anything else is refused by its own kind (see `seg_recipe.data.problems`), never guessed.
 """
@@ -18,10 +18,11 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
-from seg_recipe.errors import InputError
 from seg_recipe.png import decode_plain, read_plain
+from seg_recipe.runtime.errors import InputError
 
-# How Pillow names the bits of a file ("raw modes"), where its pixels are the stored numbers. PNG, TIFF and BMP have many more.
+# How Pillow names the bits of a file ("raw modes"), where its pixels are the stored numbers. PNG, TIFF and BMP have
+# many more.
 _AS_STORED = {
     "", "1", "1;R", "L", "L;R", "P", "P;1", "P;2", "P;4", "P;R", "P;1R", "P;2R", "P;4R", "PX", "LA", "I", "I;12", "I;16", "I;16B", "I;16L",
     "I;16N", "I;16R", "I;16S", "I;16BS", "I;16NS", "I;32N", "I;32S", "I;32BS", "RGB", "BGR", "RGBX", "BGRX", "RGB;R", "RGBA", "BGRA",
@@ -51,7 +52,8 @@ class NotIds(InputError):
 def ids_in(picture: Image.Image) -> Integer[np.ndarray, "height width"]:
     """The ids of a picture, uint8 or of a larger type. Raises NotIds.
 
-    picture: as `Image.open` gives it; one whose pixels are loaded does not know any more how many bits they were stored in.
+    picture: as `Image.open` gives it; one whose pixels are loaded does not know any more how many bits they were
+    stored in.
     """
     greatest = _greatest_stored(picture)
     mode = picture.mode
@@ -80,7 +82,9 @@ def ids_in(picture: Image.Image) -> Integer[np.ndarray, "height width"]:
 
 
 def ids_of_file(data: bytes | memoryview) -> Integer[np.ndarray, "height width"]:
-    """The ids of a mask file, turned by its EXIF orientation, as `datasets` turns pictures. Raises NotIds, and what Pillow raises."""
+    """The ids of a mask file, turned by its EXIF orientation, as `datasets` turns pictures. Raises NotIds, and what
+    Pillow raises.
+    """
     plain = read_plain(data)
     if plain is not None and plain.channels == 1:
         pixels = decode_plain(plain)
@@ -92,11 +96,14 @@ def ids_of_file(data: bytes | memoryview) -> Integer[np.ndarray, "height width"]
     return np.ascontiguousarray(_UPRIGHT[orientation](ids)) if orientation in _UPRIGHT else ids
 
 
-def check_palette(ids: UInt8[np.ndarray, "height width"], palette: bytes | memoryview) -> UInt8[np.ndarray, "height width"]:
-    """The ids, which are places in the palette (red, green, blue of each). Raises NotIds where they may be its colours as well.
+def check_palette(
+    ids: UInt8[np.ndarray, "height width"], palette: bytes | memoryview
+) -> UInt8[np.ndarray, "height width"]:
+    """The ids, which are places in the palette (red, green, blue of each). Raises NotIds where they may be its colours
+    as well.
 
-    Programs that shrink PNGs make a palette of the greys of an 8-bit mask, in any order: then the ids are the greys. Such a palette is all
-    grey, and each place that is used has a grey of its own.
+    Programs that shrink PNGs make a palette of the greys of an 8-bit mask, in any order: then the ids are the greys.
+    Such a palette is all grey, and each place that is used has a grey of its own.
     """
     greys = bytes(palette[0::3])
     if not greys or not greys == bytes(palette[1::3]) == bytes(palette[2::3]) or greys == bytes(range(len(greys))):
@@ -114,17 +121,22 @@ def stored_in_16_bits(picture: Image.Image) -> bool:
 
 
 def _greatest_stored(picture: Image.Image) -> int | None:
-    """The greatest number that the file stores where Pillow scales it to 255 (or 65535); None where it does not. Raises NotIds."""
+    """The greatest number that the file stores where Pillow scales it to 255 (or 65535); None where it does not.
+    Raises NotIds.
+    """
     if picture.format in _BLURRING or picture.info.get("compression") in _BLURRED_TIFF:
         raise NotIds(
-            "mask saved as JPEG", f"mode {picture.mode}" if picture.format == "JPEG" else f"{picture.format}, which may blur it too"
+            "mask saved as JPEG",
+            f"mode {picture.mode}" if picture.format == "JPEG" else f"{picture.format}, which may blur it too",
         )
     if stored_in_16_bits(picture):
         raise NotIds("16-bit mask in colour", "more than 8 bits in each channel")
     greatest: int | None = None
     for raw, scale in _raw_modes(picture):
         if picture.format == "BMP" and raw in ("1", "L") and _bits_of_bmp(picture) != {"1": 1, "L": 8}[raw]:
-            raise NotIds("mask of another mode", "BMP of grey in other than 1 or 8 bits")  # Pillow 12 unpacks these wrongly
+            raise NotIds(
+                "mask of another mode", "BMP of grey in other than 1 or 8 bits"
+            )  # Pillow 12 unpacks these wrongly
         if raw in _SCALED:
             greatest = _SCALED[raw]
         elif raw not in _AS_STORED:
@@ -137,7 +149,9 @@ def _greatest_stored(picture: Image.Image) -> int | None:
 
 
 def _raw_modes(picture: Image.Image) -> list[tuple[str, int | None]]:
-    """For each part of a picture that is not loaded yet: its raw mode, "" where there is none, and the greatest value that a PPM tells."""
+    """For each part of a picture that is not loaded yet: its raw mode, "" where there is none, and the greatest value
+    that a PPM tells.
+    """
     found: list[tuple[str, int | None]] = []
     for codec, _, _, arguments in getattr(picture, "tile", ()):
         parts = arguments if isinstance(arguments, tuple) else (arguments,)

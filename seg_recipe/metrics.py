@@ -1,7 +1,7 @@
 """Segmentation metrics from confusion counts: made per image on the device, added up on the host in constant memory.
 
-The network's logits never reach the host, nor exist at full size: `confusion_matrices` turns a batch of them into one classes x classes
-matrix per image, and `SegmentationMetrics` adds those up.
+The network's logits never reach the host, nor exist at full size: `confusion_matrices` turns a batch of them into one
+classes x classes matrix per image, and `SegmentationMetrics` adds those up.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 from transformers import EvalPrediction
 
-from seg_recipe import kernels
-from seg_recipe.errors import InputError
+from seg_recipe.fast import kernels
 from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.upsampling import Tile, all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
 LabelMaps = Integer[np.ndarray, "images height width"] | Integer[Tensor, "images height width"] | Sequence[Any]
@@ -32,23 +32,27 @@ def confusion_matrices(
 ) -> Int64[Tensor, "images classes classes"]:
     """How many pixels of each image have true class i (rows) and predicted class j (columns), on the logits' device.
 
-    The prediction is the class with the greatest logit after bilinear upsampling (align_corners=False) to each image's own label size.
+    The prediction is the class with the greatest logit after bilinear upsampling (align_corners=False) to each image's
+    own label size.
     labels: class ids or IGNORE_INDEX (not counted), padded at the bottom and right to the batch's largest.
     label_sizes: (height, width) of each label before padding. What lies outside is not looked at.
     Memory does not grow with the label size. Reading the sizes waits for the device once in a batch.
 
-    Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that are not finite.
+    Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that
+    are not finite.
     """
     classes = logits.shape[1]
     sizes = [tuple(size) for size in label_sizes.tolist()]
     for size in sizes:
         if not (1 <= size[0] <= labels.shape[1] and 1 <= size[1] <= labels.shape[2]):
             raise ValueError(
-                f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), padding included."
+                f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), "
+                "padding included."
             )
     if not all_finite(logits):
         raise InputError(
-            "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its weights are broken."
+            "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its "
+            "weights are broken."
         )
     if logits.device.type == "cpu" and logits.dtype != torch.float64:
         return _compiled_counts(logits, labels, sizes)
@@ -63,7 +67,9 @@ def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes:
 
 
 def _compiled_counts(
-    logits: Float[Tensor, "images classes h w"], labels: Integer[Tensor, "images height width"], sizes: list[tuple[int, int]]
+    logits: Float[Tensor, "images classes h w"],
+    labels: Integer[Tensor, "images height width"],
+    sizes: list[tuple[int, int]],
 ) -> Int64[Tensor, "images classes classes"]:
     images, classes, h, w = logits.shape
     counts = np.zeros((images, classes, classes), np.int64)
@@ -88,7 +94,9 @@ def _compiled_counts(
 
 
 def _tiled_counts(
-    logits: Float[Tensor, "images classes h w"], labels: Integer[Tensor, "images height width"], sizes: list[tuple[int, int]]
+    logits: Float[Tensor, "images classes h w"],
+    labels: Integer[Tensor, "images height width"],
+    sizes: list[tuple[int, int]],
 ) -> Int64[Tensor, "images classes classes"]:
     images, classes, h, w = logits.shape
     source = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -111,7 +119,9 @@ def _tiled_counts(
 
 
 def first_greatest(values: Float[Tensor, "images classes rows columns"]) -> Int64[Tensor, "images rows columns"]:
-    """argmax over the classes, the first of equals: as passes over whole rows, which on CPU take a tenth of what argmax takes here."""
+    """argmax over the classes, the first of equals: as passes over whole rows, which on CPU take a tenth of what
+    argmax takes here.
+    """
     classes = values.shape[1]
     rank = torch.arange(classes, 0, -1, dtype=torch.uint8 if classes <= 255 else torch.int32, device=values.device)
     winners = (values == values.amax(1, keepdim=True)).to(rank.dtype).mul_(rank[:, None, None])
@@ -121,21 +131,27 @@ def first_greatest(values: Float[Tensor, "images classes rows columns"]) -> Int6
 class SegmentationMetrics(evaluate.Metric):
     """Mean IoU in its three kinds, accuracies, and both per class, as a streaming `evaluate.Metric`.
 
-    Feed it label maps with `add_batch(predictions=..., references=...)`, or counts with `add_counts`, or the Trainer with `trainer_hook`;
-    `compute()` gives the result and starts anew. What is kept is a few classes x classes arrays, however many images come. It needs no
-    network and no cache folder, communicates with no other process (each process computes what it was fed), and returns its result in
-    every process, where the stock `compute` returns None off the first.
+    Feed it label maps with `add_batch(predictions=..., references=...)`, or counts with `add_counts`, or the Trainer
+    with `trainer_hook`; `compute()` gives the result and starts anew. What is kept is a few classes x classes arrays,
+    however many images come. It needs no network and no cache folder, communicates with no other process (each process
+    computes what it was fed), and returns its result in every process, where the stock `compute` returns None off the
+    first.
 
-    The result, floats in [0, 1] but for the count. A class is present if it occurs in the truth; absent ones are in no mean.
-        miou: mIoU-D, the headline: one IoU per class over all pixels of all images, then the mean over the classes present.
+    The result, floats in [0, 1] but for the count. A class is present if it occurs in the truth; absent ones are in no
+    mean.
+        miou: mIoU-D, the headline: one IoU per class over all pixels of all images, then the mean over the classes
+        present.
         classes_present: the number of classes in that mean.
         miou_i: mIoU-I: per image the mean IoU of the classes present in it, then the mean over images.
-        miou_c: mIoU-C: per class the mean of its IoU in the images where it is present, then the mean over the classes present.
-        accuracy: the share of counted pixels that are right. mean_accuracy: the mean over the classes present of their accuracy.
-        iou_{name}, accuracy_{name}: for each class present, over all images. Accuracy is the share of its true pixels that are found.
+        miou_c: mIoU-C: per class the mean of its IoU in the images where it is present, then the mean over the classes
+        present.
+        accuracy: the share of counted pixels that are right. mean_accuracy: the mean over the classes present of their
+        accuracy. iou_{name}, accuracy_{name}: for each class present, over all images. Accuracy is the share of its
+        true pixels that are found.
     Ignored pixels (IGNORE_INDEX in the truth) are not counted; an image with no counted pixel changes nothing.
 
-    mIoU-D, -I, -C: Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation", NeurIPS 2023, Datasets and Benchmarks.
+    mIoU-D, -I, -C: Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation", NeurIPS 2023, Datasets and
+    Benchmarks.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -148,7 +164,8 @@ class SegmentationMetrics(evaluate.Metric):
         label_map = datasets.Sequence(datasets.Sequence(datasets.Value("int64")))
         return evaluate.MetricInfo(
             description="Mean IoU (dataset, image and class kinds), accuracies and per-class values, streaming.",
-            citation="Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023 Datasets and Benchmarks.",
+            citation="Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023 Datasets and "
+            "Benchmarks.",
             inputs_description="\npredictions, references: label maps (height, width) of class ids.",
             features=datasets.Features({"predictions": label_map, "references": label_map}),
         )
@@ -182,10 +199,14 @@ class SegmentationMetrics(evaluate.Metric):
         matrices = np.asarray(counts.cpu() if isinstance(counts, Tensor) else counts).astype(np.int64)
         if matrices.shape[1:] != self._confusion.shape:
             raise ValueError(
-                f"counts are {matrices.shape}; (images, {len(self.names)}, {len(self.names)}) was wanted, one row per class name."
+                f"counts are {matrices.shape}; (images, {len(self.names)}, {len(self.names)}) was wanted, one row per "
+                "class name."
             )
         if (matrices < 0).any():
-            raise ValueError(f"counts hold {matrices.min()}; they must be numbers of pixels, >= 0 (gathering over ranks pads with -100).")
+            raise ValueError(
+                f"counts hold {matrices.min()}; they must be numbers of pixels, >= 0 (gathering over ranks pads with "
+                "-100)."
+            )
         iou, _, present = _ratios(matrices)
         counted = present.any(1)
         self._confusion += matrices.sum(0)
@@ -195,16 +216,23 @@ class SegmentationMetrics(evaluate.Metric):
         self._class_images += present.sum(0)
 
     @no_type_check  # evaluate copies this function by its code, which would lose a wrapper that checks types
-    def add_batch(self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any) -> None:
-        """Adds label maps: predictions with class ids, references with class ids or IGNORE_INDEX, pairwise of equal size.
+    def add_batch(
+        self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any
+    ) -> None:
+        """Adds label maps: predictions with class ids, references with class ids or IGNORE_INDEX, pairwise of equal
+        size.
 
         Raises ValueError for a missing or unknown argument, unequal numbers or sizes, and ids that are no class
         (the stock mean_iou drops those).
         """
         if kwargs or predictions is None or references is None:
-            raise ValueError(f"add_batch takes predictions and references, both; got {sorted(kwargs) or 'one of them'}.")
+            raise ValueError(
+                f"add_batch takes predictions and references, both; got {sorted(kwargs) or 'one of them'}."
+            )
         if len(predictions) != len(references):
-            raise ValueError(f"There are {len(predictions)} predictions for {len(references)} references; one for each was wanted.")
+            raise ValueError(
+                f"There are {len(predictions)} predictions for {len(references)} references; one for each was wanted."
+            )
         for prediction, reference in zip(predictions, references, strict=True):
             self.add(prediction=prediction, reference=reference)
 
@@ -213,9 +241,14 @@ class SegmentationMetrics(evaluate.Metric):
         """Adds one pair of label maps, as `add_batch` does."""
         if kwargs or prediction is None or reference is None:
             raise ValueError(f"add takes prediction and reference, both; got {sorted(kwargs) or 'one of them'}.")
-        predicted, truth = (np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids) for ids in (prediction, reference))
+        predicted, truth = (
+            np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids) for ids in (prediction, reference)
+        )
         if predicted.shape != truth.shape:
-            raise ValueError(f"A prediction is {predicted.shape} where its reference is {truth.shape}; they must have the same size.")
+            raise ValueError(
+                f"A prediction is {predicted.shape} where its reference is {truth.shape}; they must have the same "
+                "size."
+            )
         counted = truth != IGNORE_INDEX
         predicted, truth = predicted[counted].astype(np.int64), truth[counted].astype(np.int64)
         count = len(self.names)
@@ -229,7 +262,8 @@ class SegmentationMetrics(evaluate.Metric):
     def compute(
         self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any
     ) -> dict[str, float | int]:
-        """The result over all that was added since the last time, after adding `predictions` and `references` if given; then starts anew.
+        """The result over all that was added since the last time, after adding `predictions` and `references` if
+        given; then starts anew.
 
         Raises ValueError if no pixel was counted.
         """
@@ -241,8 +275,8 @@ class SegmentationMetrics(evaluate.Metric):
         self._last = confusion
         if images == 0:
             raise ValueError(
-                f"No pixel was counted in the evaluation: there was no image, or every label is {IGNORE_INDEX} (ignored). "
-                "Check the evaluation set."
+                f"No pixel was counted in the evaluation: there was no image, or every label is {IGNORE_INDEX} "
+                "(ignored). Check the evaluation set."
             )
         iou, accuracy, present = (ratio[0] for ratio in _ratios(confusion[None]))
         named = [(name, label) for label, name in enumerate(self.names) if present[label]]
@@ -258,9 +292,11 @@ class SegmentationMetrics(evaluate.Metric):
         }
 
     def trainer_hook(self, eval_pred: EvalPrediction, compute_result: bool = True) -> dict[str, float | int]:
-        """A Trainer's `compute_metrics` for `batch_eval_metrics=True`, where the predictions are the counts of `confusion_matrices`.
+        """A Trainer's `compute_metrics` for `batch_eval_metrics=True`, where the predictions are the counts of
+        `confusion_matrices`.
 
-        Called once for each gathered batch; only the last call, with `compute_result`, has a result. The others return nothing ({}).
+        Called once for each gathered batch; only the last call, with `compute_result`, has a result. The others return
+        nothing ({}).
         """
         self.add_counts(eval_pred.predictions)  # type: ignore[arg-type]
         return self.compute() if compute_result else {}
@@ -273,9 +309,16 @@ def _ratios(
     right = np.diagonal(matrices, axis1=1, axis2=2)
     truth, predicted = matrices.sum(2), matrices.sum(1)
     present = truth > 0
-    return np.where(present, right, 0) / np.maximum(truth + predicted - right, 1), right / np.maximum(truth, 1), present
+    return (
+        np.where(present, right, 0) / np.maximum(truth + predicted - right, 1),
+        right / np.maximum(truth, 1),
+        present,
+    )
 
 
 def _unknown_ids(what: str, ids: list[int], classes: int) -> str:
     shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-    return f"{what} the ids {shown}; the classes are 0-{classes - 1}, and {IGNORE_INDEX} is ignored. Map these ids, or add the classes."
+    return (
+        f"{what} the ids {shown}; the classes are 0-{classes - 1}, and {IGNORE_INDEX} is ignored. Map these ids, "
+        "or add the classes."
+    )

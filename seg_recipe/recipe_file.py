@@ -1,4 +1,5 @@
-"""A recipe file as text: its YAML, flat and without secrets. It imports neither torch nor transformers, so that a refusal takes no seconds.
+"""A recipe file as text: its YAML, flat and without secrets. It imports neither torch nor transformers, so that a
+refusal takes no seconds.
 
 The file is never turned into Python values by YAML, whose rules make `6e-5` a string and `no` a boolean.
 """
@@ -10,14 +11,18 @@ from typing import Any
 
 import yaml
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
 DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 """Settings that hold a mapping: YAML or JSON."""
 
-LOG_IN = "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
-_SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE)
+LOG_IN = (
+    "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
+)
+_SECRET_NAME = re.compile(
+    r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE
+)
 OPENAI_KEY = r"\bsk-(?:[a-z]+\d*-)*(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
 """Its random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
 _SECRET_VALUES = {
@@ -26,13 +31,17 @@ _SECRET_VALUES = {
     "an API key": re.compile(OPENAI_KEY + r"|\bgh[opsu]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s:@]+@"),
 }
-_HEXADECIMAL_KEY = re.compile(r"[0-9a-f]{40}")  # W&B's older keys; as a whole value only, for it is also a commit's form
+_HEXADECIMAL_KEY = re.compile(
+    r"[0-9a-f]{40}"
+)  # W&B's older keys; as a whole value only, for it is also a commit's form
 _SECRET_ASSIGNMENT = re.compile(r"(?i:token|api[_-]?key|password|secret)\s*[=:]\s*(?=\S*\d|\S+[A-Z]\S*[A-Z])\S{8,}")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What one place says about one setting: the texts of its value (one, or those of a list), a mapping, or None for `null`."""
+    """What one place says about one setting: the texts of its value (one, or those of a list), a mapping, or None for
+    `null`.
+    """
 
     value: list[str] | dict[str, Any] | None
     origin: str
@@ -49,14 +58,20 @@ def refuse_early(argv: list[str]) -> None:
 
 
 def read_file(path: Path) -> dict[str, Given]:
-    """Setting -> what the file says of it. Raises InputError, with the line, for what is not flat YAML, stands twice or is a secret."""
+    """Setting -> what the file says of it. Raises InputError, with the line, for what is not flat YAML, stands twice
+    or is a secret.
+    """
     if not path.is_file():
         raise InputError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
-    for number, line in enumerate(text.splitlines(), start=1):  # comments too, and before any message could quote the line
+        raise InputError(
+            f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from None
+    for number, line in enumerate(
+        text.splitlines(), start=1
+    ):  # comments too, and before any message could quote the line
         refuse_secret(line, f"{path}, line {number}")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -80,7 +95,9 @@ def _read_mapping(path: Path, root: yaml.MappingNode) -> dict[str, Given]:
         name = str(key.value) if isinstance(key, yaml.ScalarNode) else "a setting without a name"
         refuse_secret_name(name, origin)
         if name in first_lines:
-            raise InputError(f"{origin}: {name} stands here a second time (first on line {first_lines[name]}). Keep one of them.")
+            raise InputError(
+                f"{origin}: {name} stands here a second time (first on line {first_lines[name]}). Keep one of them."
+            )
         first_lines[name] = line
         given[name] = _read_node(name, node, origin)
     return given
@@ -93,13 +110,16 @@ def _read_node(name: str, node: yaml.Node, origin: str) -> Given:
         if name not in DICT_VALUED:
             keys = ", ".join(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
             raise InputError(
-                f"{origin}: {name} holds further settings ({keys}). A recipe is flat: write them at the left margin, without {name}."
+                f"{origin}: {name} holds further settings ({keys}). A recipe is flat: write them at the left margin, "
+                f"without {name}."
             )
         return Given(plain_value(node, f"{origin}: {name}"), origin)
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             if not isinstance(item, yaml.ScalarNode) or item.tag == "tag:yaml.org,2002:null":
-                raise InputError(f"{origin}: {name} holds a list with something else than plain values in it. Write [a, b, c].")
+                raise InputError(
+                    f"{origin}: {name} holds a list with something else than plain values in it. Write [a, b, c]."
+                )
             refuse_secret_value(item.value, f"{origin}: {name}")
         return Given([item.value for item in node.value], origin, is_list=True)
     if node.tag == "tag:yaml.org,2002:null":
@@ -109,7 +129,9 @@ def _read_node(name: str, node: yaml.Node, origin: str) -> Given:
 
 
 def plain_value(node: yaml.Node, place: str) -> Any:
-    """The Python value of a node within a mapping: numbers as Python reads them, so that 1e-7 is one; a quoted text stays a text."""
+    """The Python value of a node within a mapping: numbers as Python reads them, so that 1e-7 is one; a quoted text
+    stays a text.
+    """
     if isinstance(node, yaml.MappingNode):
         content: dict[str, Any] = {}
         for key, value in node.value:
@@ -147,7 +169,9 @@ def refuse_secret_name(name: str, place: str) -> None:
 
 
 def refuse_secret(text: str, place: str) -> None:
-    """Raise InputError for a text with something in it that has the form of a key or a token. The message does not repeat it."""
+    """Raise InputError for a text with something in it that has the form of a key or a token. The message does not
+    repeat it.
+    """
     for kind, pattern in _SECRET_VALUES.items():
         if pattern.search(text):
             raise InputError(f"{place} holds what looks like {kind}. {LOG_IN} If others have seen it, revoke it.")

@@ -1,4 +1,6 @@
-"""What a run shows at its beginning and its end: the preview of the augmentation, the contact sheet of predictions, the final check."""
+"""What a run shows at its beginning and its end: the preview of the augmentation, the contact sheet of predictions,
+the final check.
+"""
 
 from importlib.metadata import version
 from itertools import islice
@@ -39,7 +41,9 @@ def package_versions() -> dict[str, str]:
 
 
 def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
-    """`count` samples from all over a split (all when it has fewer), as they are and as the model takes them in evaluation."""
+    """`count` samples from all over a split (all when it has fewer), as they are and as the model takes them in
+    evaluation.
+    """
     rows = _rows_of(split, count)
     seen = transform({name: [row[name] for row in rows] for name in ("id", "image", "label")})
     return Panel(
@@ -59,12 +63,17 @@ def part_of(panel: Panel, count: int) -> Panel:
 
 
 def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
-    """`count` rows from all over a split: neighbours are often alike, as frames of one second are. Of a stream the first ones.
+    """`count` rows from all over a split: neighbours are often alike, as frames of one second are. Of a stream the
+    first ones.
 
     Pictures and masks are {"bytes", "path"}.
     """
     split = undecoded(split)
-    return [split[place] for place in spread(len(split), count)] if hasattr(split, "__len__") else list(islice(iter(split), count))
+    return (
+        [split[place] for place in spread(len(split), count)]
+        if hasattr(split, "__len__")
+        else list(islice(iter(split), count))
+    )
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -73,10 +82,17 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def save_preview(split: Any, transform: TrainTransform, label_space: LabelSpace, count: int, folder: Path) -> Path:
-    """A contact sheet of `count` samples from all over the training split, augmented as in the first epoch: folder/preview.png."""
+    """A contact sheet of `count` samples from all over the training split, augmented as in the first epoch:
+    folder/preview.png.
+    """
     rows = _rows_of(split, count)
     samples = [
-        Augmented(row["id"], *transform.augment(row["id"], Image().decode_example(row["image"]), ids_of_cell(row["id"], row["label"]), 0))
+        Augmented(
+            row["id"],
+            *transform.augment(
+                row["id"], Image().decode_example(row["image"]), ids_of_cell(row["id"], row["label"]), 0
+            ),
+        )
         for row in rows
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +101,9 @@ def save_preview(split: Any, transform: TrainTransform, label_space: LabelSpace,
 
 
 def save_prediction_sheet(model: nn.Module, panel: Panel, label_space: LabelSpace, path: Path, writes: bool) -> Path:
-    """A contact sheet of the panel with truth and prediction. All ranks call it (a sharded model needs them); one of them `writes`."""
+    """A contact sheet of the panel with truth and prediction. All ranks call it (a sharded model needs them); one of
+    them `writes`.
+    """
     masks = predict_masks(model, panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in panel.masks])
     if writes:
         samples = [Prediction(*sample) for sample in zip(panel.ids, panel.images, panel.masks, masks, strict=True)]
@@ -101,16 +119,20 @@ def confusion_picture(
 
 
 def kept_model(state: TrainerState, args: TrainingArguments) -> tuple[int, Literal["best", "last"]]:
-    """The step whose weights a run has after its end, and what they are: the best checkpoint's where that was loaded, else the last."""
+    """The step whose weights a run has after its end, and what they are: the best checkpoint's where that was loaded,
+    else the last.
+    """
     if args.load_best_model_at_end and state.best_model_checkpoint is not None and state.best_global_step:
         return state.best_global_step, "best"
     return state.global_step, "last"
 
 
 def check_best(figures: dict[str, Any], state: TrainerState, args: TrainingArguments) -> str | None:
-    """What is to be said when the best model scores something else than was recorded for it; None where it scores the same.
+    """What is to be said when the best model scores something else than was recorded for it; None where it scores the
+    same.
 
-    Its weights are those that were saved: the checkpoint's files are compared with their hashes, and every tensor is loaded from them.
+    Its weights are those that were saved: the checkpoint's files are compared with their hashes, and every tensor is
+    loaded from them.
     """
     if kept_model(state, args)[1] != "best" or state.best_metric is None:
         return None
@@ -118,7 +140,7 @@ def check_best(figures: dict[str, Any], state: TrainerState, args: TrainingArgum
     if abs(figures[name] - state.best_metric) <= 1e-3:
         return None
     return (
-        f"{state.best_model_checkpoint} had {name} {state.best_metric:.4f} when it was saved, and has {figures[name]:.4f} now, "
-        "which is what results.json says. Its weights are the same to the bit: another device, precision or library rounds "
-        "differently."
+        f"{state.best_model_checkpoint} had {name} {state.best_metric:.4f} when it was saved, and has "
+        f"{figures[name]:.4f} now, which is what results.json says. Its weights are the same to the bit: another "
+        "device, precision or library rounds differently."
     )

@@ -1,4 +1,6 @@
-"""What a resumed run takes from its checkpoint besides weights and optimizer: the best so far, and a length that may have changed."""
+"""What a resumed run takes from its checkpoint besides weights and optimizer: the best so far, and a length that may
+have changed.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,11 +14,13 @@ from seg_recipe.checkpoints import checkpoint_path, damages
 
 
 def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str | None:
-    """Look whether the best checkpoint so far is whole, and take the best that is left where it is not. Returns what is to be said.
+    """Look whether the best checkpoint so far is whole, and take the best that is left where it is not. Returns what
+    is to be said.
 
-    state: its best_metric, best_global_step and best_model_checkpoint are put right; all three are None where nothing is left.
-    metric: the logged figure that chooses the best, as eval_miou. folders: where its checkpoints may be, in the order of preference.
-    Under torch.distributed every rank calls this: a checkpoint is whole where all ranks see it whole.
+    state: its best_metric, best_global_step and best_model_checkpoint are put right; all three are None where nothing
+    is left.
+    metric: the logged figure that chooses the best, as eval_miou. folders: where its checkpoints may be, in the order
+    of preference. Under torch.distributed every rank calls this: a checkpoint is whole where all ranks see it whole.
     """
     if state.best_global_step is None:
         return None
@@ -30,7 +34,9 @@ def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str 
     scores = {int(entry["step"]): float(entry[metric]) for entry in logged}
     state.best_metric = state.best_global_step = state.best_model_checkpoint = None
     gone = f"The best checkpoint so far, {checkpoint_path(folders[0], recorded)}, is damaged or gone"
-    for step in sorted(scores, key=lambda step: scores[step], reverse=True):  # of equal ones the earliest, as the Trainer has it
+    for step in sorted(
+        scores, key=lambda step: scores[step], reverse=True
+    ):  # of equal ones the earliest, as the Trainer has it
         found = _whole(folders, step)
         if found is not None:
             state.best_metric, state.best_global_step, state.best_model_checkpoint = scores[step], step, str(found)
@@ -39,13 +45,16 @@ def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str 
 
 
 def _whole(folders: list[Path], step: int) -> Path | None:
-    return next((path for path in (checkpoint_path(folder, step) for folder in folders) if not any(damages(path))), None)
+    return next(
+        (path for path in (checkpoint_path(folder, step) for folder in folders) if not any(damages(path))), None
+    )
 
 
 def had_ended_early(before: TrainerState, callbacks: Iterable[TrainerCallback]) -> bool:
     """Whether a run that was not asked to stop had ended before its last step, for a reason that still holds.
 
-    before: the state as its checkpoint has it. callbacks: as they are now; of those that end a run, early stopping may have been changed.
+    before: the state as its checkpoint has it. callbacks: as they are now; of those that end a run, early stopping may
+    have been changed.
     """
     states: Any = before.stateful_callbacks  # name -> state, read from a checkpoint
     if before.global_step >= before.max_steps or not states["TrainerControl"]["args"]["should_training_stop"]:
@@ -57,9 +66,11 @@ def had_ended_early(before: TrainerState, callbacks: Iterable[TrainerCallback]) 
 
 
 def lay_out_anew(before: int, state: TrainerState, optimizer: torch.optim.Optimizer, scheduler: object) -> str:
-    """Set the learning rates that the schedule of a run of another length has at this step. Returns what is to be said.
+    """Set the learning rates that the schedule of a run of another length has at this step. Returns what is to be
+    said.
 
-    Stock, the first step after the resume still has the old schedule's last rate. before: the number of steps that the run had.
+    Stock, the first step after the resume still has the old schedule's last rate. before: the number of steps that the
+    run had.
     """
     old = optimizer.param_groups[0]["lr"]
     if isinstance(scheduler, LambdaLR):
@@ -69,5 +80,6 @@ def lay_out_anew(before: int, state: TrainerState, optimizer: torch.optim.Optimi
     new = optimizer.param_groups[0]["lr"]
     rate = f"stays {new:g}" if new == old else f"is {new:g} at step {state.global_step + 1} (it had come to {old:g})"
     return (
-        f"The run of {before} steps goes on to step {state.max_steps}. Its schedule is laid out over all of them: the learning rate {rate}."
+        f"The run of {before} steps goes on to step {state.max_steps}. Its schedule is laid out over all of them: "
+        f"the learning rate {rate}."
     )

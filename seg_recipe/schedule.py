@@ -7,14 +7,15 @@ import torch
 from transformers import TrainingArguments
 from transformers.optimization import get_scheduler
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 
 def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """The schedule of a run of so many optimizer steps. Raises InputError where it gives no rate, or a rate below 0, at some step.
+    """The schedule of a run of so many optimizer steps. Raises InputError where it gives no rate, or a rate below 0,
+    at some step.
 
-    A warm-up leaves at least the last step to the schedule proper. The stock one of a single step is the whole run, at a rate of 0, after
-    which the polynomial schedule divides by the number of steps that are left (transformers 5.23).
+    A warm-up leaves at least the last step to the schedule proper. The stock one of a single step is the whole run, at
+    a rate of 0, after which the polynomial schedule divides by the number of steps that are left (transformers 5.23).
     """
     warmup = args.get_warmup_steps(steps)
     if args.warmup_steps < 1 or warmup == steps:
@@ -23,7 +24,11 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, ste
     name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     try:
         schedule = get_scheduler(
-            name, optimizer=optimizer, num_warmup_steps=warmup, num_training_steps=steps, scheduler_specific_kwargs=kwargs
+            name,
+            optimizer=optimizer,
+            num_warmup_steps=warmup,
+            num_training_steps=steps,
+            scheduler_specific_kwargs=kwargs,
         )
         _try(schedule, sorted({0, 1, max(warmup - 1, 0), warmup, warmup + 1, steps // 2, steps - 1, steps}))
         if not hasattr(schedule, "lr_lambdas"):
@@ -31,7 +36,8 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, ste
     except (ValueError, TypeError, ArithmeticError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"lr_scheduler_type is {name}, with learning_rate {args.learning_rate:g}, {warmup} warm-up step(s) and lr_scheduler_kwargs "
+            f"lr_scheduler_type is {name}, with learning_rate {args.learning_rate:g}, {warmup} warm-up step(s) and "
+            "lr_scheduler_kwargs "
             f"{kwargs or {}}, which gives no schedule for {steps} step(s): {reason}. Change one of these settings."
         ) from None
     return schedule

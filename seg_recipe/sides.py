@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _LETTER = "[^\\W\\d_]"
-# What names a side: a word of its own, in any case (left_eye, eye.L, r-arm); a capital within a word (leftEye, EyeRight, armL, lEye); the
-# word left or right grown together with another (lefteye, eyeright), which are not leftover, rightist, copyleft and copyright.
+# What names a side: a word of its own, in any case (left_eye, eye.L, r-arm); a capital within a word (leftEye,
+# EyeRight, armL, lEye); the word left or right grown together with another (lefteye, eyeright), which are not
+# leftover, rightist, copyleft and copyright.
 _SIDE = re.compile(
     rf"(?<!{_LETTER})(?i:left|right|l|r)(?!{_LETTER})"
     r"|(?<=[a-z])(?:Left|Right|L|R)(?![a-z])"
@@ -17,9 +18,11 @@ _SIDE = re.compile(
 
 
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of ids whose names differ in the side alone: left_eye and right_eye, eye.L and eye.R, lefteye and righteye, L-Arm and R-Arm.
+    """Pairs of ids whose names differ in the side alone: left_eye and right_eye, eye.L and eye.R, lefteye and
+    righteye, L-Arm and R-Arm.
 
-    Case and what stands between words do not matter. Of letters alone, L and R are a pair only where no other letter is a class.
+    Case and what stands between words do not matter. Of letters alone, L and R are a pair only where no other letter
+    is a class.
     """
     exact = {name: label for label, name in enumerate(names)}
     plain: dict[str, list[int]] = {}

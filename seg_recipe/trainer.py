@@ -1,7 +1,7 @@
 """SegmentationTrainer: the Hugging Face Trainer, with what is unsound for segmentation mended.
 
-Each override says which behaviour of the stock class (transformers 5.23) it mends and how to see it; the test of the same name in
-tests/test_trainer.py shows the stock class failing.
+Each override says which behaviour of the stock class (transformers 5.23) it mends and how to see it; the test of the
+same name in tests/test_trainer.py shows the stock class failing.
 """
 
 import hashlib
@@ -20,23 +20,30 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalPrediction
 
 from seg_recipe.checkpoints import checkpoint_path, newest_complete_name, published_whole, rotate, write_json
-from seg_recipe.errors import InputError, RunError
-from seg_recipe.lockstep import StreamSteps, WholeRounds
+from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
-from seg_recipe.model import parameter_groups
-from seg_recipe.model.resizing import QuickResizing
+from seg_recipe.models import parameter_groups
 from seg_recipe.resuming import find_best, had_ended_early, lay_out_anew
+from seg_recipe.runtime.errors import InputError, RunError
+from seg_recipe.runtime.files import FREE_SOME, told_if_refused
+from seg_recipe.runtime.lockstep import StreamSteps, WholeRounds
+from seg_recipe.runtime.signals import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
 from seg_recipe.schedule import make_schedule
-from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
 from seg_recipe.transforms import EpochClock
-from seg_recipe.writing import FREE_SOME, told_if_refused
 
 
 class NonFiniteLossError(RunError):
@@ -48,21 +55,24 @@ class _EvaluationStopped(Exception):
 
 
 class TrainSampler(torch.utils.data.Sampler[int]):
-    """The order of the training images: a permutation that depends on (seed, epoch) only, cut to whole optimizer steps.
+    """The order of the training images: a permutation that depends on (seed, epoch) only, cut to whole optimizer
+    steps.
 
-    Each optimizer step sees exactly `optimizer_batch` images, whichever way they are cut into micro-batches and ranks, and each image at
-    most once in an epoch. The images left over (fewer than one step's) are other ones in each epoch. The stock Trainer divides an
-    incomplete last accumulation by batches instead of images, and repeats images to fill the ranks.
+    Each optimizer step sees exactly `optimizer_batch` images, whichever way they are cut into micro-batches and ranks,
+    and each image at most once in an epoch. The images left over (fewer than one step's) are other ones in each epoch.
+    The stock Trainer divides an incomplete last accumulation by batches instead of images, and repeats images to fill
+    the ranks.
 
-    length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation * ranks.
-    Raises ValueError when the split is smaller than one optimizer step.
+    length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation *
+    ranks. Raises ValueError when the split is smaller than one optimizer step.
     """
 
     def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):
         if length < optimizer_batch:
             raise InputError(
-                f"The training split has {length} images, but one optimizer step takes {optimizer_batch} (per_device_train_batch_size x "
-                "gradient_accumulation_steps x processes): lower per_device_train_batch_size or gradient_accumulation_steps."
+                f"The training split has {length} images, but one optimizer step takes {optimizer_batch} "
+                "(per_device_train_batch_size x gradient_accumulation_steps x processes): lower "
+                "per_device_train_batch_size or gradient_accumulation_steps."
             )
         self.length, self.optimizer_batch, self.seed, self.clock = length, optimizer_batch, seed, clock
 
@@ -82,13 +92,15 @@ class SegmentationTrainer(Trainer):
     metrics: the streaming metric; its figures get the prefix `eval_`, or `eval_{name}_` for named evaluation sets.
     clock: the epoch clock that the training transform reads. The Trainer sets it.
     image_processor: saved beside the weights.
-    run_files: name -> text, written into every checkpoint and beside the final model (the resolved recipe, the run's identity).
+    run_files: name -> text, written into every checkpoint and beside the final model (the resolved recipe, the run's
+    identity).
     head_learning_rate_factor: learning rate of everything outside the backbone, as a multiple of `args.learning_rate`.
     stop: asks the run to stop after its step, save, and skip evaluation; see `stopped`.
     """
 
-    # The stock Trainer believes that a forward with **kwargs returns a loss already divided by the accumulation steps (transformers
-    # #47688): batch 2x4 then gives 4 times the loss and gradient of batch 8x1. Ours is a mean over the micro-batch.
+    # The stock Trainer believes that a forward with **kwargs returns a loss already divided by the accumulation steps
+    # (transformers #47688): batch 2x4 then gives 4 times the loss and gradient of batch 8x1. Ours is a mean over the
+    # micro-batch.
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -130,7 +142,9 @@ class SegmentationTrainer(Trainer):
             compute_metrics=self._score,  # type: ignore[arg-type]  # called with compute_result as well: batch_eval_metrics
             callbacks=[*callbacks],
         )
-        self.model_accepts_loss_kwargs = False  # no counting of `labels != -100` pixels per step: 255 is ignored here, not -100
+        self.model_accepts_loss_kwargs = (
+            False  # no counting of `labels != -100` pixels per step: 255 is ignored here, not -100
+        )
         self.loss = loss.to(args.device)
         self.add_callback(_StopCallback(self))
         self._evaluation_owed = self._ended_early = False
@@ -149,11 +163,17 @@ class SegmentationTrainer(Trainer):
     # ---- the step
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Our loss on the logits at the model's stride and the labels at full size; the model's own loss is never computed.
+        """Our loss on the logits at the model's stride and the labels at full size; the model's own loss is never
+        computed.
 
-        SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of range.
+        SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of
+        range.
         """
         with QuickResizing() if self.args.device.type == "cpu" else nullcontext():
             outputs = model(pixel_values=inputs["pixel_values"])
@@ -163,11 +183,15 @@ class SegmentationTrainer(Trainer):
         self._loss_terms_count += 1
         return (terms.total, outputs) if return_outputs else terms.total
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """One micro-batch, with randomness that depends on (seed, step, micro-step, rank) only, and a check of the loss.
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch, with randomness that depends on (seed, step, micro-step, rank) only, and a check of the
+        loss.
 
-        The stock Trainer draws dropout from one running generator, whose state depends on how often an evaluation or a worker drew
-        from it before: a resumed run then differs from an uninterrupted one. And it goes on after a NaN, averaging it away in the log.
+        The stock Trainer draws dropout from one running generator, whose state depends on how often an evaluation or a
+        worker drew from it before: a resumed run then differs from an uninterrupted one. And it goes on after a NaN,
+        averaging it away in the log.
         """
         step, micro = self._micro_step
         self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
@@ -175,18 +199,21 @@ class SegmentationTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not math.isfinite(loss.item()):
             raise NonFiniteLossError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}, on the images {', '.join(inputs['ids'])}. "
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}, on the images "
+                f"{', '.join(inputs['ids'])}. "
                 f"{self._last_good()} Lower learning_rate or set max_grad_norm, or look at these images."
             )
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm, refused before the optimizer uses it when it is not finite (an fp16 scaler skips such steps itself)."""
+        """The gradient norm, refused before the optimizer uses it when it is not finite (an fp16 scaler skips such
+        steps itself).
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and getattr(self.accelerator, "scaler", None) is None and not math.isfinite(float(norm)):
             raise NonFiniteLossError(
-                f"The gradient norm is {float(norm)} at step {self.state.global_step + 1} while the loss is finite. {self._last_good()} "
-                "Lower learning_rate or set max_grad_norm."
+                f"The gradient norm is {float(norm)} at step {self.state.global_step + 1} while the loss is finite. "
+                f"{self._last_good()} Lower learning_rate or set max_grad_norm."
             )
         return norm
 
@@ -195,7 +222,9 @@ class SegmentationTrainer(Trainer):
         return f"The last good checkpoint is {newest}." if newest else "No checkpoint was saved yet."
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the two parts of the loss, averaged over steps and ranks since the last log; stock logs only know their sum."""
+        """Adds the two parts of the loss, averaged over steps and ranks since the last log; stock logs only know their
+        sum.
+        """
         if "loss" in logs and self._loss_terms_count:
             for name, total in self._loss_terms.items():
                 logs[f"loss_{name}"] = self.accelerator.reduce(total / self._loss_terms_count, "mean").item()
@@ -203,7 +232,9 @@ class SegmentationTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms, biases, embeddings)."""
+        """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms,
+        biases, embeddings).
+        """
         if self.optimizer is None:
             module: Any = self.model if model is None else model
             groups = parameter_groups(
@@ -218,11 +249,15 @@ class SegmentationTrainer(Trainer):
             except ValueError as error:
                 optim = getattr(self.args.optim, "value", self.args.optim)
                 given = f"optim is {optim}, with optim_args {self.args.optim_args}"
-                raise InputError(f"{given}, which makes no optimizer: {error}. Change optim_args, or leave it out.") from None
+                raise InputError(
+                    f"{given}, which makes no optimizer: {error}. Change optim_args, or leave it out."
+                ) from None
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The learning rate's schedule, tried over its steps. Stock, a run of one step has a rate of 0 and dies after it."""
+        """The learning rate's schedule, tried over its steps. Stock, a run of one step has a rate of 0 and dies after
+        it.
+        """
         if self.lr_scheduler is None:
             made: Any = self.optimizer if optimizer is None else optimizer
             self.lr_scheduler = make_schedule(self.args, made, num_training_steps)
@@ -237,19 +272,29 @@ class SegmentationTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=self.clock)
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Tensor | int | None]:
-        """The micro-batches of an optimizer step; of a stream whole ones only, as many on each rank. See StreamSteps for the stock way."""
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The micro-batches of an optimizer step; of a stream whole ones only, as many on each rank. See StreamSteps
+        for the stock way.
+        """
         if hasattr(self.train_dataset, "__len__"):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         return self._stream_steps.take(epoch_iterator, num_batches, resumed=self._initial_global_step > 0), None
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the same cores.
+        """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the
+        same cores.
 
-        An evaluation on a CPU has none: the model needs all cores, and so do the transforms (`pools.spread`), one after the other.
+        An evaluation on a CPU has none: the model needs all cores, and so do the transforms (`pools.spread`), one
+        after the other.
         """
         loader: Any = self._stock_loader(*args, **kwargs)  # a DataLoader around which accelerate has put its own
-        if sys.platform == "linux" and loader.num_workers and self.args.dataloader_multiprocessing_context in (None, "fork"):
+        if (
+            sys.platform == "linux"
+            and loader.num_workers
+            and self.args.dataloader_multiprocessing_context in (None, "fork")
+        ):
             loader.base_dataloader.multiprocessing_context = WorkerContext()
         loader.base_dataloader.worker_init_fn = partial(_begin_worker, gives_way=self.args.device.type == "cpu")
         return loader
@@ -260,7 +305,12 @@ class SegmentationTrainer(Trainer):
             kwargs["dataset"] = WholeRounds(kwargs["dataset"], kwargs["batch_size"] * self.args.world_size)
         if training or not rows or self.args.device.type != "cpu":
             return super()._get_dataloader(*args, **kwargs)
-        idle = {"num_workers": 0, "persistent_workers": False, "multiprocessing_context": None, "prefetch_factor": None}
+        idle = {
+            "num_workers": 0,
+            "persistent_workers": False,
+            "multiprocessing_context": None,
+            "prefetch_factor": None,
+        }
         before = {name: getattr(self.args, f"dataloader_{name}") for name in idle}
         try:
             for name, value in idle.items():
@@ -273,8 +323,8 @@ class SegmentationTrainer(Trainer):
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # stock calls it with keywords only
         """One epoch, after what a stopped run still owes, and not at all when the run had reached its end.
 
-        Stock, a run resumed from its very last step takes one step too many, one that had stopped early goes on for an epoch, and an
-        evaluation skipped by a stop is never made up.
+        Stock, a run resumed from its very last step takes one step too many, one that had stopped early goes on for an
+        epoch, and an evaluation skipped by a stop is never made up.
         """
         self.clock.epoch = kwargs["epoch"]
         self._make_up_evaluation(kwargs["model"])
@@ -284,7 +334,9 @@ class SegmentationTrainer(Trainer):
             super()._run_epoch(**kwargs)
 
     def _finalize_training(self, trial: Any, num_train_samples: float | int, start_time: float) -> Any:
-        """The end, after what is owed. With save_total_limit 1 the stock method deletes the last checkpoint here, in place."""
+        """The end, after what is owed. With save_total_limit 1 the stock method deletes the last checkpoint here, in
+        place.
+        """
         self._make_up_evaluation(self.model_wrapped)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -301,19 +353,27 @@ class SegmentationTrainer(Trainer):
             self._save_checkpoint(model, None)
 
     def end(self) -> None:
-        """The end of a script: trackers are finished and the processes part. Stock ones are aborted at that now and then on the CPU."""
+        """The end of a script: trackers are finished and the processes part. Stock ones are aborted at that now and
+        then on the CPU.
+        """
         leave_together()
         super().end()
 
     # ---- evaluation
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> tuple[None, Any, Tensor]:
-        """Per image: its confusion counts (classes, classes) at the label's own size, and its loss. Nothing larger leaves the device.
+        """Per image: its confusion counts (classes, classes) at the label's own size, and its loss. Nothing larger
+        leaves the device.
 
-        The stock Trainer gathers all logits on the host: 13.6 MB an image at 512x512 and 19 classes. Its evaluation loss weights the images
-        that fill up the last batch of the ranks twice; here each image counts once, and one without a labelled pixel not at all.
+        The stock Trainer gathers all logits on the host: 13.6 MB an image at 512x512 and 19 classes. Its evaluation
+        loss weights the images that fill up the last batch of the ranks twice; here each image counts once, and one
+        without a labelled pixel not at all.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -325,18 +385,26 @@ class SegmentationTrainer(Trainer):
                 first, *more = group
                 images = slice(first, first + 1 + len(more))
                 losses.append(self.loss.of_each(logits[images], labels[images, :height, :width]))
-        return None, (counts, torch.cat(losses).float()), torch.zeros(len(counts), dtype=torch.long, device=counts.device)
+        return (
+            None,
+            (counts, torch.cat(losses).float()),
+            torch.zeros(len(counts), dtype=torch.long, device=counts.device),
+        )
 
     def score(self) -> dict[str, float]:
-        """The metrics of the weights as they are now, as `evaluate` names them, without a log entry and without telling the callbacks.
+        """The metrics of the weights as they are now, as `evaluate` names them, without a log entry and without
+        telling the callbacks.
 
-        `evaluate` after `train` would put the best model's figures at the last step, and trackers that have ended begin a second run.
+        `evaluate` after `train` would put the best model's figures at the last step, and trackers that have ended
+        begin a second run.
         """
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         metrics: dict[str, float] = {}
         for name in sets:
             loader = self.get_eval_dataloader(name or None)
-            metrics |= self.evaluation_loop(loader, "Score", metric_key_prefix=f"eval_{name}" if name else "eval").metrics
+            metrics |= self.evaluation_loop(
+                loader, "Score", metric_key_prefix=f"eval_{name}" if name else "eval"
+            ).metrics
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -349,18 +417,22 @@ class SegmentationTrainer(Trainer):
     def _share_buffers(self) -> None:
         """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
 
-        DDP does so before a training forward only. Stock ranks therefore evaluate with statistics of their own, and the
-        figures are of a network that nobody has. A mean over ranks would change them at each evaluation and save, and so
-        make the end depend on when these come; rank 0's are what DDP trains on with.
+        DDP does so before a training forward only. Stock ranks therefore evaluate with statistics of their own, and
+        the figures are of a network that nobody has. A mean over ranks would change them at each evaluation and save,
+        and so make the end depend on when these come; rank 0's are what DDP trains on with.
         """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for buffer in self.accelerator.unwrap_model(self.model).buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def _score(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        counts, losses = (part.cpu() if torch.is_tensor(part) else torch.as_tensor(part) for part in prediction.predictions)
+        counts, losses = (
+            part.cpu() if torch.is_tensor(part) else torch.as_tensor(part) for part in prediction.predictions
+        )
         self._image_losses.append(losses[counts.flatten(1).any(1)].numpy())
-        result = self.metrics.trainer_hook(EvalPrediction(predictions=counts.numpy(), label_ids=prediction.label_ids), compute_result)
+        result = self.metrics.trainer_hook(
+            EvalPrediction(predictions=counts.numpy(), label_ids=prediction.label_ids), compute_result
+        )
         if not compute_result:
             return {}
         result = {"loss": float(np.concatenate(self._image_losses).mean()), **result}
@@ -368,9 +440,11 @@ class SegmentationTrainer(Trainer):
         return result
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> Any:
-        """The evaluation during training; None when the run was asked to stop in its middle (it is made up for after the resume).
+        """The evaluation during training; None when the run was asked to stop in its middle (it is made up for after
+        the resume).
 
-        skip_scheduler: it is that of eval_on_start, which a resumed run has had: stock, early stopping counts it once more at each resume.
+        skip_scheduler: it is that of eval_on_start, which a resumed run has had: stock, early stopping counts it once
+        more at each resume.
         """
         if skip_scheduler and self.state.global_step:
             return None
@@ -384,8 +458,9 @@ class SegmentationTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float] | None, trial: Any) -> bool:
         """Whether to save now under save_strategy best. A best that is to be loaded at the end is saved under any.
 
-        Stock, with save_steps a multiple of eval_steps, the best may be a checkpoint that was never written, and the run
-        dies after its last step. metrics: None when the evaluation was left because of a stop; then the run is saved.
+        Stock, with save_steps a multiple of eval_steps, the best may be a checkpoint that was never written, and the
+        run dies after its last step. metrics: None when the evaluation was left because of a stop; then the run is
+        saved.
         """
         if metrics is None:
             return True
@@ -400,8 +475,8 @@ class SegmentationTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """A checkpoint that is there whole or not at all, in which no file is written for others as a pickle.
 
-        The stock Trainer writes in place, so a kill leaves a folder that looks like a checkpoint, and pushes `training_args.bin`, a pickle
-        that holds `hub_token`. Random states are not saved: each step seeds itself.
+        The stock Trainer writes in place, so a kill leaves a folder that looks like a checkpoint, and pushes
+        `training_args.bin`, a pickle that holds `hub_token`. Random states are not saved: each step seeds itself.
         """
         self.store_flos()
         self._share_buffers()  # of a sharded model any rank may write them
@@ -422,7 +497,11 @@ class SegmentationTrainer(Trainer):
             if self.args.should_save:
                 state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
-                run_state = {"evaluation_owed": self._evaluation_owed, "stopped": self.stopped, "model_only": model_only}
+                run_state = {
+                    "evaluation_owed": self._evaluation_owed,
+                    "stopped": self.stopped,
+                    "model_only": model_only,
+                }
                 write_json(unfinished / "run_state.json", run_state)
         if self.args.should_save:
             rotate(output_dir, keep=self.args.save_total_limit, best=state.best_model_checkpoint)
@@ -436,30 +515,40 @@ class SegmentationTrainer(Trainer):
         return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights as safetensors, config, image processor, the run's files, and the training arguments as JSON instead of a pickle."""
+        """Weights as safetensors, config, image processor, the run's files, and the training arguments as JSON instead
+        of a pickle.
+        """
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(str(folder), state_dict=state_dict)
+        self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(
+            str(folder), state_dict=state_dict
+        )
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
         arguments = {key: value for key, value in self.args.to_dict().items() if not key.endswith("token")}
-        (folder / "training_args.json").write_text(json.dumps(arguments, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+        (folder / "training_args.json").write_text(
+            json.dumps(arguments, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
+        )
         for name, text in self.run_files.items():
             (folder / name).write_text(text, encoding="utf-8")
 
     # ---- resuming
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """All tensors of a checkpoint, or an error. The stock method restores 8 of SegFormer's 124 and logs a warning (#43701)."""
+        """All tensors of a checkpoint, or an error. The stock method restores 8 of SegFormer's 124 and logs a warning
+        (#43701).
+        """
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        """All tensors of the best checkpoint (stock: 8 of 124, as above); nothing when the run was stopped and will go on."""
+        """All tensors of the best checkpoint (stock: 8 of 124, as above); nothing when the run was stopped and will go
+        on.
+        """
         best = self.state.best_model_checkpoint
         if self.stopped or best is None:
             return
@@ -478,7 +567,9 @@ class SegmentationTrainer(Trainer):
 
     def _load_weights(self, folder: str) -> None:
         module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        saved, found = type(module).from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+        saved, found = type(module).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         if found["missing_keys"]:  # from_pretrained fills them with random numbers
             raise RuntimeError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}, ... of the model.")
         module.load_state_dict(saved.state_dict(), strict=True)
@@ -486,8 +577,8 @@ class SegmentationTrainer(Trainer):
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """The state of the run as its checkpoint has it, brought up to date with what may have changed since.
 
-        The best checkpoint is looked for wherever the run has been moved to. Stock, the intervals of saves and logs and
-        the patience of early stopping stay the checkpoint's, whatever is asked for now.
+        The best checkpoint is looked for wherever the run has been moved to. Stock, the intervals of saves and logs
+        and the patience of early stopping stay the checkpoint's, whatever is asked for now.
         """
         checkpoint = kwargs.get("resume_from_checkpoint", args[3] if len(args) > 3 else None)
         asked = [callback.state()["args"] for callback in self._early_stopping()]
@@ -511,15 +602,22 @@ class SegmentationTrainer(Trainer):
                 callback.early_stopping_patience_counter = 0
         if self.args.load_best_model_at_end:
             self.state.best_model_checkpoint = before.best_model_checkpoint
-            folders = [Path(checkpoint).parent, *([Path(before.best_model_checkpoint).parent] if before.best_model_checkpoint else [])]
+            folders = [
+                Path(checkpoint).parent,
+                *([Path(before.best_model_checkpoint).parent] if before.best_model_checkpoint else []),
+            ]
             self._find_best(*folders)
         return position
 
     def _early_stopping(self) -> list[EarlyStoppingCallback]:
-        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
+        return [
+            callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
+        ]
 
     def _begin(self, optimizer: torch.optim.Optimizer, scheduler: object) -> None:
-        """What `train` begins with, after the checkpoint was read: nothing of an earlier call, and the rates of the schedule."""
+        """What `train` begins with, after the checkpoint was read: nothing of an earlier call, and the rates of the
+        schedule.
+        """
         self.stopped = False
         self._micro_step = (-1, 0)
         self._loss_terms, self._loss_terms_count = {}, 0
@@ -536,7 +634,9 @@ class SegmentationTrainer(Trainer):
 
 
 class _StopCallback(TrainerCallback):
-    """Carries a stop request into the training loop. It stands last, after the callbacks that ask for evaluations and saves."""
+    """Carries a stop request into the training loop. It stands last, after the callbacks that ask for evaluations and
+    saves.
+    """
 
     def __init__(self, trainer: SegmentationTrainer):
         self.trainer = trainer
@@ -553,13 +653,19 @@ class _StopCallback(TrainerCallback):
         """Forget an earlier stop, which was of an earlier call of `train`."""
         self.trainer._begin(optimizer, lr_scheduler)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """A request that was followed is done with: `train` may be called again."""
         if self.trainer.stopped:
             self.trainer.stop.clear()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """After each optimizer step: if any rank was asked to stop, save now and owe the evaluation that would have come."""
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After each optimizer step: if any rank was asked to stop, save now and owe the evaluation that would have
+        come.
+        """
         if self.trainer.stop.agreed():
             self.trainer.stopped = True
             ends_epoch = args.eval_strategy == "epoch" and state.epoch == round(state.epoch) >= args.eval_delay
@@ -567,12 +673,16 @@ class _StopCallback(TrainerCallback):
             control.should_evaluate = False
             control.should_training_stop = control.should_save = control.should_log = True
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """A stop within the epoch has saved already: no evaluation, no second save (stock still runs both)."""
         if self.trainer.stopped:
             control.should_evaluate = control.should_save = False
 
-    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """A stop during an evaluation of the training loop leaves it."""
         if self.trainer.is_in_train and self.trainer.stop.agreed():
             self.trainer.stopped = True
@@ -582,8 +692,8 @@ class _StopCallback(TrainerCallback):
 def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
     """The first thing a data worker does. Stock, it seeds random generators, from which nothing here draws.
 
-    gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of the threads of an
-    operator, the others wait for that one, and the whole model slows down.
+    gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of
+    the threads of an operator, the others wait for that one, and the whole model slows down.
     """
     heed_the_parent_alone()
     if gives_way and hasattr(os, "nice"):

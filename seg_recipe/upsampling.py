@@ -1,13 +1,16 @@
 """Bilinear upsampling of logits to label size, one part at a time, with its exact adjoint.
 
-A tensor of full size x classes is the largest thing that training or evaluating a segmentation network makes: 19 classes at 512x512
-are 20 MB an image, several times over. The loss and the metric never make it; they ask for one part of it, use it up, and take the next.
+A tensor of full size x classes is the largest thing that training or evaluating a segmentation network makes: 19
+classes at 512x512 are 20 MB an image, several times over. The loss and the metric never make it; they ask for one part
+of it, use it up, and take the next.
 
-On the CPU a part is a band of rows of one image, and the loops of `seg_recipe.kernels` walk through it, several bands at a time.
+On the CPU a part is a band of rows of one image, and the loops of `seg_recipe.fast.kernels` walk through it, several
+bands at a time.
 
-On an accelerator, and in float64 everywhere, it is a tile. Bilinear interpolation is linear and separable, so a tile is two small matrix
-products, rows @ (source @ columns), and its adjoint, which a gradient needs, is the same two products transposed. Any pair of sizes works,
-up or down, and the adjoint adds in a fixed order, which that of `torch.nn.functional.interpolate` does not on an accelerator.
+On an accelerator, and in float64 everywhere, it is a tile. Bilinear interpolation is linear and separable, so a tile
+is two small matrix products, rows @ (source @ columns), and its adjoint, which a gradient needs, is the same two
+products transposed. Any pair of sizes works, up or down, and the adjoint adds in a fixed order, which that of
+`torch.nn.functional.interpolate` does not on an accelerator.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +23,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from seg_recipe.pools import spread
+from seg_recipe.runtime.pools import spread
 
 BAND_PIXELS = 128 * 256
 """A band takes a core some 0.7 ms in the loss at 19 classes: long beside the handing out, short beside the whole."""
@@ -29,7 +32,9 @@ MOST_THREADS = 16
 
 CPU_TILE_ROWS, CPU_TILE_COLUMNS = 32, 256
 CPU_TILE_ELEMENTS = CPU_TILE_ROWS * CPU_TILE_COLUMNS * 24
-"""In float32 a tile of 24 classes is 0.8 MB, which a core's second-level cache can hold; with more classes it has fewer rows."""
+"""In float32 a tile of 24 classes is 0.8 MB, which a core's second-level cache can hold; with more classes it has
+fewer rows.
+"""
 ACCELERATOR_TILE_ELEMENTS = 2**24
 """64 MB in float32: large enough to fill the device, small beside the network's own activations."""
 
@@ -50,19 +55,33 @@ class Tile(NamedTuple):
         return self.row_weights.shape[0], self.column_weights.shape[1]
 
     def upsample(self, source: Float[Tensor, "images classes h w"]) -> Float[Tensor, "images classes rows columns"]:
-        """This rectangle of the source upsampled, as `interpolate(mode="bilinear", align_corners=False)` has it; dtype as the weights."""
+        """This rectangle of the source upsampled, as `interpolate(mode="bilinear", align_corners=False)` has it; dtype
+        as the weights.
+        """
         part = source[..., self.source_rows, self.source_columns].to(self.row_weights.dtype)
         return self.row_weights @ (part @ self.column_weights)
 
-    def adjoint(self, gradient: Float[Tensor, "images classes rows columns"]) -> Float[Tensor, "images classes source_rows source_columns"]:
-        """The gradient at the source rows and columns of a loss whose gradient at this rectangle is `gradient`; tiles' gradients add up."""
+    def adjoint(
+        self, gradient: Float[Tensor, "images classes rows columns"]
+    ) -> Float[Tensor, "images classes source_rows source_columns"]:
+        """The gradient at the source rows and columns of a loss whose gradient at this rectangle is `gradient`; tiles'
+        gradients add up.
+        """
         return (self.row_weights.mT @ gradient) @ self.column_weights.mT
 
 
 def tiles(
-    source_size: tuple[int, int], size: tuple[int, int], *, images: int, classes: int, dtype: torch.dtype, device: torch.device
+    source_size: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    images: int,
+    classes: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Iterator[tuple[slice, Tile]]:
-    """Cuts `images` pictures of `size` (height, width) into (slice of images, Tile), sized for the device; each pixel occurs once."""
+    """Cuts `images` pictures of `size` (height, width) into (slice of images, Tile), sized for the device; each pixel
+    occurs once.
+    """
     if device.type == "cpu":
         columns = min(CPU_TILE_COLUMNS, size[1])
         rows = max(4, min(CPU_TILE_ROWS, CPU_TILE_ELEMENTS // (classes * columns)))
@@ -89,7 +108,9 @@ def _axis(
 ) -> tuple[tuple[slice, slice, Float[Tensor, "outputs inputs"]], ...]:
     """One axis in pieces of `step` outputs: (outputs, the inputs they depend on, the weights between them)."""
     # Output i stands at (i + 1/2) * source / size - 1/2 in the source's pixels, and the borders are repeated.
-    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * (source_size / size) - 0.5).clamp_(0, source_size - 1)
+    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * (source_size / size) - 0.5).clamp_(
+        0, source_size - 1
+    )
     low = position.floor().long()
     high = (low + 1).clamp_(max=source_size - 1)
     fraction = position - low
@@ -106,7 +127,9 @@ def _axis(
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in the full precision of their operands: no autocast, no TF32, no bfloat16, whatever the run has switched on."""
+    """Matrix products in the full precision of their operands: no autocast, no TF32, no bfloat16, whatever the run has
+    switched on.
+    """
     backend = {"cuda": torch.backends.cuda, "cpu": torch.backends.mkldnn}.get(device.type)
     with torch.autocast(device.type, enabled=False):
         if backend is None:
@@ -123,14 +146,18 @@ def exact_products(device: torch.device) -> Iterator[None]:
 def map_tiles(
     function: Callable[[slice, Tile], Tensor], cuts: Iterable[tuple[slice, Tile]], device: torch.device
 ) -> Iterator[tuple[slice, Tile, Tensor]]:
-    """Yields (images, tile, function(images, tile)) for each cut, in the order of the cuts; without gradient and in full precision."""
+    """Yields (images, tile, function(images, tile)) for each cut, in the order of the cuts; without gradient and in
+    full precision.
+    """
     with torch.no_grad(), exact_products(device):
         for chosen, tile in cuts:
             yield chosen, tile, function(chosen, tile)
 
 
 class Axis(NamedTuple):
-    """How one axis is upsampled: output i is (1 - weights[i]) * source[lows[i]] + weights[i] * source[lows[i] + 1]; and the adjoint."""
+    """How one axis is upsampled: output i is (1 - weights[i]) * source[lows[i]] + weights[i] * source[lows[i] + 1];
+    and the adjoint.
+    """
 
     lows: Int64[np.ndarray, " outputs"]  # at most source - 2, if there are two
     weights: Float32[np.ndarray, " outputs"]  # in [0, 1]
@@ -166,7 +193,9 @@ def all_finite(values: Float[Tensor, "*shape"]) -> bool:
 
 
 def float32(values: Float[Tensor, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """A contiguous float32 array of them. Torch would wake its own threads for it, which then spin for a while on the cores of ours."""
+    """A contiguous float32 array of them. Torch would wake its own threads for it, which then spin for a while on the
+    cores of ours.
+    """
     values = values.detach()  # outside autograd's functions too, and `no_grad` does not reach our threads
     if values.dtype == torch.bfloat16:  # the upper half of a float32
         return np.left_shift(values.contiguous().view(torch.uint16).numpy(), 16, dtype=np.uint32).view(np.float32)
@@ -176,15 +205,20 @@ def float32(values: Float[Tensor, "*shape"]) -> Float32[np.ndarray, "*shape"]:
 def bands(images: int, height: int, width: int) -> list[tuple[int, slice]]:
     """Cuts pictures of one size into (image, rows), each pixel once. It depends on nothing but the sizes."""
     rows = max(1, BAND_PIXELS // width)
-    return [(image, slice(start, min(start + rows, height))) for image in range(images) for start in range(0, height, rows)]
+    return [
+        (image, slice(start, min(start + rows, height))) for image in range(images) for start in range(0, height, rows)
+    ]
 
 
-def map_bands(function: Callable[[int, slice], Any], cuts: list[tuple[int, slice]]) -> Iterator[tuple[int, slice, Any]]:
-    """Yields (image, rows, function(image, rows)) for each cut, in the order of the cuts, on as many threads as torch has.
+def map_bands(
+    function: Callable[[int, slice], Any], cuts: list[tuple[int, slice]]
+) -> Iterator[tuple[int, slice, Any]]:
+    """Yields (image, rows, function(image, rows)) for each cut, in the order of the cuts, on as many threads as torch
+    has.
 
-    The function is expected to let go of Python's lock. The results, and what is added up from them in this order, do not depend on the
-    number of threads. Whole bands, and not rows or operations, are given to threads: with data workers on the same cores one late
-    thread holds up all others whenever they meet.
+    The function is expected to let go of Python's lock. The results, and what is added up from them in this order, do
+    not depend on the number of threads. Whole bands, and not rows or operations, are given to threads: with data
+    workers on the same cores one late thread holds up all others whenever they meet.
     """
     threads = min(torch.get_num_threads(), MOST_THREADS, len(cuts))
     for cut, result in zip(cuts, spread(lambda cut: function(*cut), cuts, threads), strict=True):

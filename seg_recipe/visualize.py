@@ -1,4 +1,6 @@
-"""Pictures of masks and results: overlay, legend, contact sheets, confusion matrix, IoU per class. All pictures are Pillow RGB images."""
+"""Pictures of masks and results: overlay, legend, contact sheets, confusion matrix, IoU per class. All pictures are
+Pillow RGB images.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -9,8 +11,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from seg_recipe.fonts import font_file, font_for
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.runtime.fonts import font_file, font_for
 
 IGNORED_NAME = "ignored"
 """What the legend calls IGNORE_INDEX."""
@@ -21,7 +23,9 @@ _TEXT_SIZE = 15  # pixels
 
 
 class Prediction(NamedTuple):
-    """One sample of a `prediction_sheet`: image (h, w, 3) RGB of any size; truth and prediction (H, W), class ids of one label space."""
+    """One sample of a `prediction_sheet`: image (h, w, 3) RGB of any size; truth and prediction (H, W), class ids of
+    one label space.
+    """
 
     id: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -40,9 +44,12 @@ class Augmented(NamedTuple):
 def denormalise(
     pixel_values: Float[torch.Tensor, "3 height width"], mean: list[float], std: list[float]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The 8-bit RGB image that was normalised with mean and std (of values in 0-1), channels last; values outside 0-1 are clipped."""
+    """The 8-bit RGB image that was normalised with mean and std (of values in 0-1), channels last; values outside 0-1
+    are clipped.
+    """
     values = (
-        pixel_values.detach().float().cpu().numpy() * np.array(std, np.float32)[:, None, None] + np.array(mean, np.float32)[:, None, None]
+        pixel_values.detach().float().cpu().numpy() * np.array(std, np.float32)[:, None, None]
+        + np.array(mean, np.float32)[:, None, None]
     )
     return np.rint(255 * values.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
 
@@ -53,16 +60,23 @@ def colour_mask(mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace
 
 
 def overlay(
-    image: UInt8[np.ndarray, "height width 3"], mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace, opacity: float = 0.5
+    image: UInt8[np.ndarray, "height width 3"],
+    mask: UInt8[np.ndarray, "height width"],
+    label_space: LabelSpace,
+    opacity: float = 0.5,
 ) -> Image.Image:
-    """The RGB image under the coloured mask: opacity 0 shows the image alone, 1 the mask alone. Raises ValueError outside of 0-1."""
+    """The RGB image under the coloured mask: opacity 0 shows the image alone, 1 the mask alone. Raises ValueError
+    outside of 0-1.
+    """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity:g}; wanted 0 (the image alone) to 1 (the mask alone).")
     return Image.blend(Image.fromarray(image), colour_mask(mask, label_space), opacity)
 
 
 def legend(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace, width: int) -> Image.Image:
-    """Colour and name of each class that occurs in the masks, in the order of the ids, in as many rows as `width` pixels need."""
+    """Colour and name of each class that occurs in the masks, in the order of the ids, in as many rows as `width`
+    pixels need.
+    """
     occurring = sorted({label for mask in masks for label in np.unique(mask).tolist()})
     entries = [(label_space.names[label], label) for label in occurring if label < len(label_space)]
     entries += [(IGNORED_NAME, label) for label in occurring if label == IGNORE_INDEX]
@@ -78,15 +92,21 @@ def legend(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace, w
     sheet = Image.new("RGB", (width, y + line), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for (name, label), (x, y) in zip(entries, places, strict=True):
-        draw.rectangle((x, y, x + swatch, y + swatch), fill=tuple(label_space.colour_table[label].tolist()), outline=_INK)
+        draw.rectangle(
+            (x, y, x + swatch, y + swatch), fill=tuple(label_space.colour_table[label].tolist()), outline=_INK
+        )
         draw.text((x + swatch + 6, y + swatch / 2), name, fill=_INK, font=font_for(name, _TEXT_SIZE), anchor="lm")
     return sheet
 
 
 def sample_miou(truth: UInt8[np.ndarray, "height width"], prediction: UInt8[np.ndarray, "height width"]) -> float:
-    """Mean IoU of one image, in 0-1: over the classes in its truth, without the pixels that the truth ignores; NaN if none is left."""
+    """Mean IoU of one image, in 0-1: over the classes in its truth, without the pixels that the truth ignores; NaN if
+    none is left.
+    """
     counted = truth != IGNORE_INDEX
-    pairs = np.bincount(256 * truth[counted].astype(np.int64) + prediction[counted], minlength=256 * 256).reshape(256, 256)
+    pairs = np.bincount(256 * truth[counted].astype(np.int64) + prediction[counted], minlength=256 * 256).reshape(
+        256, 256
+    )
     hits, of_truth, of_prediction = pairs.diagonal(), pairs.sum(axis=1), pairs.sum(axis=0)
     present = of_truth > 0
     if not present.any():
@@ -102,7 +122,8 @@ def prediction_sheet(
     columns: int = 8,
     title: str = "Predictions (mIoU: of this image, over the classes in its truth)",
 ) -> Image.Image:
-    """A contact sheet: for each sample, one above the other, its image, truth and prediction with its mean IoU; below, the legend.
+    """A contact sheet: for each sample, one above the other, its image, truth and prediction with its mean IoU; below,
+    the legend.
 
     cell: longer side of each picture, in pixels. columns: samples side by side, before a new block begins.
     The mean IoU under each prediction is `sample_miou`. Raises ValueError without samples.
@@ -112,7 +133,10 @@ def prediction_sheet(
         "truth": [_fitted_mask(sample.truth, label_space, cell) for sample in samples],
         "prediction": [_fitted_mask(sample.prediction, label_space, cell) for sample in samples],
     }
-    below = [f"mIoU {sample_miou(sample.truth, sample.prediction):.2f}".replace("nan", "- (all ignored)") for sample in samples]
+    below = [
+        f"mIoU {sample_miou(sample.truth, sample.prediction):.2f}".replace("nan", "- (all ignored)")
+        for sample in samples
+    ]
     masks = [mask for sample in samples for mask in (sample.truth, sample.prediction)]
     return _contact_sheet(rows, [sample.id for sample in samples], below, masks, label_space, cell, columns, title)
 
@@ -131,10 +155,20 @@ def augmentation_sheet(
     """
     rows = {
         "image": [_fitted(Image.fromarray(sample.image), sample.mask.shape, cell) for sample in samples],
-        "with mask": [_fitted(overlay(sample.image, sample.mask, label_space, 0.5), sample.mask.shape, cell) for sample in samples],
+        "with mask": [
+            _fitted(overlay(sample.image, sample.mask, label_space, 0.5), sample.mask.shape, cell)
+            for sample in samples
+        ],
     }
     return _contact_sheet(
-        rows, [sample.id for sample in samples], None, [sample.mask for sample in samples], label_space, cell, columns, title
+        rows,
+        [sample.id for sample in samples],
+        None,
+        [sample.mask for sample in samples],
+        label_space,
+        cell,
+        columns,
+        title,
     )
 
 
@@ -148,7 +182,8 @@ def _contact_sheet(
     columns: int,
     title: str,
 ) -> Image.Image:
-    """Blocks of `columns` samples, each with a heading per row and a text above and below each sample; the legend at the foot.
+    """Blocks of `columns` samples, each with a heading per row and a text above and below each sample; the legend at
+    the foot.
 
     rows: heading -> pictures that are no larger than `cell`.
     """
@@ -156,7 +191,12 @@ def _contact_sheet(
         raise ValueError("A contact sheet needs at least one sample.")
     pictures = [*rows.values()]
     step = max(picture.height for row in pictures for picture in row) + _GAP
-    line, small, heading_font, title_font = _TEXT_SIZE + 7, _TEXT_SIZE - 2, font_for("", _TEXT_SIZE), font_for(title, _TEXT_SIZE + 4)
+    line, small, heading_font, title_font = (
+        _TEXT_SIZE + 7,
+        _TEXT_SIZE - 2,
+        font_for("", _TEXT_SIZE),
+        font_for(title, _TEXT_SIZE + 4),
+    )
     gutter = 2 * _GAP + round(max(heading_font.getlength(heading) for heading in rows))
     blocks = [range(start, min(start + columns, len(above))) for start in range(0, len(above), columns)]
     width = max(gutter + len(blocks[0]) * (cell + _GAP) + _GAP, round(title_font.getlength(title)) + 2 * _GAP)
@@ -189,7 +229,9 @@ def _fitted(picture: Image.Image, shape: tuple[int, ...], cell: int) -> Image.Im
 
 
 def _fitted_mask(mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace, cell: int) -> Image.Image:
-    """The mask in colours, made as small before: mixed colours would name no class, and a large mask in colour is three times as large."""
+    """The mask in colours, made as small before: mixed colours would name no class, and a large mask in colour is
+    three times as large.
+    """
     small = Image.fromarray(mask).resize(_fitted_size(mask.shape, cell), Image.Resampling.NEAREST)
     return colour_mask(np.asarray(small), label_space)
 
@@ -200,9 +242,16 @@ def _fitted_size(shape: tuple[int, ...], cell: int) -> tuple[int, int]:
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, middle: tuple[float | int, float | int], text: str, width: int, size: int, colour: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw,
+    middle: tuple[float | int, float | int],
+    text: str,
+    width: int,
+    size: int,
+    colour: tuple[int, int, int],
 ) -> None:
-    """The text around `middle`, or its end after an ellipsis where it is wider than `width` pixels: ids differ at their end."""
+    """The text around `middle`, or its end after an ellipsis where it is wider than `width` pixels: ids differ at
+    their end.
+    """
     font = font_for(text, size)
     if font.getlength(text) > width:
         while text and font.getlength("…" + text) > width:
@@ -234,7 +283,15 @@ def confusion_figure(
     axes.set_title(f"{title}\n% of the truth's pixels, each row sums to 100", fontsize=10)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:  # what rounds to 0 would only hide the pattern
-            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > 55 else "black")
+            axes.text(
+                column,
+                row,
+                f"{share:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share > 55 else "black",
+            )
     return _rendered(figure)
 
 
@@ -245,7 +302,8 @@ def iou_figure(
     title: str = "IoU per class",
     intervals: dict[str, tuple[float, float]] | None = None,
 ) -> Image.Image:
-    """IoU (0-1) per class name as bars in the colours of the label space, with their mean. Raises ValueError on a name it does not have.
+    """IoU (0-1) per class name as bars in the colours of the label space, with their mean. Raises ValueError on a name
+    it does not have.
 
     intervals: class name -> ends of its interval, drawn as a line where there is one.
     """
@@ -261,7 +319,9 @@ def iou_figure(
     ends = [(intervals or {}).get(name) for name in names]
     for place, (value, end) in enumerate(zip(values, ends, strict=True)):
         if end is not None:
-            axes.plot(end, (place, place), color="white", linewidth=3, marker="|", markersize=9, markeredgewidth=3)  # seen on dark bars
+            axes.plot(
+                end, (place, place), color="white", linewidth=3, marker="|", markersize=9, markeredgewidth=3
+            )  # seen on dark bars
             axes.plot(end, (place, place), color="#222222", linewidth=1.2, marker="|", markersize=7)
         axes.text(
             max(value, end[1] if end else 0) + 0.01,
@@ -284,7 +344,9 @@ def iou_figure(
 
 
 def _figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches. matplotlib is imported when there is one to draw: it takes half a second and 24 MB."""
+    """An empty figure of so many inches. matplotlib is imported when there is one to draw: it takes half a second and
+    24 MB.
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=110, layout="constrained")

@@ -4,18 +4,25 @@ import os
 import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another on two cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two test processes with two threads each would wait for one another on two cores
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("seg_recipe", "beartype.beartype")  # the shapes in the signatures are checked in every call that a test makes
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and so what it starts, ignores Ctrl-C
+install_import_hook(
+    "seg_recipe", "beartype.beartype"
+)  # the shapes in the signatures are checked in every call that a test makes
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background job, and so what it starts, ignores Ctrl-C
 
 
 def pytest_collection_modifyitems(items):
-    """The slow ones first in both halves, which are what the two processes of `make test` begin with, so that neither is left with all.
+    """The slow ones first in both halves, which are what the two processes of `make test` begin with, so that neither
+    is left with all.
 
     Those of a file stay together, since they may share a fixture.
     """

@@ -1,4 +1,5 @@
-"""What test_evaluation_memory.py starts: one evaluation of N images of 512x512 and 19 classes; prints the process's peak memory in MB.
+"""What test_evaluation_memory.py starts: one evaluation of N images of 512x512 and 19 classes; prints the process's
+peak memory in MB.
 
 python -m tests.evaluation_memory FOLDER N ours|stock
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer, TrainingArguments
 
-from seg_recipe.bench.measuring import peak_memory_of_this_process
+from scripts.bench.measuring import peak_memory_of_this_process
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
 from seg_recipe.losses import SegmentationLoss
@@ -32,7 +33,8 @@ def main(folder: Path, count: int, way: str) -> float:
     torch.set_num_threads(1)
     data = load_data([str(folder)], label_space=FACE, progress=False)
     split = attach_transform(
-        data.splits["validation"].select(range(count)), EvalTransform(label_space=FACE, image_size=512, mean=MEAN, std=STD)
+        data.splits["validation"].select(range(count)),
+        EvalTransform(label_space=FACE, image_size=512, mean=MEAN, std=STD),
     )
     arguments = TrainingArguments(
         output_dir=str(folder / "run"), use_cpu=True, per_device_eval_batch_size=4, report_to=[], disable_tqdm=True,
@@ -40,13 +42,28 @@ def main(folder: Path, count: int, way: str) -> float:
     )  # fmt: skip
     model = segformer(classes=len(FACE))
     if way == "ours":
-        loss = SegmentationLoss(jaccard_weight=0.75, cross_entropy_weight=0.25, power=1.5, smooth=1.0, reduction="image", classes="present")
+        loss = SegmentationLoss(
+            jaccard_weight=0.75, cross_entropy_weight=0.25, power=1.5, smooth=1.0, reduction="image", classes="present"
+        )
         metrics, clock = SegmentationMetrics(FACE.names), EpochClock()
         trainer: Trainer = SegmentationTrainer(
-            model, arguments, loss=loss, metrics=metrics, clock=clock, train_dataset=None, eval_dataset=split, collate=collate
+            model,
+            arguments,
+            loss=loss,
+            metrics=metrics,
+            clock=clock,
+            train_dataset=None,
+            eval_dataset=split,
+            collate=collate,
         )
     else:
-        trainer = Trainer(model, arguments, eval_dataset=split, data_collator=stock_collate, compute_metrics=lambda prediction: {"seen": 1})
+        trainer = Trainer(
+            model,
+            arguments,
+            eval_dataset=split,
+            data_collator=stock_collate,
+            compute_metrics=lambda prediction: {"seen": 1},
+        )
     figures = trainer.evaluate()
     assert "eval_miou" in figures or way == "stock"
     return peak_memory_of_this_process()

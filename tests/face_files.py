@@ -1,4 +1,6 @@
-"""Tiny copies of the layout in which FaceSynthetics is released, as folders and zips, and the tree that an import must make of them."""
+"""Tiny copies of the layout in which FaceSynthetics is released, as folders and zips, and the tree that an import must
+make of them.
+"""
 
 import hashlib
 import importlib.util
@@ -57,7 +59,9 @@ def make_zip(path, files, method=zipfile.ZIP_DEFLATED):
 
 
 def patch(path, signature, name, offset, value):
-    """Overwrites one field of a member's local or central header (offsets as in the zip specification, 4.3.7 and 4.3.12)."""
+    """Overwrites one field of a member's local or central header (offsets as in the zip specification, 4.3.7 and
+    4.3.12).
+    """
     data, field = bytearray(path.read_bytes()), 30 if signature == LOCAL else 46
     places = [found.start() for found in re.finditer(re.escape(signature), data)]
     (header,) = (place for place in places if data[place + field : place + field + len(name)] == name.encode())
@@ -67,7 +71,11 @@ def patch(path, signature, name, offset, value):
 
 def tree(folder):
     """Every file below the folder, the record of the import apart."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "import.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "import.json"
+    }
 
 
 def wanted_tree(files, val_fraction=0.1):

@@ -1,9 +1,11 @@
 """Faces as make_faces.py draws them, but for one kind of variety: what does each bring to a model?
 
     python tests/faces_ablation.py input/without_clutter --without clutter
-    accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml --dataset input/without_clutter --generate_faces 0 ...
+    accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml --dataset input/without_clutter
+    --generate_faces 0 ...
 
-Face i is the one that the generator would draw, with the fields of that kind at their defaults; the ledger has the training that follows.
+Face i is the one that the generator would draw, with the fields of that kind at their defaults; the ledger has the
+training that follows.
 """
 
 import argparse
@@ -18,7 +20,18 @@ from tqdm import tqdm
 from seg_recipe.faces import FaceParameters, render, sample
 
 LIGHT = ("key_", "rim_", "fill_", "sky_", "ground_colour", "surroundings", "dapple")
-CAMERA = ("exposure", "contrast", "saturation", "warmth", "blur", "motion", "jpeg_quality", "noise", "vignette", "backdrop_blur")
+CAMERA = (
+    "exposure",
+    "contrast",
+    "saturation",
+    "warmth",
+    "blur",
+    "motion",
+    "jpeg_quality",
+    "noise",
+    "vignette",
+    "backdrop_blur",
+)
 HAIR = ("hair_", "brow_thickness", "brow_arch", "brow_density", "brow_colour", "beard_")
 WORN = ("headwear", "glasses", "facewear", "clothing", "pattern_scale")
 

@@ -48,7 +48,12 @@ def workplace(folder, train=16, val=5):
 
 def write_recipe(folder, name="mine.yaml", **changes):
     """A recipe beside what `workplace` made; a setting that is None is left out."""
-    paths = {"model": folder / "model", "dataset": folder / "data", "labels": folder / "labels.json", "output_dir": folder / "run"}
+    paths = {
+        "model": folder / "model",
+        "dataset": folder / "data",
+        "labels": folder / "labels.json",
+        "output_dir": folder / "run",
+    }
     settings = {**{key: str(path) for key, path in paths.items()}, **SETTINGS, **changes}
     path = folder / name
     path.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
@@ -65,7 +70,9 @@ def train(recipe, *options):
 
 
 def refused(monkeypatch, *arguments):
-    """The text with which the script ends, run as `python scripts/finetune.py ...`; any other end, as by a traceback, fails the test."""
+    """The text with which the script ends, run as `python scripts/finetune.py ...`; any other end, as by a traceback,
+    fails the test.
+    """
     monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
     threads = torch.get_num_threads()
     try:
@@ -81,14 +88,26 @@ def refused(monkeypatch, *arguments):
 
 def environment(folder, **changes):
     """The environment of a process of its own: caches in `folder`, no network, one thread for each library."""
-    own = {"SEG_RECIPE_CACHE": folder / "cache", "HF_HOME": folder / "hf", "WANDB_DIR": folder, "HF_HUB_OFFLINE": 1, "OMP_NUM_THREADS": 1}
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "HF_", "WANDB_"))}
+    own = {
+        "SEG_RECIPE_CACHE": folder / "cache",
+        "HF_HOME": folder / "hf",
+        "WANDB_DIR": folder,
+        "HF_HUB_OFFLINE": 1,
+        "OMP_NUM_THREADS": 1,
+    }
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "HF_", "WANDB_"))
+    }
     return {**inherited, "PYTHONWARNINGS": "ignore", **{key: str(value) for key, value in (own | changes).items()}}
 
 
 def start(recipe, *options, launcher=False, config=None, **changes):
     """The script in a process group of its own, under `accelerate launch` (with a config file) or as the worker alone."""
-    command = [ACCELERATE, "launch", *(["--config_file", str(config)] if config else []), SCRIPT] if launcher else [sys.executable, SCRIPT]
+    command = (
+        [ACCELERATE, "launch", *(["--config_file", str(config)] if config else []), SCRIPT]
+        if launcher
+        else [sys.executable, SCRIPT]
+    )
     return subprocess.Popen(
         [*command, str(recipe), *map(str, options)],
         env=environment(Path(recipe).parent, **changes),

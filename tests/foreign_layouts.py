@@ -1,4 +1,6 @@
-"""Tiny copies of the layouts that are imported, with the masks that must come out, worked out in another way than by the readers."""
+"""Tiny copies of the layouts that are imported, with the masks that must come out, worked out in another way than by
+the readers.
+"""
 
 import functools
 import io
@@ -19,7 +21,9 @@ H, W = 8, 12
 
 @dataclass
 class Fake:
-    """files: name -> bytes. masks: id in DEST -> the ids wanted. names: the label space wanted. sets: id -> published set."""
+    """files: name -> bytes. masks: id in DEST -> the ids wanted. names: the label space wanted. sets: id -> published
+    set.
+    """
 
     files: dict
     masks: dict
@@ -72,7 +76,14 @@ def synth_face():
             parts = rng(name, "parts").integers(0, 13, (H, W), dtype=np.uint8)
             files |= {f"synth_face/img_{name}.jpg": jpeg(photo(name)), f"synth_face/segm_parts_{name}.png": png(parts)}
             wanted = parts.copy()
-            for label, kind in ((13, "hair"), (14, "beard"), (16, "glasses"), (17, "headwear"), (18, "facewear"), (15, "clothing")):
+            for label, kind in (
+                (13, "hair"),
+                (14, "beard"),
+                (16, "glasses"),
+                (17, "headwear"),
+                (18, "facewear"),
+                (15, "clothing"),
+            ):
                 if (person + frame + label) % 3:  # not everybody has everything
                     cover = rng(name, kind).integers(0, 256, (H, W), dtype=np.uint8)
                     files[f"synth_face/segm_{kind}_{name}.png"] = png(cover)
@@ -117,7 +128,9 @@ def celebamask_hq(identities=True, partition=False):
         files["CelebAMask-HQ/identity_CelebA.txt"] = "\n".join(persons).encode()
     if partition:
         files["CelebAMask-HQ/list_eval_partition.txt"] = "\n".join(lists).encode()
-    return Fake(files, masks, ("background", *(name for _, name in CELEBA.values())), groups, sets if partition else {})
+    return Fake(
+        files, masks, ("background", *(name for _, name in CELEBA.values())), groups, sets if partition else {}
+    )
 
 
 ELEVEN = (
@@ -131,7 +144,9 @@ def lapa():
         for number in numbers:
             name = f"{number}00{number}_0"
             ids = rng(name).integers(0, 11, (H, W), dtype=np.uint8)
-            files[f"LaPa/{published}/images/{name}.jpg"] = jpeg(photo(name) if number else photo(name)[..., 0])  # one is grey
+            files[f"LaPa/{published}/images/{name}.jpg"] = jpeg(
+                photo(name) if number else photo(name)[..., 0]
+            )  # one is grey
             files[f"LaPa/{published}/labels/{name}.png"] = png(ids)
             files[f"LaPa/{published}/landmarks/{name}.txt"] = b"106\n"
             masks[name], sets[name] = ids, published
@@ -155,8 +170,8 @@ def helen():
 
 
 VOC_NAMES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
-    "train tvmonitor"
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
 )
 
 
@@ -181,7 +196,10 @@ def camvid():
         for number in numbers:
             name = f"0001TP_{number:06d}"
             ids = rng(name).integers(0, 12, (H, W), dtype=np.uint8)
-            files |= {f"CamVid/{published}/{name}.png": png(photo(name)), f"CamVid/{published}annot/{name}.png": palette_png(ids)}
+            files |= {
+                f"CamVid/{published}/{name}.png": png(photo(name)),
+                f"CamVid/{published}annot/{name}.png": palette_png(ids),
+            }
             masks[name], sets[name] = np.where(ids == 11, 255, ids).astype(np.uint8), published
     names = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
     return Fake(files, masks, names, sets=sets)
@@ -200,9 +218,14 @@ def infinigen():
             files[f"{folder}/Image/camera_0/Image_{stem}.png"] = png(photo(f"{scene} {stem}"))
             files[f"{folder}/ObjectSegmentation/camera_0/ObjectSegmentation_{stem}.npy"] = npy(values)
             files[f"{folder}/Objects/camera_0/Objects_{stem}.json"] = json.dumps(listed).encode()
-            ids = {**{index: classes.index(name.split(".")[0].split("(")[0]) for index, name in objects.items()}, 999: 0}
+            ids = {
+                **{index: classes.index(name.split(".")[0].split("(")[0]) for index, name in objects.items()},
+                999: 0,
+            }
             name = f"outputs_s{scene}-camera_0-{stem}"
-            masks[name] = np.array([[ids[int(values[2 * y + 1, 2 * x + 1])] for x in range(W)] for y in range(H)], np.uint8)
+            masks[name] = np.array(
+                [[ids[int(values[2 * y + 1, 2 * x + 1])] for x in range(W)] for y in range(H)], np.uint8
+            )
             groups[name] = f"outputs/s{scene}"
     return Fake(files, masks, classes, groups)
 
@@ -218,7 +241,11 @@ def solo():
             folder, stem = f"solo/sequence.{sequence}", f"step{step}"
             ids = rng(sequence, stem, "solo").integers(0, 4, (H, W), dtype=np.uint8)
             colours = np.array([[*colour, 255] for colour in SOLO_COLOURS.values()], np.uint8)
-            shown = [{"labelName": name, "pixelValue": [*colour, 255]} for name, colour in SOLO_COLOURS.items() if name != "background"]
+            shown = [
+                {"labelName": name, "pixelValue": [*colour, 255]}
+                for name, colour in SOLO_COLOURS.items()
+                if name != "background"
+            ]
             semantic = f"{stem}.camera.semantic segmentation.png"
             annotations = [
                 {"@type": _UNITY + "BoundingBox2DAnnotation", "values": []},

@@ -1,11 +1,13 @@
-"""A Hugging Face Hub on loopback, with faults that can be switched on: enough of its API to push a model and to pull it again.
+"""A Hugging Face Hub on loopback, with faults that can be switched on: enough of its API to push a model and to pull
+it again.
 
     with HubStub() as stub:
         subprocess.run([...], env=os.environ | stub.environment())
         assert "model.safetensors" in stub.files("ada/face-parser")
 
-`HF_ENDPOINT` is read when huggingface_hub is imported, and HF_HUB_OFFLINE blocks loopback too: a process of its own gets `environment()`;
-in the test's own process `connect(...)` sets the constants. Tokens: `WRITE_TOKEN` may write, `READ_TOKEN` may not, any other is unknown.
+`HF_ENDPOINT` is read when huggingface_hub is imported, and HF_HUB_OFFLINE blocks loopback too: a process of its own
+gets `environment()`; in the test's own process `connect(...)` sets the constants. Tokens: `WRITE_TOKEN` may write,
+`READ_TOKEN` may not, any other is unknown.
 """
 
 import base64
@@ -32,13 +34,17 @@ class Commit:
 
     @property
     def oid(self) -> str:
-        content = repr((self.message, sorted((path, hashlib.sha1(data).hexdigest()) for path, data in self.files.items())))
+        content = repr(
+            (self.message, sorted((path, hashlib.sha1(data).hexdigest()) for path, data in self.files.items()))
+        )
         return hashlib.sha1(content.encode()).hexdigest()
 
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests whose path contains `path`: an error status, a cut connection, or a long silence."""
+    """What happens to the next `times` requests whose path contains `path`: an error status, a cut connection, or a
+    long silence.
+    """
 
     kind: str
     times: int
@@ -63,7 +69,9 @@ class Repo:
 
 
 class HubStub:
-    """The server. `lfs=True` sends *.safetensors the way of large files (batch, PUT, pointer), as the real Hub without Xet does."""
+    """The server. `lfs=True` sends *.safetensors the way of large files (batch, PUT, pointer), as the real Hub without
+    Xet does.
+    """
 
     def __init__(self, *, lfs: bool = False):
         self.lfs = lfs
@@ -141,12 +149,16 @@ class HubStub:
         }
 
     def connect(self, monkeypatch, tmp_path, token: str | None = WRITE_TOKEN) -> None:
-        """Send this process's huggingface_hub here, until the test ends; the token files of the user are out of its sight."""
+        """Send this process's huggingface_hub here, until the test ends; the token files of the user are out of its
+        sight.
+        """
         connect(monkeypatch, tmp_path, self.url, token)
 
     @property
     def received_bytes(self) -> bytes:
-        """All that came in but the Authorization header, which is where a token belongs; files that were encoded in a body also decoded."""
+        """All that came in but the Authorization header, which is where a token belongs; files that were encoded in a
+        body also decoded.
+        """
         return b"\n".join(self._received)
 
     # What the handler calls
@@ -187,7 +199,9 @@ def connect(monkeypatch, tmp_path, url: str, token: str | None = WRITE_TOKEN) ->
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # its requests would take faults that were meant for others
+    monkeypatch.setattr(
+        constants, "HF_HUB_DISABLE_TELEMETRY", True
+    )  # its requests would take faults that were meant for others
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "stored_tokens"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -205,7 +219,9 @@ def unreachable_url() -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Reads a request, plays the fault that is due, or answers by `_ROUTES`: (verbs, path, role that is needed, answer)."""
+    """Reads a request, plays the fault that is due, or answers by `_ROUTES`: (verbs, path, role that is needed,
+    answer).
+    """
 
     stub: HubStub
     protocol_version = "HTTP/1.1"
@@ -218,7 +234,9 @@ class _Handler(BaseHTTPRequestHandler):
         stub = self.stub
         self.route = unquote(urlsplit(self.path).path)
         stub.requests.append(f"{self.command} {self.route}")
-        headers = "".join(f"{name}: {value}\n" for name, value in self.headers.items() if name.lower() != "authorization")
+        headers = "".join(
+            f"{name}: {value}\n" for name, value in self.headers.items() if name.lower() != "authorization"
+        )
         stub.record(f"{self.command} {self.path}\n{headers}".encode())
         length = int(self.headers.get("Content-Length") or 0)
         fault = stub.next_fault(self.route)
@@ -235,7 +253,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
         if fault and fault.kind == "status":
-            self._send(b"<html>fault asked for by the test</html>", status=fault.status, headers={"Content-Type": "text/html"})
+            self._send(
+                b"<html>fault asked for by the test</html>", status=fault.status, headers={"Content-Type": "text/html"}
+            )
             return
         self._dispatch(body)
 
@@ -245,7 +265,9 @@ class _Handler(BaseHTTPRequestHandler):
         for verb, pattern, needs, answer in _ROUTES:
             match = re.fullmatch(pattern, self.route)
             if match and self.command in verb:
-                role = {f"Bearer {WRITE_TOKEN}": "write", f"Bearer {READ_TOKEN}": "read"}.get(self.headers.get("Authorization", ""))
+                role = {f"Bearer {WRITE_TOKEN}": "write", f"Bearer {READ_TOKEN}": "read"}.get(
+                    self.headers.get("Authorization", "")
+                )
                 if needs and role is None:
                     self._send({"error": "Invalid username or password."}, status=401)
                 elif needs == "write" and role != "write":
@@ -255,12 +277,20 @@ class _Handler(BaseHTTPRequestHandler):
                 else:
                     answer(self, match, body)
                 return
-        self._send({"error": f"no such route: {self.command} {self.route}"}, status=404, headers={"X-Error-Code": "EntryNotFound"})
+        self._send(
+            {"error": f"no such route: {self.command} {self.route}"},
+            status=404,
+            headers={"X-Error-Code": "EntryNotFound"},
+        )
 
     def _send(self, content, *, status: int = 200, headers: dict[str, str] | None = None):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -275,7 +305,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, _match, body):
         asked = json.loads(body)
-        repo = f"{'spaces/' if asked.get('type') == 'space' else ''}{asked.get('organization') or USER}/{asked['name']}"
+        repo = (
+            f"{'spaces/' if asked.get('type') == 'space' else ''}{asked.get('organization') or USER}/{asked['name']}"
+        )
         exists = repo in self.stub.repos
         if not exists:
             self.stub.add_repo(repo, private=asked.get("visibility") == "private")
@@ -285,13 +317,24 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.stub.repos[self._repo(match)]
         siblings = [{"rfilename": path} for path in repo.files]
         self._send(
-            {"id": match["repo"], "sha": repo.head, "private": repo.private, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
+            {
+                "id": match["repo"],
+                "sha": repo.head,
+                "private": repo.private,
+                "siblings": siblings,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+            }
         )
 
     def _tree(self, match, _body):
         files = self.stub.files(self._repo(match))
         self._send(
-            [{"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for path, data in files.items()]
+            [
+                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for path, data in files.items()
+            ]
         )
 
     def _preupload(self, _match, body):
@@ -302,8 +345,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _batch(self, _match, body):
         wanted = [(item["oid"], item["size"]) for item in json.loads(body)["objects"]]
-        actions = {oid: {"upload": {"href": f"{self.stub.url}/objects/{oid}"}} for oid, _ in wanted if oid not in self.stub.objects}
-        items = [{"oid": oid, "size": size, **({"actions": actions[oid]} if oid in actions else {})} for oid, size in wanted]
+        actions = {
+            oid: {"upload": {"href": f"{self.stub.url}/objects/{oid}"}}
+            for oid, _ in wanted
+            if oid not in self.stub.objects
+        }
+        items = [
+            {"oid": oid, "size": size, **({"actions": actions[oid]} if oid in actions else {})} for oid, size in wanted
+        ]
         self._send({"transfer": "basic", "objects": items})
 
     def _store(self, match, body):
@@ -314,7 +363,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, match, body):
         commit = self.stub.commit(self._repo(match), [json.loads(line) for line in body.splitlines() if line])
-        self._send({"commitUrl": f"{self.stub.url}/{match['repo']}/commit/{commit.oid}", "commitOid": commit.oid, "success": True})
+        self._send(
+            {
+                "commitUrl": f"{self.stub.url}/{match['repo']}/commit/{commit.oid}",
+                "commitOid": commit.oid,
+                "success": True,
+            }
+        )
 
     def _validate(self, _match, body):
         front = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)

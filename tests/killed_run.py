@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts import finetune
 from seg_recipe import checkpoints, trainer
-from seg_recipe.run import ending
+from seg_recipe.finetuning import ending
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "a training step": (trainer.SegmentationTrainer, "training_step"),

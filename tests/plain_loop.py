@@ -2,9 +2,10 @@
 
     python tests/plain_loop.py --data input/fs --images 12000 --seed 0
 
-SegFormer-B0 from scratch on a folder in the seed layout; AdamW, polynomial decay after a warm-up, bf16 where the CPU has it,
-0.25 cross entropy + 0.75 power Jaccard (p = 1.5, present classes, sums over the batch). Only the transforms are the project's.
-Prints the mean IoU over present classes and the IoU of each class on the validation split, at the labels' own size.
+SegFormer-B0 from scratch on a folder in the seed layout; AdamW, polynomial decay after a warm-up, bf16 where the CPU
+has it, 0.25 cross entropy + 0.75 power Jaccard (p = 1.5, present classes, sums over the batch). Only the transforms
+are the project's. Prints the mean IoU over present classes and the IoU of each class on the validation split, at the
+labels' own size.
 """
 
 import argparse
@@ -42,7 +43,9 @@ class Pairs(torch.utils.data.Dataset):
         return {key: values[0] for key, values in batch.items()}
 
 
-def jaccard_and_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, power: float = 1.5, smooth: float = 1.0) -> torch.Tensor:
+def jaccard_and_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, power: float = 1.5, smooth: float = 1.0
+) -> torch.Tensor:
     """0.75 power Jaccard + 0.25 cross entropy, straight from the formula, on sums over the batch."""
     logits = functional.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     valid = labels != 255
@@ -61,7 +64,9 @@ def mean_iou(model, loader) -> tuple[float, dict[str, float]]:
     with torch.no_grad():
         for batch in loader:
             logits = model(pixel_values=batch["pixel_values"]).logits
-            prediction = functional.interpolate(logits, size=batch["labels"].shape[-2:], mode="bilinear", align_corners=False).argmax(1)
+            prediction = functional.interpolate(
+                logits, size=batch["labels"].shape[-2:], mode="bilinear", align_corners=False
+            ).argmax(1)
             truth, prediction = batch["labels"].numpy().ravel(), prediction.numpy().ravel()
             keep = truth != 255
             np.add.at(counts, (truth[keep], prediction[keep]), 1)
@@ -89,12 +94,16 @@ def main(argv: list[str] | None = None) -> float:
     loader = torch.utils.data.DataLoader(
         train, options.batch, shuffle=True, drop_last=True, collate_fn=collate, num_workers=2, persistent_workers=True
     )
-    evaluation = torch.utils.data.DataLoader(Pairs(options.data / "val", EvalTransform(**common)), 1, collate_fn=collate)
+    evaluation = torch.utils.data.DataLoader(
+        Pairs(options.data / "val", EvalTransform(**common)), 1, collate_fn=collate
+    )
     model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=len(FACE)))
     steps = options.images // options.batch
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=0.01)
     warm = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / warm, 1 - max(0, s - warm) / max(1, steps - warm)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / warm, 1 - max(0, s - warm) / max(1, steps - warm))
+    )
     bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     step, started = 0, time.monotonic()
     while step < steps:

@@ -2,8 +2,9 @@
 
     python tests/prediction_turns.py runs/segformer input/fs/val/images --threads 2 --together 8 --rounds 4
 
-Prints milliseconds a picture of each way, wall clock and CPU time of the process, and the ratios within rounds. `forward` is the floor: the
-same network on tensors that are ready. predict.py reads files and writes masks; the pipeline reads files and returns masks.
+Prints milliseconds a picture of each way, wall clock and CPU time of the process, and the ratios within rounds.
+`forward` is the floor: the same network on tensors that are ready. predict.py reads files and writes masks; the
+pipeline reads files and returns masks.
 """
 
 import argparse
@@ -18,12 +19,12 @@ from tqdm import tqdm
 from transformers import pipeline
 from transformers.utils import logging
 
-from seg_recipe.bench.measuring import ratios, spread, take_turns
+from scripts.bench.measuring import ratios, spread, take_turns
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import load_segmenter
-from seg_recipe.predicting.inputs import find_inputs
-from seg_recipe.predicting.loop import predict
-from seg_recipe.predicting.outputs import open_predictions
+from seg_recipe.inference.inputs import find_inputs
+from seg_recipe.inference.loop import predict
+from seg_recipe.inference.outputs import open_predictions
 
 OPTIONS = {"flip": False, "scales": [1.0], "window": False}
 
@@ -42,7 +43,11 @@ def measure(model: str, folder: Path, threads: int, together: int, rounds: int) 
     """Measures and prints."""
     logging.set_verbosity_error()
     torch.set_num_threads(threads)
-    paths = [str(path) for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg") and not path.stem.endswith("_seg")]
+    paths = [
+        str(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".png", ".jpg") and not path.stem.endswith("_seg")
+    ]
     some = paths[:together]
     stock = pipeline("image-segmentation", model, device="cpu")
     segmenter = load_segmenter(model, device="cpu", precision="fp32")
@@ -79,7 +84,10 @@ def measure(model: str, folder: Path, threads: int, together: int, rounds: int) 
     times = take_turns(turns, seconds=0, fewest=rounds, most=rounds)
     print(f"{threads} threads, {together} pictures a turn, {rounds} rounds, load {os.getloadavg()[0]:.1f}")
     for kind, seconds in (("wall clock", times), ("CPU time", cpu)):
-        print(f"{kind}: " + ", ".join(f"{name} {1000 * spread(values).median:.0f} ms" for name, values in seconds.items()))
+        print(
+            f"{kind}: "
+            + ", ".join(f"{name} {1000 * spread(values).median:.0f} ms" for name, values in seconds.items())
+        )
         for above, below in (("pipeline", "predict"), ("predict", "forward")):
             ratio = ratios(seconds, above, below)
             print(f"  {above} / {below}: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")

@@ -1,6 +1,7 @@
 """Recipes that a seed draws from all settings, run to their end in this process, and what must hold of each.
 
-python tests/random_recipes.py FIRST COUNT      runs the recipes of the seeds FIRST, FIRST + 1, ... and prints what each came to
+python tests/random_recipes.py FIRST COUNT      runs the recipes of the seeds FIRST, FIRST + 1, ... and prints what
+each came to
 """
 
 import contextlib
@@ -21,20 +22,31 @@ from PIL import Image
 from transformers import AutoModelForSemanticSegmentation, TrainerCallback
 
 from scripts import finetune
-from seg_recipe.errors import InputError, RunError
-from seg_recipe.run import ending
+from seg_recipe.finetuning import ending
+from seg_recipe.runtime.errors import InputError, RunError
 from seg_recipe.trainer import SegmentationTrainer
 from tests import tiny
 from tests.tiny_checkpoints import tiny_config
 
 SCHEDULES = (
-    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr"),
+    *(
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+    ),
     *("warmup_stable_decay", "reduce_lr_on_plateau", "greedy"),
 )
 
 
 class Outcome(NamedTuple):
-    """What a recipe came to: refused, ended or failed; the text of the refusal, or what did not hold; and the steps that were trained."""
+    """What a recipe came to: refused, ended or failed; the text of the refusal, or what did not hold; and the steps
+    that were trained.
+    """
 
     kind: str
     text: str
@@ -58,7 +70,9 @@ def workplace(place: Path) -> Path:
                 Image.fromarray(picture).save(path)
     tiny.segformer().save_pretrained(place / "segformer")
     torch.manual_seed(0)
-    AutoModelForSemanticSegmentation.from_config(tiny_config("upernet", len(tiny.LABELS))).save_pretrained(place / "upernet")
+    AutoModelForSemanticSegmentation.from_config(tiny_config("upernet", len(tiny.LABELS))).save_pretrained(
+        place / "upernet"
+    )
     (place / "labels.json").write_text(json.dumps(tiny.LABELS.to_json()))
     return place
 
@@ -76,10 +90,24 @@ def draw(seed: int, place: Path) -> dict[str, Any]:
     def one_of(*values: Any) -> Any:
         return values[int(rng.integers(len(values)))]
 
-    recipe: dict[str, Any] = {"labels": f"{place}/labels.json", "cpu_threads": 1, "report_to": ["none"], "precision": "fp32"}
+    recipe: dict[str, Any] = {
+        "labels": f"{place}/labels.json",
+        "cpu_threads": 1,
+        "report_to": ["none"],
+        "precision": "fp32",
+    }
     recipe |= {"model": f"{place}/{one_of('segformer', 'segformer', 'upernet')}", "image_size": one_of(32, 32, 32, 64)}
-    recipe |= {"dataset": [f"{place}/{name}" for name in one_of(["data"], ["data"], ["flat"], ["data", "real"], ["data", "flat"])]}
-    recipe |= _length(rng, some, one_of) | _strategies(some, one_of) | _optimizer(rng, some, one_of) | _data(place, recipe, some, one_of)
+    recipe |= {
+        "dataset": [
+            f"{place}/{name}" for name in one_of(["data"], ["data"], ["flat"], ["data", "real"], ["data", "flat"])
+        ]
+    }
+    recipe |= (
+        _length(rng, some, one_of)
+        | _strategies(some, one_of)
+        | _optimizer(rng, some, one_of)
+        | _data(place, recipe, some, one_of)
+    )
     optional: dict[str, tuple[float, Any]] = {
         "from_scratch": (0.2, True), "channels_last": (0.15, True),
         "precision": (0.15, one_of("bf16", "auto", "fp16" if some(0.2) else "bf16")),
@@ -138,7 +166,10 @@ def _strategies(some: Any, one_of: Any) -> dict[str, Any]:
 
 def _optimizer(rng: np.random.Generator, some: Any, one_of: Any) -> dict[str, Any]:
     """Optimizer and schedule."""
-    settings: dict[str, Any] = {"learning_rate": float(10 ** rng.uniform(-4, -2)), "lr_scheduler_type": one_of(*SCHEDULES)}
+    settings: dict[str, Any] = {
+        "learning_rate": float(10 ** rng.uniform(-4, -2)),
+        "lr_scheduler_type": one_of(*SCHEDULES),
+    }
     schedule = settings["lr_scheduler_type"]
     kwargs = {
         "polynomial": [{"power": 2.0}, {"lr_end": 1e-7}, {"lr_end": 1.0}], "cosine_with_restarts": [{"num_cycles": 2}],
@@ -152,7 +183,13 @@ def _optimizer(rng: np.random.Generator, some: Any, one_of: Any) -> dict[str, An
         settings["warmup_steps"] = one_of(0, 0.05, 0.5, 1, 2, 20)
     if some(0.3):
         settings["optim"] = one_of(
-            "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "lion_8bit" if some(0.2) else "sgd"
+            "adamw_torch",
+            "adamw_torch_fused",
+            "adafactor",
+            "sgd",
+            "adagrad",
+            "rmsprop",
+            "lion_8bit" if some(0.2) else "sgd",
         )
     if some(0.1):
         settings["optim_args"] = one_of("momentum=0.9", "eps=1e-8", "momentum" if some(0.3) else "")
@@ -168,8 +205,12 @@ def _data(place: Path, recipe: dict[str, Any], some: Any, one_of: Any) -> dict[s
         settings["dataset_weights"] = one_of([1.0, 1.0], [3.0, 1.0], [0.3, 0.7])
     if some(0.3):
         sets = one_of(["real=real"], ["own=data"], ["own=data", "other=real"], ["flat=flat", "real=real"])
-        settings["eval_datasets"] = [f"{name}={place}/{where}" for name, _, where in (entry.partition("=") for entry in sets)]
-        settings["best_on"] = one_of(sets[-1].partition("=")[0], sets[0].partition("=")[0], "nowhere" if some(0.2) else "")
+        settings["eval_datasets"] = [
+            f"{name}={place}/{where}" for name, _, where in (entry.partition("=") for entry in sets)
+        ]
+        settings["best_on"] = one_of(
+            sets[-1].partition("=")[0], sets[0].partition("=")[0], "nowhere" if some(0.2) else ""
+        )
     if some(0.08):
         settings["streaming"] = True
     if some(0.2):
@@ -181,7 +222,9 @@ def _data(place: Path, recipe: dict[str, Any], some: Any, one_of: Any) -> dict[s
 
 
 class Watched(SegmentationTrainer):
-    """Remembers the weights after each step, and is asked to stop where `stop_at` says: (step, whether within an evaluation)."""
+    """Remembers the weights after each step, and is asked to stop where `stop_at` says: (step, whether within an
+    evaluation).
+    """
 
     steps: int = 0
     weights: dict[int, str]
@@ -219,7 +262,9 @@ class _Watch(TrainerCallback):
 def digest(model: torch.nn.Module) -> str:
     """Of all weights and buffers, by name."""
     state = sorted(model.state_dict().items())
-    return hashlib.blake2b(b"".join(name.encode() + value.detach().contiguous().numpy().tobytes() for name, value in state)).hexdigest()
+    return hashlib.blake2b(
+        b"".join(name.encode() + value.detach().contiguous().numpy().tobytes() for name, value in state)
+    ).hexdigest()
 
 
 def run(seed: int, place: Path, folder: Path) -> Outcome:
@@ -252,11 +297,17 @@ def run(seed: int, place: Path, folder: Path) -> Outcome:
                 results = finetune.main([str(path)])
                 parts.append(Watched.last)
             trained = [part for part in parts if part is not None]
-            problem = judge(folder / "run", results, trained) if results else f"it stopped again: {said.getvalue()[-1000:]}"
+            problem = (
+                judge(folder / "run", results, trained) if results else f"it stopped again: {said.getvalue()[-1000:]}"
+            )
         except (InputError, RunError, SystemExit) as error:
             if isinstance(error, InputError) and Watched.steps:
                 return Outcome("failed", f"refused after {Watched.steps} steps: {error}", Watched.steps)
-            return Outcome("refused" if isinstance(error, InputError) else "ended", f"{type(error).__name__}: {error}", Watched.steps)
+            return Outcome(
+                "refused" if isinstance(error, InputError) else "ended",
+                f"{type(error).__name__}: {error}",
+                Watched.steps,
+            )
         except Exception:
             return Outcome("failed", traceback.format_exc() + said.getvalue()[-2000:], Watched.steps)
     return Outcome("failed" if problem else "ended", problem or str(results), Watched.steps)
@@ -277,7 +328,9 @@ def _in_place(owner: Any, name: str, value: Any):
 
 def judge(folder: Path, figures: dict[str, Any], parts: list[Watched]) -> str:
     """What does not hold of a run that has ended, in words; empty if all does."""
-    folder = next(path for path in (parts[-1].output_dir, folder) if path.is_dir())  # resume: never trains in a folder beside
+    folder = next(
+        path for path in (parts[-1].output_dir, folder) if path.is_dir()
+    )  # resume: never trains in a folder beside
     recorded = json.loads((folder / "results.json").read_text())
     state = parts[-1].state
     weights = {step: value for part in parts for step, value in part.weights.items()}
@@ -287,10 +340,15 @@ def judge(folder: Path, figures: dict[str, Any], parts: list[Watched]) -> str:
     model = AutoModelForSemanticSegmentation.from_pretrained(folder)
     if digest(model) != weights.get(step):
         others = [number for number, value in weights.items() if value == digest(model)]
-        return f"results.json names step {step}, and the folder holds the weights of step {others}; {len(weights)} were trained"
+        return (
+            f"results.json names step {step}, and the folder holds the weights of step {others}; {len(weights)} "
+            "were trained"
+        )
     args = parts[-1].args
     judged = str(args.metric_for_best_model)
-    evaluations = [entry for entry in state.log_history if judged in entry and entry["step"] > 0]  # untrained weights are no candidate
+    evaluations = [
+        entry for entry in state.log_history if judged in entry and entry["step"] > 0
+    ]  # untrained weights are no candidate
     entries = {entry["step"]: entry[judged] for entry in evaluations}
     if args.load_best_model_at_end and entries:
         best = max(entries.values())
@@ -299,7 +357,10 @@ def judge(folder: Path, figures: dict[str, Any], parts: list[Watched]) -> str:
     elif step != state.global_step:
         return f"no best is loaded, the last step is {state.global_step}, and results.json names {step}"
     if step in entries and abs(entries[step] - figures[judged.removeprefix("eval_")]) > 1e-6:
-        return f"step {step} scored {entries[step]} in the training, and {figures[judged.removeprefix('eval_')]} at the end"
+        return (
+            f"step {step} scored {entries[step]} in the training, and {figures[judged.removeprefix('eval_')]} at "
+            "the end"
+        )
     return _scored_anew(model, parts[-1], figures)
 
 
@@ -339,5 +400,9 @@ if __name__ == "__main__":
         for seed in range(int(sys.argv[1]), int(sys.argv[1]) + int(sys.argv[2])):
             began = time.process_time()
             outcome = run(seed, place, Path(home) / str(seed))
-            print(f"{seed} {outcome.kind} after {outcome.steps} steps, {time.process_time() - began:.1f} s: {outcome.text}", flush=True)
+            print(
+                f"{seed} {outcome.kind} after {outcome.steps} steps, {time.process_time() - began:.1f} s: "
+                f"{outcome.text}",
+                flush=True,
+            )
             shutil.rmtree(Path(home) / str(seed), ignore_errors=True)

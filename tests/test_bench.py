@@ -1,4 +1,6 @@
-"""The bench: what its figures are computed from, that a broken comparison fails, its table, and a tiny run of every part."""
+"""The bench: what its figures are computed from, that a broken comparison fails, its table, and a tiny run of every
+part.
+"""
 
 import contextlib
 import json
@@ -20,23 +22,31 @@ from torch import nn
 from transformers import EvalPrediction
 
 from scripts import bench
-from seg_recipe.bench import loss as loss_module
-from seg_recipe.bench import running
-from seg_recipe.bench.contestants import Contestant
-from seg_recipe.bench.eager import eager_power_jaccard, segformer_cross_entropy
-from seg_recipe.bench.loss import EAGER, OURS, check_agreement, loss_ways
-from seg_recipe.bench.measuring import Spread, peak_extra_memory, ratios, run_measured, spread, take_turns
-from seg_recipe.bench.plan import PARTS, SHARES, drawn_faces, linked_pairs, loss_tensors
-from seg_recipe.bench.ranks import without_chance
-from seg_recipe.bench.stock import SLOW_STEPS, StockTransform, image_histograms, stock_metrics
-from seg_recipe.bench.table import BEGIN, END, Row, Target, markdown, number, one, plain_table, row_from_json
+from scripts.bench import loss as loss_module
+from scripts.bench import running
+from scripts.bench.contestants import Contestant
+from scripts.bench.eager import eager_power_jaccard, segformer_cross_entropy
+from scripts.bench.loss import EAGER, OURS, check_agreement, loss_ways
+from scripts.bench.measuring import Spread, peak_extra_memory, ratios, run_measured, spread, take_turns
+from scripts.bench.plan import PARTS, SHARES, drawn_faces, linked_pairs, loss_tensors
+from scripts.bench.ranks import without_chance
+from scripts.bench.stock import SLOW_STEPS, StockTransform, image_histograms, stock_metrics
+from scripts.bench.table import BEGIN, END, Row, Target, markdown, number, one, plain_table, row_from_json
 from seg_recipe.labels import FACE
 from seg_recipe.losses import power_jaccard
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from tests import test_losses, tiny
 
 ROOT = Path(__file__).parents[1]
-TINY = ["--image_size=64", "--faces=8", "--fewest=1", "--minutes=0.1", "--pairs=100", "--batch=2", "--evaluation_images=2"]
+TINY = [
+    "--image_size=64",
+    "--faces=8",
+    "--fewest=1",
+    "--minutes=0.1",
+    "--pairs=100",
+    "--batch=2",
+    "--evaluation_images=2",
+]
 TINY += ["--memory_images", "2", "4"]
 
 
@@ -51,7 +61,9 @@ def test_a_spread_is_the_extremes_of_few_values_and_of_many_where_the_median_lie
     assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, 3)
     # The ranks that tables of confidence intervals for a median (95 %, from the sign test) list.
     for count, (low, high) in {6: (1, 6), 9: (2, 8), 10: (2, 9), 20: (6, 15), 30: (10, 21), 50: (18, 33)}.items():
-        assert spread([float(value) for value in range(1, count + 1)][::-1]) == Spread((count + 1) / 2, low, high, count)
+        assert spread([float(value) for value in range(1, count + 1)][::-1]) == Spread(
+            (count + 1) / 2, low, high, count
+        )
     with pytest.raises(ValueError, match="no round was finished"):
         spread([])
 
@@ -106,7 +118,9 @@ def test_the_verdict_is_computed_from_the_spread(low, high, target, status):
     row = Row("loss", "a / b", Spread((low + high) / 2, low, high, 3), "x", target)
     assert row.status == row.to_json()["status"] == status
     if not math.isnan(low):
-        assert row_from_json(json.loads(json.dumps({**row.to_json(), "status": "met"}))) == row  # a verdict in a file is not believed
+        assert (
+            row_from_json(json.loads(json.dumps({**row.to_json(), "status": "met"}))) == row
+        )  # a verdict in a file is not believed
 
 
 def test_two_rounds_decide_nothing():
@@ -117,7 +131,9 @@ def test_two_rounds_decide_nothing():
 
 @pytest.mark.slow
 def test_peak_memory_counts_what_was_freed_again():
-    """100 MB that are touched and given back, in one piece or in small ones that the heap has room for; nothing that was there before."""
+    """100 MB that are touched and given back, in one piece or in small ones that the heap has room for; nothing that
+    was there before.
+    """
     held = np.ones(20_000_000)
     peak = peak_extra_memory(lambda: np.ones(12_500_000).sum(), torch.device("cpu"))
     assert 85 < peak < 130
@@ -186,12 +202,16 @@ def test_a_loss_that_computes_something_else_fails(tmp_path, monkeypatch):
     logits, labels = loss_tensors(plan, masks, 19, torch.float32)
     assert check_agreement(plan, logits, labels) < 1e-5
     right = loss_ways(plan)
-    monkeypatch.setattr(loss_module, "loss_ways", lambda plan: {**right, OURS: lambda *pair: 1.001 * right[EAGER](*pair)})
+    monkeypatch.setattr(
+        loss_module, "loss_ways", lambda plan: {**right, OURS: lambda *pair: 1.001 * right[EAGER](*pair)}
+    )
     with pytest.raises(RuntimeError, match="comparison is broken: power Jaccard is"):
         check_agreement(plan, logits, labels)
 
 
-@pytest.mark.filterwarnings("ignore:Downcasting array dtype int64:UserWarning")  # the stock way's own, on its way to PNG
+@pytest.mark.filterwarnings(
+    "ignore:Downcasting array dtype int64:UserWarning"
+)  # the stock way's own, on its way to PNG
 def test_the_stock_metric_and_ours_agree_and_a_difference_fails(tmp_path):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 19, 16, 16, generator=generator)
@@ -202,10 +222,15 @@ def test_the_stock_metric_and_ours_agree_and_a_difference_fails(tmp_path):
     metrics.add_counts(confusion_matrices(logits, labels, torch.tensor([[64, 64]] * 3)))
     expected = metrics.compute()
     stock = {"iou": {name: found[f"iou_{name}"] for name in FACE.names}, "accuracy": found["overall_accuracy"]}
-    ours = {"iou": {name[4:]: value for name, value in expected.items() if name.startswith("iou_")}, "accuracy": expected["accuracy"]}
+    ours = {
+        "iou": {name[4:]: value for name, value in expected.items() if name.startswith("iou_")},
+        "accuracy": expected["accuracy"],
+    }
     assert len(ours["iou"]) == 17
     running.check_same_metric(ours, stock)
-    assert found["mean_iou"] == pytest.approx(17 / 19 * expected["miou"], abs=1e-6)  # the stock mean counts the two as 0
+    assert found["mean_iou"] == pytest.approx(
+        17 / 19 * expected["miou"], abs=1e-6
+    )  # the stock mean counts the two as 0
     for change in ({"accuracy": 0.9}, {"iou": {**ours["iou"], "nose": 0.9}}, {"iou": {"nobody": 0.1}}):
         with pytest.raises(RuntimeError, match="comparison is broken: on the same model and images"):
             running.check_same_metric({**ours, **change}, stock)
@@ -216,12 +241,19 @@ def test_histograms_are_those_of_a_slow_count():
     prediction, truth = rng.integers(0, 19, (2, 9, 11))
     truth[rng.random(truth.shape) < 0.2] = 255
     for ids in range(19):
-        expected = [((prediction == ids) & (truth == ids)).sum(), ((prediction == ids) & (truth != 255)).sum(), (truth == ids).sum()]
+        expected = [
+            ((prediction == ids) & (truth == ids)).sum(),
+            ((prediction == ids) & (truth != 255)).sum(),
+            (truth == ids).sum(),
+        ]
         assert image_histograms(prediction, truth, 19, 255)[:, ids].tolist() == expected
 
 
 def test_the_stock_transform_pads_crops_flips_and_normalises():
-    image, mask = Image.new("RGB", (40, 80), (255, 0, 51)), Image.fromarray(np.repeat(np.arange(40, dtype=np.uint8)[None], 80, 0))
+    image, mask = (
+        Image.new("RGB", (40, 80), (255, 0, 51)),
+        Image.fromarray(np.repeat(np.arange(40, dtype=np.uint8)[None], 80, 0)),
+    )
     mean, std = [0.5, 0.5, 0.5], [0.25, 0.25, 0.5]
     training = StockTransform(64, mean, std, training=True)
     batches = [training({"image": [image], "label": [mask]}) for _ in range(20)]
@@ -239,7 +271,9 @@ def test_the_stock_transform_pads_crops_flips_and_normalises():
 def test_training_and_validation_pairs_are_links_to_different_faces(tmp_path):
     plan = replace(tiny_plan(tmp_path), faces=8)
     folder = linked_pairs(plan, "pairs", 10, 6)
-    inodes = {split: {path.stat().st_ino for path in (folder / split / "images").iterdir()} for split in ("train", "val")}
+    inodes = {
+        split: {path.stat().st_ino for path in (folder / split / "images").iterdir()} for split in ("train", "val")
+    }
     assert [len(inodes[split]) for split in ("train", "val")] == [4, 4] and not inodes["train"] & inodes["val"]
     assert inodes["train"] < {path.stat().st_ino for path in (drawn_faces(plan) / "train" / "images").iterdir()}
     assert len(list((folder / "train" / "annotations").iterdir())) == 10
@@ -260,9 +294,22 @@ def example_report(**changes):
         Row("loss", "eager / ours", Spread(5.1234, 4.5, 5.5, 9), "x", Target(">=", 4), "900 / 176 ms"),
         Row("evaluate", "more memory", one(20), "MB", Target("<=", 50)),
     ]
-    machine = {"cpu": "some CPU", "flags": ["amx_bf16"], "cores": 2, "memory_gb": 24.0, "load_before": 0.1, "device": "cpu"}
+    machine = {
+        "cpu": "some CPU",
+        "flags": ["amx_bf16"],
+        "cores": 2,
+        "memory_gb": 24.0,
+        "load_before": 0.1,
+        "device": "cpu",
+    }
     machine |= {"commit": "abc1234", "versions": {"torch": "2.13.0", "transformers": "5.23.0"}}
-    report = {"machine": machine, "rows": [row.to_json() for row in rows], "complete": False, "not_run": ["train"], "minutes": 1.5}
+    report = {
+        "machine": machine,
+        "rows": [row.to_json() for row in rows],
+        "complete": False,
+        "not_run": ["train"],
+        "minutes": 1.5,
+    }
     return report | changes
 
 
@@ -275,7 +322,13 @@ def test_the_table_says_what_the_rows_hold():
     assert "Not complete" not in markdown(example_report(complete=True, not_run=[]))
     plain = plain_table([row_from_json(row) for row in example_report()["rows"]])
     assert [line.split()[0] for line in plain.splitlines()] == ["part", "loss", "evaluate"] and "5.12x" in plain
-    assert [number(value) for value in (0.0000012, 0.123456, 12.345, 1234.5, 0)] == ["1.2e-06", "0.123", "12.3", "1,234", "0"]
+    assert [number(value) for value in (0.0000012, 0.123456, 12.345, 1234.5, 0)] == [
+        "1.2e-06",
+        "0.123",
+        "12.3",
+        "1,234",
+        "0",
+    ]
 
 
 def test_the_readme_is_given_the_table_and_keeps_the_rest(tmp_path):
@@ -302,11 +355,16 @@ def test_the_table_of_the_readme_is_what_docs_bench_json_yields():
         (["--only", "loss,speed"], "--only names speed; wanted some of loss,train,evaluate,input,pairs,processes"),
         (["--pairs", "5"], "--pairs is 5; wanted at least 100"),
         (["--image_size", "100"], "--image_size is 100; wanted a multiple of 32"),
-        (["--memory_images", "50", "50"], "--memory_images is 50 50; wanted two numbers above 0, the greater one last"),
+        (
+            ["--memory_images", "50", "50"],
+            "--memory_images is 50 50; wanted two numbers above 0, the greater one last",
+        ),
         (["--output", "nowhere/bench.json"], r"--output is nowhere/bench.json; its folder does not exist"),
         (["--readme", "LICENSE"], "--readme LICENSE: wanted a file with the line <!-- bench"),
         pytest.param(
-            ["--device", "cuda"], "PyTorch finds no GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+            ["--device", "cuda"],
+            "PyTorch finds no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
     ],
 )
@@ -321,8 +379,16 @@ def test_the_plan_has_the_recipe_s_settings_and_quick_is_quick(tmp_path):
     assert plan.loss["power"] == 1.5 and plan.augmentation["flip"] == 0.5 and plan.fewest == 1 and plan.minutes == 0.1
     assert set(SHARES) == set(PARTS) == set(bench.RUN) and sum(SHARES.values()) == pytest.approx(1)
     whole = bench.make_plan(bench.parse([]), tmp_path)
-    assert (whole.pairs, whole.image_size, whole.batch, whole.loss_batch) == (100_000, 512, 4, 2) and whole.minutes <= 15
-    assert whole.memory_images == (50, 1000) and bench.make_plan(bench.parse(["--quick"]), tmp_path).memory_images == (8, 40)
+    assert (whole.pairs, whole.image_size, whole.batch, whole.loss_batch) == (
+        100_000,
+        512,
+        4,
+        2,
+    ) and whole.minutes <= 15
+    assert whole.memory_images == (50, 1000) and bench.make_plan(bench.parse(["--quick"]), tmp_path).memory_images == (
+        8,
+        40,
+    )
 
 
 def named(rows):
@@ -331,7 +397,9 @@ def named(rows):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_where_there_is_no_bf16_nothing_is_measured_twice_and_the_rows_say_fp32(tmp_path, precision, monkeypatch):
-    """The parts that train and evaluate, with ways that answer at once: which ones are started, and what is said of them."""
+    """The parts that train and evaluate, with ways that answer at once: which ones are started, and what is said of
+    them.
+    """
     started = []
 
     class Instant(Contestant):
@@ -352,8 +420,15 @@ def test_where_there_is_no_bf16_nothing_is_measured_twice_and_the_rows_say_fp32(
     plan = replace(tiny_plan(tmp_path), precision=precision)
     training, evaluation = named(running.train_part(plan)[0]), named(running.evaluate_part(plan)[0])
     assert "recipe / stock, both fp32" in training and "recipe / bare loop with our loss, both fp32" in training
-    assert f"ours in {precision} / stock" in evaluation and f"the limit: bare forward passes in {precision} / stock" in evaluation
-    assert ("bf16" in " ".join(training + evaluation)) == (precision == "bf16") == ("ours / stock, both fp32" in evaluation)
+    assert (
+        f"ours in {precision} / stock" in evaluation
+        and f"the limit: bare forward passes in {precision} / stock" in evaluation
+    )
+    assert (
+        ("bf16" in " ".join(training + evaluation))
+        == (precision == "bf16")
+        == ("ours / stock, both fp32" in evaluation)
+    )
     assert (
         started[:2]
         == {
@@ -367,7 +442,7 @@ def test_where_there_is_no_bf16_nothing_is_measured_twice_and_the_rows_say_fp32(
 
 
 def run_bench(*options, timeout=500):
-    command = [sys.executable, str(ROOT / "scripts" / "bench.py"), *TINY, *map(str, options)]
+    command = [sys.executable, str(ROOT / "scripts" / "bench"), *TINY, *map(str, options)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -377,8 +452,21 @@ def test_a_tiny_run_of_every_part(tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "bench.json").read_text())
     assert set(report["measurements"]) == set(PARTS) and report["complete"] and report["not_run"] == []
-    assert set(report) == {"machine", "rows", "measurements", "stock_way", "settings", "not_run", "complete", "minutes"}
-    assert report["stock_way"] == SLOW_STEPS and report["machine"]["cores"] >= 1 and report["machine"]["versions"]["torch"]
+    assert set(report) == {
+        "machine",
+        "rows",
+        "measurements",
+        "stock_way",
+        "settings",
+        "not_run",
+        "complete",
+        "minutes",
+    }
+    assert (
+        report["stock_way"] == SLOW_STEPS
+        and report["machine"]["cores"] >= 1
+        and report["machine"]["versions"]["torch"]
+    )
     assert {row["part"] for row in report["rows"]} == set(PARTS)
     rows = {row["figure"]: row for row in report["rows"]}
     for row in rows.values():
@@ -395,7 +483,7 @@ def test_ctrl_c_leaves_the_finished_parts_and_no_process(tmp_path):
     output = tmp_path / "bench.json"
     command = [
         sys.executable,
-        str(ROOT / "scripts" / "bench.py"),
+        str(ROOT / "scripts" / "bench"),
         *TINY,
         "--only",
         "input,train",
@@ -404,7 +492,9 @@ def test_ctrl_c_leaves_the_finished_parts_and_no_process(tmp_path):
         "--fewest",
         "30",
     ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 200
     while not output.exists() and time.monotonic() < deadline:
         time.sleep(0.1)

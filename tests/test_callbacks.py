@@ -17,7 +17,7 @@ from seg_recipe.callbacks import (
     predict_masks,
 )
 from seg_recipe.callbacks.progress import evaluation_line
-from seg_recipe.model import parameter_groups
+from seg_recipe.models import parameter_groups
 from tests.tiny import Samples, segformer
 
 ARGUMENTS, CONTROL = TrainingArguments(output_dir="unused", report_to=[], use_cpu=True), TrainerControl()
@@ -32,8 +32,16 @@ def collate(samples):
 
 def trainer(folder, *callbacks, model=None, metrics=None, **settings):
     """A stock Trainer on eight tiny samples, two steps of four each epoch, with named parameter groups."""
-    defaults = {"per_device_train_batch_size": 4, "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
-    arguments = TrainingArguments(output_dir=str(folder), remove_unused_columns=False, report_to=[], **defaults | settings)
+    defaults = {
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    arguments = TrainingArguments(
+        output_dir=str(folder), remove_unused_columns=False, report_to=[], **defaults | settings
+    )
     model = model or segformer()
     groups = parameter_groups(model, learning_rate=1e-3, head_learning_rate_factor=10.0, weight_decay=0.01)
     made = Trainer(
@@ -79,7 +87,9 @@ def test_learning_rate_of_each_group_reaches_every_tracker(tmp_path):
 
 def test_unnamed_groups_are_left_out():
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = torch.optim.SGD([{"params": parameters[:1], "lr": 0.5, "name": "head"}, {"params": parameters[1:], "lr": 0.1}])
+    optimizer = torch.optim.SGD(
+        [{"params": parameters[:1], "lr": 0.5, "name": "head"}, {"params": parameters[1:], "lr": 0.1}]
+    )
     assert learning_rates(optimizer) == {"learning_rate/head": 0.5}
 
 
@@ -94,7 +104,9 @@ def test_evaluation_line_says_best_and_how_many_classes():
     assert evaluation_line({"eval_loss": 1.0}, 20, []) is None
     assert evaluation_line({"eval_miou": 0.5}, 0, [], "eval_miou") == "evaluation at step 0:  mIoU 0.5000"
     line = evaluation_line({"eval_miou": 0.25}, 4, [{"step": 0, "eval_miou": 0.5}], "eval_miou")
-    assert line is not None and line.endswith("; best 0.2500 at step 4"), "what was there before the training is no checkpoint"
+    assert line is not None and line.endswith("; best 0.2500 at step 4"), (
+        "what was there before the training is no checkpoint"
+    )
 
 
 def test_console_prints_lines_where_there_is_no_terminal(tmp_path, capsys):

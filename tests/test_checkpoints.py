@@ -19,7 +19,7 @@ from seg_recipe.checkpoints import (
     published_whole,
     rotate,
 )
-from seg_recipe.errors import RunError
+from seg_recipe.runtime.errors import RunError
 
 
 def save(output_dir, step, text="weights"):
@@ -34,7 +34,9 @@ class Killed(BaseException):
 
 
 def killed_at(monkeypatch, moment, action):
-    """Run `action`, killed before its change number `moment` of the file system; False when it made fewer changes and finished."""
+    """Run `action`, killed before its change number `moment` of the file system; False when it made fewer changes and
+    finished.
+    """
     changes = count(1)
 
     def counted(original):
@@ -46,7 +48,13 @@ def killed_at(monkeypatch, moment, action):
         return change
 
     with monkeypatch.context() as patch:
-        for owner, name in ((checkpoints.Path, "rename"), (checkpoints.Path, "replace"), (os, "fsync"), (os, "unlink"), (os, "rmdir")):
+        for owner, name in (
+            (checkpoints.Path, "rename"),
+            (checkpoints.Path, "replace"),
+            (os, "fsync"),
+            (os, "unlink"),
+            (os, "rmdir"),
+        ):
             patch.setattr(owner, name, counted(getattr(owner, name)))
         try:
             action()
@@ -88,7 +96,9 @@ def test_replacing_the_only_checkpoint_never_leaves_none(tmp_path, monkeypatch):
     assert moments >= 8
 
 
-def test_a_rotation_killed_at_any_moment_leaves_only_whole_checkpoints_with_the_newest_and_the_best(tmp_path, monkeypatch):
+def test_a_rotation_killed_at_any_moment_leaves_only_whole_checkpoints_with_the_newest_and_the_best(
+    tmp_path, monkeypatch
+):
     moments = 0
     for moment in count(1):
         output_dir = tmp_path / str(moment)
@@ -109,7 +119,12 @@ def test_rotation_keeps_the_newest_and_the_best_and_does_not_count_damaged_ones(
         save(tmp_path, step)
     (checkpoint_path(tmp_path, 5) / "complete.json").unlink()
     rotate(tmp_path, keep=2, best=checkpoint_path(tmp_path, 1))
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-3", "checkpoint-4", "checkpoint-5"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint-1",
+        "checkpoint-3",
+        "checkpoint-4",
+        "checkpoint-5",
+    }
 
 
 def test_the_stock_rotation_counts_a_damaged_checkpoint_and_deletes_the_good_one(tmp_path):
@@ -140,7 +155,9 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, harm, words):
     folder, lines = choose_checkpoint(tmp_path, "auto")
     assert folder == checkpoint_path(tmp_path, 1)
     assert len(lines) == 1 and "checkpoint-2 is passed over" in lines[0] and words in lines[0]
-    with pytest.raises(ValueError, match=r"checkpoint-2 cannot be resumed from: .* Use --resume auto, another checkpoint, or never\."):
+    with pytest.raises(
+        ValueError, match=r"checkpoint-2 cannot be resumed from: .* Use --resume auto, another checkpoint, or never\."
+    ):
         choose_checkpoint(tmp_path, str(checkpoint_path(tmp_path, 2)))
 
 

@@ -1,4 +1,6 @@
-"""Reading, splitting, mixing and streaming: the rows that come out, whatever the folder is called and the disk lists first."""
+"""Reading, splitting, mixing and streaming: the rows that come out, whatever the folder is called and the disk lists
+first.
+"""
 
 import os
 import random
@@ -51,7 +53,10 @@ def load(*sources: Path | str, **settings):
 
 def saved(folder: Path, source: Path, numbers: range, **columns: list) -> Dataset:
     """A data set as `datasets` keeps it, from a flat folder."""
-    paths = {"image": [str(source / f"{n:06d}.png") for n in numbers], "label": [str(source / f"{n:06d}_seg.png") for n in numbers]}
+    paths = {
+        "image": [str(source / f"{n:06d}.png") for n in numbers],
+        "label": [str(source / f"{n:06d}_seg.png") for n in numbers],
+    }
     rows = Dataset.from_dict(paths, features=Features({"image": Image(), "label": Image()}))
     for name, values in columns.items():
         rows = rows.add_column(name, values)
@@ -124,7 +129,9 @@ def test_train_without_val_is_split_by_hash_and_a_misnamed_val_is_not(tmp_path):
     folder = write_halves(tmp_path / "input", 40, 0)
     assert any("held out" in note for note in load(folder).notes)
     (folder / "validation").mkdir()
-    with pytest.raises(ValueError, match=r"but validation: call that folder val, or name that split with --eval_split\."):
+    with pytest.raises(
+        ValueError, match=r"but validation: call that folder val, or name that split with --eval_split\."
+    ):
         load(folder)
 
 
@@ -155,7 +162,9 @@ def test_a_folder_in_no_known_layout(tmp_path, names, text):
 
 def test_no_such_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where the project lies, `make quickstart` has made such a folder
-    with pytest.raises(ValueError, match=r"There is no folder input, and a Hub data set is called owner/name. Wanted is a folder:"):
+    with pytest.raises(
+        ValueError, match=r"There is no folder input, and a Hub data set is called owner/name. Wanted is a folder:"
+    ):
         load("input")
     (tmp_path / "a.zip").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.zip is a file; name a folder\. .* scripts/import_dataset\.py"):
@@ -173,25 +182,35 @@ def test_saved_data_set(tmp_path):
     ids = set(data.splits["train"]["id"]) | set(data.splits["validation"]["id"])
     assert ids == {f"{row:08d}" for row in range(40)}
     row = data.splits["train"][0]
-    np.testing.assert_array_equal(np.array(row["image"]), np.array(Picture.open(tmp_path / "elsewhere" / f"{int(row['id']):06d}.png")))
+    np.testing.assert_array_equal(
+        np.array(row["image"]), np.array(Picture.open(tmp_path / "elsewhere" / f"{int(row['id']):06d}.png"))
+    )
 
 
 def test_saved_splits_with_columns_of_their_own(tmp_path):
     flat = write_flat(tmp_path / "faces", 12)
-    rows = saved(tmp_path / "one", flat, range(12), id=list(range(100, 112))).rename_columns({"image": "photo", "label": "mask"})
+    rows = saved(tmp_path / "one", flat, range(12), id=list(range(100, 112))).rename_columns(
+        {"image": "photo", "label": "mask"}
+    )
     halves = {"fit": rows.select(range(8)), "test": rows.select(range(8, 12)), "spare": rows.select(range(1))}
     DatasetDict(halves).save_to_disk(str(tmp_path / "saved"))
     names = {"image_column": "photo", "label_column": "mask", "train_split": "fit"}
     data = load(tmp_path / "saved", **names, eval_split="test")
     assert data.splits["train"]["id"][:] == [str(n) for n in range(100, 108)]
     assert data.splits["validation"]["id"][:] == ["108", "109", "110", "111"]
-    with pytest.raises(ValueError, match=r"but test, spare: call that folder val, or name that split with --eval_split"):
+    with pytest.raises(
+        ValueError, match=r"but test, spare: call that folder val, or name that split with --eval_split"
+    ):
         load(tmp_path / "saved", **names)
     with pytest.raises(
-        ValueError, match=r"has the splits fit, test, spare, and neither 'train' nor 'validation'; name them with --train_split"
+        ValueError,
+        match=r"has the splits fit, test, spare, and neither 'train' nor 'validation'; name them with --train_split",
     ):
         load(tmp_path / "saved")
-    with pytest.raises(ValueError, match=r"\(fit\) has no column 'image'; it has photo, mask, id: name the right one with --image_column"):
+    with pytest.raises(
+        ValueError,
+        match=r"\(fit\) has no column 'image'; it has photo, mask, id: name the right one with --image_column",
+    ):
         load(tmp_path / "saved", train_split="fit", eval_split="test")
     with pytest.raises(ValueError, match=r"column 'id' is Value\('int64'\); wanted is an Image column"):
         load(tmp_path / "saved", **{**names, "label_column": "id"}, eval_split="test")
@@ -200,7 +219,9 @@ def test_saved_splits_with_columns_of_their_own(tmp_path):
 def test_a_broken_saved_data_set(tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "state.json").write_text("{")
-    with pytest.raises(ValueError, match=r"saved looks like a saved data set and cannot be loaded \(.*\); save it again\."):
+    with pytest.raises(
+        ValueError, match=r"saved looks like a saved data set and cannot be loaded \(.*\); save it again\."
+    ):
         load(tmp_path / "saved")
 
 
@@ -237,7 +258,11 @@ def test_stock_from_generator_misses_new_files_and_ours_does_not(tmp_path):
     before = len(Dataset.from_generator(rows, gen_kwargs={"folder": folder}, cache_dir=str(tmp_path / "cache")))
     ours = load(folder)
     write_flat(folder, 1, first=30)
-    assert len(Dataset.from_generator(rows, gen_kwargs={"folder": folder}, cache_dir=str(tmp_path / "cache"))) == before == 30
+    assert (
+        len(Dataset.from_generator(rows, gen_kwargs={"folder": folder}, cache_dir=str(tmp_path / "cache")))
+        == before
+        == 30
+    )
     again = load(folder)
     assert sum(map(len, again.splits.values())) == 31 == sum(map(len, ours.splits.values())) + 1
     assert all(not split.cache_files for split in again.splits.values())
@@ -260,7 +285,9 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     changed = load(folder).fingerprint
     assert changed != before
     colours = LabelSpace(names=THREE.names, palette=((1, 1, 1), (2, 2, 2), (3, 3, 3)))
-    assert load_data([str(folder)], label_space=colours, progress=False).fingerprint == changed  # colours are not what is trained on
+    assert (
+        load_data([str(folder)], label_space=colours, progress=False).fingerprint == changed
+    )  # colours are not what is trained on
     other = LabelSpace(names=("ground", "stem", "leaf"))
     assert load_data([str(folder)], label_space=other, progress=False).fingerprint != changed
     (folder / "train" / "images" / "000001.png").rename(folder / "train" / "images" / "000009.png")
@@ -272,7 +299,9 @@ def test_a_file_name_that_is_no_text(tmp_path):
     folder = write_flat(tmp_path / "faces", 30)
     for ending in ("", "_seg"):
         shutil.copy(folder / f"000001{ending}.png", os.fsencode(folder) + b"/gr\xfcn" + ending.encode() + b".png")
-    with pytest.raises(DataProblems, match=r"file name that is no text: 2 \(rename it, in UTF-8\)\n.*/'gr\\udcfcn\.png'"):
+    with pytest.raises(
+        DataProblems, match=r"file name that is no text: 2 \(rename it, in UTF-8\)\n.*/'gr\\udcfcn\.png'"
+    ):
         load(folder)
 
 

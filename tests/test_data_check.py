@@ -1,4 +1,6 @@
-"""The check before the first step: every kind of bad pair by its own message, nothing read twice, nothing believed that is damaged."""
+"""The check before the first step: every kind of bad pair by its own message, nothing read twice, nothing believed
+that is damaged.
+"""
 
 import os
 import signal
@@ -18,10 +20,10 @@ from seg_recipe.data import DataProblems, Problem, attach_transform, load_data
 from seg_recipe.data.check import check_pairs, checksums_hold, inspect_pair
 from seg_recipe.data.problems import WAYS_OUT
 from seg_recipe.data.sources import read_source
-from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
 from seg_recipe.png import decode_plain
 from seg_recipe.png.files import read_file
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms import EvalTransform
 from tests.test_data import THREE, load, saved, write_flat, write_halves, write_pair
 
@@ -69,7 +71,11 @@ ID_19 = np.array([[0, 1, 19], [3, 2, 255]], np.uint8)
 FAULTS = {
     "image without a mask": (lambda f: (f / MASK).unlink(), IMAGE, ""),
     "mask without an image": (lambda f: (f / IMAGE).unlink(), MASK, ""),
-    "duplicate id": (lambda f: write_pair(f / "train/images/000001.jpg", f / MASK, 1), "train/images/000001.png", "beside 000001.jpg"),
+    "duplicate id": (
+        lambda f: write_pair(f / "train/images/000001.jpg", f / MASK, 1),
+        "train/images/000001.png",
+        "beside 000001.jpg",
+    ),
     "missing file": (lambda f: ((f / MASK).unlink(), (f / MASK).symlink_to("nowhere")), MASK, ""),
     "not an image": (lambda f: (f / IMAGE).write_bytes(b"<html>"), IMAGE, "6 bytes"),
     "truncated or damaged file": (lambda f: cut(f / IMAGE, 150), IMAGE, ""),
@@ -82,7 +88,11 @@ FAULTS = {
     "mask in colour": (lambda f: written(f / MASK, np.full((8, 8, 3), (1, 2, 2), np.uint8)), MASK, "mode RGB"),
     "mask with alpha": (lambda f: written(f / MASK, np.full((8, 8, 4), 1, np.uint8)), MASK, "mode RGBA, not opaque"),
     "mask with a grey palette": (lambda f: quantized(f / MASK), MASK, "places 0, 1 show the greys 2, 0"),
-    "16-bit mask in colour": (lambda f: (f / MASK).write_bytes(b"P6 8 8 65535\n" + bytes(8 * 8 * 6)), MASK, "values up to 65535"),
+    "16-bit mask in colour": (
+        lambda f: (f / MASK).write_bytes(b"P6 8 8 65535\n" + bytes(8 * 8 * 6)),
+        MASK,
+        "values up to 65535",
+    ),
     "mask of another mode": (lambda f: resaved(f / MASK, "F", format="TIFF"), MASK, "mode F, stored as F;32F"),
     "mask saved as JPEG": (lambda f: resaved(f / MASK, "L", format="JPEG"), MASK, "mode L"),
     "unequal sizes": (lambda f: written(f / MASK, np.zeros((4, 5), np.uint8)), MASK, "5x4, the image 8x8"),
@@ -103,11 +113,17 @@ def test_each_kind_by_its_own_message(folder, kind):
     problem = next(problem for problem in error.value.problems if problem.kind == kind)
     assert problem.file == f"{folder}/{file}" and detail in problem.detail
     text = str(error.value)
-    assert text.startswith("The data cannot be used as it is: ") and text.endswith("\n--bad_samples skip trains without these pairs.")
+    assert text.startswith("The data cannot be used as it is: ") and text.endswith(
+        "\n--bad_samples skip trains without these pairs."
+    )
     assert f"\n  {kind}: 1 ({WAYS_OUT[kind]})\n    {problem.file}" in text
     data = load(folder, bad_samples="skip")
     kept = data.splits["train"]["id"][:]
-    assert kept == ["000000", "000001", "000002", "000003"] if kind == "duplicate id" else kept == ["000000", "000002", "000003"]
+    assert (
+        kept == ["000000", "000001", "000002", "000003"]
+        if kind == "duplicate id"
+        else kept == ["000000", "000002", "000003"]
+    )
     assert any(note.startswith(f"Left out 1 ({kind}): {problem.file}") for note in data.notes)
 
 
@@ -120,7 +136,9 @@ def test_pictures_that_show_the_same_in_rgb_are_taken_as_that(folder, mode):
         wanted = np.asarray(picture.convert("RGB"))
     transform = EvalTransform(label_space=THREE, image_size=8, mean=[0.0] * 3, std=[1.0] * 3)
     row = attach_transform(load(folder).splits["train"], transform)[1]
-    assert row["id"] == "000001" and np.array_equal((row["pixel_values"] * 255).round().numpy().transpose(1, 2, 0), wanted)
+    assert row["id"] == "000001" and np.array_equal(
+        (row["pixel_values"] * 255).round().numpy().transpose(1, 2, 0), wanted
+    )
 
 
 def test_the_whole_message(folder):
@@ -160,7 +178,9 @@ def test_a_picture_that_is_too_large_is_not_damaged(folder, monkeypatch):
     Picture.new("L", (20, 20)).save(folder / MASK, "GIF")
     with pytest.raises(DataProblems) as error:
         load(folder)
-    assert str(error.value).startswith("The data cannot be used as it is: too large a picture (2).\n  too large a picture: 2 (cut the pair")
+    assert str(error.value).startswith(
+        "The data cannot be used as it is: too large a picture (2).\n  too large a picture: 2 (cut the pair"
+    )
     assert [problem.detail for problem in error.value.problems] == ["more than 200 pixels"] * 2
 
 
@@ -179,7 +199,9 @@ def test_a_file_that_has_another_name_is_named(tmp_path):
     ]
     flat = write_flat(tmp_path / "flat", 3)
     (flat / "000001_seg.png").rename(flat / "000001_seg.bmp")
-    with pytest.raises(DataProblems, match=r"image without a mask: 1 .*\n    .*/000001\.png: 000001_seg\.bmp is there"):
+    with pytest.raises(
+        DataProblems, match=r"image without a mask: 1 .*\n    .*/000001\.png: 000001_seg\.bmp is there"
+    ):
         load(flat)
 
 
@@ -189,11 +211,15 @@ def test_a_split_without_pairs_comes_after_its_cause(tmp_path):
         path.rename(path.with_name(path.name.replace("_seg", "_mask")))
     with pytest.raises(DataProblems) as error:
         load(folder)
-    assert str(error.value).startswith("The data cannot be used as it is: image without a mask (2), no pair without a problem (1).")
+    assert str(error.value).startswith(
+        "The data cannot be used as it is: image without a mask (2), no pair without a problem (1)."
+    )
     assert str(error.value).endswith(f"{folder}/val: no files in it make a pair for validation")
     for path in folder.glob("val/*/*"):
         path.unlink()
-    with pytest.raises(DataProblems, match=r"as it is: empty split \(1\)\.\n.*\n    .*/val: it holds no pairs for validation$"):
+    with pytest.raises(
+        DataProblems, match=r"as it is: empty split \(1\)\.\n.*\n    .*/val: it holds no pairs for validation$"
+    ):
         load(folder)
 
 
@@ -206,7 +232,9 @@ def test_many_problems_are_counted_and_listed_in_a_file(tmp_path):
     assert "CMYK image: 9 (" in str(error.value) and "    and 4 more\n" in str(error.value)
     listing = Path(str(error.value).split("All of them are listed in ")[1].split(".txt")[0] + ".txt")
     assert listing.parent == Path(os.environ["SEG_RECIPE_CACHE"])
-    assert listing.read_text().splitlines() == [f"CMYK image\t{folder}/train/images/{n:06d}.png: mode CMYK" for n in range(9)]
+    assert listing.read_text().splitlines() == [
+        f"CMYK image\t{folder}/train/images/{n:06d}.png: mode CMYK" for n in range(9)
+    ]
     note = next(note for note in load(folder, bad_samples="skip").notes if note.startswith("Left out 9"))
     assert f"; and 4 more, all in {listing}." in note
 
@@ -222,7 +250,8 @@ def test_folders_and_files_without_permission(folder, monkeypatch):
 
     monkeypatch.setattr("seg_recipe.data.check.read_file", refuse_file)
     with pytest.raises(
-        DataProblems, match=r"unreadable file: 1 \(give this user read access to it\)\n    .*/000002\.png: Permission denied"
+        DataProblems,
+        match=r"unreadable file: 1 \(give this user read access to it\)\n    .*/000002\.png: Permission denied",
     ):
         load(folder)
     monkeypatch.undo()
@@ -234,7 +263,8 @@ def test_folders_and_files_without_permission(folder, monkeypatch):
 
     monkeypatch.setattr(os, "listdir", refuse_folder)
     with pytest.raises(
-        DataProblems, match=r"unreadable folder: 1 \(give this user read access to it, or .*\n    .*annotations: Permission denied$"
+        DataProblems,
+        match=r"unreadable folder: 1 \(give this user read access to it, or .*\n    .*annotations: Permission denied$",
     ):
         load(folder)
 
@@ -330,7 +360,9 @@ def test_another_label_space_is_another_verdict(folder, opened):
         load_data([str(folder)], label_space=LabelSpace(names=("a", "b")), progress=False)
     assert len(opened) == 12
     opened.clear()
-    load_data([str(folder)], label_space=LabelSpace(names=("a", "b", "c")), progress=False)  # other names, the same ids
+    load_data(
+        [str(folder)], label_space=LabelSpace(names=("a", "b", "c")), progress=False
+    )  # other names, the same ids
     assert opened == []
 
 
@@ -342,7 +374,11 @@ def test_a_damaged_cache_is_not_believed(folder, opened, damage):
             content = dict(file)
         if damage in ("empty", "cut", "noise"):
             whole = path.read_bytes()
-            path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": whole[:60] + b"\xaa" * 200 + whole[260:]}[damage])
+            path.write_bytes(
+                {"empty": b"", "cut": whole[: len(whole) // 2], "noise": whole[:60] + b"\xaa" * 200 + whole[260:]}[
+                    damage
+                ]
+            )
         else:
             content["keys"] = content["keys"].astype(object) if damage == "pickle" else content["keys"]
             content["pixels"] = content["pixels"][:, 1:] if damage == "shape" else content["pixels"]
@@ -363,7 +399,13 @@ def test_a_cache_folder_that_cannot_be_written_is_said(folder, monkeypatch, tmp_
         opened.clear()
         notes = load(folder).notes
         assert len(opened) == 12
-        assert sum("could not be kept in" in note and "set SEG_RECIPE_CACHE to a folder of yours" in note for note in notes) == 2
+        assert (
+            sum(
+                "could not be kept in" in note and "set SEG_RECIPE_CACHE to a folder of yours" in note
+                for note in notes
+            )
+            == 2
+        )
 
 
 def test_what_was_read_before_an_interrupt_is_kept(tmp_path, monkeypatch, opened):
@@ -401,7 +443,9 @@ def test_a_saved_data_set_is_not_read_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("workers", "fork_from"), [(1, 1000), (5, 1000), (1, 2), (2, 2)])
-def test_the_verdict_is_the_same_for_any_number_of_threads_and_of_processes(tmp_path, monkeypatch, opened, workers, fork_from):
+def test_the_verdict_is_the_same_for_any_number_of_threads_and_of_processes(
+    tmp_path, monkeypatch, opened, workers, fork_from
+):
     monkeypatch.setattr("seg_recipe.data.check._FORK_FROM", fork_from)
     folder = write_flat(tmp_path / "faces", 150)
     for number in range(0, 150, 7):
@@ -426,7 +470,10 @@ def test_a_killed_reader_is_an_error_and_what_was_read_is_kept(tmp_path, monkeyp
         return inspect_pair(*arguments)
 
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", end)
-    with pytest.raises(InputError, match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again"):
+    with pytest.raises(
+        InputError,
+        match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again",
+    ):
         check_pairs(pairs, THREE, workers=2, progress=False)
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", inspect_pair)
     opened.clear()
@@ -443,11 +490,15 @@ def test_a_sound_png_image_is_not_inflated_and_a_wrong_byte_in_it_is_found(tmp_p
     inflated = []
     load = PngImageFile.load
     monkeypatch.setattr(PngImageFile, "load", lambda self: (inflated.append(self.mode), load(self))[1])
-    monkeypatch.setattr("seg_recipe.data.check.decode_plain", lambda plain: (inflated.append("plain"), decode_plain(plain))[1])
+    monkeypatch.setattr(
+        "seg_recipe.data.check.decode_plain", lambda plain: (inflated.append("plain"), decode_plain(plain))[1]
+    )
 
     def verdict(data):
         inflated.clear()
-        return [kind for kind, _, _ in inspect_pair({"bytes": bytes(data), "path": None}, label, THREE.read_table, 3)[0]]
+        return [
+            kind for kind, _, _ in inspect_pair({"bytes": bytes(data), "path": None}, label, THREE.read_table, 3)[0]
+        ]
 
     assert checksums_hold(image) and verdict(image) == [] and inflated == ["plain"], "the mask alone"
     wrong = bytearray(image)
@@ -464,11 +515,18 @@ def test_a_sound_png_image_is_not_inflated_and_a_wrong_byte_in_it_is_found(tmp_p
     assert verdict((tmp_path / "a.png").read_bytes()) == ["image turned by EXIF"]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of EXIF data that it skips; the pixels are not concerned
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning:PIL"
+)  # Pillow warns of EXIF data that it skips; the pixels are not concerned
 def test_random_damage_is_a_verdict_and_never_an_exception(tmp_path):
     """Bytes changed, cut out or doubled, and PNG headers of any content with a right checksum."""
     write_pair(tmp_path / "a.png", tmp_path / "a_seg.png", 1, size=16)
-    resaved(tmp_path / "a.png", "RGB", format="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0")
+    resaved(
+        tmp_path / "a.png",
+        "RGB",
+        format="JPEG",
+        exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0",
+    )
     jpeg, png = (tmp_path / "a.png").read_bytes(), (tmp_path / "a_seg.png").read_bytes()
     sound, pixels, _ = inspect_pair({"bytes": jpeg, "path": None}, {"bytes": png, "path": None}, THREE.read_table, 3)
     assert sound == [] and pixels.sum() == 256

@@ -1,4 +1,6 @@
-"""Data sets on the Hub: a loopback one, and some that do not answer. The endpoint is read at import: each run is a process of its own."""
+"""Data sets on the Hub: a loopback one, and some that do not answer. The endpoint is read at import: each run is a
+process of its own.
+"""
 
 import hashlib
 import json
@@ -32,7 +34,9 @@ print("seconds:", time.perf_counter() - start)
 
 def run(tmp_path, endpoint: str, *arguments: str, **variables: str) -> str:
     """What LOAD prints when HF_ENDPOINT is this."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_") and "proxy" not in name.lower()}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("HF_") and "proxy" not in name.lower()
+    }
     home = {"HF_HOME": str(tmp_path / "hub"), "SEG_RECIPE_CACHE": str(tmp_path / "cache"), "HF_ENDPOINT": endpoint}
     command = [sys.executable, "-c", LOAD, *arguments]
     done = subprocess.run(command, env=clean | home | variables, capture_output=True, text=True, timeout=300)
@@ -57,14 +61,23 @@ class _DataSets(BaseHTTPRequestHandler):
         elif re.fullmatch(r"/api/datasets/ada/leaves(/revision/[^/]+)?", path):
             siblings = [{"rfilename": name} for name in self.files]
             self._json(
-                {"id": "ada/leaves", "sha": "1" * 40, "private": False, "gated": False, "tags": [], "downloads": 0, "siblings": siblings}
+                {
+                    "id": "ada/leaves",
+                    "sha": "1" * 40,
+                    "private": False,
+                    "gated": False,
+                    "tags": [],
+                    "downloads": 0,
+                    "siblings": siblings,
+                }
             )
         elif re.fullmatch(r"/api/datasets/ada/leaves/tree/[^/]+(/.*)?", path):
             folder = path.split("/tree/")[1].partition("/")[2]
             self._json([self._entry(name) for name in self.files if name.startswith(folder)])
         elif re.fullmatch(r"/datasets/ada/leaves/resolve/[^/]+/.*", path) and path.split("/", 6)[6] in self.files:
             self._send(
-                self.files[path.split("/", 6)[6]], headers={"ETag": f'"{self._oid(path.split("/", 6)[6])}"', "X-Repo-Commit": "1" * 40}
+                self.files[path.split("/", 6)[6]],
+                headers={"ETag": f'"{self._oid(path.split("/", 6)[6])}"', "X-Repo-Commit": "1" * 40},
             )
         elif path.startswith(("/api/datasets/ada/leaves", "/datasets/ada/leaves")):
             self._send(b"", 404, {"X-Error-Code": "EntryNotFound"})
@@ -75,7 +88,9 @@ class _DataSets(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        paths = json.loads(body).get("paths", []) if body.startswith(b"{") else re.findall(r"paths=([^&]+)", body.decode())
+        paths = (
+            json.loads(body).get("paths", []) if body.startswith(b"{") else re.findall(r"paths=([^&]+)", body.decode())
+        )
         self._json([self._entry(unquote(name)) for name in paths if unquote(name) in self.files])
 
     def _oid(self, name):
@@ -139,7 +154,8 @@ def test_no_hub_is_said_within_a_minute(tmp_path):
         mute = run(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
     for printed in (refused, mute):
         assert re.match(
-            r"ValueError: ada/leaves is no folder here, and cannot be had from the Hub: http://\S+ does not answer \(\w+\); nor was",
+            r"ValueError: ada/leaves is no folder here, and cannot be had from the Hub: http://\S+ does not answer "
+            r"\(\w+\); nor was",
             printed,
         )
         assert "Ways out: download it where there is a network" in printed and printed.count("\n") == 2
@@ -162,10 +178,13 @@ def _not_found(handler, status):
 
 def test_offline_and_never_downloaded():
     with pytest.raises(
-        ValueError, match=r"^owner/name is no folder here, and cannot be had from the Hub: HF_HUB_OFFLINE is set; nor .* Ways out: "
+        ValueError,
+        match=r"^owner/name is no folder here, and cannot be had from the Hub: HF_HUB_OFFLINE is set; nor .* Ways "
+        r"out: ",
     ):
         load("owner/name")
     with pytest.raises(
-        ValueError, match=r"^owner/name is no folder here, and cannot be streamed from the Hub: HF_HUB_OFFLINE is set. Way out: "
+        ValueError,
+        match=r"^owner/name is no folder here, and cannot be streamed from the Hub: HF_HUB_OFFLINE is set. Way out: ",
     ):
         load("owner/name", streaming=True)

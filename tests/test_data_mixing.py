@@ -22,7 +22,12 @@ from tests.test_data import THREE, load, saved, write_flat, write_halves
 # The held-out share
 
 
-@given(st.sets(st.text(min_size=1), max_size=40), st.sets(st.text(min_size=1), max_size=40), st.floats(0, 1), st.floats(0, 1))
+@given(
+    st.sets(st.text(min_size=1), max_size=40),
+    st.sets(st.text(min_size=1), max_size=40),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
 def test_a_split_by_hash_moves_no_one(ids, more, share, other_share):
     """Neither for files that are added, in whatever order, nor back to training when the share grows."""
     before = dict(zip(sorted(ids), held_out(sorted(ids), share).tolist(), strict=True))
@@ -58,14 +63,17 @@ def test_draws_of_many_synthetic_and_few_real():
     assert draws([100_000, 20], [0.5, 0.5]) == [100_000, 100_000]
     assert draws([30, 10], [0.75, 0.25]) == [30, 10]
     with pytest.raises(
-        ValueError, match=r"sources of 100,000, 20 pictures make an epoch of 100,000,000, and 10,000,000 is the most; give the larger"
+        ValueError,
+        match=r"sources of 100,000, 20 pictures make an epoch of 100,000,000, and 10,000,000 is the most; give the "
+        r"larger",
     ):
         draws([100_000, 20], [0.001, 0.999])
     assert LARGEST_EPOCH == 10_000_000
 
 
 @pytest.mark.parametrize(
-    ("weights", "counts"), [([0.5, 0.5], (20, 20)), ([4.0, 1.0], (20, 5)), ([0.2, 0.8], (20, 80)), ([9.0, 1.0], (27, 3))]
+    ("weights", "counts"),
+    [([0.5, 0.5], (20, 20)), ([4.0, 1.0], (20, 5)), ([0.2, 0.8], (20, 80)), ([9.0, 1.0], (27, 3))],
 )
 def test_a_mix_loses_nothing_and_names_each_repeat(tmp_path, weights, counts):
     many, few = write_halves(tmp_path / "many", 20, 2), write_halves(tmp_path / "few", 3, 1, first=100)
@@ -99,7 +107,9 @@ def ids_of(rows):
 
 
 def test_a_part_of_a_pass_is_drawn_anew_in_each_epoch(tmp_path):
-    """Of 30 pictures 45 are drawn: each once, and 15 once more. Stock, a repeated and cut data set repeats the same 15 for ever."""
+    """Of 30 pictures 45 are drawn: each once, and 15 once more. Stock, a repeated and cut data set repeats the same 15
+    for ever.
+    """
     many, few = write_halves(tmp_path / "many", 45, 1), write_halves(tmp_path / "few", 30, 1, first=100)
     data, again, other = (load(many, few, weights=[1.0, 1.0], seed=seed) for seed in (0, 0, 1))
     transform = Plain()
@@ -128,7 +138,13 @@ def test_workers_and_batches_see_the_rows_of_the_epoch(tmp_path):
     many, few = write_halves(tmp_path / "many", 6, 1), write_halves(tmp_path / "few", 4, 1, first=100)
     transform = Plain()
     rows = load(many, few, weights=[1.0, 1.0]).training_rows(transform)
-    workers = DataLoader(rows, batch_size=5, num_workers=1, persistent_workers=True, collate_fn=lambda batch: [row["id"] for row in batch])
+    workers = DataLoader(
+        rows,
+        batch_size=5,
+        num_workers=1,
+        persistent_workers=True,
+        collate_fn=lambda batch: [row["id"] for row in batch],
+    )
     for epoch in range(3):
         transform.clock.epoch = epoch
         assert [identity for batch in workers for identity in batch] == ids_of(rows)
@@ -142,7 +158,9 @@ def test_whole_passes_are_a_data_set_of_their_own(tmp_path):
 def test_a_repeat_is_the_same_picture(tmp_path):
     flat = write_flat(tmp_path / "faces", 20)
     saved(tmp_path / "saved", flat, range(5))
-    data = load(write_halves(tmp_path / "many", 12, 1, first=50), tmp_path / "saved", weights=[1.0, 1.0], val_fraction=0.0)
+    data = load(
+        write_halves(tmp_path / "many", 12, 1, first=50), tmp_path / "saved", weights=[1.0, 1.0], val_fraction=0.0
+    )
     rows = {row["id"]: np.array(row["image"]) for row in data.splits["train"]}
     assert {"saved/00000003", "saved/00000003~2"} <= set(rows) and len(rows) == 24
     for identity, image in rows.items():
@@ -159,7 +177,13 @@ def test_a_source_too_small_for_a_held_out_share_is_named(tmp_path):
 
 def test_without_weights_sources_are_put_together(tmp_path):
     data = load(write_halves(tmp_path / "a" / "set", 3, 1), write_halves(tmp_path / "b" / "set", 2, 1, first=9))
-    assert data.splits["train"]["id"][:] == ["a/set/000000", "a/set/000001", "a/set/000002", "b/set/000009", "b/set/000010"]
+    assert data.splits["train"]["id"][:] == [
+        "a/set/000000",
+        "a/set/000001",
+        "a/set/000002",
+        "b/set/000009",
+        "b/set/000010",
+    ]
     assert data.splits["validation"]["id"][:] == ["a/set/000003", "b/set/000011"]
 
 
@@ -211,7 +235,9 @@ def test_a_training_picture_in_an_evaluation_set(tmp_path):
 def test_leaks_are_looked_for_in_every_evaluation_set(tmp_path, leaking):
     train = write_halves(tmp_path / "input", 6, 1)
     sets = {f"set{i}": write_flat(tmp_path / f"set{i}", 3, first=100 * (i + 1)) for i in range(3)}
-    shutil.copy(train / "train" / "images" / "000004.png", sets[f"set{leaking}"] / f"{100 * (leaking + 1) + 1:06d}.png")
+    shutil.copy(
+        train / "train" / "images" / "000004.png", sets[f"set{leaking}"] / f"{100 * (leaking + 1) + 1:06d}.png"
+    )
     with pytest.raises(DataProblems) as error:
         load(train, eval_sources={name: str(folder) for name, folder in sets.items()})
     (problem,) = error.value.problems
@@ -230,7 +256,10 @@ def test_leaks_are_looked_for_in_every_evaluation_set(tmp_path, leaking):
         ({"val_fraction": 1.0}, r"val_fraction is 1\.0; wanted is a share of the ids from 0 to below 1"),
         ({"bad_samples": "drop"}, "bad_samples is 'drop'; wanted is 'error' or 'skip'"),
         ({"sources": []}, "dataset names no source"),
-        ({"sources": ["a", "./a/"]}, "dataset names a twice; to draw its pictures more often, raise its share with --dataset_weights"),
+        (
+            {"sources": ["a", "./a/"]},
+            "dataset names a twice; to draw its pictures more often, raise its share with --dataset_weights",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(changed, text):
@@ -240,15 +269,20 @@ def test_settings_that_do_not_fit(changed, text):
 
 def test_no_evaluation_pairs(tmp_path):
     folder = write_flat(tmp_path / "faces", 4)
-    with pytest.raises(ValueError, match=r"no evaluation pairs: raise --val_fraction above 0, or name a set with --eval_datasets"):
+    with pytest.raises(
+        ValueError, match=r"no evaluation pairs: raise --val_fraction above 0, or name a set with --eval_datasets"
+    ):
         load(folder, val_fraction=0.0)
     with pytest.raises(
-        DataProblems, match=r"empty split: 1 \(add pairs, or raise val_fraction .*\n.*: validation gets none of its 4 pairs"
+        DataProblems,
+        match=r"empty split: 1 \(add pairs, or raise val_fraction .*\n.*: validation gets none of its 4 pairs",
     ):
         load(folder, val_fraction=1e-9)
     (tmp_path / "input").mkdir()
     write_halves(tmp_path / "input", 0, 2)
-    with pytest.raises(ValueError, match=r"input has evaluation pairs only; name it in eval_datasets, or add its training pairs"):
+    with pytest.raises(
+        ValueError, match=r"input has evaluation pairs only; name it in eval_datasets, or add its training pairs"
+    ):
         load(tmp_path / "input")
 
 
@@ -260,14 +294,20 @@ def test_a_stream_has_the_rows_of_the_splits(tmp_path):
     saved(tmp_path / "saved", folder, range(40))
     for source in (folder, tmp_path / "saved"):
         streamed, kept = load(source, streaming=True), load(source)
-        assert not streamed.class_pixels and any("pairs are not checked before training" in note for note in streamed.notes)
+        assert not streamed.class_pixels and any(
+            "pairs are not checked before training" in note for note in streamed.notes
+        )
         assert set(streamed.splits) == {"train", "validation"}
         for name in kept.splits:
             assert sorted(row["id"] for row in streamed.splits[name]) == kept.splits[name]["id"][:]
         assert [row["id"] for row in streamed.splits["train"]] != kept.splits["train"]["id"][:]  # shuffled
         row = next(iter(streamed.splits["validation"]))
         assert row["image"].size == (8, 8) and row["label"].mode == "L"
-        loader = DataLoader(attach_transform(streamed.splits["train"], lambda batch: {"key": batch["id"]}), batch_size=None, num_workers=2)
+        loader = DataLoader(
+            attach_transform(streamed.splits["train"], lambda batch: {"key": batch["id"]}),
+            batch_size=None,
+            num_workers=2,
+        )
         assert len({row["key"] for row in loader}) == len(kept.splits["train"])
 
 
@@ -292,7 +332,9 @@ def test_stock_node_split_loses_half_of_a_stream_and_ours_loses_nothing(tmp_path
 
     def seen(split):
         """What two ranks read under the Trainer, which gives each rank its share of a stream by itself."""
-        shards = [IterableDatasetShard(split(rank), batch_size=2, num_processes=2, process_index=rank) for rank in range(2)]
+        shards = [
+            IterableDatasetShard(split(rank), batch_size=2, num_processes=2, process_index=rank) for rank in range(2)
+        ]
         return [row["id"] for shard in shards for row in shard]
 
     assert len(set(seen(lambda rank: split_dataset_by_node(rows, rank, 2)))) == 8
@@ -311,17 +353,23 @@ def test_stock_streams_have_no_with_transform_and_ours_are_transformed(tmp_path)
     for split in (stream, rows):
         read = list(attach_transform(split, shapes))
         assert [row["ids"] for row in read] == ["000006", "000007"]
-        np.testing.assert_array_equal(read[0]["pixels"], np.array(Picture.open(folder / "val" / "images" / "000006.png")))
+        np.testing.assert_array_equal(
+            read[0]["pixels"], np.array(Picture.open(folder / "val" / "images" / "000006.png"))
+        )
 
 
 def test_a_mixed_stream_draws_other_repeats_in_each_pass(tmp_path):
-    """The Trainer tells a stream its epoch: in 20 passes every picture of the small source comes about as often as the others."""
+    """The Trainer tells a stream its epoch: in 20 passes every picture of the small source comes about as often as the
+    others.
+    """
     many, few = write_halves(tmp_path / "many", 15, 1), write_halves(tmp_path / "few", 10, 1, first=90)
     stream = load(many, few, weights=[1.0, 1.0], streaming=True).splits["train"]
     passes = []
     for epoch in range(20):
         stream.set_epoch(epoch)
         drawn = [row["id"].partition("~")[0] for row in stream]
-        passes.append(sorted(identity for identity in drawn if identity.startswith("few") and drawn.count(identity) > 1))
+        passes.append(
+            sorted(identity for identity in drawn if identity.startswith("few") and drawn.count(identity) > 1)
+        )
     assert len({tuple(repeated) for repeated in passes}) > 10
     assert len({identity for repeated in passes for identity in repeated}) == 10

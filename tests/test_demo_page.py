@@ -1,4 +1,5 @@
-"""The demo page in a real browser: real clicks and keys on a served page, which reads what is shown and every request that is made.
+"""The demo page in a real browser: real clicks and keys on a served page, which reads what is shown and every request
+that is made.
 
 Chromium is the system's, driven by Playwright; where there is none, these tests are skipped.
 """
@@ -50,8 +51,20 @@ pytestmark = [
 def served(*arguments, script=ROOT / "scripts" / "demo.py", **settings):
     """The script in a process of its own; (process, the address that it printed)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **settings}
-    command = [sys.executable, str(script), *map(str, arguments), "--port", "0", "--device", "cpu", "--precision", "fp32"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=script.parent)
+    command = [
+        sys.executable,
+        str(script),
+        *map(str, arguments),
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=script.parent
+    )
     guard = threading.Timer(PATIENCE / 1000, process.kill)  # a page that does not come must not hold up the tests
     guard.start()
     try:
@@ -87,7 +100,9 @@ def address(models):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install playwright)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed (pip install playwright)"
+    )
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=BROWSER, args=OPTIONS)
         yield chromium
@@ -96,7 +111,9 @@ def browser():
 
 @contextmanager
 def opened(browser, address, width=1280, height=900):
-    """A page of a visitor of its own; it fails for a request to any other host, a script's error, or an error in the console."""
+    """A page of a visitor of its own; it fails for a request to any other host, a script's error, or an error in the
+    console.
+    """
     context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
@@ -151,13 +168,16 @@ def shown(page, number: int = 0) -> np.ndarray:
 def wait_for_change(page, number: int = 0, *, act) -> np.ndarray:
     before = page.locator("#views img").nth(number).get_attribute("src")
     act()
-    page.wait_for_function("([n, old]) => document.querySelectorAll('#views img')[n]?.src !== old", arg=[number, before])
+    page.wait_for_function(
+        "([n, old]) => document.querySelectorAll('#views img')[n]?.src !== old", arg=[number, before]
+    )
     return shown(page, number)
 
 
 def shares(page, column: int = 0) -> dict[str, float]:
     cells = page.locator("#classes tbody tr").evaluate_all(
-        f"rows => rows.map(row => [row.querySelector('th').innerText.trim(), parseFloat(row.querySelectorAll('td')[{column}].innerText)])"
+        "rows => rows.map(row => [row.querySelector('th').innerText.trim(), "
+        f"parseFloat(row.querySelectorAll('td')[{column}].innerText)])"
     )
     return dict(cells)
 
@@ -173,7 +193,9 @@ def test_a_picture_its_mask_opacity_and_toggles(browser, address, models, width)
         assert page.locator("#views figcaption").all_inner_texts()[0].startswith("A face")
         blended = pixels + (colours - pixels) * OPACITY
         assert np.abs(shown(page) - blended).mean() < 3, "JPEG apart"
-        assert sum(shares(page).values()) == pytest.approx(100, abs=1.0) and sum(shares(page, 1).values()) == pytest.approx(100, abs=1.0)
+        assert sum(shares(page).values()) == pytest.approx(100, abs=1.0) and sum(
+            shares(page, 1).values()
+        ) == pytest.approx(100, abs=1.0)
         largest = max(shares(page), key=shares(page).get)
         assert shares(page)[largest] == pytest.approx(100 * (expected == FACE.label2id[largest]).mean(), abs=0.3)
 
@@ -202,7 +224,9 @@ def test_a_drawn_face_can_be_repeated_and_is_judged(browser, address):
         page.press("#seed input", "Enter")
         page.wait_for_selector("#views figure:nth-child(4)")
         captions = page.locator("#views figcaption").all_inner_texts()
-        assert re.match(r"A face mean IoU 0\.\d{3}$", captions[0]) and captions[1] == "B tiny" and captions[2] == "Truth"
+        assert (
+            re.match(r"A face mean IoU 0\.\d{3}$", captions[0]) and captions[1] == "B tiny" and captions[2] == "Truth"
+        )
         assert re.match(r"Difference the same for [\d.]+% of the pixels$", captions[3])
         assert "IoU" in page.inner_text("#classes tbody")
         first = shown(page, 2)
@@ -226,7 +250,11 @@ def test_the_camera(browser, address):
         assert shown(page).std() > 10, "Chromium's test picture"
 
 
-SAID = {"bomb.png": "its header claims more than", "drawing.png": "no picture in a format", "cut.png": "cannot be read"}
+SAID = {
+    "bomb.png": "its header claims more than",
+    "drawing.png": "no picture in a format",
+    "cut.png": "cannot be read",
+}
 
 
 def test_what_cannot_be_read_is_one_line_on_the_page(browser, address):
@@ -241,7 +269,9 @@ def test_what_cannot_be_read_is_one_line_on_the_page(browser, address):
 
 
 def test_a_picture_chosen_while_the_last_one_is_on_its_way_is_seen(browser, address):
-    """Gradio's queue (6.31) lost what was asked for while its stream of answers closed; the page was dead from then on."""
+    """Gradio's queue (6.31) lost what was asked for while its stream of answers closed; the page was dead from then
+    on.
+    """
     said = {"good.png": "Done in", **SAID}
     sent = {"good.png": png(photo()), **hostile_uploads()}
     with opened(browser, address) as page:
@@ -253,10 +283,14 @@ def test_a_picture_chosen_while_the_last_one_is_on_its_way_is_seen(browser, addr
             page.wait_for_selector("#views img" if name == "good.png" else "#views .empty")
 
 
-@pytest.mark.parametrize("marks", [{"meta": {"_type": "gradio.FileData"}}, {}, {"meta": {"_type": "gradio.FileData"}, "is_stream": True}])
+@pytest.mark.parametrize(
+    "marks", [{"meta": {"_type": "gradio.FileData"}}, {}, {"meta": {"_type": "gradio.FileData"}, "is_stream": True}]
+)
 @pytest.mark.parametrize("event", [0, 1])
 def test_a_file_of_the_server_cannot_be_asked_for(address, models, tmp_path, marks, event):
-    """Which Gradio alone would allow on a mounted page: a path in a request, for the picture or in the place of a number."""
+    """Which Gradio alone would allow on a mounted page: a path in a request, for the picture or in the place of a
+    number.
+    """
     secret = tmp_path / "secret.png"
     photo().save(secret)
     session = f"nobody-{event}-{len(marks)}"
@@ -266,7 +300,9 @@ def test_a_file_of_the_server_cannot_be_asked_for(address, models, tmp_path, mar
     with pytest.raises(HTTPError, match="500"):
         urlopen(Request(f"{address}/gradio_api/run/predict", json.dumps(asked).encode(), headers), timeout=60)
     folder = models["face"].parent / "sent"
-    assert [path.name for path in folder.iterdir()] and not list(folder.rglob("secret*")), "nor is it copied to where files are served from"
+    assert [path.name for path in folder.iterdir()] and not list(folder.rglob("secret*")), (
+        "nor is it copied to where files are served from"
+    )
     with pytest.raises(HTTPError, match="403"):
         urlopen(f"{address}/gradio_api/file={secret}", timeout=60)
 
@@ -294,13 +330,17 @@ def test_every_control_is_reached_by_tab_and_has_a_name(browser, address):
         for _ in range(60):
             page.keyboard.press("Tab")
             reached.add(page.evaluate(
-                "(() => { const e = document.activeElement; return e.id || e.value + e.type + (e.ariaLabel ?? '') + e.innerText; })()"
+                "(() => { const e = document.activeElement; return e.id || e.value + e.type + (e.ariaLabel ?? '') + "
+                "e.innerText; })()"
             ))  # fmt: skip
         controls = page.locator(":is(button, input, [tabindex='0']):visible:not([disabled]):not([tabindex='-1'])")
-        wanted = controls.evaluate_all("all => all.map(e => e.id || e.value + e.type + (e.ariaLabel ?? '') + e.innerText)")
+        wanted = controls.evaluate_all(
+            "all => all.map(e => e.id || e.value + e.type + (e.ariaLabel ?? '') + e.innerText)"
+        )
         assert len(wanted) > 10 and set(wanted) <= reached
         nameless = controls.evaluate_all(
-            "all => all.filter(e => !(e.innerText.trim() || e.ariaLabel || e.labels?.length || e.title)).map(e => e.outerHTML)"
+            "all => all.filter(e => !(e.innerText.trim() || e.ariaLabel || e.labels?.length || e.title)).map(e => "
+            "e.outerHTML)"
         )
         assert nameless == []
         page.focus("#opacity")

@@ -13,7 +13,17 @@ from PIL import Image
 
 from scripts import demo
 from seg_recipe.demo import fragments, pictures
-from seg_recipe.demo.pictures import Models, agreement, class_lines, covered, difference, join_labels, load_models, read_upload, segment
+from seg_recipe.demo.pictures import (
+    Models,
+    agreement,
+    class_lines,
+    covered,
+    difference,
+    join_labels,
+    load_models,
+    read_upload,
+    segment,
+)
 from seg_recipe.faces import render, sample
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import FACE, LabelSpace
@@ -45,7 +55,11 @@ def test_masks_are_those_of_the_segmenter_and_shares_add_up(places):
     seen = segment(models, image)
     expected = load_segmenter(places["tiny"], device="cpu", precision="fp32").masks([image])[0]
     assert len(np.unique(expected)) > 1, "a constant mask would prove nothing"
-    assert (seen.masks[0] == expected).mean() > 0.999 and np.array_equal(seen.picture, np.asarray(image)) and seen.truth is None
+    assert (
+        (seen.masks[0] == expected).mean() > 0.999
+        and np.array_equal(seen.picture, np.asarray(image))
+        and seen.truth is None
+    )
     lines = class_lines(models, seen)
     assert sum(line.shares[0] for line in lines) == pytest.approx(1)
     assert {line.name: line.shares[0] for line in lines} == {
@@ -117,14 +131,20 @@ def test_two_models_are_matched_by_name_in_the_colours_of_the_first(places):
     shown = np.asarray(difference(seen)).astype(int)
     assert (shown[~same] == pictures._DIFFERENT).all() and (np.ptp(shown[same], axis=1) == 0).all()
     many = [LabelSpace(names=tuple(f"{letter}{number}" for number in range(150))) for letter in "ab"]
-    with pytest.raises(ValueError, match=r"^--compare: the two models have 300 different classes; at most 255 are shown on one page\.$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^--compare: the two models have 300 different classes; at most 255 are shown on one page\.$",
+    ):
         join_labels(many)
 
 
 def test_models_are_called_by_their_last_name_unless_it_is_the_same(places, tmp_path):
     assert load(places, "tiny", "other").names == ("tiny", "other")
     twin = save_model(tmp_path / "tiny", LABELS)
-    assert load_models([places["tiny"], str(twin)], device="cpu", precision="fp32").names == (places["tiny"], str(twin))
+    assert load_models([places["tiny"], str(twin)], device="cpu", precision="fp32").names == (
+        places["tiny"],
+        str(twin),
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
@@ -143,7 +163,9 @@ def test_a_turned_photograph_is_upright(tmp_path):
 
 def png_with_header(width: int, height: int) -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT"
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT"
+    )
 
 
 def hostile_uploads() -> dict[str, bytes]:
@@ -173,7 +195,9 @@ SAID = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as scripts/demo.py does: the limit here is an error
+@pytest.mark.filterwarnings(
+    "ignore::PIL.Image.DecompressionBombWarning"
+)  # as scripts/demo.py does: the limit here is an error
 @pytest.mark.parametrize("name", SAID)
 def test_what_cannot_be_read_is_one_line_without_a_path(places, tmp_path, name):
     path = tmp_path / name
@@ -186,9 +210,16 @@ def test_what_cannot_be_read_is_one_line_without_a_path(places, tmp_path, name):
 def test_class_names_cannot_become_part_of_the_page(places):
     models = load(places, "hostile")
     seen = segment(models, photo())
-    page = fragments.views(models, seen, 0.5, ()) + fragments.classes(models, seen, 0.5, (1,)) + fragments.header(models)
+    page = (
+        fragments.views(models, seen, 0.5, ()) + fragments.classes(models, seen, 0.5, (1,)) + fragments.header(models)
+    )
     page += fragments.status(HOSTILE[0], failed=True) + fragments.status(HOSTILE[2])
-    assert "<img src=x" not in page and "{" not in page and "$" not in page and "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert (
+        "<img src=x" not in page
+        and "{" not in page
+        and "$" not in page
+        and "&lt;img src=x onerror=alert(1)&gt;" in page
+    )
 
 
 def test_a_pickle_or_a_missing_model_is_refused_as_elsewhere(tmp_path):
@@ -204,13 +235,19 @@ def test_a_pickle_or_a_missing_model_is_refused_as_elsewhere(tmp_path):
 def test_what_is_wrong_with_the_command_line_is_one_line(places, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"^--port {port} on 127\.0\.0\.1 cannot be opened \(Address already in use\); give another"):
+        with pytest.raises(
+            ValueError,
+            match=rf"^--port {port} on 127\.0\.0\.1 cannot be opened \(Address already in use\); give another",
+        ):
             demo.main([places["tiny"], "--port", str(port)])
     with pytest.raises(ValueError, match=r"no-such-host\.invalid cannot be found"):
         demo.main([places["tiny"], "--host", "no-such-host.invalid"])
     with pytest.raises((ValueError, OSError), match="nowhere"):
         demo.main([str(tmp_path / "nowhere"), "--port", "0"])
-    for arguments, text in ([], "MODEL is missing"), ([places["tiny"], "--port", "70000"], "--port is 70000; wanted 0-65535"):
+    for arguments, text in (
+        ([], "MODEL is missing"),
+        ([places["tiny"], "--port", "70000"], "--port is 70000; wanted 0-65535"),
+    ):
         with pytest.raises(SystemExit):
             demo.main(arguments)
         assert text in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.errors import InputError, RunError, explain, is_fault, noted, run_program
+from seg_recipe.runtime.errors import InputError, RunError, explain, is_fault, noted, run_program
 from seg_recipe.transforms import EpochClock
 from tests import finetune_runs as runs
 from tests.test_topologies import CONFIGS, free_port, launch
@@ -44,9 +44,16 @@ def fails_in_the_project(argv):
     [
         (InputError("size is 3; wanted 4."), "error: size is 3; wanted 4.\n"),
         (RunError("The loss is nan."), "error: The loss is nan.\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "runs/a/model.safetensors"), "error: No space left on device: runs/a/model.saf"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a/model.safetensors"),
+            "error: No space left on device: runs/a/model.saf",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "input"), "error: Permission denied: input.\n"),
-        (MemoryError(), "error: not enough memory (no more could be had). Take less at a time: a smaller per_device_train_batch_size"),
+        (
+            MemoryError(),
+            "error: not enough memory (no more could be had). Take less at a time: a smaller "
+            "per_device_train_batch_size",
+        ),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\nmore"),
             "error: not enough memory (CUDA out of memory. Tri",
@@ -58,7 +65,9 @@ def test_what_the_user_or_the_machine_can_change_is_one_line(capsys, error, said
     assert code == 1 and text.startswith(said) and text.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [KeyError("spam"), ValueError("spam"), FileNotFoundError(errno.ENOENT, "spam"), RuntimeError("spam")])
+@pytest.mark.parametrize(
+    "error", [KeyError("spam"), ValueError("spam"), FileNotFoundError(errno.ENOENT, "spam"), RuntimeError("spam")]
+)
 def test_a_fault_of_ours_keeps_its_last_frames_and_is_no_error_of_the_user(capsys, error):
     code, text = ended(capsys, raising(error))
     assert code == 1 and "error: " not in text.splitlines()[0] and "This is a fault of the program" in text
@@ -80,7 +89,11 @@ def test_traceback_shows_all_of_it_and_does_not_reach_the_program(capsys):
 
     code, text = ended(capsys, main, "a", "--traceback", "b")
     assert (code, seen) == (1, ["a", "b"])
-    assert text.startswith("Traceback (most recent call last):") and "in main" in text and text.endswith("InputError: refused\n")
+    assert (
+        text.startswith("Traceback (most recent call last):")
+        and "in main" in text
+        and text.endswith("InputError: refused\n")
+    )
 
 
 def test_where_a_run_stood_is_part_of_what_is_said(capsys):
@@ -118,9 +131,17 @@ def test_what_main_returns_is_what_the_program_ends_with(code):
 
 
 def test_nothing_is_said_where_nobody_reads_it():
-    program = "import seg_recipe.errors as e\ndef main(argv):\n    for _ in range(9999): print('line')\ne.run_program(main, 'stopped', [])"
+    program = (
+        "import seg_recipe.runtime.errors as e\ndef main(argv):\n    for _ in range(9999): "
+        "print('line')\ne.run_program(main, 'stopped', [])"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
     ) as process:
         process.stdout.readline()
         process.stdout.close()
@@ -167,16 +188,28 @@ def test_an_injected_bug_in_a_training_keeps_its_traceback_and_names_run_and_ste
 
     code, text = ended(capsys, lambda argv: runs.train(*argv), str(recipe))
     assert code == 1 and "This is a fault of the program" in text and "ValueError: an injected bug" in text
-    assert "trainer.py" in text and f"(In {tmp_path / 'run'}, after step 2 of 8.)" in text and "error: " not in text.lower()[:10]
+    assert (
+        "trainer.py" in text
+        and f"(In {tmp_path / 'run'}, after step 2 of 8.)" in text
+        and "error: " not in text.lower()[:10]
+    )
     _, text = ended(capsys, lambda argv: runs.train(*argv), str(recipe), "--traceback")
     assert "\nTraceback (most recent call last):\n" in text and text.count("File ") > 6
 
 
 def test_a_loss_that_is_not_finite_is_one_line_with_run_and_step(tmp_path, capsys):
     recipe = runs.workplace(tmp_path)
-    code, text = ended(capsys, lambda argv: runs.train(*argv), str(recipe), "--learning_rate", "1e30", "--max_grad_norm", "0")
+    code, text = ended(
+        capsys, lambda argv: runs.train(*argv), str(recipe), "--learning_rate", "1e30", "--max_grad_norm", "0"
+    )
     last = text.splitlines()[-1]
-    assert code == 1 and last.startswith("error: ") and "after step" in last and str(tmp_path / "run") in last and "Traceback" not in text
+    assert (
+        code == 1
+        and last.startswith("error: ")
+        and "after step" in last
+        and str(tmp_path / "run") in last
+        and "Traceback" not in text
+    )
 
 
 def test_a_picture_that_is_gone_while_training_is_one_line(tmp_path, monkeypatch, capsys):
@@ -192,7 +225,12 @@ def test_a_picture_that_is_gone_while_training_is_one_line(tmp_path, monkeypatch
     monkeypatch.setattr(finetune, "where_to_start", then_remove)
     code, text = ended(capsys, lambda argv: runs.train(*argv), str(recipe))
     last = text.splitlines()[-1]
-    assert code == 1 and last.startswith("error: Sample 0") and "has changed since it was checked" in last and "after step 0 of 8" in last
+    assert (
+        code == 1
+        and last.startswith("error: Sample 0")
+        and "has changed since it was checked" in last
+        and "after step 0 of 8" in last
+    )
 
 
 # ---- several processes
@@ -201,7 +239,7 @@ PROGRAM = """
 import os, sys, time
 import torch
 from accelerate import PartialState
-from seg_recipe.errors import InputError, RunError, run_program
+from seg_recipe.runtime.errors import InputError, RunError, run_program
 from transformers import TrainingArguments
 
 def main(argv):
@@ -233,7 +271,13 @@ run_program(main, "stopped")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    ["before the processes know one another", "alike", "one alone", "a bug in both", "the first in main_process_first"],
+    [
+        "before the processes know one another",
+        "alike",
+        "one alone",
+        "a bug in both",
+        "the first in main_process_first",
+    ],
 )
 def test_two_processes_print_an_error_once(tmp_path, case):
     program = tmp_path / "program.py"
@@ -242,5 +286,8 @@ def test_two_processes_print_an_error_once(tmp_path, case):
     code, output = finish_launch(process)
     assert code != 0
     ours = [line for line in output.splitlines() if line.startswith(("error: ", "KeyError", "This is a fault"))]
-    expected = ["This is a fault of the program, not of what it was given; --traceback shows all of it:", "KeyError: 'spam'"]
+    expected = [
+        "This is a fault of the program, not of what it was given; --traceback shows all of it:",
+        "KeyError: 'spam'",
+    ]
     assert ours == (expected if case == "a bug in both" else ["error: refused"]), output

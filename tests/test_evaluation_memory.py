@@ -21,7 +21,10 @@ def faces(tmp_path_factory):
         (folder / split / "images").mkdir(parents=True)
         (folder / split / "annotations").mkdir(parents=True)
         for number in range(count):
-            image, mask = (folder / split / part / f"{number:06d}{end}.png" for part, end in (("images", ""), ("annotations", "_seg")))
+            image, mask = (
+                folder / split / part / f"{number:06d}{end}.png"
+                for part, end in (("images", ""), ("annotations", "_seg"))
+            )
             if number < different:
                 ids = np.kron(rng.permutation(64).reshape(8, 8) % len(FACE), np.ones((64, 64))).astype(np.uint8)
                 Image.fromarray(FACE.colour_table[ids] // 2 + np.uint8(60 if split == "val" else 70)).save(image)
@@ -34,7 +37,9 @@ def faces(tmp_path_factory):
 
 def peak(folder, count, way):
     command = [sys.executable, "-m", "tests.evaluation_memory", str(folder), str(count), way]
-    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr
     return float(done.stdout.splitlines()[-1])
 

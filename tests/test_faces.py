@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from seg_recipe.faces import FaceParameters, mirror, render, sample
 from seg_recipe.faces.anatomy import Anatomy
-from seg_recipe.faces.geometry import Rays, StarSurface, ellipsoid_radius, meet_cone, meet_ellipsoid, table_directions, turned
+from seg_recipe.faces.geometry import (
+    Rays,
+    StarSurface,
+    ellipsoid_radius,
+    meet_cone,
+    meet_ellipsoid,
+    table_directions,
+    turned,
+)
 from seg_recipe.labels import FACE
 
 LABEL = FACE.label2id
@@ -57,7 +65,10 @@ def test_values_out_of_range_are_refused_by_name():
 
 def test_parameters_survive_json():
     drawn = sample(3, 14)
-    read = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(json.dumps(drawn.to_json())).items()}
+    read = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(json.dumps(drawn.to_json())).items()
+    }
     assert FaceParameters(**read) == drawn
 
 
@@ -77,7 +88,12 @@ def test_sample_covers_every_option():
 
 def test_render_gives_bytes_that_repeat():
     first, second = render(sample(0, 5), 64), render(sample(0, 5), 64)
-    assert first[0].shape == (64, 64, 3) and first[0].dtype == np.uint8 and first[1].shape == (64, 64) and first[1].dtype == np.uint8
+    assert (
+        first[0].shape == (64, 64, 3)
+        and first[0].dtype == np.uint8
+        and first[1].shape == (64, 64)
+        and first[1].dtype == np.uint8
+    )
     assert first[0].tobytes() == second[0].tobytes() and first[1].tobytes() == second[1].tobytes()
 
 
@@ -105,7 +121,9 @@ def test_labels_are_those_of_the_pixel_centres_at_any_size(index):
 
 
 def test_images_are_anti_aliased():
-    """The supersampled picture stays closer to a larger one, reduced, than the point-sampled picture would: few pixels jump."""
+    """The supersampled picture stays closer to a larger one, reduced, than the point-sampled picture would: few pixels
+    jump.
+    """
     parameters = replace(bare(sample(0, 1)), backdrop_blur=0.03)
     small = render(parameters, 64)[0].astype(float)
     large = render(parameters, 256)[0].astype(float)
@@ -140,12 +158,22 @@ def test_parts_are_where_they_belong(index):
     right, left = middle_of(mask, "right_eye"), middle_of(mask, "left_eye")
     assert right[0] > left[0] + 10, "right is the viewer's"
     assert middle_of(mask, "right_brow")[0] > middle_of(mask, "left_brow")[0]
-    heights = [middle_of(mask, name)[1] for name in ("hair", "right_brow", "right_eye", "nose", "top_lip", "bottom_lip", "neck")]
+    heights = [
+        middle_of(mask, name)[1]
+        for name in ("hair", "right_brow", "right_eye", "nose", "top_lip", "bottom_lip", "neck")
+    ]
     assert heights == sorted(heights), "from hair down to the neck"
-    face = np.isin(mask, [LABEL[name] for name in ("skin", "nose", "hair", "right_ear", "left_ear", "right_brow", "left_brow")])
+    face = np.isin(
+        mask, [LABEL[name] for name in ("skin", "nose", "hair", "right_ear", "left_ear", "right_brow", "left_brow")]
+    )
     for name in ("right_eye", "left_eye"):
         for row, column in np.argwhere(mask == LABEL[name]):
-            assert face[row, :column].any() and face[row, column + 1 :].any() and face[:row, column].any() and face[row + 1 :, column].any()
+            assert (
+                face[row, :column].any()
+                and face[row, column + 1 :].any()
+                and face[:row, column].any()
+                and face[row + 1 :, column].any()
+            )
 
 
 def test_ears_carry_the_viewers_side_when_the_head_turns():
@@ -156,15 +184,25 @@ def test_ears_carry_the_viewers_side_when_the_head_turns():
 
 @pytest.mark.slow
 def test_expression_and_wear_do_what_they_say():
-    shut = replace(bare(sample(21, 2)), glasses_width=3.0, glasses_height=2.4, yaw=0.0, pitch=0.0, jaw_open=0.0, lid_left=0.0)
+    shut = replace(
+        bare(sample(21, 2)), glasses_width=3.0, glasses_height=2.4, yaw=0.0, pitch=0.0, jaw_open=0.0, lid_left=0.0
+    )
     mask = mask_of(shut, 160)
-    assert not (mask == LABEL["mouth_interior"]).any() and (mask == LABEL["left_eye"]).sum() < 0.2 * (mask == LABEL["right_eye"]).sum()
+    assert (
+        not (mask == LABEL["mouth_interior"]).any()
+        and (mask == LABEL["left_eye"]).sum() < 0.2 * (mask == LABEL["right_eye"]).sum()
+    )
     assert (mask_of(replace(shut, jaw_open=2.0), 160) == LABEL["mouth_interior"]).sum() > 30
     spectacles, dark = (mask_of(replace(shut, glasses=kind), 160) for kind in ("spectacles", "sunglasses"))
-    assert (spectacles == LABEL["glasses"]).sum() > 50 and (spectacles == LABEL["right_eye"]).any(), "lenses are labelled as what is behind"
+    assert (spectacles == LABEL["glasses"]).sum() > 50 and (spectacles == LABEL["right_eye"]).any(), (
+        "lenses are labelled as what is behind"
+    )
     assert not np.isin(dark, [LABEL["right_eye"], LABEL["left_eye"]]).any()
     masked = mask_of(replace(shut, facewear="mask"), 160)
-    assert not np.isin(masked, [LABEL["top_lip"], LABEL["bottom_lip"]]).any() and (masked == LABEL["facewear"]).sum() > 300
+    assert (
+        not np.isin(masked, [LABEL["top_lip"], LABEL["bottom_lip"]]).any()
+        and (masked == LABEL["facewear"]).sum() > 300
+    )
     for kind in ("cap", "beanie", "hat", "headscarf", "headphones", "band", "visor"):
         assert (mask_of(replace(shut, headwear=kind), 64) == LABEL["headwear"]).sum() > 20, kind
     for kind in ("stubble", "moustache", "goatee", "chinstrap", "full"):
@@ -173,19 +211,37 @@ def test_expression_and_wear_do_what_they_say():
 
 def test_what_hangs_about_the_head_covers_the_ears_and_not_the_face():
     plain = replace(bare(sample(21, 0)), yaw=0.0, pitch=0.0, roll=0.0, hair_opening=70.0)
-    ears, face = [LABEL["right_ear"], LABEL["left_ear"]], [LABEL[name] for name in ("right_eye", "left_eye", "nose", "top_lip")]
+    ears, face = (
+        [LABEL["right_ear"], LABEL["left_ear"]],
+        [LABEL[name] for name in ("right_eye", "left_eye", "nose", "top_lip")],
+    )
     free = mask_of(plain, 128)
-    for worn, name in (({"hair_style": "long"}, "hair"), ({"headwear": "headscarf"}, "headwear"), ({"clothing": "hood_up"}, "clothing")):
+    for worn, name in (
+        ({"hair_style": "long"}, "hair"),
+        ({"headwear": "headscarf"}, "headwear"),
+        ({"clothing": "hood_up"}, "clothing"),
+    ):
         covered = mask_of(replace(plain, hair_thickness=1.6, **worn), 128)
         assert np.isin(covered, ears).sum() < 0.2 * np.isin(free, ears).sum(), name
         assert (covered == LABEL[name]).sum() > (free == LABEL[name]).sum() + 100, name
         assert all((covered == label).sum() > 0.9 * (free == label).sum() for label in face), name
     swept = mask_of(replace(plain, hair_style="long", hair_thickness=1.6, hair_opening=45.0, hair_sweep=1.0), 128)
-    assert (swept == LABEL["right_eye"]).sum() < 0.5 * (swept == LABEL["left_eye"]).sum(), "hair hangs over the eye on the right"
+    assert (swept == LABEL["right_eye"]).sum() < 0.5 * (swept == LABEL["left_eye"]).sum(), (
+        "hair hangs over the eye on the right"
+    )
 
 
 def test_a_brim_casts_its_shadow_on_the_eyes():
-    lit = replace(bare(sample(21, 0)), yaw=0.0, pitch=0.0, roll=0.0, key_azimuth=0.0, key_elevation=55.0, key_hardness=1.0, dapple=0.0)
+    lit = replace(
+        bare(sample(21, 0)),
+        yaw=0.0,
+        pitch=0.0,
+        roll=0.0,
+        key_azimuth=0.0,
+        key_elevation=55.0,
+        key_hardness=1.0,
+        dapple=0.0,
+    )
     lit = replace(lit, key_strength=1.5, sky_strength=0.2, rim_strength=0.0, fill_strength=0.0)
     bright, mask = render(lit, 96)
     dark, hatted = render(replace(lit, headwear="hat", headwear_line=6.0), 96)
@@ -264,7 +320,9 @@ def test_star_surface_finds_a_sphere_and_its_normals():
     assert np.array_equal(hit, np.isfinite(expected))
     point = rays.take(np.flatnonzero(hit)).at(depth[hit])
     facing = -((point - [[0.5], [0], [0]]) / 5 * rays.direction[:, hit]).sum(0)
-    assert np.abs(depth[hit] - expected[hit])[facing > 0.3].max() < 0.01, "a grazing ray meets the outline, at a less certain depth"
+    assert np.abs(depth[hit] - expected[hit])[facing > 0.3].max() < 0.01, (
+        "a grazing ray meets the outline, at a less certain depth"
+    )
     assert np.abs(depth[hit] - expected[hit]).max() < 0.5
     found = sphere.look_up(point)
     assert np.allclose(np.stack([found["nx"], found["ny"], found["nz"]]), (point - [[0.5], [0], [0]]) / 5, atol=0.02)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from seg_recipe.faces import make_faces
 from seg_recipe.faces.ours import is_drawn
-from seg_recipe.run.provenance import is_all_drawn, stands_before_photographs
+from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
 from tests import finetune_runs as runs
 from tests import tiny
 
@@ -60,7 +60,14 @@ def place(tmp_path_factory):
 
 def faces_recipe(place, dataset, **changes):
     """A recipe that renders, as quickstart.yaml does."""
-    own = {"generate_faces": 12, "generate_size": 48, "val_fraction": 0.4, "max_steps": 2, "eval_steps": 2, "save_steps": 2}
+    own = {
+        "generate_faces": 12,
+        "generate_size": 48,
+        "val_fraction": 0.4,
+        "max_steps": 2,
+        "eval_steps": 2,
+        "save_steps": 2,
+    }
     return runs.write_recipe(place, dataset=str(dataset), labels="face", **own | changes)
 
 
@@ -76,7 +83,9 @@ def test_no_face_is_drawn_into_what_is_not_ours(place, tmp_path, layout, typed):
         with pytest.raises(ValueError) as refusal:
             runs.train(recipe, *(["--dataset", data] if typed else []), *options)
         assert tree(data) == before and not (tmp_path / "own").exists()
-        wanted = "generate_faces has no effect" if options[:1] == ("--generate_faces",) else WAYS_OUT.get(layout, "holds")
+        wanted = (
+            "generate_faces has no effect" if options[:1] == ("--generate_faces",) else WAYS_OUT.get(layout, "holds")
+        )
         assert wanted in str(refusal.value) and "delete" not in str(refusal.value)
 
 

@@ -44,7 +44,9 @@ def test_noise_is_the_numpy_formula_to_the_bit():
         fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
         i, j, table = i.astype(int), j.astype(int), noise.table.reshape(256, 256)
         upper = table[j % 256, i % 256] + fx * (table[j % 256, (i + 1) % 256] - table[j % 256, i % 256])
-        lower = table[(j + 1) % 256, i % 256] + fx * (table[(j + 1) % 256, (i + 1) % 256] - table[(j + 1) % 256, i % 256])
+        lower = table[(j + 1) % 256, i % 256] + fx * (
+            table[(j + 1) % 256, (i + 1) % 256] - table[(j + 1) % 256, i % 256]
+        )
         return upper + fy * (lower - upper)
 
     np.testing.assert_array_equal(noise(u, v, 7), once(u, v, 7))

@@ -1,4 +1,6 @@
-"""Backgrounds, things in front, light, camera and the sampling of views of the drawn faces; the user's photographs behind them."""
+"""Backgrounds, things in front, light, camera and the sampling of views of the drawn faces; the user's photographs
+behind them.
+"""
 
 from dataclasses import fields, replace
 
@@ -30,7 +32,9 @@ def test_a_background_is_one_scene_at_every_size_and_its_mirror_image_is_its_mir
     assert np.abs(large.reshape(64, 4, 64, 4, 3).mean((1, 3)) - small).mean() < 3
     assert np.array_equal(make_backdrop(p, 64), small)
     assert np.abs(make_backdrop(replace(p, lateral=-1.0), 64)[:, ::-1].astype(int) - small).max() <= 2
-    assert np.abs(make_backdrop(replace(p, texture_seed=12), 64).astype(int) - small).mean() > 8, "another seed, another scene"
+    assert np.abs(make_backdrop(replace(p, texture_seed=12), 64).astype(int) - small).mean() > 8, (
+        "another seed, another scene"
+    )
 
 
 def test_colour_alone_does_not_tell_the_face():
@@ -42,7 +46,11 @@ def test_colour_alone_does_not_tell_the_face():
 
 def test_backgrounds_are_cluttered_at_several_scales_and_the_blur_takes_the_finest():
     def pictures(blur):
-        scenes = [FaceParameters(backdrop=place, backdrop_blur=blur, texture_seed=seed) for place in PLACES for seed in (1, 2)]
+        scenes = [
+            FaceParameters(backdrop=place, backdrop_blur=blur, texture_seed=seed)
+            for place in PLACES
+            for seed in (1, 2)
+        ]
         return [make_backdrop(p, 128).astype(float) for p in scenes]
 
     def change(pictures, step):
@@ -97,7 +105,9 @@ def test_light_from_a_side_lights_that_side():
     assert left.mean() > 2 * right.mean()
     lit = replace(base, key_strength=1.5, key_azimuth=10.0)
     shaded = render(replace(lit, dapple=1.0), 64)[0][skin].astype(float) - render(lit, 64)[0][skin]
-    assert shaded.max() <= 3 and (shaded.mean(axis=1) < -30).mean() > 0.1 and (shaded.mean(axis=1) > -3).mean() > 0.1, "leaves, and gaps"
+    assert (
+        shaded.max() <= 3 and (shaded.mean(axis=1) < -30).mean() > 0.1 and (shaded.mean(axis=1) > -3).mean() > 0.1
+    ), "leaves, and gaps"
 
 
 def test_the_background_colours_the_light_around():
@@ -142,14 +152,18 @@ def test_exposure_contrast_and_white_balance_do_what_they_say():
 def test_noise_has_the_deviation_that_was_asked_for():
     codes = develop(replace(PLAIN, noise=0.05), np.full((128, 128, 3), 0.25, dtype=np.float32)).astype(float)
     assert abs(codes.std(axis=(0, 1)).mean() - 0.05 * 255) < 0.5
-    assert 0.5 < np.corrcoef(codes[..., 0].ravel(), codes[..., 2].ravel())[0, 1] < 0.8, "most of it is common to the colours"
+    assert 0.5 < np.corrcoef(codes[..., 0].ravel(), codes[..., 2].ravel())[0, 1] < 0.8, (
+        "most of it is common to the colours"
+    )
 
 
 @pytest.mark.parametrize(("angle", "spread"), [(0.0, 1), (90.0, 0), (45.0, None)])
 def test_motion_smears_along_its_direction_and_leaves_flat_things_alone(angle, spread):
     light = np.zeros((64, 64, 3), dtype=np.float32)
     light[32, 32] = 1
-    codes = develop(replace(PLAIN, motion=0.02 * 64 / 64, motion_angle=angle), np.kron(light, np.ones((4, 4, 1), dtype=np.float32)))
+    codes = develop(
+        replace(PLAIN, motion=0.02 * 64 / 64, motion_angle=angle), np.kron(light, np.ones((4, 4, 1), dtype=np.float32))
+    )
     rows, columns = np.nonzero(codes[..., 0] > 10)
     extent = (np.ptp(rows), np.ptp(columns))
     if spread is None:
@@ -170,7 +184,13 @@ def test_jpeg_is_pillows_own_and_gets_worse_with_less_quality():
 def test_views_cover_the_range_and_centre_on_portraits():
     rng = np.random.default_rng(0)
     views = [sample_view(rng, {}) for _ in range(4000)]
-    for name, low, high in (("yaw", -70, 70), ("pitch", -33, 33), ("roll", -28, 28), ("head_share", 0.3, 0.95), ("centre_x", -0.4, 0.4)):
+    for name, low, high in (
+        ("yaw", -70, 70),
+        ("pitch", -33, 33),
+        ("roll", -28, 28),
+        ("head_share", 0.3, 0.95),
+        ("centre_x", -0.4, 0.4),
+    ):
         values = np.array([view[name] for view in views])
         assert values.min() < low and values.max() > high, name
     shares = np.array([view["head_share"] for view in views])
@@ -196,7 +216,9 @@ def test_portraits_are_the_same_people_and_scenes_seen_large_and_from_the_front(
     view = {"yaw", "pitch", "roll", "body_yaw", "field_of_view", "head_share", "centre_x", "centre_y"}
     for index in range(20):
         whole, portrait = sample(3, index), sample(3, index, portraits=True)
-        assert {item.name for item in fields(whole) if getattr(whole, item.name) != getattr(portrait, item.name)} <= view
+        assert {
+            item.name for item in fields(whole) if getattr(whole, item.name) != getattr(portrait, item.name)
+        } <= view
     drawn = [sample(3, index, portraits=True) for index in range(300)]
     assert np.std([face.yaw for face in drawn]) < 18 and np.std([sample(3, index).yaw for index in range(300)]) > 24
     assert all(0.55 <= face.head_share <= 0.9 and abs(face.centre_x) < 0.3 for face in drawn)
@@ -230,7 +252,9 @@ def test_photographs_are_cropped_turned_upright_and_named(tmp_path):
     assert set(names) == set(photographs.names)
     for index, name in enumerate(names):
         behind = photograph_behind(photographs, 0, index, 48, 0.0)
-        assert behind.shape == (48, 48, 3) and np.array_equal(behind, photograph_behind(photographs, 0, index, 48, 0.0))
+        assert behind.shape == (48, 48, 3) and np.array_equal(
+            behind, photograph_behind(photographs, 0, index, 48, 0.0)
+        )
         if name == "b.jpg":
             down = behind[-1, :, 0].mean() - behind[0, :, 0].mean()
             assert 35 < down < 95, "half up to all of the shorter side, 100 of 300 pixels"
@@ -243,7 +267,9 @@ def test_photographs_are_cropped_turned_upright_and_named(tmp_path):
 
 
 def test_folders_that_hold_no_photographs_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"backgrounds is .*nowhere, which is not a folder; wanted one with photographs \(\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"backgrounds is .*nowhere, which is not a folder; wanted one with photographs \(\.jpg"
+    ):
         find_photographs(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="holds no photographs; wanted files that end in"):
         find_photographs(tmp_path)
@@ -251,7 +277,9 @@ def test_folders_that_hold_no_photographs_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"thin\.png is 100 x 40; a background has 64 pixels a side or more"):
         find_photographs(tmp_path)
     (tmp_path / "thin.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"thin\.png cannot be read as a picture .* Mend it, or take it out of the folder"):
+    with pytest.raises(
+        ValueError, match=r"thin\.png cannot be read as a picture .* Mend it, or take it out of the folder"
+    ):
         find_photographs(tmp_path)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8))
     noise.save(tmp_path / "thin.png")

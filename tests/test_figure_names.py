@@ -4,10 +4,28 @@ import numpy as np
 import pytest
 
 from seg_recipe.callbacks.progress import evaluation_line
-from seg_recipe.figure_names import HEADLINES, OF_A_CLASS, OF_THE_TRAINER, by_set, figure_names, logged_set, shared_name
+from seg_recipe.figure_names import (
+    HEADLINES,
+    OF_A_CLASS,
+    OF_THE_TRAINER,
+    by_set,
+    figure_names,
+    logged_set,
+    shared_name,
+)
 from seg_recipe.metrics import SegmentationMetrics
 
-AWKWARD = ("miou", "real_miou", "loss", "iou_x", "b_miou", "mean_accuracy", "classes_present", "eval_miou", "b_iou_loss")
+AWKWARD = (
+    "miou",
+    "real_miou",
+    "loss",
+    "iou_x",
+    "b_miou",
+    "mean_accuracy",
+    "classes_present",
+    "eval_miou",
+    "b_iou_loss",
+)
 """Names of classes that are, or end like, names of figures."""
 
 
@@ -23,7 +41,9 @@ def test_the_names_are_those_of_the_metric():
     assert len(set(figure_names(AWKWARD))) == len(HEADLINES) + len(OF_A_CLASS) * len(AWKWARD) + len(OF_THE_TRAINER)
 
 
-@pytest.mark.parametrize("prefix", ["eval", "eval_a", "eval_a_b", "eval_miou", "eval_iou", "eval_eval", "eval__x", "eval_iou_miou"])
+@pytest.mark.parametrize(
+    "prefix", ["eval", "eval_a", "eval_a_b", "eval_miou", "eval_iou", "eval_eval", "eval__x", "eval_iou_miou"]
+)
 def test_the_set_of_one_evaluation(prefix):
     """In whatever order its figures come."""
     figures = evaluation(f"{prefix}_")
@@ -60,7 +80,10 @@ def test_sets_that_would_log_under_one_name(sets, classes, name):
 def test_a_class_called_miou_makes_no_line_of_its_own():
     figures = dict.fromkeys(evaluation("eval_a_b_"), 0.5) | {"eval_a_b_miou": 0.25, "eval_a_b_iou_miou": 0.75}
     line = evaluation_line(figures, 20, [{"step": 10, "eval_a_miou": 0.9, "eval_a_b_iou_miou": 0.9}], "eval_a_b_miou")
-    assert line == "evaluation on a_b at step 20:  loss 0.5000  mIoU 0.2500 over 0 classes present; best 0.2500 at step 20"
+    assert (
+        line
+        == "evaluation on a_b at step 20:  loss 0.5000  mIoU 0.2500 over 0 classes present; best 0.2500 at step 20"
+    )
 
 
 def test_only_the_set_that_chooses_has_a_best():

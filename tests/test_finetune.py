@@ -77,7 +77,10 @@ def test_the_output_folder(whole):
         "preprocessor_config.json", "recipe.yaml", "report", "results.json", "training_args.json",
     }  # fmt: skip
     assert results(place / "run")["metrics"] == figures
-    states = [json.loads((place / "run" / name / "trainer_state.json").read_text()) for name in ("checkpoint-4", "checkpoint-8")]
+    states = [
+        json.loads((place / "run" / name / "trainer_state.json").read_text())
+        for name in ("checkpoint-4", "checkpoint-8")
+    ]
     evaluations = {entry["step"]: entry["eval_miou"] for entry in states[-1]["log_history"] if "eval_miou" in entry}
     assert results(place / "run")["step"] == max(evaluations, key=evaluations.get)
     assert figures["miou"] == pytest.approx(max(evaluations.values()))
@@ -85,7 +88,9 @@ def test_the_output_folder(whole):
 
 
 def test_the_pipeline_loads_the_folder_and_scores_what_was_reported(whole):
-    """An independent way to the figures: the masks of the stock pipeline, at the size of each photo, against the files."""
+    """An independent way to the figures: the masks of the stock pipeline, at the size of each photo, against the
+    files.
+    """
     place, figures = whole
     segment = pipeline("image-segmentation", str(place / "run"))
     assert segment.model.config.id2label == LABELS.id2label
@@ -151,11 +156,16 @@ def test_check_and_preview_keep_nothing_of_the_first_step(whole, tmp_path, capsy
     place, _ = whole
     assert runs.train(place / "mine.yaml", "--check", "--output_dir", tmp_path / "run") == {}
     printed = capsys.readouterr().out
-    assert re.search(r"Check passed; the first batch is \(4, 3, 32, 32\), and a first step has the loss \d\.\d{4}\.\n", printed)
+    assert re.search(
+        r"Check passed; the first batch is \(4, 3, 32, 32\), and a first step has the loss \d\.\d{4}\.\n", printed
+    )
     assert printed.endswith("Nothing of it is kept: leave out --check to train.\n")
     assert not (tmp_path / "run").exists()
     assert runs.train(place / "mine.yaml", "--check", "--preview", 3, "--output_dir", tmp_path / "run") == {}
-    assert f"Wrote {tmp_path / 'run' / 'preview.png'}: 3 training samples as the model sees them." in capsys.readouterr().out
+    assert (
+        f"Wrote {tmp_path / 'run' / 'preview.png'}: 3 training samples as the model sees them."
+        in capsys.readouterr().out
+    )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["preview.png"]
     three = size_of(tmp_path / "run" / "preview.png")
     runs.train(place / "mine.yaml", "--check", "--preview", 16, "--output_dir", tmp_path / "run")

@@ -1,4 +1,6 @@
-"""The end of a run: the step and the name of the model that it leaves behind are those of its weights, whatever was evaluated and saved."""
+"""The end of a run: the step and the name of the model that it leaves behind are those of its weights, whatever was
+evaluated and saved.
+"""
 
 import json
 
@@ -52,14 +54,39 @@ def test_without_evaluations_the_named_set_is_judged(place, tmp_path, capsys):
 def test_what_is_idle_does_not_end_the_run(place, tmp_path, capsys):
     """Every setting that the recipe's check calls idle, in one run."""
     idle = {"early_stopping_patience": 3, "eval_delay": 5, "load_best_model_at_end": True, "save_total_limit": 2}
-    idle |= {"num_train_epochs": 9.0, "warmup_steps": 5, "lr_scheduler_kwargs": {"power": 2}, "lr_scheduler_type": "constant"}
-    idle |= {"optim": "adafactor", "adam_beta1": 0.5, "cross_entropy_weight": 0.0, "cross_entropy_label_smoothing": 0.1}
-    idle |= {"activation_checkpointing_kwargs": {"use_reentrant": False}, "panel_images": 3, "hub_strategy": "end", "run_name": "mine"}
+    idle |= {
+        "num_train_epochs": 9.0,
+        "warmup_steps": 5,
+        "lr_scheduler_kwargs": {"power": 2},
+        "lr_scheduler_type": "constant",
+    }
+    idle |= {
+        "optim": "adafactor",
+        "adam_beta1": 0.5,
+        "cross_entropy_weight": 0.0,
+        "cross_entropy_label_smoothing": 0.1,
+    }
+    idle |= {
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
+        "panel_images": 3,
+        "hub_strategy": "end",
+        "run_name": "mine",
+    }
     idle |= {"dataset_weights": [2.0], "generate_size": 64, "use_cpu": True, "tf32": False}
-    changes = {"eval_strategy": "no", "save_strategy": "no", "save_steps": 3, "logging_strategy": "no", "logging_steps": 3, "max_steps": 2}
+    changes = {
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "save_steps": 3,
+        "logging_strategy": "no",
+        "logging_steps": 3,
+        "max_steps": 2,
+    }
     results, _, _ = ended(place, tmp_path / "run", **{**changes, "eval_steps": 3, **idle})
     printed = capsys.readouterr().out
-    assert all(f"{name} has no effect: " in printed for name in ("early_stopping_patience", "eval_steps", "warmup_steps", "run_name"))
+    assert all(
+        f"{name} has no effect: " in printed
+        for name in ("early_stopping_patience", "eval_steps", "warmup_steps", "run_name")
+    )
     assert results["step"] == 2
 
 
@@ -84,7 +111,7 @@ def test_the_step_and_the_name_are_those_of_the_weights(place, tmp_path, monkeyp
         return {**result, "miou": next(scores)} if result and self.is_in_train else result
 
     monkeypatch.setattr(SegmentationTrainer, "_score", falling)
-    monkeypatch.setattr("seg_recipe.run.ending.check_best", lambda *_: None)
+    monkeypatch.setattr("seg_recipe.finetuning.ending.check_best", lambda *_: None)
     weights = {}
 
     def kept(self, *args, **kwargs):
@@ -94,7 +121,7 @@ def test_the_step_and_the_name_are_those_of_the_weights(place, tmp_path, monkeyp
 
     training_step = SegmentationTrainer.training_step
     monkeypatch.setattr(SegmentationTrainer, "training_step", kept)
-    monkeypatch.setattr("seg_recipe.run.ending.report_run", lambda *_, **__: ({}, "no report"))
+    monkeypatch.setattr("seg_recipe.finetuning.ending.report_run", lambda *_, **__: ({}, "no report"))
     settings = {"max_steps": 3, "eval_steps": 1, "save_steps": 1}
     results, card, saved = ended(place, tmp_path / "run", **{**settings, **changes})
     printed = capsys.readouterr().out

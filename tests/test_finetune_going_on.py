@@ -1,4 +1,6 @@
-"""Runs that go on otherwise than they began: longer, with files that moved, on other devices; and those whose disk is full."""
+"""Runs that go on otherwise than they began: longer, with files that moved, on other devices; and those whose disk is
+full.
+"""
 
 import json
 import resource
@@ -8,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.run import ending
-from seg_recipe.run.identity import has_more_to_do, identity_changes
+from seg_recipe.finetuning import ending
+from seg_recipe.finetuning.identity import has_more_to_do, identity_changes
 from seg_recipe.trainer import SegmentationTrainer
 from tests import finetune_runs as runs
 from tests.test_finetune import results, stop_at
@@ -48,8 +50,8 @@ def test_a_finished_run_goes_on_and_is_finished_again(place, copied, monkeypatch
     said = capsys.readouterr().out
     assert f"Going on from {run / 'checkpoint-8'}." in said
     assert (
-        "The run of 8 steps goes on to step 12. Its schedule is laid out over all of them: the learning rate is 0.00333333 at step 9"
-        in said
+        "The run of 8 steps goes on to step 12. Its schedule is laid out over all of them: the learning rate is "
+        "0.00333333 at step 9" in said
     )
     state = json.loads((run / "checkpoint-12" / "trainer_state.json").read_text())
     recorded = {entry["step"]: entry["eval_real_miou"] for entry in state["log_history"] if "eval_real_miou" in entry}
@@ -64,7 +66,9 @@ def test_a_finished_run_goes_on_and_is_finished_again(place, copied, monkeypatch
 def test_a_stopped_run_goes_on_to_more_epochs_than_it_began_with(place, copied, capsys):
     """8 steps are 2 epochs: from one way to say it to the other."""
     run = copied("stopped")
-    recipe = runs.write_recipe(place, "epochs.yaml", max_steps=None, num_train_epochs=3, eval_datasets=[f"real={place / 'data'}"])
+    recipe = runs.write_recipe(
+        place, "epochs.yaml", max_steps=None, num_train_epochs=3, eval_datasets=[f"real={place / 'data'}"]
+    )
     runs.train(recipe, "--output_dir", run)
     assert "The run of 8 steps goes on to step 12." in capsys.readouterr().out
     assert (run / "checkpoint-12").is_dir() and (run / "results.json").is_file()
@@ -75,13 +79,19 @@ def test_a_finished_run_without_checkpoints_cannot_go_on(place, copied, monkeypa
     for folder in run.glob("checkpoint-*"):
         shutil.rmtree(folder)
     text = runs.refused(monkeypatch, place / "mine.yaml", "--output_dir", run, "--max_steps", 12)
-    assert f"The run in {run} is finished and holds no checkpoint to go on from." in text and f"--model {run} with another" in text
+    assert (
+        f"The run in {run} is finished and holds no checkpoint to go on from." in text
+        and f"--model {run} with another" in text
+    )
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(place, monkeypatch):
     gone = place / "stopped" / "checkpoint-5"
     text = runs.refused(monkeypatch, place / "mine.yaml", "--output_dir", place / "stopped", "--resume", gone)
-    assert f"resume is {gone}, which is no folder" in text and f"{place / 'stopped'} holds checkpoint-4, checkpoint-6." in text
+    assert (
+        f"resume is {gone}, which is no folder" in text
+        and f"{place / 'stopped'} holds checkpoint-4, checkpoint-6." in text
+    )
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
@@ -107,9 +117,26 @@ def test_a_stop_before_the_first_step_does_not_claim_a_save(place, tmp_path, mon
 
 
 def identity(digest="digest", data="data", images=8, per_epoch=4, **recipe):
-    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "loss_reduction": "image", "max_steps": -1}
-    settings |= {"num_train_epochs": 2.0, "early_stopping_patience": 0, "model": "m", "dataset": ["d"], "eval_datasets": []}
-    content = {"model": digest, "data": data, "images per optimizer step": images, "optimizer steps per epoch": per_epoch, "labels": {}}
+    settings = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "loss_reduction": "image",
+        "max_steps": -1,
+    }
+    settings |= {
+        "num_train_epochs": 2.0,
+        "early_stopping_patience": 0,
+        "model": "m",
+        "dataset": ["d"],
+        "eval_datasets": [],
+    }
+    content = {
+        "model": digest,
+        "data": data,
+        "images per optimizer step": images,
+        "optimizer steps per epoch": per_epoch,
+        "labels": {},
+    }
     return {**content, "recipe": {**settings, **recipe}}
 
 
@@ -162,7 +189,14 @@ def test_a_finished_run_is_done_unless_it_is_given_more():
 def test_an_evaluation_set_and_a_model_that_moved_are_the_same(place, tmp_path, monkeypatch):
     shutil.copytree(place / "data", tmp_path / "data")
     shutil.copytree(place / "model", tmp_path / "model")
-    moved = ("--dataset", tmp_path / "data", "--eval_datasets", f"real={tmp_path / 'data'}", "--model", tmp_path / "model")
+    moved = (
+        "--dataset",
+        tmp_path / "data",
+        "--eval_datasets",
+        f"real={tmp_path / 'data'}",
+        "--model",
+        tmp_path / "model",
+    )
     assert runs.train(place / "mine.yaml", *moved) == results(place / "run")["metrics"]
     runs.tiny.segformer(seed=1).save_pretrained(tmp_path / "model")
     text = runs.refused(monkeypatch, place / "mine.yaml", *moved)
@@ -233,7 +267,8 @@ def left_by(run):
 
 @pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
-    ("part", "size"), [("save_model", 50_000), ("_save_optimizer_and_scheduler", 1_000), ("_save_optimizer_and_scheduler", 150_000)]
+    ("part", "size"),
+    [("save_model", 50_000), ("_save_optimizer_and_scheduler", 1_000), ("_save_optimizer_and_scheduler", 150_000)],
 )
 def test_a_checkpoint_for_which_there_is_no_room_is_one_line(place, copied, monkeypatch, part, size):
     run = copied("stopped")
@@ -257,15 +292,23 @@ def test_a_checkpoint_for_which_there_is_no_room_is_one_line(place, copied, monk
         (ending, "write_json", 100),
     ],
 )
-def test_an_end_for_which_there_is_no_room_is_one_line_and_is_made_later(place, copied, monkeypatch, owner, name, size):
+def test_an_end_for_which_there_is_no_room_is_one_line_and_is_made_later(
+    place, copied, monkeypatch, owner, name, size
+):
     run = copied("run")
     (run / "results.json").unlink()  # as if it had been killed
     weights = (run / "model.safetensors").read_bytes()
     with monkeypatch.context() as patch:
         limited(patch, owner, name, size)
         text = runs.refused(patch, place / "mine.yaml", "--output_dir", run)
-    assert text.startswith("error: The best model is not saved with all that belongs to it: File too large: ") and "\n" not in text
-    assert f"The training is whole, and its files in {run} are not all there. Make room, and run the same command again." in text
+    assert (
+        text.startswith("error: The best model is not saved with all that belongs to it: File too large: ")
+        and "\n" not in text
+    )
+    assert (
+        f"The training is whole, and its files in {run} are not all there. Make room, and run the same command again."
+        in text
+    )
     assert not (run / "results.json").exists() and left_by(run) == []
     assert (run / "model.safetensors").read_bytes() == weights
     runs.train(place / "mine.yaml", "--output_dir", run)

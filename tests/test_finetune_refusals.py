@@ -1,4 +1,6 @@
-"""Bad input: each kind ends the script before step 1 with exit code 1 and a message that names the thing and the way out."""
+"""Bad input: each kind ends the script before step 1 with exit code 1 and a message that names the thing and the way
+out.
+"""
 
 import json
 import os
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from seg_recipe.checkpoints import SAVING
-from seg_recipe.locks import WRITER, sole_writer
+from seg_recipe.runtime.locks import WRITER, sole_writer
 from tests import finetune_runs as runs
 from tests.hub_stub import connect, unreachable_url
 
@@ -66,7 +68,8 @@ def append(place, line):
 
 RECIPE_LINES = {
     "learning_rte: 0.1": "There is no setting learning_rte ({recipe}, line 17). Did you mean learning_rate?",
-    "learning_rate: 0.1": "{recipe}, line 17: learning_rate stands here a second time (first on line 7). Keep one of them.",
+    "learning_rate: 0.1": "{recipe}, line 17: learning_rate stands here a second time (first on line 7). Keep one of "
+    "them.",
     "weight_decay: much": "weight_decay is 'much'; wanted a number, as 6e-05 ({recipe}, line 17).",
     "hub_token: hf_abc": "{recipe}, line 17 sets hub_token. Log in with `hf auth login` or `wandb login` instead",
     "fp16: true": "fp16 ({recipe}, line 17) and precision are one setting, which stands here twice. Keep precision.",
@@ -96,7 +99,8 @@ OPTIONS = {
     "--image_size 50": "image_size is 50; wanted a number in [32, 16384], a multiple of 32",
     "--learning_rate": "--learning_rate has no value",
     "--precision fp16": "precision is fp16, which needs a GPU, and this run is on the CPU",
-    "--best_on real": "best_on has no effect: eval_datasets is [], its default. Leave --best_on out, or change eval_datasets.",
+    "--best_on real": "best_on has no effect: eval_datasets is [], its default. Leave --best_on out, or change "
+    "eval_datasets.",
     "--hub_strategy end": "hub_strategy has no effect: push_to_hub is false, its default. Leave --hub_strategy out",
     "--per_device_train_batch_size 16": "The training split has 8 images, but one optimizer step takes 16",
     "--val_fraction 0.3": "val_fraction has no effect",
@@ -104,8 +108,10 @@ OPTIONS = {
     "--generate_faces 4": "generate_faces has no effect",
     "--labels nowhere.json": "labels: nowhere.json is neither 'face' nor a JSON file",
     "--dataset nowhere": "There is no folder nowhere, and a Hub data set is called owner/name",
-    "--model nowhere": "model: nowhere is not in the cache and cannot be fetched: HF_HUB_OFFLINE is set. Give a local folder",
-    "--resume nowhere": "resume is nowhere, which is no folder; wanted auto, never or a checkpoint, as runs/mine/checkpoint-100.",
+    "--model nowhere": "model: nowhere is not in the cache and cannot be fetched: HF_HUB_OFFLINE is set. Give a local "
+    "folder",
+    "--resume nowhere": "resume is nowhere, which is no folder; wanted auto, never or a checkpoint, as "
+    "runs/mine/checkpoint-100.",
 }
 
 
@@ -130,7 +136,8 @@ def test_an_output_folder_that_is_a_file(place, error):
 LABELS = {
     '{"names": ["a", "b"': "is not valid JSON",
     '{"name": ["a", "b"]}': 'must be an object with a list "names"',
-    '{"names": ["a", "b"], "mirror_pair": [[0, 1]]}': "has the unknown key 'mirror_pair'; did you mean 'mirror_pairs'?",
+    '{"names": ["a", "b"], "mirror_pair": [[0, 1]]}': "has the unknown key 'mirror_pair'; did you mean "
+    "'mirror_pairs'?",
     '{"names": ["a", "a"]}': "Label names must be unique; repeated: a.",
     '{"names": ["a", "b"], "mirror_pairs": [["a", "c"]]}': "mirror_pairs names 'c', which is not among the names.",
 }
@@ -206,8 +213,11 @@ def spoil(place, what):
 
 
 DATA = (
-    "empty split", "unequal sizes", "ids outside the label space", "mask in colour", "mask with alpha", "image with alpha", "16-bit image",
-    "CMYK image", "truncated or damaged file", "not an image", "image without a mask", "mask without an image", "duplicate id",
+    "empty split", "unequal sizes", "ids outside the label space", "mask in colour", "mask with "
+                                                                                     "alpha", "image with "
+                                                                                              "alpha", "16-bit image",
+    "CMYK image", "truncated or damaged file", "not an image", "image without a mask", "mask without an "
+                                                                                       "image", "duplicate id",
     "training picture in an evaluation set",
 )  # fmt: skip
 
@@ -244,7 +254,9 @@ def test_ids_of_other_things_are_not_taken_for_faces(error, place):
     """Nobody said what the ids mean, and the recipe's default is faces; said on the command line it is believed."""
     runs.write_recipe(place, labels="face")
     text = one_line(error())
-    assert f"labels is face, and 4 of its 19 classes occur in {place / 'data'}: the masks may mean something else" in text
+    assert (
+        f"labels is face, and 4 of its 19 classes occur in {place / 'data'}: the masks may mean something else" in text
+    )
     assert text.endswith('--labels FILE, a JSON file with {"names": [...]}, or --labels face if they are faces.')
     assert "occur in" not in error("--labels", "face", "--model", "nowhere")
 

@@ -1,4 +1,6 @@
-"""Reporting of whole runs: the Hub on loopback, W&B offline and broken, TensorBoard; and that no secret is in any byte of it."""
+"""Reporting of whole runs: the Hub on loopback, W&B offline and broken, TensorBoard; and that no secret is in any byte
+of it.
+"""
 
 import json
 import subprocess
@@ -54,12 +56,23 @@ def stub(monkeypatch, tmp_path):
 def pushed(place):
     """A run of its own process that pushes through a Hub with faults and logs to trackers, secrets in its environment."""
     recipe = runs.write_recipe(
-        place, "pushed.yaml", output_dir=str(place / "pushed"), max_steps=40, report_to=["wandb", "tensorboard"], panel_images=3, **PUSHING
+        place,
+        "pushed.yaml",
+        output_dir=str(place / "pushed"),
+        max_steps=40,
+        report_to=["wandb", "tensorboard"],
+        panel_images=3,
+        **PUSHING,
     )
     with HubStub(lfs=True) as stub:
         stub.answer(503, path="preupload")
         stub.cut(path="commit")
-        secrets = {**stub.environment(WRITE_TOKEN), "WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "WANDB_DIR": place / "tracking"}
+        secrets = {
+            **stub.environment(WRITE_TOKEN),
+            "WANDB_API_KEY": KEY,
+            "WANDB_MODE": "offline",
+            "WANDB_DIR": place / "tracking",
+        }
         (place / "tracking").mkdir()
         code, output = runs.finish(runs.start(recipe, **secrets))
         assert code == 0, output
@@ -121,7 +134,11 @@ def test_wandb_offline_keeps_the_panel_and_says_how_to_send_it(pushed, place):
     (folder,) = (place / "tracking" / "wandb").glob("offline-run-*")
     assert f"W&B: the run is kept offline; to send it: wandb sync {folder}" in output
     media = folder / "files" / "media"
-    pictures = [path for path in (media / "images").rglob("*.png") if path.parent.name == "images" and path.name.startswith("panel")]
+    pictures = [
+        path
+        for path in (media / "images").rglob("*.png")
+        if path.parent.name == "images" and path.name.startswith("panel")
+    ]
     assert len(pictures) % 3 == 0 and pictures, "three pictures at each evaluation"
     masks = list((media / "images" / "mask").rglob("*.png"))
     assert len(pictures) < len(masks) <= 2 * len(pictures)  # equal masks of one evaluation share a file
@@ -136,7 +153,9 @@ def test_wandb_offline_keeps_the_panel_and_says_how_to_send_it(pushed, place):
 # ---- before step 1
 
 
-@pytest.mark.parametrize(("token", "said"), [("hf_" + "X" * 34, "does not know the token (401)"), (READ_TOKEN, "may not write to")])
+@pytest.mark.parametrize(
+    ("token", "said"), [("hf_" + "X" * 34, "does not know the token (401)"), (READ_TOKEN, "may not write to")]
+)
 def test_a_token_that_is_refused_ends_the_run_before_step_1(stub, place, monkeypatch, tmp_path, token, said):
     stub.connect(monkeypatch, tmp_path, token)
     recipe = runs.write_recipe(place, "refused.yaml", output_dir=str(tmp_path / "run"), **PUSHING)
@@ -147,7 +166,9 @@ def test_a_token_that_is_refused_ends_the_run_before_step_1(stub, place, monkeyp
 
 def test_a_hub_that_cannot_be_reached_ends_the_run_before_step_1(stub, place, monkeypatch, tmp_path):
     stub.answer(503, times=99)
-    text = runs.refused(monkeypatch, runs.write_recipe(place, "refused.yaml", output_dir=str(tmp_path / "run"), **PUSHING))
+    text = runs.refused(
+        monkeypatch, runs.write_recipe(place, "refused.yaml", output_dir=str(tmp_path / "run"), **PUSHING)
+    )
     assert "the Hub answered 503" in text and "--push_to_hub false" in text
 
 
@@ -176,7 +197,9 @@ def test_wandb_that_fails_does_not_stop_training(place, tmp_path, monkeypatch, c
         raise OSError("the disk of wandb is full")
 
     monkeypatch.setattr(wandb, broken, fail)
-    figures = runs.train(runs.write_recipe(place, "broken.yaml", output_dir=str(tmp_path / "run"), report_to=["wandb"]))
+    figures = runs.train(
+        runs.write_recipe(place, "broken.yaml", output_dir=str(tmp_path / "run"), report_to=["wandb"])
+    )
     assert figures["miou"] > 0
     said = [line for line in capsys.readouterr().err.splitlines() if "training goes on without it" in line]
     assert len(said) == 1 and "the disk of wandb is full" in said[0]

@@ -1,4 +1,6 @@
-"""Stopping a launched run: whoever gets the signal, the worker saves, says how to go on and exits with 0; the resumed run ends alike."""
+"""Stopping a launched run: whoever gets the signal, the worker saves, says how to go on and exits with 0; the resumed
+run ends alike.
+"""
 
 import ctypes
 import multiprocessing
@@ -16,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from seg_recipe.stopping import StopRequest, WorkerContext, heed_the_parent_alone
+from seg_recipe.runtime.signals import StopRequest, WorkerContext, heed_the_parent_alone
 from tests import finetune_runs as runs
 
 STEPS = 60
@@ -171,7 +173,9 @@ def test_the_stock_launcher_leaves_its_worker_running(tmp_path, adopt):
     script = tmp_path / "sleeps.py"
     script.write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
     command = [runs.ACCELERATE, "launch", str(script)]
-    launcher = subprocess.Popen(command, env=runs.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    launcher = subprocess.Popen(
+        command, env=runs.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert launcher.stdout.readline() == "up\n"
     (worker,) = psutil.Process(launcher.pid).children()
     launcher.send_signal(signal.SIGTERM)
@@ -195,7 +199,9 @@ def _stuck_worker(heeds_the_parent, ready):
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are not forked, or Python cannot tell who sent a signal")
 def test_a_data_worker_ends_by_its_parents_sigterm_alone():
     def exit_code_after(heeds_the_parent, sender):
-        """The exit code of a worker that is stuck, a second after SIGTERM from a stranger or from its parent; None: it lives."""
+        """The exit code of a worker that is stuck, a second after SIGTERM from a stranger or from its parent; None: it
+        lives.
+        """
         context = WorkerContext() if heeds_the_parent else multiprocessing.get_context("fork")
         ready = context.Event()
         worker = context.Process(target=_stuck_worker, args=(heeds_the_parent, ready))

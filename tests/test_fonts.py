@@ -5,9 +5,9 @@ import pytest
 from fontTools.ttLib import TTFont
 from PIL import ImageFont
 
-from seg_recipe import fonts
-from seg_recipe.fonts import font_file, font_for
 from seg_recipe.labels import LabelSpace
+from seg_recipe.runtime import fonts
+from seg_recipe.runtime.fonts import font_file, font_for
 from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, legend, prediction_sheet
 
 ALPHABETS = ("Straße", "œil", "łóżko", "коса", "μαλλιά", "עין", "عين", "Ångström № 1…", "☀ → ♥")
@@ -38,7 +38,9 @@ def test_no_letter_is_a_box(text, only, capsys):
     font = font_for(text, 15)
     box = drawn(font, "\U0010ffff")
     assert all(drawn(font, letter) != box for letter in text if not letter.isspace())
-    assert any(drawn(ImageFont.load_default(15), letter) == drawn(ImageFont.load_default(15), "\U0010ffff") for letter in text)
+    assert any(
+        drawn(ImageFont.load_default(15), letter) == drawn(ImageFont.load_default(15), "\U0010ffff") for letter in text
+    )
     assert capsys.readouterr().err == ""
 
 
@@ -83,4 +85,8 @@ def test_letters_that_no_font_has_are_said_once(only, capsys):
 def test_a_dollar_is_no_formula():
     """matplotlib sets what is between two of them as mathematics, and fails where it is none."""
     space = LabelSpace((r"a $\frac{$ b", "x"))
-    assert confusion_figure(np.eye(2, dtype=np.int64), space).mode == iou_figure({space.names[0]: 0.5}, space).mode == "RGB"
+    assert (
+        confusion_figure(np.eye(2, dtype=np.int64), space).mode
+        == iou_figure({space.names[0]: 0.5}, space).mode
+        == "RGB"
+    )

@@ -13,9 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from scripts import finetune
 from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback, Panel
+from seg_recipe.finetuning.beside import arrange_callbacks
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import HONOURED, load_recipe
-from seg_recipe.run.beside import arrange_callbacks
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 from tests import finetune_runs as runs
@@ -69,7 +69,8 @@ EFFECTS: dict[str, tuple] = {
     "disable_tqdm": ({}, True, "bars"),
     "skip_memory_metrics": ({}, False, "memory"),
     "activation_checkpointing": ({}, True, "checkpointing"),
-    "activation_checkpointing_kwargs": ({"activation_checkpointing": True}, {"use_reentrant": True}, "checkpointing kwargs"),
+    "activation_checkpointing_kwargs": ({"activation_checkpointing": True}, {"use_reentrant": True}, "checkpointing "
+                                                                                                     "kwargs"),
     "torch_empty_cache_steps": ({"use_cpu": None}, 2, "emptied"),
     "dataloader_num_workers": ({}, 1, "loader"),
     "dataloader_persistent_workers": (WORKERS, True, "loader"),
@@ -211,7 +212,9 @@ def test_the_setting_has_an_effect(name, tmp_path, monkeypatch, plain):
     if key not in plain:
         plain[key] = observe(tmp_path / "without", needed, monkeypatch)
     with_it = observe(tmp_path / "with", {**needed, name: value}, monkeypatch)
-    assert with_it[changes] != plain[key][changes], f"{name} changes nothing: {changes} is {with_it[changes]} with and without it"
+    assert with_it[changes] != plain[key][changes], (
+        f"{name} changes nothing: {changes} is {with_it[changes]} with and without it"
+    )
 
 
 # ---- what was accepted and not honoured
@@ -233,7 +236,11 @@ def test_early_stopping_counts_one_set_and_says_nothing_of_the_others(tmp_path, 
     tiny_trainer = runs.workplace(tmp_path)
     try:
         recipe = runs.write_recipe(
-            tmp_path, eval_datasets=[f"own={tmp_path / 'data'}", f"again={tmp_path / 'data'}"], best_on="again", eval_steps=1, save_steps=1
+            tmp_path,
+            eval_datasets=[f"own={tmp_path / 'data'}", f"again={tmp_path / 'data'}"],
+            best_on="again",
+            eval_steps=1,
+            save_steps=1,
         )
         runs.train(recipe, "--early_stopping_patience", 2, "--learning_rate", "1e-12", "--max_steps", 9)
     finally:
@@ -264,7 +271,10 @@ def test_checkpoints_of_the_model_alone_are_no_way_on_and_a_stop_saves_all(tmp_p
     assert not [*(tmp_path / "run").rglob("optimizer*")]
     (tmp_path / "run" / "results.json").unlink()  # as after a crash before the end
     said = runs.refused(monkeypatch, recipe, *options)
-    assert "checkpoint-4 holds the model alone (save_only_model), so its run cannot go on. Start anew: --resume never" in said
+    assert (
+        "checkpoint-4 holds the model alone (save_only_model), so its run cannot go on. Start anew: --resume never"
+        in said
+    )
     monkeypatch.setattr(finetune, "SegmentationTrainer", Watched)
     monkeypatch.setattr(Watched, "stop_at", (1, False))
     assert runs.train(recipe, *options, "--output_dir", tmp_path / "stopped") == {}
@@ -274,7 +284,7 @@ def test_checkpoints_of_the_model_alone_are_no_way_on_and_a_stop_saves_all(tmp_p
 
 
 def test_wandb_disabled_is_heeded(tmp_path, monkeypatch, capsys):
-    from seg_recipe.run.beside import make_trackers
+    from seg_recipe.finetuning.beside import make_trackers
 
     monkeypatch.setenv("WANDB_DISABLED", "true")
     monkeypatch.chdir(tmp_path)
@@ -289,7 +299,9 @@ def test_wandb_disabled_is_heeded(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_stream_is_evaluated_as_often_as_it_says(tmp_path, capsys):
     recipe = runs.workplace(tmp_path)
-    runs.write_recipe(tmp_path, streaming=True, eval_strategy="epoch", save_strategy="epoch", eval_steps=None, save_steps=None)
+    runs.write_recipe(
+        tmp_path, streaming=True, eval_strategy="epoch", save_strategy="epoch", eval_steps=None, save_steps=None
+    )
     runs.train(recipe)  # 8 steps of 4 pictures, 16 in a pass
     assert "A stream is evaluated at the end of each pass over it" in capsys.readouterr().out
     state = json.loads((tmp_path / "run" / "checkpoint-8" / "trainer_state.json").read_text())

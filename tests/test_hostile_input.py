@@ -1,4 +1,6 @@
-"""What means harm, given to each script that takes pictures: refused in one line, with nothing written, in bounded memory."""
+"""What means harm, given to each script that takes pictures: refused in one line, with nothing written, in bounded
+memory.
+"""
 
 import json
 import os
@@ -25,7 +27,7 @@ MASK = png(np.zeros((8, 8), np.uint8))
 
 RUN = """
 import importlib, json, sys
-from seg_recipe.bench.measuring import peak_memory_of_this_process
+from scripts.bench.measuring import peak_memory_of_this_process
 main = importlib.import_module(f"scripts.{sys.argv[1]}").main
 before = peak_memory_of_this_process()
 for arguments in json.loads(sys.argv[2]):
@@ -74,7 +76,10 @@ def refusals(script: str, model: Path, evil: Path, out: Path) -> list[tuple[list
             evil / "bomb.zip": "no picture in it. member compressed more than 100 : 1: 1 (bomb.png)",
             evil / "playlist.mp4": "playlist.mp4 is no video that can be read",
         }
-        cases = [([str(model), str(given), "--output", str(out), "--workers", "1", *cpu], text) for given, text in told.items()]
+        cases = [
+            ([str(model), str(given), "--output", str(out), "--workers", "1", *cpu], text)
+            for given, text in told.items()
+        ]
         pickled = [str(evil / "pickled"), str(evil / "sound" / "x.png"), "--output", str(out), *cpu]
         return [*cases, (pickled, "has its weights as a pickle only")]
     if script == "score":
@@ -84,8 +89,17 @@ def refusals(script: str, model: Path, evil: Path, out: Path) -> list[tuple[list
             evil / "names.zip": "names.zip",
             evil / "bomb.zip": "bomb.zip",
         }
-        cases = [([str(model), str(given), "--split", "all", "--output", str(out), *cpu], text) for given, text in told.items()]
-        return [*cases, ([str(evil / "pickled"), str(evil / "sound"), "--output", str(out), *cpu], "has its weights as a pickle only")]
+        cases = [
+            ([str(model), str(given), "--split", "all", "--output", str(out), *cpu], text)
+            for given, text in told.items()
+        ]
+        return [
+            *cases,
+            (
+                [str(evil / "pickled"), str(evil / "sound"), "--output", str(out), *cpu],
+                "has its weights as a pickle only",
+            ),
+        ]
     told = {
         evil / "svg": "damaged pair: 1 (x.png (x.png is no picture (PNG, JPEG",
         evil / "header": "damaged pair: 1 (x.png (its header promises 60,000 x 60,000 pixels",
@@ -101,14 +115,21 @@ def refusals(script: str, model: Path, evil: Path, out: Path) -> list[tuple[list
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["import_dataset", "predict", "score"])
-def test_it_is_refused_in_one_line_with_nothing_written_in_bounded_memory(checkpoint, evil, tmp_path, tmp_path_factory, script):
+def test_it_is_refused_in_one_line_with_nothing_written_in_bounded_memory(
+    checkpoint, evil, tmp_path, tmp_path_factory, script
+):
     cases = refusals(script, checkpoint, evil, tmp_path / "deep" / "out")
     before = set(tmp_path.rglob("*"))
     four = 4 * 2**30  # of addresses: torch alone maps two; a picture of 60,000 x 60,000 would be 10 more
     done = subprocess.run(
         [sys.executable, "-c", RUN, script, json.dumps([arguments for arguments, _ in cases])],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEG_RECIPE_CACHE": str(tmp_path_factory.mktemp("cache"))},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "SEG_RECIPE_CACHE": str(tmp_path_factory.mktemp("cache")),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

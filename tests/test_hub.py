@@ -1,4 +1,6 @@
-"""Pushing, against a Hub on loopback that can fail: what goes up, what never does, and that no failure reaches the training."""
+"""Pushing, against a Hub on loopback that can fail: what goes up, what never does, and that no failure reaches the
+training.
+"""
 
 import logging
 import os
@@ -15,11 +17,17 @@ import torch
 from huggingface_hub import HfApi, constants, get_session, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 from safetensors.torch import save_file
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, Trainer, TrainingArguments
+from transformers import (
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    Trainer,
+    TrainingArguments,
+)
 
-from seg_recipe import hub
-from seg_recipe.errors import InputError
-from seg_recipe.hub import HubCallback, check_hub_access, known_secrets, refuse_secrets
+from seg_recipe.hub import push as hub
+from seg_recipe.hub.push import HubCallback, check_hub_access, known_secrets, refuse_secrets
+from seg_recipe.runtime.errors import InputError
 from tests.hub_stub import READ_TOKEN, WRITE_TOKEN, HubStub, connect, unreachable_url
 
 REPO = "ada/face-parser"
@@ -51,7 +59,9 @@ def checkpoint(output_dir: Path, step: int, **texts: str) -> Path:
     folder.mkdir(parents=True)
     for name in ("config.json", "preprocessor_config.json", "metrics.json", "recipe.yaml"):
         (folder / name).write_text(f"{{}}  # {step}")
-    (folder / "README.md").write_text(f"---\nlibrary_name: transformers\n---\n# Step {step}\n\n![Faces](pictures/faces.png)\n")
+    (folder / "README.md").write_text(
+        f"---\nlibrary_name: transformers\n---\n# Step {step}\n\n![Faces](pictures/faces.png)\n"
+    )
     (folder / "pictures").mkdir()
     (folder / "pictures" / "faces.png").write_bytes(b"shown by the card")
     save_file({"weight": torch.full((3,), float(step))}, folder / "model.safetensors")
@@ -69,7 +79,9 @@ def callback(output_dir: Path, **changes) -> HubCallback:
 def save(pusher: HubCallback, output_dir: Path, step: int, miou: float = 0.5, rank: int = 0):
     """What the Trainer does when it has written a checkpoint."""
     args = SimpleNamespace(output_dir=str(output_dir), metric_for_best_model="eval_miou")
-    state = SimpleNamespace(global_step=step, log_history=[{"step": step, "eval_miou": miou}], is_world_process_zero=rank == 0)
+    state = SimpleNamespace(
+        global_step=step, log_history=[{"step": step, "eval_miou": miou}], is_world_process_zero=rank == 0
+    )
     pusher.on_save(args, state, None)
 
 
@@ -101,7 +113,10 @@ def refused(kind, *, repo=REPO, private=False, **settings):
 
 def test_a_check_makes_no_repository_and_finds_what_is_wrong_with_one(stub, tmp_path, monkeypatch):
     for repo_type in ("model", "space"):
-        assert check_hub_access("ada/new", private=True, output_dir=tmp_path, repo_type=repo_type, makes=False) == "ada/new"
+        assert (
+            check_hub_access("ada/new", private=True, output_dir=tmp_path, repo_type=repo_type, makes=False)
+            == "ada/new"
+        )
     assert list(stub.repos) == [REPO]
     assert check_hub_access(REPO, private=False, output_dir=tmp_path, makes=False) == REPO
     with pytest.raises(InputError, match=r"hub_private_repo is true, but .* is there and public"):
@@ -239,7 +254,9 @@ def test_what_failed_during_the_run_is_tried_again_at_its_end(stub, tmp_path, ca
         wait(pusher)
     assert f"Step 4, mIoU 0.5000 was not pushed to {REPO}: Server error '503" in caplog.text
     assert stub.commits(REPO) == []
-    assert pusher.finish(None) is None  # the run was interrupted: there is no best model, but a checkpoint that is missing
+    assert (
+        pusher.finish(None) is None
+    )  # the run was interrupted: there is no best model, but a checkpoint that is missing
     assert [commit.message for commit in stub.commits(REPO)] == ["Step 4, mIoU 0.5000"]
 
 
@@ -253,7 +270,11 @@ def test_a_refused_token_is_not_tried_again_and_the_end_says_what_is_missing(stu
     command = pusher.finish(best, message="Best model: step 4, mIoU 0.5")
     assert command == f"hf upload {REPO} {tmp_path}/unpushed/best . --commit-message 'Best model: step 4, mIoU 0.5'"
     printed = capsys.readouterr().out
-    assert printed.startswith("NOT on the Hub: Best model: step 4, mIoU 0.5 (") and "401" in printed and command in printed
+    assert (
+        printed.startswith("NOT on the Hub: Best model: step 4, mIoU 0.5 (")
+        and "401" in printed
+        and command in printed
+    )
     assert WRITE_TOKEN not in printed
     assert {path.name for path in (tmp_path / "unpushed").iterdir()} == {"best"}, "only the newest is kept"
 
@@ -283,7 +304,10 @@ def test_what_cannot_be_gathered_is_said_and_stops_nothing(stub, tmp_path, caplo
     assert "The checkpoint of step 7 is not pushed" in caplog.text
     (tmp_path / "empty").mkdir()
     command = pusher.finish(tmp_path / "empty")
-    assert command.startswith(f"hf upload {REPO} {tmp_path}/empty . '--include=config.json'") or "--include=config.json" in command
+    assert (
+        command.startswith(f"hf upload {REPO} {tmp_path}/empty . '--include=config.json'")
+        or "--include=config.json" in command
+    )
     assert "holds no config.json" in capsys.readouterr().out
 
 
@@ -343,7 +367,9 @@ def test_a_known_secret_is_found_in_the_header_of_the_weights_and_across_pieces(
 
 
 def test_harmless_text_is_not_refused(stub, tmp_path):
-    (tmp_path / "card.md").write_text(f"commit {WANDB_KEY}, hf_hub_download, HF_TOKEN, tokenizer: none, api_key, risk-free")
+    (tmp_path / "card.md").write_text(
+        f"commit {WANDB_KEY}, hf_hub_download, HF_TOKEN, tokenizer: none, api_key, risk-free"
+    )
     refuse_secrets(tmp_path)
 
 
@@ -366,7 +392,9 @@ def test_tokens_of_the_environment_are_in_no_byte_that_is_sent(stub, tmp_path, m
 
 def tiny_segformer():
     torch.manual_seed(0)
-    config = SegformerConfig(depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, num_labels=3)
+    config = SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, num_labels=3
+    )
     return SegformerForSemanticSegmentation(config).eval()
 
 
@@ -390,8 +418,8 @@ PULL = """
 import sys, numpy, torch
 from pathlib import Path
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-from seg_recipe.errors import InputError
-from seg_recipe.hub import HubCallback, check_hub_access
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.hub.push import HubCallback, check_hub_access
 folder, logits, pixels = map(Path, sys.argv[1:])
 repo = check_hub_access("face-parser", private=False, output_dir=folder)
 assert HubCallback(repo, output_dir=folder.parent).finish(folder) is None
@@ -413,7 +441,12 @@ def test_a_model_that_was_pushed_and_pulled_predicts_the_same(tmp_path, lfs):
     with HubStub(lfs=lfs) as stub:
         stub.answer(503, path="/objects/") if lfs else stub.answer(503, path="preupload")
         environment = os.environ | stub.environment() | {"HF_HOME": str(tmp_path / "home"), "WANDB_API_KEY": WANDB_KEY}
-        command = [sys.executable, "-c", PULL, *(str(tmp_path / name) for name in ("model", "logits.npy", "pixels.npy"))]
+        command = [
+            sys.executable,
+            "-c",
+            PULL,
+            *(str(tmp_path / name) for name in ("model", "logits.npy", "pixels.npy")),
+        ]
         subprocess.run(command, env=environment, check=True, timeout=300)
         assert set(stub.files(REPO)) == {"config.json", "model.safetensors", "preprocessor_config.json"}
         assert WANDB_KEY.encode() not in stub.received_bytes and WRITE_TOKEN.encode() not in stub.received_bytes
@@ -428,6 +461,14 @@ def test_the_command_that_is_said_sends_what_is_missing(stub, tmp_path):
     words = shlex.split(command)
     assert words[0] == "hf" and stub.commits(REPO) == []
     environment = os.environ | stub.environment() | {"HF_HOME": str(tmp_path / "home")}
-    subprocess.run([str(Path(sys.executable).with_name("hf")), *words[1:]], env=environment, check=True, timeout=300, capture_output=True)
+    subprocess.run(
+        [str(Path(sys.executable).with_name("hf")), *words[1:]],
+        env=environment,
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
     assert [commit.message for commit in stub.commits(REPO)] == ["Best model: step 4"]
-    assert {"model.safetensors", "pictures/faces.png"} < set(stub.files(REPO)) and not set(stub.files(REPO)) & set(NEVER_PUSHED)
+    assert {"model.safetensors", "pictures/faces.png"} < set(stub.files(REPO)) and not set(stub.files(REPO)) & set(
+        NEVER_PUSHED
+    )

@@ -25,7 +25,16 @@ def test_a_finished_run_that_is_asked_to_push_pushes_what_is_there(stub, tmp_pat
     runs.train(recipe, *steps)
     run = tmp_path / "work" / "run"
     weights = (run / "model.safetensors").read_bytes()
-    options = ("--push_to_hub", "true", "--hub_model_id", REPO, "--data_license", "my own <b>photographs</b>", "--model_license", "mit")
+    options = (
+        "--push_to_hub",
+        "true",
+        "--hub_model_id",
+        REPO,
+        "--data_license",
+        "my own <b>photographs</b>",
+        "--model_license",
+        "mit",
+    )
     runs.train(recipe, *steps, *options)
     said = capsys.readouterr().out
     assert f"Pushed to {stub.url}/{REPO}" in said and "is finished" in said

@@ -1,4 +1,6 @@
-"""Importing FaceSynthetics: the tree against the source's own bytes, links and copies, what is left out, and every error."""
+"""Importing FaceSynthetics: the tree against the source's own bytes, links and copies, what is left out, and every
+error.
+"""
 
 import errno
 import os
@@ -18,15 +20,21 @@ from tests.face_files import IDS, SCRIPT, contents, make_folder, make_zip, pair,
 # ---- the layout ----
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "stored", "folder in a folder", "folder in a zip", "dot folder in a zip"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "zip", "stored", "folder in a folder", "folder in a zip", "dot folder in a zip"]
+)
 def test_every_kind_of_source_becomes_the_same_tree(tmp_path, kind, capsys):
     files = contents()
-    top = {"folder in a folder": "dataset_100/", "folder in a zip": "dataset_100/", "dot folder in a zip": "./"}.get(kind, "")
+    top = {"folder in a folder": "dataset_100/", "folder in a zip": "dataset_100/", "dot folder in a zip": "./"}.get(
+        kind, ""
+    )
     placed = {top + name: data for name, data in files.items()}
     if kind.startswith("folder") and "zip" not in kind:
         source = make_folder(tmp_path / "source", placed)
     else:
-        source = make_zip(tmp_path / "source.zip", placed, zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED)
+        source = make_zip(
+            tmp_path / "source.zip", placed, zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
+        )
     result = run(source, tmp_path / "out", "--val_fraction", "0.3")
     assert tree(tmp_path / "out") == wanted_tree(files, 0.3)
     validation = sum(in_validation(sample_id, 0.3) for sample_id in IDS)
@@ -44,7 +52,14 @@ def test_class_shares_are_those_of_the_masks(tmp_path, capsys):
     mask = np.full((10, 10), 255, dtype=np.uint8)
     mask[:4], mask[4:5, :5], mask[9, 9] = 0, 3, 200  # of 100 pixels: 40 background, 5 right eye, 1 unknown, 54 ignored
     colours = png(np.full((4, 4, 3), (1, 2, 3), dtype=np.uint8))
-    files = {"a.png": colours, "a_seg.png": png(mask), "b.png": colours, "b_seg.png": colours, "c.png": colours, "c_seg.png": b"no picture"}
+    files = {
+        "a.png": colours,
+        "a_seg.png": png(mask),
+        "b.png": colours,
+        "b_seg.png": colours,
+        "c.png": colours,
+        "c_seg.png": b"no picture",
+    }
     result = run_faces(make_folder(tmp_path / "source", files), tmp_path / "out")
     assert result["class_shares"]["background"] == pytest.approx(40 / 46)
     assert result["class_shares"]["right_eye"] == pytest.approx(5 / 46)
@@ -69,11 +84,14 @@ def test_what_is_no_pair_is_left_out_with_its_reason(tmp_path):
     files = pair("000000") | pair("abc_seg") | {
         "000001.png": b"", "000002_seg.png": b"", "._000003.png": b"", "._000003_seg.png": b"", "more.zip": b"", "000004.PNG": b"",
     }  # fmt: skip
-    result = run_faces(make_folder(tmp_path / "source", files | {"a/b/000009.png": b""}), tmp_path / "out", "--count", 0)
+    result = run_faces(
+        make_folder(tmp_path / "source", files | {"a/b/000009.png": b""}), tmp_path / "out", "--count", 0
+    )
     assert tree(tmp_path / "out") == wanted_tree(pair("000000"))
     assert result["left_out"] == {
         # abc_seg.png cannot be told from the mask of abc, so it is one, and abc_seg_seg.png is left alone
-        "mask without an image": 3, "image without a mask": 1, "archive inside the source (not opened)": 1, "other file": 3,
+        "mask without an image": 3, "image without a mask": 1, "archive inside the source (not "
+                                                               "opened)": 1, "other file": 3,
         "deeper than one folder (not looked at)": 1,
     }  # fmt: skip
 
@@ -88,7 +106,9 @@ def test_limit_takes_the_first_and_a_later_run_the_rest(tmp_path):
     files, out = contents(), tmp_path / "out"
     source = make_zip(tmp_path / "a.zip", files)
     assert run(source, out, "--limit", 6)["written"] == 6
-    assert tree(out) == {path: data for path, data in wanted_tree(files).items() if path.rpartition("/")[2][:6] in IDS[:6]}
+    assert tree(out) == {
+        path: data for path, data in wanted_tree(files).items() if path.rpartition("/")[2][:6] in IDS[:6]
+    }
     again = run(source, out)
     assert (again["written"], again["already_there"], again["train"] + again["validation"]) == (14, 6, 20)
     assert tree(out) == wanted_tree(files)
@@ -159,11 +179,15 @@ def _cut_off(path):
 
 BAD_SOURCES = {
     "missing": (lambda path: path, r"SOURCE .*source does not exist; give the folder or zip of the data set\."),
-    "not a zip": (_not_a_zip, r"SOURCE .*a\.zip \(16 bytes\) is no zip, or one that was cut off .* download it again\."),
+    "not a zip": (
+        _not_a_zip,
+        r"SOURCE .*a\.zip \(16 bytes\) is no zip, or one that was cut off .* download it again\.",
+    ),
     "cut off": (_cut_off, r"SOURCE .*a\.zip \([\d,]+ bytes\) is no zip, or one that was cut off"),
     "other pictures": (
         lambda path: make_folder(path, {"1.jpg": b"", "2.jpg": b"", "notes.txt": b""}),
-        r"no pair of image and mask; found 2 \.jpg, 1 \.txt; wanted: one folder or zip with \{id\}\.png and \{id\}_seg\.png, at its top",
+        r"no pair of image and mask; found 2 \.jpg, 1 \.txt; wanted: one folder or zip with \{id\}\.png and "
+        r"\{id\}_seg\.png, at its top",
     ),
     "empty": (lambda path: path.mkdir() or path, "no pair of image and mask; found nothing; wanted: "),
     "masks only": (lambda path: make_folder(path, {"000000_seg.png": b""}), r"found 1 \.png; wanted"),
@@ -171,9 +195,14 @@ BAD_SOURCES = {
         lambda path: make_folder(path, wanted_tree(contents())),
         "deeper than one folder .* needs no import: give it to finetune.py",
     ),
-    "folder of zips": (lambda path: make_folder(path, {"dataset_100.zip": b""}), r"found 1 \.zip; .*; to import a zip give the zip itself"),
+    "folder of zips": (
+        lambda path: make_folder(path, {"dataset_100.zip": b""}),
+        r"found 1 \.zip; .*; to import a zip give the zip itself",
+    ),
     "two folders": (
-        lambda path: make_folder(path, {**pair("000000"), **{f"b/{name}": data for name, data in pair("000000").items()}}),
+        lambda path: make_folder(
+            path, {**pair("000000"), **{f"b/{name}": data for name, data in pair("000000").items()}}
+        ),
         r"SOURCE holds pairs in 2 folders \(the top, b\); import them one at a time",
     ),
 }
@@ -192,13 +221,18 @@ def test_a_source_that_cannot_be_imported_is_one_line_and_makes_no_folder(tmp_pa
 def test_a_destination_that_is_not_ours_is_left_alone(tmp_path):
     source = make_folder(tmp_path / "source", contents())
     thesis = make_folder(tmp_path / "home", {"thesis.tex": b"", "train/images/1.png": b""})
-    with pytest.raises(ValueError, match=r"DEST .*home is no earlier import: it holds thesis\.tex, train but no import\.json; give a new"):
+    with pytest.raises(
+        ValueError,
+        match=r"DEST .*home is no earlier import: it holds thesis\.tex, train but no import\.json; give a new",
+    ):
         run(source, thesis)
     assert set(tree(thesis)) == {"thesis.tex", "train/images/1.png"}
     with pytest.raises(ValueError, match=r"DEST .*thesis\.tex is a file; give a folder"):
         run(source, thesis / "thesis.tex")
     for inside in (source, source / "out", source / ".." / "source" / "a" / "b"):
-        with pytest.raises(ValueError, match=r"DEST .* lies inside SOURCE .*source, which would then hold its own copy"):
+        with pytest.raises(
+            ValueError, match=r"DEST .* lies inside SOURCE .*source, which would then hold its own copy"
+        ):
             run(source, inside)
     (tmp_path / "record").mkdir()
     (tmp_path / "record" / "import.json").write_text("{}")
@@ -221,7 +255,9 @@ def test_a_link_out_of_the_destination_is_not_followed(tmp_path, folder):
     run(source, out)
     shutil.rmtree(out / folder, ignore_errors=True)
     (out / folder).symlink_to(elsewhere)
-    with pytest.raises(ValueError, match=r"leads out of DEST, to .*elsewhere.*; remove that link, or give another DEST\."):
+    with pytest.raises(
+        ValueError, match=r"leads out of DEST, to .*elsewhere.*; remove that link, or give another DEST\."
+    ):
         run(source, out)
     assert set(tree(elsewhere)) == {"precious.txt"}
 
@@ -233,7 +269,17 @@ def test_the_command_line_ends_in_one_line(tmp_path):
     assert missing.stderr.startswith("error: SOURCE ")
     manual = subprocess.run([*command[:2], "--help"], capture_output=True, text=True)
     assert manual.returncode == 0
-    for word in ("SOURCE", "DEST", "--val_fraction", "--limit", "--copy", "--workers", "--count", "hard-linked", "non-commercial"):
+    for word in (
+        "SOURCE",
+        "DEST",
+        "--val_fraction",
+        "--limit",
+        "--copy",
+        "--workers",
+        "--count",
+        "hard-linked",
+        "non-commercial",
+    ):
         assert word in manual.stdout
 
 

@@ -38,7 +38,10 @@ def test_kept_by_default_and_said(tmp_path, capsys):
     result = run(make_folder(tmp_path / "in", faces()), tmp_path / "out")
     assert result["linked"] == 40
     printed = capsys.readouterr().out
-    assert "NOTE: FaceSynthetics paints what is worn over a face, such as a medical mask, as background: 2 of 20 pairs looked at" in printed
+    assert (
+        "NOTE: FaceSynthetics paints what is worn over a face, such as a medical mask, as background: 2 of 20 pairs "
+        "looked at" in printed
+    )
     assert "--facewear ignore or leave_out" in printed
 
 
@@ -85,5 +88,7 @@ def test_where_it_has_no_effect_it_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--facewear ignore has no effect: SOURCE is lapa"):
         run(make_zip(tmp_path / "lapa.zip", FAKES["lapa"]().files), tmp_path / "out", "--facewear", "ignore")
     files = {name: data for name, data in faces().items() if "ldmks" not in name}
-    with pytest.raises(ValueError, match=r"--facewear ignore tells pairs by their landmarks, and SOURCE has no \*_ldmks\.txt"):
+    with pytest.raises(
+        ValueError, match=r"--facewear ignore tells pairs by their landmarks, and SOURCE has no \*_ldmks\.txt"
+    ):
         run_faces(make_zip(tmp_path / "in.zip", files), tmp_path / "out", "--facewear", "ignore")

@@ -1,4 +1,6 @@
-"""Every layout that is imported, on a tiny copy: pairs in, pairs out, exact ids, class shares, the split, going on after a kill."""
+"""Every layout that is imported, on a tiny copy: pairs in, pairs out, exact ids, class shares, the split, going on
+after a kill.
+"""
 
 import json
 import re
@@ -51,7 +53,9 @@ def test_there_is_a_fake_of_every_format():
 @pytest.mark.parametrize("name", FAKES)
 def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     fake, out = FAKES[name](), tmp_path / "out"
-    source = make_folder(tmp_path / "in", fake.files) if kind == "folder" else make_zip(tmp_path / "in.zip", fake.files)
+    source = (
+        make_folder(tmp_path / "in", fake.files) if kind == "folder" else make_zip(tmp_path / "in.zip", fake.files)
+    )
     result = run(source, out, *options(fake))
     assert result["format"] == name
     splits, pairs = wanted_splits(fake, 0.4), found(out)
@@ -60,31 +64,53 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     for pair, (_, mask, image) in pairs.items():
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, fake.masks[pair])
-        assert image.suffix == (".jpg" if name not in ("camvid", "segnet", "infinigen", "solo", "replicator") else ".png")
+        assert image.suffix == (
+            ".jpg" if name not in ("camvid", "segnet", "infinigen", "solo", "replicator") else ".png"
+        )
         assert pixels(image, "RGB").shape[:2] == mask.shape
-    assert (result["found"], result["written"], result["damaged"], result["problems"]) == (len(splits), len(splits), 0, 0)
+    assert (result["found"], result["written"], result["damaged"], result["problems"]) == (
+        len(splits),
+        len(splits),
+        0,
+        0,
+    )
     assert result["left_out"] == fake.left_out
     assert {split: result[name] for split, name in import_dataset.SPLITS.items()} == {
         split: list(splits.values()).count(split) for split in ("train", "val", "test")
     }
     ids = np.stack([fake.masks[pair] for pair in splits])
     labelled = (ids != 255).sum()
-    assert result["class_shares"] == pytest.approx({label: (ids == i).sum() / labelled for i, label in enumerate(fake.names)})
+    assert result["class_shares"] == pytest.approx(
+        {label: (ids == i).sum() / labelled for i, label in enumerate(fake.names)}
+    )
     assert result["ignored_share"] == pytest.approx((ids == 255).mean())
     printed = capsys.readouterr().out
     labels = "" if fake.names == FACE.names else f" --labels {out}/labels.json"
-    assert f"to train: accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --dataset {out}{labels}\n" in printed
+    assert (
+        f"to train: accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --dataset {out}{labels}\n"
+        in printed
+    )
     assert "every pair was checked, and nothing is wrong" in printed
     space = load_label_space(result["labels"])
     assert space.names == fake.names
     sides = {tuple(space.names[i] for i in pair) for pair in space.mirror_pairs}
-    assert {frozenset(pair) for pair in sides} == {frozenset((n, n.replace("left", "right"))) for n in fake.names if "left" in n}
+    assert {frozenset(pair) for pair in sides} == {
+        frozenset((n, n.replace("left", "right"))) for n in fake.names if "left" in n
+    }
 
 
 @pytest.mark.parametrize("name", ["synth_face", "celebamask_hq", "infinigen", "solo"])
 def test_groups_are_never_split(tmp_path, name):
     fake = FAKES[name]()
-    run(make_zip(tmp_path / "in.zip", fake.files), tmp_path / "out", "--val_fraction", "0.5", "--no_check", "--count", 0)
+    run(
+        make_zip(tmp_path / "in.zip", fake.files),
+        tmp_path / "out",
+        "--val_fraction",
+        "0.5",
+        "--no_check",
+        "--count",
+        0,
+    )
     sides = {}
     for pair, (split, _, _) in found(tmp_path / "out").items():
         sides.setdefault(fake.groups[pair], set()).add(split)
@@ -146,24 +172,34 @@ def test_published_sets_are_kept_or_chosen(tmp_path):
     fake = FAKES["lapa"]()
     source = make_zip(tmp_path / "in.zip", fake.files)
     run(source, tmp_path / "out", "--val_from", "test")
-    wanted = {name: "val" if published == "test" else "train" for name, published in fake.sets.items() if published != "val"}
+    wanted = {
+        name: "val" if published == "test" else "train" for name, published in fake.sets.items() if published != "val"
+    }
     assert {pair: split for pair, (split, _, _) in found(tmp_path / "out").items()} == wanted
     with pytest.raises(ValueError, match=r"--val_from tests: SOURCE has the published sets train, val, test\."):
         run(source, tmp_path / "other", "--val_from", "tests")
     with pytest.raises(
-        ValueError, match=r"--val_fraction has no effect: lapa comes with its own split \(train, val, test\); see --val_from"
+        ValueError,
+        match=r"--val_fraction has no effect: lapa comes with its own split \(train, val, test\); see --val_from",
     ):
         run(source, tmp_path / "other", "--val_fraction", "0.3")
-    with pytest.raises(ValueError, match=r"out was imported with other val_from \(\['test'\], now None\); repeat those"):
+    with pytest.raises(
+        ValueError, match=r"out was imported with other val_from \(\['test'\], now None\); repeat those"
+    ):
         run(source, tmp_path / "out")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_set_to_judge_by_has_no_training_pairs(tmp_path, capsys):
-    result = run(make_zip(tmp_path / "in.zip", FAKES["lapa"]().files), tmp_path / "out", "--val_from", "train", "val", "test")
+    result = run(
+        make_zip(tmp_path / "in.zip", FAKES["lapa"]().files), tmp_path / "out", "--val_from", "train", "val", "test"
+    )
     assert (result["train"], result["validation"], result["problems"]) == (0, 11, 0)
     assert not (tmp_path / "out" / "train").exists()
-    assert f"to judge by: --eval_datasets real={tmp_path}/out --labels {tmp_path}/out/labels.json" in capsys.readouterr().out
+    assert (
+        f"to judge by: --eval_datasets real={tmp_path}/out --labels {tmp_path}/out/labels.json"
+        in capsys.readouterr().out
+    )
 
 
 def test_an_import_of_before_there_were_formats_goes_on(tmp_path):
@@ -195,7 +231,11 @@ def test_an_ambiguous_source_lists_the_candidates(tmp_path):
 @pytest.mark.parametrize("name", FAKES)
 def test_another_layout_is_refused_in_one_line(tmp_path, name):
     source = make_zip(tmp_path / "in.zip", {"notes.txt": b"", "a/b/c/picture.jpg": b""})
-    lists = {"labelme": r"class_names\.txt or classes\.txt", "cvat": r"labelmap\.txt", "segnet": r"class_names\.txt or classes\.txt"}
+    lists = {
+        "labelme": r"class_names\.txt or classes\.txt",
+        "cvat": r"labelmap\.txt",
+        "segnet": r"class_names\.txt or classes\.txt",
+    }
     wanted = rf"in\.zip holds no pair as {name} has them; left out: other file: 2"
     wanted = rf"SOURCE holds no {lists[name]}, which names its classes" if name in lists else wanted
     with pytest.raises(ValueError, match=wanted) as caught:
@@ -227,7 +267,9 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, name):
     source = make_zip(tmp_path / "in.zip", fake.files)
     command = [sys.executable, "-c", KILLED, str(SCRIPT), str(source), str(out), "--workers", "1", *options(fake)]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
-    first = {path: data for path, data in tree(out).items() if not path.startswith(".partial/") and path != "labels.json"}
+    first = {
+        path: data for path, data in tree(out).items() if not path.startswith(".partial/") and path != "labels.json"
+    }
     assert 5 < len(first) < 2 * len(wanted_splits(fake))
     assert (out / ".partial").is_dir()
     result = run(source, out, *options(fake))

@@ -27,11 +27,20 @@ def huge_png(width=60_000, height=60_000):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def huge_bmp():
-    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 54, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    )
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
@@ -79,7 +88,9 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path, kind, read):
 @pytest.mark.parametrize("which", ["image", "mask"])
 def test_its_pair_is_left_out_and_the_rest_comes(tmp_path, kind, which, capsys):
     fake, out = FAKES["camvid"](), tmp_path / "out"
-    fake.files["CamVid/train/0001TP_000002.png" if which == "image" else "CamVid/trainannot/0001TP_000002.png"] = NOT_PICTURES[kind][0]
+    fake.files["CamVid/train/0001TP_000002.png" if which == "image" else "CamVid/trainannot/0001TP_000002.png"] = (
+        NOT_PICTURES[kind][0]
+    )
     result = run(make_folder(tmp_path / "in", fake.files), out)
     assert (result["written"], result["damaged"], result["problems"]) == (9, 1, 0)
     assert not list(out.glob("*/*/0001TP_000002*"))
@@ -97,7 +108,10 @@ def test_a_damaged_picture_that_needs_no_change_is_found_by_the_check(tmp_path, 
 @pytest.mark.parametrize("name", ["000001.png", "000001_seg.png"])
 def test_an_absurd_header_is_not_placed_where_files_are_only_linked(tmp_path, name, capsys):
     files = contents(["000000", "000001", "000002"]) | {name: huge_png()}
-    for kind, source in (("folder", make_folder(tmp_path / "in", files)), ("zip", make_zip(tmp_path / "in.zip", files))):
+    for kind, source in (
+        ("folder", make_folder(tmp_path / "in", files)),
+        ("zip", make_zip(tmp_path / "in.zip", files)),
+    ):
         result = run(source, tmp_path / kind, "--val_fraction", 0)
         assert (result["written"], result["damaged"]) == (2, 1)
         assert tree(tmp_path / kind) == wanted_tree(contents(["000000", "000002"]), 0)
@@ -181,7 +195,9 @@ def test_a_json_of_another_form_ends_the_import_in_one_line(tmp_path, content):
         path = next(path for path in fake.files if path.endswith(ending))
         fake.files[path] = content.encode()
         if name == "solo" and content in ('[{"name": "x"}]', '{"a": 1}', '[{"object_index": "x", "name": 1}]'):
-            fake.files[path] = json.dumps({"captures": [{"annotations": [{"@type": "SemanticSegmentation"}]}]}).encode()
+            fake.files[path] = json.dumps(
+                {"captures": [{"annotations": [{"@type": "SemanticSegmentation"}]}]}
+            ).encode()
         with pytest.raises(
             ValueError, match=r"s0/frames/.*--format infinigen reads|step0\.frame_data\.json is not as SOLO writes it"
         ) as caught:
@@ -194,7 +210,9 @@ def test_frames_that_paint_one_class_in_two_colours_end_the_import(tmp_path):
     fake = FAKES["solo"]()
     path = "solo/sequence.3/step1.frame_data.json"
     fake.files[path] = fake.files[path].replace(b"[255, 0, 10, 255]", b"[255, 0, 11, 255]")
-    with pytest.raises(ValueError, match=r"sequence\.3/step1.* paints left_leaf \[255, 0, 11\], another file \[255, 0, 10\]"):
+    with pytest.raises(
+        ValueError, match=r"sequence\.3/step1.* paints left_leaf \[255, 0, 11\], another file \[255, 0, 10\]"
+    ):
         run(make_zip(tmp_path / "in.zip", fake.files), tmp_path / "out")
 
 
@@ -263,7 +281,9 @@ def test_a_large_member_and_one_beyond_the_end_are_left_out(tmp_path):
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
 def test_a_compressed_tar_is_refused_with_the_way_out(tmp_path, mode):
     source = make_tar(tmp_path / "a.tar", contents().items(), mode)
-    with pytest.raises(ValueError, match=r"SOURCE .*a\.tar is a compressed tar, or cut off \(.*\); unpack it and give the folder\."):
+    with pytest.raises(
+        ValueError, match=r"SOURCE .*a\.tar is a compressed tar, or cut off \(.*\); unpack it and give the folder\."
+    ):
         run(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -276,7 +296,21 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     files = {f"{n}.jpg": jpeg(photo(n, side, side)) for n in range(4)}
     files = {f"{n}.jpg": files[f"{n % 4}.jpg"] for n in range(40)} | {f"{n}.npy": mask for n in range(40)}
     source = make_folder(tmp_path / "in", files)
-    options = ["--format", "pairs", "--images", "*.jpg", "--masks", "*.npy", "--table", table, "--workers", 1, "--no_check", "--count", 0]
+    options = [
+        "--format",
+        "pairs",
+        "--images",
+        "*.jpg",
+        "--masks",
+        "*.npy",
+        "--table",
+        table,
+        "--workers",
+        1,
+        "--no_check",
+        "--count",
+        0,
+    ]
     tracemalloc.start()
     assert run(source, tmp_path / "out", *options)["written"] == 40
     peak = tracemalloc.get_traced_memory()[1]

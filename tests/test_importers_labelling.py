@@ -53,15 +53,20 @@ def test_into_a_given_space_ids_are_that_spaces():
     layout = Layout(("hair", "background", "left_eye"), ())
     assert label(layout, None, FACE).table.tolist() == [13, 0, 4, 255]
     assert label(Layout(FACE.names, ())).space is FACE
-    assert label(Layout(("a", "b"), (), palette=((1, 2, 3), (4, 5, 6))), {"a": "c"}).space.palette == ((1, 2, 3), (4, 5, 6))
+    assert label(Layout(("a", "b"), (), palette=((1, 2, 3), (4, 5, 6))), {"a": "c"}).space.palette == (
+        (1, 2, 3),
+        (4, 5, 6),
+    )
 
 
 @pytest.mark.parametrize(
     ("id_map", "wanted", "message"),
     [
         ({"l_paw": "x", "grasses": "y", "Bush*": None}, None,
-         r"--id_map names no class of SOURCE with 'l_paw' \(nearest: left_paw\), 'grasses' \(nearest: grass\), 'Bush\*'\. Its classes: "),
-        ({"cat": "hare"}, FACE, r"--labels has no 'grass'(?: \(.*?\))?, 'hare' \(nearest: hair\), 'left_paw'.*; rename, merge or ignore"),
+         r"--id_map names no class of SOURCE with 'l_paw' \(nearest: left_paw\), 'grasses' \(nearest: grass\), "
+         r"'Bush\*'\. Its classes: "),
+        ({"cat": "hare"}, FACE, r"--labels has no 'grass'(?: \(.*?\))?, 'hare' \(nearest: hair\), 'left_paw'.*; "
+                                r"rename, merge or ignore"),
         ({"*": None}, None, "A label space has 2 to 255 names"),
     ],
 )  # fmt: skip
@@ -73,7 +78,8 @@ def test_a_map_that_does_not_fit_is_refused(id_map, wanted, message):
 def test_more_classes_than_a_mask_holds_are_refused():
     layout = Layout(tuple(f"Tree{i}" for i in range(300)), ())
     with pytest.raises(
-        ValueError, match=r'SOURCE has 300 classes, and a mask holds 255 \(Tree0, .*merge them with --id_map, as in \{"Tree'
+        ValueError,
+        match=r'SOURCE has 300 classes, and a mask holds 255 \(Tree0, .*merge them with --id_map, as in \{"Tree',
     ):
         label(layout)
     assert label(layout, {"Tree1*": "one", "*": "rest"}).space.names == ("rest", "one")
@@ -92,14 +98,18 @@ def test_face_synthetics_through_a_map(tmp_path):
     assert result["class_shares"] == {"rest": 0.5, "head": 0.5}
     assert load_label_space(result["labels"]).names == ("rest", "head")
     assert (result["written"], result["copied"], result["problems"]) == (20, 40, 0)
-    with pytest.raises(ValueError, match=r"out was imported with other classes \(\w+, now \w+\); repeat those, give another DEST"):
+    with pytest.raises(
+        ValueError, match=r"out was imported with other classes \(\w+, now \w+\); repeat those, give another DEST"
+    ):
         run(source, tmp_path / "out")
 
 
 def test_celeba_into_the_face_space(tmp_path, capsys):
     fake = FAKES["celebamask_hq"]()
     source = make_zip(tmp_path / "in.zip", fake.files)
-    with pytest.raises(ValueError, match=r"--labels has no 'earring'.*'necklace'.* with --id_map\. It has: background, skin"):
+    with pytest.raises(
+        ValueError, match=r"--labels has no 'earring'.*'necklace'.* with --id_map\. It has: background, skin"
+    ):
         run(source, tmp_path / "out", "--labels", "face")
     path = write(tmp_path / "map.json", {"earring": None, "necklace": "neck"})
     result = run(source, tmp_path / "out", "--labels", "face", "--id_map", path)
@@ -155,7 +165,16 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
         files[f"labels/d{number // 2}/{number:03d}_mask.{ending}"] = data
     files["labels/d9/9_mask.png"] = b""
     source = make_folder(tmp_path / "in", files)
-    options = ["--format", "pairs", "--images", "photos/*/*.JPG", "--masks", f"labels/*/*_mask.{ending}", "--val_fraction", "0.5"]
+    options = [
+        "--format",
+        "pairs",
+        "--images",
+        "photos/*/*.JPG",
+        "--masks",
+        f"labels/*/*_mask.{ending}",
+        "--val_fraction",
+        "0.5",
+    ]
     result = run(source, tmp_path / "out", *options, "--table", write(tmp_path / "t", table), "--group", 1)
     assert (result["found"], result["written"], result["problems"]) == (10, 10, 0)
     found = {path.stem.removesuffix("_seg"): path for path in (tmp_path / "out").glob("*/annotations/*")}
@@ -174,7 +193,9 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
 
 @pytest.mark.parametrize("drawn_on", ["stored", "displayed"])
 def test_a_picture_turned_by_exif_comes_upright_and_its_mask_with_it(tmp_path, drawn_on, capsys):
-    """The oracle is Pillow's exif_transpose. What was drawn on the displayed picture shows by its size, where that changes."""
+    """The oracle is Pillow's exif_transpose. What was drawn on the displayed picture shows by its size, where that
+    changes.
+    """
     files, upright = {}, {}
     for orientation in range(1, 9):
         tag = Image.Exif()
@@ -196,7 +217,10 @@ def test_a_picture_turned_by_exif_comes_upright_and_its_mask_with_it(tmp_path, d
     assert (result["turned"], result["written"], result["problems"]) == (turned, len(upright), 0)
     assert f"NOTE: {turned} pictures were turned upright" in capsys.readouterr().out
     for name, (picture, mask) in upright.items():
-        (image,), (ids,) = (tmp_path / "out").glob(f"*/images/{name}.png"), (tmp_path / "out").glob(f"*/annotations/{name}_seg.png")
+        (image,), (ids,) = (
+            (tmp_path / "out").glob(f"*/images/{name}.png"),
+            (tmp_path / "out").glob(f"*/annotations/{name}_seg.png"),
+        )
         with Image.open(image) as found:
             assert not found.getexif() or name == "1"
             np.testing.assert_array_equal(np.asarray(found), picture)
@@ -217,12 +241,17 @@ def test_what_is_not_in_the_table_leaves_its_pair_out(tmp_path, capsys):
     assert "Many rare colours are smoothed edges: give --nearest_colour 100." in printed
     assert "c.jpg (c.png is a JPEG, which blurs colours)" in printed
     assert "d.jpg (the mask has 12 x 7 pixels, the picture 12 x 8)" in printed
-    assert subprocess.run([sys.executable, SCRIPT, source, tmp_path / "out", *options], capture_output=True).returncode == 1
+    assert (
+        subprocess.run([sys.executable, SCRIPT, source, tmp_path / "out", *options], capture_output=True).returncode
+        == 1
+    )
 
 
 def test_an_import_that_placed_nothing_can_be_repeated_with_another_table(tmp_path):
     mask = png(np.ones((H, W, 3), np.uint8))
-    source = make_folder(tmp_path / "in", {"a.jpg": jpeg(photo("a")), "b.jpg": jpeg(photo("b")), "a.png": mask, "b.png": mask})
+    source = make_folder(
+        tmp_path / "in", {"a.jpg": jpeg(photo("a")), "b.jpg": jpeg(photo("b")), "a.png": mask, "b.png": mask}
+    )
     options = ["--format", "pairs", "--images", "*.jpg", "--masks", "*.png", "--table", tmp_path / "t"]
     write(tmp_path / "t", COLOURS)
     assert run(source, tmp_path / "out", *options)["damaged"] == 2
@@ -235,7 +264,8 @@ def test_an_import_that_placed_nothing_can_be_repeated_with_another_table(tmp_pa
     [
         ("", "Expecting value"), ("[1]", "no object"), ("{}", "no object, or an empty one"), ({"a": 0, "b": 0}, "both have the id 0"),
         ({"a": [0, 0, 0], "b": [0, 0, 0]}, r"'b' and 'a' both have the colour \[0, 0, 0\]"), ({"a": [0, 0]}, r"\[0, 0\] is no colour"),
-        ({"a": [0, 0, 256]}, "is no colour"), ({"a": 0, "b": [0, 0, 0]}, "'b' has the value"), ({"a": "0"}, "'a' has the value '0'"),
+        ({"a": [0, 0, 256]}, "is no colour"), ({"a": 0, "b": [0, 0, 0]}, "'b' has the value"), ({"a": "0"}, "'a' has "
+                                                                                                            "the value '0'"),
         ({"names": 3}, "not iterable"), ("1 2 3", "Extra data"),
     ],
 )  # fmt: skip
@@ -251,13 +281,29 @@ def test_a_table_of_another_form_is_refused(tmp_path, content, message):
         ("*.jpg", "*/*.png", 1, r"--images '\*\.jpg' has 1 \* and --masks '\*/\*\.png' has 2; each \* of one stands"),
         ("a.jpg", "a.png", 1, "has 0 "),
         ("*.jpg", "*.png", 2, r"--group is 2, and the patterns have 1 \*"),
-        ("*.jpeg", "*.png", 1, r"--images '\*\.jpeg' matches no file of SOURCE, by its whole name below it; SOURCE holds a\.jpg, a\.png"),
+        (
+            "*.jpeg",
+            "*.png",
+            1,
+            r"--images '\*\.jpeg' matches no file of SOURCE, by its whole name below it; SOURCE holds a\.jpg, a\.png",
+        ),
         ("*.jpg", "m/*.png", 1, r"--masks 'm/\*\.png' matches no file"),
     ],
 )
 def test_patterns_that_do_not_fit_are_refused(tmp_path, images, masks, group, message):
     source = make_folder(tmp_path / "in", {"a.jpg": b"", "a.png": b""})
-    options = ["--format", "pairs", "--images", images, "--masks", masks, "--table", write(tmp_path / "t", CODES), "--group", group]
+    options = [
+        "--format",
+        "pairs",
+        "--images",
+        images,
+        "--masks",
+        masks,
+        "--table",
+        write(tmp_path / "t", CODES),
+        "--group",
+        group,
+    ]
     with pytest.raises(ValueError, match=message):
         run(source, tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
@@ -281,9 +327,19 @@ def test_patterns_and_a_table_without_format_are_pairs(tmp_path):
 
 
 def test_ids_are_safe_and_of_two_that_are_one_neither_is_taken(tmp_path):
-    assert [safe_id(text) for text in ("a b/c.d", "../../x", "ü", "x_seg", "a" * 200)] == ["a_b_c_d", "x", "_", "x_seg-", "a" * 100]
+    assert [safe_id(text) for text in ("a b/c.d", "../../x", "ü", "x_seg", "a" * 200)] == [
+        "a_b_c_d",
+        "x",
+        "_",
+        "x_seg-",
+        "a" * 100,
+    ]
     mask = png(np.zeros((H, W), np.uint8))
-    files = {f"{name}{end}": data for name in ("a b", "a.b", "c_seg") for end, data in ((".jpg", jpeg(photo(name))), (".png", mask))}
+    files = {
+        f"{name}{end}": data
+        for name in ("a b", "a.b", "c_seg")
+        for end, data in ((".jpg", jpeg(photo(name))), (".png", mask))
+    }
     options = ["--format", "pairs", "--images", "*.jpg", "--masks", "*.png", "--table", write(tmp_path / "t", CODES)]
     result = run(make_folder(tmp_path / "in", files), tmp_path / "out", *options)
     assert result["left_out"] == {"id that another pair has too (or one that differs in upper and lower case only)": 2}

@@ -1,4 +1,6 @@
-"""Which layout a source is: each is claimed by its own marks alone, and what shares its folders is refused with the way out."""
+"""Which layout a source is: each is claimed by its own marks alone, and what shares its folders is refused with the
+way out.
+"""
 
 import json
 import re
@@ -43,30 +45,41 @@ def ids(*seed):
 
 
 def flat(names):
-    return {f"{name}{end}": png(photo(name)) if end == ".png" else ids(name) for name in names for end in (".png", "_seg.png")}
+    return {
+        f"{name}{end}": png(photo(name)) if end == ".png" else ids(name)
+        for name in names
+        for end in (".png", "_seg.png")
+    }
 
 
 STRANGERS = {
     "VOC's folders, other names": lambda: renamed(voc().files, "2007_", "plant"),
-    "VOC's folders, one other name": lambda: voc().files | {"VOCdevkit/VOC2012/SegmentationClass/leaf.png": ids("leaf")},
+    "VOC's folders, one other name": lambda: (
+        voc().files | {"VOCdevkit/VOC2012/SegmentationClass/leaf.png": ids("leaf")}
+    ),
     "VOC's names without ImageSets": lambda: without(voc().files, "ImageSets"),
     "labelme without its names": lambda: without(labelme(texts=True).files, "class_names"),
     "CVAT without its labelmap": lambda: without(cvat().files, "labelmap"),
     "SegNet's folders without classes": lambda: without(segnet().files, "classes"),
     "SegNet's folders, names nearly CamVid's": lambda: renamed(camvid().files, "0001TP", "0002TP"),
-    "CamVid and others": lambda: camvid().files | {"CamVid/trainannot/mine.png": ids("mine"), "CamVid/train/mine.png": png(photo("m"))},
+    "CamVid and others": lambda: (
+        camvid().files | {"CamVid/trainannot/mine.png": ids("mine"), "CamVid/train/mine.png": png(photo("m"))}
+    ),
     "LaPa's folders, other landmarks": lambda: {
         name: b"68\n" if "/landmarks/" in name else data for name, data in FAKES["lapa"]().files.items()
     },
     "LaPa's folders without landmarks": lambda: without(FAKES["lapa"]().files, "landmarks"),
     "twelve label maps": lambda: (
-        FAKES["helen"]().files | {f"SmithCVPR2013_dataset_resized/labels/23219{n}_1/23219{n}_1_lbl11.png": ids(n) for n in range(9)}
+        FAKES["helen"]().files
+        | {f"SmithCVPR2013_dataset_resized/labels/23219{n}_1/23219{n}_1_lbl11.png": ids(n) for n in range(9)}
     ),
     "Helen without its texts": lambda: without(FAKES["helen"]().files, "exemplars"),
     "flat, names of their own": lambda: flat(["leaf1", "leaf2"]),
     "flat, six digits, no landmarks": lambda: flat(["000000", "000001"]),
     "flat, FaceSynthetics and others": lambda: contents() | flat(["leaf1"]),
-    "CelebAMask in another folder": lambda: renamed(FAKES["celebamask_hq"]().files, "CelebAMask-HQ-mask-anno", "parts"),
+    "CelebAMask in another folder": lambda: renamed(
+        FAKES["celebamask_hq"]().files, "CelebAMask-HQ-mask-anno", "parts"
+    ),
     "SynthFace without clothing": lambda: without(FAKES["synth_face"]().files, "clothing"),
     "Infinigen without objects": lambda: without(FAKES["infinigen"]().files, "/Objects/"),
     "Replicator without labels": lambda: without(replicator().files, "json"),
@@ -79,7 +92,9 @@ def test_what_lacks_a_mark_is_claimed_by_none_and_refused_with_the_way_out(tmp_p
     files = STRANGERS[kind]()
     assert claimants(files) == []
     make_folder(tmp_path / "in", files)
-    with pytest.raises(ValueError, match=r"SOURCE has the marks of no known data set; found .*--help lists the formats") as caught:
+    with pytest.raises(
+        ValueError, match=r"SOURCE has the marks of no known data set; found .*--help lists the formats"
+    ) as caught:
         run(tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -110,7 +125,10 @@ def test_the_refusal_names_the_format_it_may_be_and_patterns_that_work(tmp_path,
     command = shlex.split(re.search(r"--images .*? --table FILE", text)[0].replace(" --table FILE", ""))
     assert command[1].endswith(images) and command[3].endswith(masks)
     table = tmp_path / "table.json"
-    table.write_text('{"names": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u"]}')
+    table.write_text(
+        '{"names": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", '
+        '"t", "u"]}'
+    )
     assert run(source, tmp_path / "out", *command, "--table", table)["written"] > 1
 
 
@@ -124,7 +142,10 @@ def test_the_refusal_names_the_format_it_may_be_and_patterns_that_work(tmp_path,
 )  # fmt: skip
 def test_the_pictures_are_told_from_the_masks(images, masks):
     names = [
-        text.replace("*", str(n)).replace("{split}", split) for text in (images, masks) for n in range(5) for split in ("train", "val")
+        text.replace("*", str(n)).replace("{split}", split)
+        for text in (images, masks)
+        for n in range(5)
+        for split in ("train", "val")
     ]
     assert guess_patterns(names) == (images, masks)
     assert guess_patterns(names[:10]) is None
@@ -132,9 +153,14 @@ def test_the_pictures_are_told_from_the_masks(images, masks):
 
 def test_a_folder_is_told_with_the_command_that_imports_it(tmp_path):
     source = make_folder(tmp_path / "my set", camvid().files)
-    assert looks_like(source) == f"It is in the layout of camvid; import it: python scripts/import_dataset.py '{source}' DEST."
+    assert (
+        looks_like(source)
+        == f"It is in the layout of camvid; import it: python scripts/import_dataset.py '{source}' DEST."
+    )
     other = make_folder(tmp_path / "own", STRANGERS["VOC's folders, other names"]())
-    assert looks_like(other).startswith("It looks like Pascal VOC's folders: if it is that data set, python scripts/import_dataset.py ")
+    assert looks_like(other).startswith(
+        "It looks like Pascal VOC's folders: if it is that data set, python scripts/import_dataset.py "
+    )
     assert looks_like(make_folder(tmp_path / "notes", {"a.txt": b""})) == ""
 
 
@@ -195,10 +221,13 @@ def test_its_lists_are_tables_for_patterns_too(tmp_path):
 
 BROKEN = {
     "a name twice": (labelme, "class_names.txt", "_background_\nleaf\nleaf\n", r"class_names\.txt has 'leaf' twice"),
-    "a table": (labelme, "class_names.txt", "0,_background_\n1,leaf\n", r"names\.txt has the line '0,_background_'; wanted is one name"),
-    "no colour": (cvat, "labelmap.txt", "# label:color_rgb:parts:actions\nleaf:::\n", r"map\.txt has the line 'leaf:::'; wanted is name"),
+    "a table": (labelme, "class_names.txt", "0,_background_\n1,leaf\n", r"names\.txt has the line '0,_background_'; "
+                                                                        r"wanted is one name"),
+    "no colour": (cvat, "labelmap.txt", "# label:color_rgb:parts:actions\nleaf:::\n", r"map\.txt has the line "
+                                                                                      r"'leaf:::'; wanted is name"),
     "one colour twice": (
-        cvat, "labelmap.txt", "background:0,0,0::\nleaf:0,0,0::\n", r"labelmap\.txt: 'leaf' and 'background' both have the colour"
+        cvat, "labelmap.txt", "background:0,0,0::\nleaf:0,0,0::\n", r"labelmap\.txt: 'leaf' and 'background' both "
+                                                                    r"have the colour"
     ),
 }  # fmt: skip
 
@@ -216,7 +245,10 @@ def test_a_list_of_another_form_is_refused(tmp_path, kind):
 
 def test_voc_is_not_read_where_a_list_of_other_classes_lies_beside(tmp_path):
     source = make_zip(tmp_path / "in.zip", labelme(texts=True).files)
-    with pytest.raises(ValueError, match=r"class_names\.txt names other classes than Pascal VOC's; import SOURCE with --format labelme"):
+    with pytest.raises(
+        ValueError,
+        match=r"class_names\.txt names other classes than Pascal VOC's; import SOURCE with --format labelme",
+    ):
         run(source, tmp_path / "out", "--format", "voc")
 
 
@@ -247,7 +279,9 @@ def test_one_table_for_frames_that_differ_is_refused(tmp_path, colours):
     by_colour = {"background": [0, 0, 0], "cube": [140, 255, 25], "door": [140, 25, 255]}
     table.write_text(json.dumps(by_colour if colours else {"background": 0, "other": 1, "cube": 2, "door": 300}))
     options = ["--images", "out/rgb_*.png", "--masks", "out/semantic_segmentation_*.png", "--table", table]
-    with pytest.raises(ValueError, match=r"labels_0001\.json calls .* 'cube', and --table 'door': .* leave out --images") as caught:
+    with pytest.raises(
+        ValueError, match=r"labels_0001\.json calls .* 'cube', and --table 'door': .* leave out --images"
+    ) as caught:
         run(source, tmp_path / "out", *options)
     assert "\n" not in str(caught.value)
 
@@ -256,7 +290,9 @@ def test_the_labels_of_one_frame_are_no_table(tmp_path):
     source = make_folder(tmp_path / "in", replicator().files)
     table = source / "out" / "semantic_segmentation_labels_0000.json"
     options = ["--images", "out/rgb_*.png", "--masks", "out/semantic_segmentation_*.png", "--table", table]
-    with pytest.raises(ValueError, match=r"labels_0000\.json is of one frame of Replicator; leave out --images, --masks and --table"):
+    with pytest.raises(
+        ValueError, match=r"labels_0000\.json is of one frame of Replicator; leave out --images, --masks and --table"
+    ):
         run(source, tmp_path / "out", *options)
 
 

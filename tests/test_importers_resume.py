@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers import destination
+from seg_recipe.runtime.errors import InputError
 from tests.face_files import IDS, SCRIPT, contents, make_folder, make_zip, run, tree, wanted_tree
 
 
@@ -52,15 +52,21 @@ def test_another_fraction_or_source_is_refused_and_nothing_changes(tmp_path):
     source, out = make_folder(tmp_path / "source", contents()), tmp_path / "out"
     run(source, out)
     before = tree(out)
-    with pytest.raises(ValueError, match=r"out was imported with --val_fraction 0\.1, not 0\.2: .* repeat that value, give another DEST"):
+    with pytest.raises(
+        ValueError,
+        match=r"out was imported with --val_fraction 0\.1, not 0\.2: .* repeat that value, give another DEST",
+    ):
         run(source, out, "--val_fraction", "0.2")
     other = make_folder(tmp_path / "other", contents(IDS[3:]))
-    with pytest.raises(ValueError, match=r"out was imported from .*source, and SOURCE .*other holds other files; give another DEST"):
+    with pytest.raises(
+        ValueError, match=r"out was imported from .*source, and SOURCE .*other holds other files; give another DEST"
+    ):
         run(other, out)
     (source / "000000.png").unlink()
     (source / "000000.png").write_bytes(b"another picture")
     with pytest.raises(
-        ValueError, match=r"SOURCE .*source has changed since the import into .*: \w+/images/000000\.png differs; give another"
+        ValueError,
+        match=r"SOURCE .*source has changed since the import into .*: \w+/images/000000\.png differs; give another",
     ):
         run(source, out)
     assert tree(out) == before
@@ -93,7 +99,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _interrupted(source, out, sign, files_first):
-    """Runs the script, which sends itself the signal when so many files are placed; comes back with its exit code and stderr."""
+    """Runs the script, which sends itself the signal when so many files are placed; comes back with its exit code and
+    stderr.
+    """
     done = subprocess.run(
         [sys.executable, "-c", HALFWAY, str(sign.value), str(files_first), str(SCRIPT), str(source), str(out), "--workers", "2"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
@@ -127,7 +135,10 @@ def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(tmp_path):
     source, out = make_zip(tmp_path / "a.zip", contents(ids)), tmp_path / "out"
     code, stderr = _interrupted(source, out, signal.SIGINT, 20)
     assert code == 130
-    assert stderr.splitlines()[-1] == f"stopped; nothing is half-written. To go on: python {SCRIPT} {source} {out} --workers 2"
+    assert (
+        stderr.splitlines()[-1]
+        == f"stopped; nothing is half-written. To go on: python {SCRIPT} {source} {out} --workers 2"
+    )
     assert "Traceback" not in stderr
     assert tree(out).items() < wanted_tree(contents(ids)).items()
     assert list((out / ".partial").iterdir()) == []
@@ -137,7 +148,10 @@ def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(tmp_path):
 
 def test_two_imports_at_once_are_refused(tmp_path):
     source, out = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out"
-    with destination.own_folder(out), pytest.raises(ValueError, match=r"Another import is writing to DEST .*out; wait for its end"):
+    with (
+        destination.own_folder(out),
+        pytest.raises(ValueError, match=r"Another import is writing to DEST .*out; wait for its end"),
+    ):
         run(source, out)
     assert run(source, out)["written"] == 20
 
@@ -156,7 +170,8 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfileobj", copy_until_full)
         with pytest.raises(
-            InputError, match=r"^The disk of DEST .*out is full after 5 of 20 pairs; nothing is half-written: make room and run"
+            InputError,
+            match=r"^The disk of DEST .*out is full after 5 of 20 pairs; nothing is half-written: make room and run",
         ):
             run(source, out, "--workers", 1)
     assert len(tree(out)) == 10
@@ -168,7 +183,9 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     source, out = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out"
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(ValueError, match=r"DEST .*out has 0\.00 GB free, and 20 pairs to copy need .* GB; make room, take fewer"):
+    with pytest.raises(
+        ValueError, match=r"DEST .*out has 0\.00 GB free, and 20 pairs to copy need .* GB; make room, take fewer"
+    ):
         run(source, out)
     assert tree(out) == {}
     assert run(make_folder(tmp_path / "folder", contents()), out)["linked"] == 40  # links need no room

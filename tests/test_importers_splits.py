@@ -1,4 +1,6 @@
-"""The split of an import: the published one, wherever its names stand; else a hash that holds out a pair and parts no equal pictures."""
+"""The split of an import: the published one, wherever its names stand; else a hash that holds out a pair and parts no
+equal pictures.
+"""
 
 import json
 import re
@@ -42,7 +44,10 @@ def bring(tmp_path, files, images, masks, *options):
 
 def placed(out):
     """split/id of each pair in DEST."""
-    images, masks = ({"/".join((path.parts[-3], path.stem)) for path in out.glob(f"*/{kind}/*")} for kind in ("images", "annotations"))
+    images, masks = (
+        {"/".join((path.parts[-3], path.stem)) for path in out.glob(f"*/{kind}/*")}
+        for kind in ("images", "annotations")
+    )
     assert {f"{name}_seg" for name in images} == masks
     return images
 
@@ -76,24 +81,36 @@ def test_split_takes_what_merely_looks_like_one(tmp_path):
 
 def flat(names):
     ids = png(np.eye(8, dtype=np.uint8))
-    return {f"{kind}/{name}.png": png(photo(name, 8, 8)) if kind == "rgb" else ids for name in names for kind in ("rgb", "ids")}
+    return {
+        f"{kind}/{name}.png": png(photo(name, 8, 8)) if kind == "rgb" else ids
+        for name in names
+        for kind in ("rgb", "ids")
+    }
 
 
 LOOKS_LIKE = {
-    "one of them is no split": (city(("train", "val", "extra"))[0], *STARS, r"\* number 1 of the patterns stands for extra, train, val"),
-    "with a year": (city(("train2017", "val2017"))[0], *STARS, r"\* number 1 of the patterns stands for train2017, val2017"),
-    "in the names": (flat(["train_1", "train_2", "val_1"]), "rgb/*.png", "ids/*.png", r"number 1 .* train_1, train_2, val_1, which looks"),
-    "at their ends": (flat(["1-train", "2-test", "3-val"]), "rgb/*.png", "ids/*.png", "which looks like a published split"),
-    "twice": (city()[0], "rgb/train/*/*_rgb.png", "ids/val/*/*_ids.png", "published sets train, val, and the patterns name"),
-    "two names of one set": (city(("train", "val", "valid"))[0], *STARS, "Folders such as val and valid hold files of one name"),
+    "one of them is no split": (city(("train", "val", "extra"))[0], *STARS, r"\* number 1 of the patterns stands for "
+                                                                            r"extra, train, val"),
+    "with a year": (city(("train2017", "val2017"))[0], *STARS, r"\* number 1 of the patterns stands for train2017, "
+                                                               r"val2017"),
+    "in the names": (flat(["train_1", "train_2", "val_1"]), "rgb/*.png", "ids/*.png", r"number 1 .* train_1, train_2, "
+                                                                                      r"val_1, which looks"),
+    "at their ends": (flat(["1-train", "2-test", "3-val"]), "rgb/*.png", "ids/*.png", "which looks like a published "
+                                                                                      "split"),
+    "twice": (city()[0], "rgb/train/*/*_rgb.png", "ids/val/*/*_ids.png", "published sets train, val, and the patterns "
+                                                                         "name"),
+    "two names of one set": (city(("train", "val", "valid"))[0], *STARS, "Folders such as val and valid hold files of "
+                                                                         "one name"),
     "more than once": (
         {f"{kind}/{a}/{b}/1.png": png(photo(a + b)) for kind in ("rgb", "ids") for a in ("train", "val") for b in ("train", "val")},
         "rgb/*/*/*.png", "ids/*/*/*.png", "name the published split more than once",
     ),
-    "one of several": (city()[0], "rgb/train/*/*_rgb.png", "ids/train/*/*_ids.png", "published sets train, val, and the patterns name"),
+    "one of several": (city()[0], "rgb/train/*/*_rgb.png", "ids/train/*/*_ids.png", "published sets train, val, and "
+                                                                                    "the patterns name"),
     "one of several, in a longer name": (
         {f"{split}_{kind}/{n}.png": png(photo(n)) for split in ("train", "val") for kind in ("rgb", "ids") for n in range(3)},
-        "train_rgb/*.png", "train_ids/*.png", r"write --images '\{split\}_rgb/\*\.png' --masks '\{split\}_ids/\*\.png'",
+        "train_rgb/*.png", "train_ids/*.png", r"write --images '\{split\}_rgb/\*\.png' --masks "
+                                              r"'\{split\}_ids/\*\.png'",
     ),
 }  # fmt: skip
 
@@ -174,17 +191,23 @@ def test_the_test_set_is_scored_and_never_trained_on(tmp_path):
     assert set(pictures.ids) == {name for name, published in fake.sets.items() if published == "test"}
     for number, name in enumerate(pictures.ids):
         np.testing.assert_array_equal(pictures[number][1], fake.masks[name])
-    assert set(open_split(str(out), "val", space, progress=False).ids) == {name for name, split in fake.sets.items() if split == "val"}
+    assert set(open_split(str(out), "val", space, progress=False).ids) == {
+        name for name, split in fake.sets.items() if split == "val"
+    }
     with pytest.raises(ValueError, match=r"split is 'tests'; .*out has train, val, test: name one of them"):
         open_split(str(out), "tests", space, progress=False)
 
 
 def test_beside_a_test_set_training_pairs_alone_are_split_by_their_ids(tmp_path):
-    """An import with --val_fraction 0 has train/ and test/: the command that it prints holds some of train out, and nothing of test."""
+    """An import with --val_fraction 0 has train/ and test/: the command that it prints holds some of train out, and
+    nothing of test.
+    """
     files, _ = city(("train", "test"))
     result = bring(tmp_path, files, *NAMED, "--val_fraction", "0")
     assert (result["train"], result["validation"], result["test"]) == (6, 0, 6)
-    data = load_data([str(tmp_path / "out")], label_space=load_label_space(result["labels"]), val_fraction=0.5, progress=False)
+    data = load_data(
+        [str(tmp_path / "out")], label_space=load_label_space(result["labels"]), val_fraction=0.5, progress=False
+    )
     ids = [name for split in data.splits.values() for name in split["id"]]
     assert sorted(ids) == sorted(f"{town}-{town}_{n}" for town in ("bonn", "ulm") for n in range(3))
     assert len(data.splits["validation"]) > 0
@@ -245,15 +268,22 @@ def test_equal_pictures_lie_on_one_side(tmp_path):
     result = run(make_folder(tmp_path / "in", files), tmp_path / "out", "--val_fraction", "0.5")
     assert result["problems"] == 0
     assert 0 < result["validation"] < 20
-    digests = [{path.read_bytes() for path in (tmp_path / "out").glob(f"{split}/images/*")} for split in ("train", "val")]
+    digests = [
+        {path.read_bytes() for path in (tmp_path / "out").glob(f"{split}/images/*")} for split in ("train", "val")
+    ]
     assert not digests[0] & digests[1]
     assert result["written"] == 20
 
 
 def test_groups_that_share_a_picture_are_one():
-    files = listed({"a": b"x" * 20_000, "b": b"y" * 20_000, "c": b"x" * 20_000, "d": b"x" * 19_999 + b"z", "e": b"", "f": b""})
+    files = listed(
+        {"a": b"x" * 20_000, "b": b"y" * 20_000, "c": b"x" * 20_000, "d": b"x" * 19_999 + b"z", "e": b"", "f": b""}
+    )
     assert sorted(map(sorted, equal_files((file, name) for name, file in files.items()))) == [["a", "c"]]
-    samples = [Sample(name, files[name], files[name], group) for name, group in (("a", "p"), ("b", "p"), ("c", "q"), ("d", "r"))]
+    samples = [
+        Sample(name, files[name], files[name], group)
+        for name, group in (("a", "p"), ("b", "p"), ("c", "q"), ("d", "r"))
+    ]
     assert joined(samples) == {"p": "p", "q": "p", "r": "r"}
 
 

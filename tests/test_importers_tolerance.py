@@ -1,4 +1,6 @@
-"""What people's files are like, taken: soft edges, endings of all kinds under one pattern, 255 in tables of ids, names by id."""
+"""What people's files are like, taken: soft edges, endings of all kinds under one pattern, 255 in tables of ids, names
+by id.
+"""
 
 import io
 import json
@@ -19,7 +21,10 @@ def imported(tmp_path, files, *options, table, images="i/*.png", masks="m/*.png"
     source = make_folder(tmp_path / "in", files)
     patterns = ["--images", images, "--masks", masks, "--table", tmp_path / "t.json"]
     result = run(source, tmp_path / "out", *patterns, *options)
-    return result, {path.stem.removesuffix("_seg"): np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*/annotations/*")}
+    return result, {
+        path.stem.removesuffix("_seg"): np.asarray(Image.open(path))
+        for path in (tmp_path / "out").glob("*/annotations/*")
+    }
 
 
 def soft(number):
@@ -54,12 +59,18 @@ def test_the_nearest_colour_gives_the_class_and_the_rest_is_ignored(tmp_path, ca
             distances = np.linalg.norm(pixels[:, :, None] - np.array(list(TABLE.values())), axis=-1)
         least = distances.min(-1)
         wanted[str(number)] = np.where(least <= limit, distances.argmin(-1), 255)
-        near, far, total = near + ((least > 0) & (least <= limit)).sum(), far + (least > limit).sum(), total + least.size
+        near, far, total = (
+            near + ((least > 0) & (least <= limit)).sum(),
+            far + (least > limit).sum(),
+            total + least.size,
+        )
     result, masks = imported(tmp_path, files, "--nearest_colour", limit, table=TABLE, masks=f"m/*.{kind}")
     assert result["damaged"] == 0 and masks.keys() == wanted.keys()
     assert all((masks[name] == wanted[name]).all() for name in wanted)
     assert result["nearest"] == {"all": total, "near": near, "far": far}
-    words = f"{near / total:.2%} got the class of the nearest one, at most {limit} away, and {far / total:.2%} are ignored"
+    words = (
+        f"{near / total:.2%} got the class of the nearest one, at most {limit} away, and {far / total:.2%} are ignored"
+    )
     assert words in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"imported with other nearest_colour"):
         imported(tmp_path, {}, "--nearest_colour", limit - 1 if limit else 1, table=TABLE, masks=f"m/*.{kind}")
@@ -69,7 +80,9 @@ def test_the_nearest_colour_of_many_is_found_in_parts():
     values = np.arange(0, 2**24, 1013, dtype=np.int32).reshape(-1, 2)
     codes = {0x101010: 0, 0xF0F0F0: 1, 0x00FF00: 2}
     channels = np.stack([values >> 16, values >> 8 & 255, values & 255], -1)
-    distances = np.stack([np.linalg.norm(channels - [code >> 16, code >> 8 & 255, code & 255], axis=-1) for code in sorted(codes)])
+    distances = np.stack(
+        [np.linalg.norm(channels - [code >> 16, code >> 8 & 255, code & 255], axis=-1) for code in sorted(codes)]
+    )
     numbers = np.array([codes[code] for code in sorted(codes)])[distances.argmin(0)]
     assert (Nearest(100).look_up(values, codes) == np.where(distances.min(0) <= 100, numbers, -1)).all()
 
@@ -84,11 +97,20 @@ def test_the_nearest_colour_of_many_is_found_in_parts():
 )
 def test_nearest_colours_that_make_no_sense_are_refused(tmp_path, capsys, table, limit, words):
     with pytest.raises((ValueError, SystemExit)) as caught:
-        imported(tmp_path, {"i/1.png": png(photo(1)), "m/1.png": png(photo(1))}, "--nearest_colour", limit, table=table)
+        imported(
+            tmp_path, {"i/1.png": png(photo(1)), "m/1.png": png(photo(1))}, "--nearest_colour", limit, table=table
+        )
     assert words in f"{caught.value} {capsys.readouterr().err}"
 
 
-PICTURES = {"000.jpg": "jpeg", "001.png": "png", "002.JPG": "jpeg", "003.jpeg": "jpeg", "004.PNG": "png", "005.bmp": "bmp"}
+PICTURES = {
+    "000.jpg": "jpeg",
+    "001.png": "png",
+    "002.JPG": "jpeg",
+    "003.jpeg": "jpeg",
+    "004.PNG": "png",
+    "005.bmp": "bmp",
+}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +120,10 @@ PICTURES = {"000.jpg": "jpeg", "001.png": "png", "002.JPG": "jpeg", "003.jpeg": 
     ],
 )  # fmt: skip
 def test_endings_of_all_kinds_under_one_pattern(tmp_path, images, taken):
-    files = {f"m/{number:03d}.png": png(np.full((8, 12), number % 2, np.uint8)) for number in range(6)} | {"i/000.txt": b"", "i/x": b""}
+    files = {f"m/{number:03d}.png": png(np.full((8, 12), number % 2, np.uint8)) for number in range(6)} | {
+        "i/000.txt": b"",
+        "i/x": b"",
+    }
     for name, kind in PICTURES.items():
         stream = io.BytesIO()
         Image.fromarray(photo(name)).save(stream, kind)
@@ -128,7 +153,9 @@ def test_a_picture_with_two_endings_is_left_out_and_said(tmp_path, capsys):
 )
 def test_255_is_not_labelled_unless_the_table_names_it(tmp_path, table, wanted):
     ids = np.array([0, 1, 255], np.uint8)[np.arange(96).reshape(8, 12) % 3]
-    files = {f"{kind}/{number}.png": png(photo(number) if kind == "i" else ids) for number in range(3) for kind in "im"}
+    files = {
+        f"{kind}/{number}.png": png(photo(number) if kind == "i" else ids) for number in range(3) for kind in "im"
+    }
     result, masks = imported(tmp_path, files, table=table)
     assert result["damaged"] == 0 and len(masks) == 3
     assert all((mask == np.array(wanted)[np.arange(96).reshape(8, 12) % 3]).all() for mask in masks.values())
@@ -137,10 +164,14 @@ def test_255_is_not_labelled_unless_the_table_names_it(tmp_path, table, wanted):
 @pytest.mark.parametrize("table", [{"background": 0, "object": 1}, {"names": ["background", "object"]}])
 def test_masks_of_0_and_255_that_leave_a_class_unseen_are_one_sentence_with_the_cure(tmp_path, capsys, table):
     ids = np.where(np.arange(96).reshape(8, 12) % 3 == 0, 255, 0).astype(np.uint8)
-    files = {f"{kind}/{number}.png": png(photo(number) if kind == "i" else ids) for number in range(6) for kind in "im"}
+    files = {
+        f"{kind}/{number}.png": png(photo(number) if kind == "i" else ids) for number in range(6) for kind in "im"
+    }
     result, _ = imported(tmp_path, files, "--val_fraction", 0.5, table=table)
     printed = capsys.readouterr().out
-    cure = 'if 255 means object in these masks, say so in the table, as in {"object": 255}, and import into another DEST.'
+    cure = (
+        'if 255 means object in these masks, say so in the table, as in {"object": 255}, and import into another DEST.'
+    )
     assert f"NOTE: 33.33% of the pixels are ignored and object is in no mask: {cure}" in printed
     assert result["problems"] and "nothing is wrong" not in printed
 
@@ -152,7 +183,9 @@ def test_masks_of_equal_channels_one_bit_or_sixteen_are_imported_by_ids(tmp_path
         ids = np.random.default_rng(number).integers(0, 2, (8, 12), np.uint8)
         stream = io.BytesIO()
         mask = (
-            Image.fromarray(ids.astype(np.uint16)) if kind == "I;16" else Image.fromarray(ids * 255 if kind == "1" else ids).convert(kind)
+            Image.fromarray(ids.astype(np.uint16))
+            if kind == "I;16"
+            else Image.fromarray(ids * 255 if kind == "1" else ids).convert(kind)
         )
         mask.save(stream, "PNG")
         files |= {f"i/{number}.png": png(photo(number)), f"m/{number}.png": stream.getvalue()}

@@ -50,7 +50,10 @@ def test_hostile_members_write_nothing_and_are_named(tmp_path, kind, capsys):
 
 
 def test_a_name_hidden_behind_a_nul_byte_is_left_out(tmp_path):
-    source = make_zip(tmp_path / "a.zip", [*pair("000000").items(), *pair("000001").items(), ("000002.pngZ", b""), ("000002_seg.png", b"")])
+    source = make_zip(
+        tmp_path / "a.zip",
+        [*pair("000000").items(), *pair("000001").items(), ("000002.pngZ", b""), ("000002_seg.png", b"")],
+    )
     for signature, start in ((LOCAL, 30), (CENTRAL, 46)):
         patch(source, signature, "000002.pngZ", start, b"000002.png\0")
     with zipfile.ZipFile(source) as archive:
@@ -66,20 +69,31 @@ def test_an_encrypted_member_is_left_out(tmp_path):
         patch(source, signature, "000001.png", offset, struct.pack("<H", 1))
     with zipfile.ZipFile(source) as archive, pytest.raises(RuntimeError, match="password"):
         archive.read("000001.png")
-    assert run_faces(source, tmp_path / "out")["left_out"] == {"encrypted or patched member": 1, "mask without an image": 1}
+    assert run_faces(source, tmp_path / "out")["left_out"] == {
+        "encrypted or patched member": 1,
+        "mask without an image": 1,
+    }
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile's warning about the zip that this test wants
+@pytest.mark.filterwarnings(
+    "ignore:Duplicate name:UserWarning"
+)  # zipfile's warning about the zip that this test wants
 @pytest.mark.parametrize("name", ["000001.png", "./000001.png"])
 def test_of_two_members_with_one_name_neither_is_taken(tmp_path, name):
     source = make_zip(tmp_path / "a.zip", [*pair("000000").items(), *pair("000001").items(), (name, b"another")])
-    assert run_faces(source, tmp_path / "out")["left_out"] == {"name that stands twice in the zip": 1, "mask without an image": 1}
+    assert run_faces(source, tmp_path / "out")["left_out"] == {
+        "name that stands twice in the zip": 1,
+        "mask without an image": 1,
+    }
     assert tree(tmp_path / "out") == wanted_tree(pair("000000"))
 
 
 def test_a_member_that_is_packed_too_well_is_left_out(tmp_path):
     source = make_zip(tmp_path / "a.zip", pair("000000") | pair("000001") | {"000001.png": bytes(2 * 2**20)})
-    assert run_faces(source, tmp_path / "out")["left_out"] == {"member compressed more than 100 : 1": 1, "mask without an image": 1}
+    assert run_faces(source, tmp_path / "out")["left_out"] == {
+        "member compressed more than 100 : 1": 1,
+        "mask without an image": 1,
+    }
 
 
 def test_a_member_above_the_bound_is_left_out(tmp_path):
@@ -89,9 +103,14 @@ def test_a_member_above_the_bound_is_left_out(tmp_path):
 
 
 def test_a_zip_that_unpacks_to_a_multiple_of_itself_is_refused(tmp_path):
-    bomb = {f"{number:06d}.png": bytes(2**20) for number in range(70)}  # each of them is small enough to pass by itself
+    bomb = {
+        f"{number:06d}.png": bytes(2**20) for number in range(70)
+    }  # each of them is small enough to pass by itself
     source = make_zip(tmp_path / "a.zip", pair("000100") | bomb)
-    with pytest.raises(ValueError, match=r"a\.zip says that its [\d,]+ bytes unpack to 73,4[\d,]+; more than 100 times .* a zip bomb\."):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.zip says that its [\d,]+ bytes unpack to 73,4[\d,]+; more than 100 times .* a zip bomb\.",
+    ):
         run_faces(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -118,7 +137,9 @@ def test_a_damaged_member_leaves_its_pair_out_and_the_rest_comes(tmp_path, lie, 
         patch(source, CENTRAL, "000001_seg.png", 42, struct.pack("<I", source.stat().st_size - 10))
     result = run_faces(source, tmp_path / "out")
     assert (result["written"], result["damaged"], result["left_out"]) == (2, 1, {"damaged pair": 1})
-    assert tree(tmp_path / "out") == wanted_tree(pair("000000") | pair("000002"))  # nor is the sound image of that pair there
+    assert tree(tmp_path / "out") == wanted_tree(
+        pair("000000") | pair("000002")
+    )  # nor is the sound image of that pair there
     assert "left out: damaged pair: 1 (000001" in capsys.readouterr().out
 
 
@@ -146,7 +167,10 @@ def test_zips_with_any_bytes_changed_end_in_one_line_or_in_sound_files(tmp_path)
 
 
 def test_memory_does_not_grow_with_the_size_of_a_member(tmp_path):
-    large, mask = png(np.random.default_rng(1).integers(0, 256, (4096, 2048, 3), dtype=np.uint8)), pair("000000")["000000_seg.png"]
+    large, mask = (
+        png(np.random.default_rng(1).integers(0, 256, (4096, 2048, 3), dtype=np.uint8)),
+        pair("000000")["000000_seg.png"],
+    )
     assert len(large) > 24 * 2**20
     source = make_zip(tmp_path / "a.zip", {"000000.png": large, "000000_seg.png": mask})
     tracemalloc.start()

@@ -1,4 +1,6 @@
-"""Scores and masks: equal to the pipeline and to evaluation, mirrored and in windows without a trace, careful about what is loaded."""
+"""Scores and masks: equal to the pipeline and to evaluation, mirrored and in windows without a trace, careful about
+what is loaded.
+"""
 
 import json
 from pathlib import Path
@@ -38,7 +40,9 @@ class PatchModel(PreTrainedModel):
 
 
 def processor(size=(64, 64)):
-    return SegformerImageProcessorPil(size={"height": size[0], "width": size[1]}, image_mean=MEAN, image_std=STD, do_reduce_labels=False)
+    return SegformerImageProcessorPil(
+        size={"height": size[0], "width": size[1]}, image_mean=MEAN, image_std=STD, do_reduce_labels=False
+    )
 
 
 def patches(size=(64, 64), **settings) -> Segmenter:
@@ -102,7 +106,9 @@ def test_masks_are_those_of_the_pipeline(checkpoint):
 @pytest.mark.parametrize("kind", ["dpt", "upernet", "mobilevit"])
 def test_other_architectures_and_their_own_processors(tmp_path, kind):
     path = Path(write_checkpoint(tmp_path, kind))
-    own = DPTImageProcessorPil(size={"height": 64, "width": 64}, keep_aspect_ratio=kind == "upernet", ensure_multiple_of=16, resample=3)
+    own = DPTImageProcessorPil(
+        size={"height": 64, "width": 64}, keep_aspect_ratio=kind == "upernet", ensure_multiple_of=16, resample=3
+    )
     own.save_pretrained(path)
     images = pictures()
     segmenter = load_segmenter(path, device="cpu", precision="fp32")
@@ -119,7 +125,9 @@ def test_a_crop_of_the_processor_is_left_out(tmp_path):
         "size": {"shortest_edge": 64},
         "crop_size": {"height": 64, "width": 64},
     }
-    (Path(path) / "preprocessor_config.json").write_text(json.dumps({**content, "do_center_crop": True, "do_flip_channel_order": True}))
+    (Path(path) / "preprocessor_config.json").write_text(
+        json.dumps({**content, "do_center_crop": True, "do_flip_channel_order": True})
+    )
     segmenter = load_segmenter(path, device="cpu", precision="fp32")
     image = Image.new("RGB", (128, 64), (255, 0, 0))
     prepared = segmenter.prepare(image)
@@ -166,7 +174,9 @@ def test_a_scale_that_the_model_cannot_take_is_named():
             raise ValueError("Input image size (128*128) doesn't match model (64*64).")
 
     segmenter.model.register_forward_pre_hook(only_64, with_kwargs=True)
-    with pytest.raises(ValueError, match=r"scales holds 2, an input that this model cannot take .*\(64\*64\)\)\. Leave that scale out"):
+    with pytest.raises(
+        ValueError, match=r"scales holds 2, an input that this model cannot take .*\(64\*64\)\)\. Leave that scale out"
+    ):
         segmenter.scores(pictures()[:1], scales=(1.0, 2.0))
 
 
@@ -199,7 +209,9 @@ def test_windows_cover_pictures_of_any_shape(size):
 
 def test_a_stride_that_does_not_divide_the_window_is_refused_in_windows(monkeypatch):
     segmenter = patches((63, 63))
-    with pytest.raises(ValueError, match=r"63 pixels with 15 logits, which cannot be laid side by side; leave --window out"):
+    with pytest.raises(
+        ValueError, match=r"63 pixels with 15 logits, which cannot be laid side by side; leave --window out"
+    ):
         segmenter.masks(pictures([(100, 100)]), window=True)
 
 
@@ -207,7 +219,9 @@ def test_masks_of_given_sizes_and_of_pictures_of_one_shape_in_one_batch(checkpoi
     segmenter = load_segmenter(checkpoint, device="cpu", precision="fp32")
     images = pictures()
     batches = []
-    segmenter.model.register_forward_pre_hook(lambda *arguments: batches.append(arguments[2]["pixel_values"].shape[0]), with_kwargs=True)
+    segmenter.model.register_forward_pre_hook(
+        lambda *arguments: batches.append(arguments[2]["pixel_values"].shape[0]), with_kwargs=True
+    )
     masks = segmenter.masks(images, [(10, 20)] * 4)
     assert [mask.shape for mask in masks] == [(10, 20)] * 4 and batches == [4]
     score = torch.randn(3, 5, 6)
@@ -226,7 +240,9 @@ def test_bf16_is_used_where_asked_for(checkpoint):
 
 def test_names_tell_the_mirror_pairs():
     assert named_space(FACE.names) is FACE
-    found = named_space(["skin", "l_eye", "r_eye", "Left-arm", "Right-arm", "left hand", "leftover", "rightful", "lip", "door", "door"])
+    found = named_space(
+        ["skin", "l_eye", "r_eye", "Left-arm", "Right-arm", "left hand", "leftover", "rightful", "lip", "door", "door"]
+    )
     assert found.mirror_pairs == ((1, 2), (3, 4)) and found.names[-2:] == ("door (9)", "door (10)")
     with pytest.raises(ValueError, match="2 to 255 names"):
         named_space([str(label) for label in range(300)])
@@ -259,16 +275,27 @@ def refusals(folder: Path):
     def other_head():
         segformer(classes=3).save_pretrained(folder)
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "id2label": dict(enumerate("abcd")), "label2id": None}))
+        (folder / "config.json").write_text(
+            json.dumps({**config, "id2label": dict(enumerate("abcd")), "label2id": None})
+        )
 
     return {
         "pickle": (pickled, r"weights as a pickle only.* Convert it where you trust it: .*save_pretrained it anew"),
         "config": (lambda: code("config.json"), r"config\.json of .* asks to run code of its own \(auto_map\)"),
-        "processor": (lambda: code("preprocessor_config.json"), r"preprocessor_config\.json of .* asks to run code of its own"),
+        "processor": (
+            lambda: code("preprocessor_config.json"),
+            r"preprocessor_config\.json of .* asks to run code of its own",
+        ),
         "no processor": (lambda: (folder / "preprocessor_config.json").unlink(), r"has no preprocessor_config\.json"),
-        "no weights": (lambda: (folder / "model.safetensors").unlink(), r"lacks model\.safetensors\. Give a folder with"),
+        "no weights": (
+            lambda: (folder / "model.safetensors").unlink(),
+            r"lacks model\.safetensors\. Give a folder with",
+        ),
         "no head": (no_head, r"lacks tensors .*decode_head.* and \d+ more\. Fine-tune it first"),
-        "other head": (other_head, r"or has them in another shape: decode_head\.classifier\.bias, decode_head\.classifier\.weight\."),
+        "other head": (
+            other_head,
+            r"or has them in another shape: decode_head\.classifier\.bias, decode_head\.classifier\.weight\.",
+        ),
         "damaged": (lambda: (folder / "model.safetensors").write_bytes(b"\0" * 99), "safetensors of .* are damaged"),
         "not JSON": (lambda: (folder / "config.json").write_text("{"), r"config\.json is not valid JSON"),
     }
@@ -287,7 +314,9 @@ def test_what_cannot_be_trusted_or_is_not_whole_is_refused_in_one_line(tmp_path,
 
 def test_a_device_or_precision_that_is_not_there_is_refused(checkpoint):
     for device in ("cuda:77", "toaster"):
-        with pytest.raises(ValueError, match=rf"device is {device}, which PyTorch cannot use here \(.*\)\. Wanted auto, cpu"):
+        with pytest.raises(
+            ValueError, match=rf"device is {device}, which PyTorch cannot use here \(.*\)\. Wanted auto, cpu"
+        ):
             load_segmenter(checkpoint, device=device)
     with pytest.raises(ValueError, match="fp16, which needs a GPU"):
         load_segmenter(checkpoint, device="cpu", precision="fp16")

@@ -31,7 +31,16 @@ KILLS = [
 
 def run(recipe, output_dir, moment="a training step", number=0):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.killed_run", moment, str(number), str(recipe), "--output_dir", str(output_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.killed_run",
+        moment,
+        str(number),
+        str(recipe),
+        "--output_dir",
+        str(output_dir),
+    ]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -41,7 +50,9 @@ def end_of(output_dir):
     optimizer = torch.load(last / "optimizer.pt", weights_only=True)["state"]
     state = json.loads((last / "trainer_state.json").read_text())
     tensors = {f"{i} {key}": value for i, entry in optimizer.items() for key, value in entry.items()}
-    tensors |= load_file(last / "model.safetensors") | {f"best {k}": v for k, v in load_file(output_dir / "model.safetensors").items()}
+    tensors |= load_file(last / "model.safetensors") | {
+        f"best {k}": v for k, v in load_file(output_dir / "model.safetensors").items()
+    }
     return tensors, (
         state["best_metric"],
         state["best_global_step"],

@@ -13,7 +13,8 @@ from seg_recipe.transforms import EpochClock, TrainTransform
 
 def test_the_face_label_space_is_that_of_facesynthetics():
     published = (
-        "0 background, 1 skin, 2 nose, 3 right_eye, 4 left_eye, 5 right_brow, 6 left_brow, 7 right_ear, 8 left_ear, 9 mouth_interior, "
+        "0 background, 1 skin, 2 nose, 3 right_eye, 4 left_eye, 5 right_brow, 6 left_brow, 7 right_ear, 8 left_ear, 9 "
+        "mouth_interior, "
         "10 top_lip, 11 bottom_lip, 12 neck, 13 hair, 14 beard, 15 clothing, 16 glasses, 17 headwear, 18 facewear"
     )
     assert ", ".join(f"{label} {name}" for label, name in FACE.id2label.items()) == published
@@ -45,7 +46,10 @@ def test_palettes_made_for_any_count_are_distinct():
 
 def test_a_file_is_read_back_and_pairs_may_be_names(tmp_path):
     space = LabelSpace(
-        names=("sky", "left wing", "right wing"), palette=((0, 0, 0), (1, 2, 3), (4, 5, 6)), mirror_pairs=((1, 2),), ignore=(9,)
+        names=("sky", "left wing", "right wing"),
+        palette=((0, 0, 0), (1, 2, 3), (4, 5, 6)),
+        mirror_pairs=((1, 2),),
+        ignore=(9,),
     )
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(space.to_json()))
@@ -73,7 +77,10 @@ def test_a_file_is_read_back_and_pairs_may_be_names(tmp_path):
         ('{"names": ["a", "b"], "palette": [[0, 0, 0]]}', "1 colours for 2 names"),
         ('{"names": ["a", "b"], "palette": [[0, 0, 0], [0, 0, 256]]}', "parts in 0-255"),
         ('{"names": ["a", "b"], "mirror_pairs": [[0, 2]]}', r"mirror_pairs holds \[2\]; ids here are 0-1"),
-        ('{"names": ["a", "b"], "mirror_pairs": [["a", "c"]]}', "mirror_pairs names 'c', which is not among the names"),
+        (
+            '{"names": ["a", "b"], "mirror_pairs": [["a", "c"]]}',
+            "mirror_pairs names 'c', which is not among the names",
+        ),
         ('{"names": ["a", "b", "c"], "mirror_pairs": [[0, 1], [1, 2]]}', "one mirror pair only"),
         ('{"names": ["a", "b", "c"], "mirror_pairs": [[0, 1, 2]]}', "Each mirror pair has two labels"),
         ('{"names": ["a", "b"], "ignore": [300]}', "mask ids in 0-255"),
@@ -98,7 +105,9 @@ def test_a_missing_file_is_named():
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"a": 3}', '{"a": ""}', "{'a': 'b'}", "[" * 100_000])
 def test_a_file_that_is_no_id_map_is_refused(tmp_path, content):
     (tmp_path / "map.json").write_text(content)
-    with pytest.raises(ValueError, match=r"--id_map .*map\.json.* wanted: class -> name, or null to leave it out, as in") as caught:
+    with pytest.raises(
+        ValueError, match=r"--id_map .*map\.json.* wanted: class -> name, or null to leave it out, as in"
+    ) as caught:
         read_id_map(tmp_path / "map.json")
     assert "\n" not in str(caught.value)
 
@@ -128,11 +137,30 @@ def test_a_name_goes_before_patterns_and_a_pattern_before_the_next():
         (("background", "left_eye", "right_eye"), ((1, 2),)),
         (("eye.L", "eye.R", "arm_l", "arm_r", "L_leg", "R_leg"), ((0, 1), (2, 3), (4, 5))),
         (("lefteye", "righteye", "browleft", "browright", "LeftEar", "RightEar"), ((0, 1), (2, 3), (4, 5))),
-        (("leftEye", "rightEye", "EyeLeft", "EyeRight", "armL", "armR", "lKnee", "rKnee"), ((0, 1), (2, 3), (4, 5), (6, 7))),
+        (
+            ("leftEye", "rightEye", "EyeLeft", "EyeRight", "armL", "armR", "lKnee", "rKnee"),
+            ((0, 1), (2, 3), (4, 5), (6, 7)),
+        ),
         (("Left eye", "right_eye", "RIGHT ARM", "LEFT ARM", "hand (L)", "hand (R)"), ((0, 1), (2, 3), (4, 5))),
         (("left", "right", "sky"), ((0, 1),)),
         (("L", "R", "background"), ((0, 1),)),
-        (("light", "right", "bright", "copyright", "copyleft", "upright", "leftist", "rightist", "glass", "grass", "bar", "bal"), ()),
+        (
+            (
+                "light",
+                "right",
+                "bright",
+                "copyright",
+                "copyleft",
+                "upright",
+                "leftist",
+                "rightist",
+                "glass",
+                "grass",
+                "bar",
+                "bal",
+            ),
+            (),
+        ),
         (("A", "B", "L", "R"), ()),
         (("car", "cal", "liver", "river", "lamp", "ramp", "lane", "rLED", "lRED"), ()),
         (("left eye", "left_eye", "right eye"), ((0, 2),)),
@@ -143,7 +171,9 @@ def test_sides_are_paired_by_name(names, pairs):
     assert pairs_by_name(names) == pairs
 
 
-@pytest.mark.parametrize("names", [("background", "left_eye", "right_eye"), ("background", "lefteye", "righteye"), ("b", "eye.L", "eye.R")])
+@pytest.mark.parametrize(
+    "names", [("background", "left_eye", "right_eye"), ("background", "lefteye", "righteye"), ("b", "eye.L", "eye.R")]
+)
 def test_sides_that_nobody_paired_change_places_in_a_flip(tmp_path, names):
     """Left stays left of right, whatever wrote the file: a data set's labels, a config's id2label, Python."""
     (tmp_path / "labels.json").write_text(json.dumps({"names": names}))
@@ -155,9 +185,19 @@ def test_sides_that_nobody_paired_change_places_in_a_flip(tmp_path, names):
         load_label_space(str(tmp_path / "config.json")),
         LabelSpace(names=names),
     ):
-        still = dict.fromkeys(("rotation", "shear", "translation", "brightness", "contrast", "saturation", "gamma"), 0.0)
+        still = dict.fromkeys(
+            ("rotation", "shear", "translation", "brightness", "contrast", "saturation", "gamma"), 0.0
+        )
         still |= dict.fromkeys(("grey", "blur", "noise", "jpeg"), 0.0)
-        options = {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "seed": 0, "clock": EpochClock(), "scale": [1.0, 1.0], "flip": 1.0}
+        options = {
+            "image_size": 8,
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "seed": 0,
+            "clock": EpochClock(),
+            "scale": [1.0, 1.0],
+            "flip": 1.0,
+        }
         transform = TrainTransform(label_space=space, **options, **still)
         _, ids = transform.augment("a", Image.new("RGB", (8, 8)), Image.fromarray(mask), 0)
         assert (ids == mask).all()
@@ -174,14 +214,18 @@ def test_pairs_that_are_written_are_those(tmp_path):
         assert load_label_space(str(path)).mirror_pairs == pairs
         assert bool(load_label_space(str(path)).pair_notes) == (written is None)
     space = LabelSpace(names=("left a", "right a", "left b", "right b"), mirror_pairs=((0, 1),))
-    assert space.pair_notes == ("left b and right b look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",)
+    assert space.pair_notes == (
+        "left b and right b look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",
+    )
     assert LabelSpace(names=("left a", "right a"), ignore=(1,)).mirror_pairs == ()
     path.write_text(json.dumps(LabelSpace(names=("left a", "right a")).to_json()))
     assert load_label_space(str(path)) == LabelSpace(names=("left a", "right a"), mirror_pairs=((0, 1),))
 
 
 def test_the_side_that_a_name_begins_with():
-    assert [is_left(name) for name in ("lefteye", "eye.L", "lKnee", "righteye", "light", "leftover", "EyeR")] == [True] * 3 + [False] * 4
+    assert [is_left(name) for name in ("lefteye", "eye.L", "lKnee", "righteye", "light", "leftover", "EyeR")] == [
+        True
+    ] * 3 + [False] * 4
 
 
 @pytest.mark.parametrize(
@@ -190,7 +234,12 @@ def test_the_side_that_a_name_begins_with():
         {"0": "sky", "1": "leaf", "2": "pot"},
         {"2": "pot", "0": "sky", "1": "leaf", "255": "ignore"},
         {"leaf": 1, "sky": 0, "pot": 2},
-        {"model_type": "segformer", "num_labels": 3, "id2label": {"0": "sky", "1": "leaf", "2": "pot"}, "label2id": {}},
+        {
+            "model_type": "segformer",
+            "num_labels": 3,
+            "id2label": {"0": "sky", "1": "leaf", "2": "pot"},
+            "label2id": {},
+        },
         {"label2id": {"sky": 0, "leaf": 1, "pot": 2}},
     ],
 )
@@ -202,7 +251,10 @@ def test_names_by_id_are_a_label_space(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"1": "sky", "2": "leaf"}, r"id2label\.json: its ids are 1, 2; wanted are 0-1 without a gap\. .* import_dataset\.py --table"),
+        (
+            {"1": "sky", "2": "leaf"},
+            r"id2label\.json: its ids are 1, 2; wanted are 0-1 without a gap\. .* import_dataset\.py --table",
+        ),
         ({"sky": 0, "leaf": 0}, "'leaf' and 'sky' both have the id 0"),
         ({"0": "sky", "leaf": 1}, 'must be an object with a list "names"'),
     ],

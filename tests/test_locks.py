@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from seg_recipe import locks
-from seg_recipe.locks import WRITER, sole_writer
+from seg_recipe.runtime import locks
+from seg_recipe.runtime.locks import WRITER, sole_writer
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from seg_recipe.locks import sole_writer
+from seg_recipe.runtime.locks import sole_writer
 begun, ready = os.pipe()
 with sole_writer(Path(sys.argv[1]), "output_dir"):
     child = os.fork()  # as a data worker is
@@ -32,7 +32,9 @@ with sole_writer(Path(sys.argv[1]), "output_dir"):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that writes to the folder, with a forked child; it and the child end with their standard input."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert int(process.stdout.readline()) == process.pid
     yield process
     process.stdin.close()
@@ -60,7 +62,10 @@ def test_a_writer_that_was_killed_keeps_nobody_out_though_its_workers_still_run(
 def test_a_writer_on_another_machine_counts_as_long_as_it_shows_life(tmp_path):
     there = {"host": "another-machine", "process": 7, "since": "2026-01-01 00:00:00"}
     (tmp_path / WRITER).write_text(json.dumps(there))
-    with pytest.raises(ValueError, match=r"process 7 on another-machine.*counts as such in \d+ s"), sole_writer(tmp_path, "output_dir"):
+    with (
+        pytest.raises(ValueError, match=r"process 7 on another-machine.*counts as such in \d+ s"),
+        sole_writer(tmp_path, "output_dir"),
+    ):
         pass
     assert json.loads((tmp_path / WRITER).read_text()) == there
     long_ago = time.time() - locks.SILENCE - 1

@@ -1,7 +1,8 @@
-"""Power Jaccard and its sum with cross entropy against eager, slow, closed-form and library versions; invariants; failures on purpose.
+"""Power Jaccard and its sum with cross entropy against eager, slow, closed-form and library versions; invariants;
+failures on purpose.
 
-Logits in float64 take the way of accelerators (torch's operations on tiles), so that formulas can be held to 1e-9. The compiled loops,
-which all other logits take on the CPU, are held to the same definitions in test_losses_compiled.py.
+Logits in float64 take the way of accelerators (torch's operations on tiles), so that formulas can be held to 1e-9. The
+compiled loops, which all other logits take on the CPU, are held to the same definitions in test_losses_compiled.py.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seg_recipe import kernels
+from seg_recipe.fast import kernels
 from seg_recipe.losses import SegmentationLoss, power_jaccard, tiled
 from seg_recipe.losses import pixel_sums as fused
 from seg_recipe.upsampling import exact_products
@@ -31,7 +32,9 @@ SUMS = {"power": 1.5, "ignore_index": 255, "uniform": False}
 
 
 def make(images=3, classes=5, source=(6, 7), size=(13, 17), *, soft=False, dtype=torch.float64, seed=0, spread=2.0):
-    """Logits, and labels in which image 0 lacks class 1, class 4 is nowhere, some pixels are ignored and all of image 2 is."""
+    """Logits, and labels in which image 0 lacks class 1, class 4 is nowhere, some pixels are ignored and all of image
+    2 is.
+    """
     generator = torch.Generator().manual_seed(seed)
     logits = (torch.randn(images, classes, *source, generator=generator, dtype=torch.float64) * spread).to(dtype)
     if soft:
@@ -49,14 +52,20 @@ def make(images=3, classes=5, source=(6, 7), size=(13, 17), *, soft=False, dtype
 
 
 def dense(logits, labels):
-    """Probabilities and targets (images, classes, pixels) at full size, with ignored pixels at 0, by torch's own functions."""
+    """Probabilities and targets (images, classes, pixels) at full size, with ignored pixels at 0, by torch's own
+    functions.
+    """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     upsampled = F.interpolate(logits.to(dtype), labels.shape[-2:], mode="bilinear", align_corners=False)
     q = upsampled.softmax(1)
     if labels.is_floating_point():
         y = labels.to(dtype)
     else:
-        y = F.one_hot(labels.long().where(labels != 255, logits.shape[1]), logits.shape[1] + 1).movedim(-1, 1)[:, :-1].to(dtype)
+        y = (
+            F.one_hot(labels.long().where(labels != 255, logits.shape[1]), logits.shape[1] + 1)
+            .movedim(-1, 1)[:, :-1]
+            .to(dtype)
+        )
     valid = y.sum(1, keepdim=True) > 0
     return (q * valid).flatten(2), y.flatten(2)
 
@@ -69,7 +78,11 @@ def eager_jaccard(logits, labels, *, power, smooth, reduction, classes):
     losses = []
     for q_row, y_row in zip(q, y, strict=True):
         chosen = (y_row.sum(1) > 0) if classes == "present" else torch.ones(len(y_row), dtype=torch.bool)
-        groups = [(q_row[chosen], y_row[chosen])] if reduction == "micro" else [(q_row[c], y_row[c]) for c in chosen.nonzero()[:, 0]]
+        groups = (
+            [(q_row[chosen], y_row[chosen])]
+            if reduction == "micro"
+            else [(q_row[c], y_row[c]) for c in chosen.nonzero()[:, 0]]
+        )
         ratios = []
         for q_group, y_group in groups:
             above = (q_group * y_group).sum() + smooth
@@ -90,7 +103,8 @@ def assert_same(loss, expected, logits, rtol=1e-9):
     assert (ours - theirs).norm() <= rtol * theirs.norm() + 1e-12
 
 
-# --- the definition -----------------------------------------------------------------------------------------------------------------
+# --- the definition
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -102,7 +116,14 @@ def test_equals_the_eager_definition_in_value_and_gradient(case, soft):
 
 @pytest.mark.parametrize(
     ("source", "size"),
-    [((4, 4), (16, 16)), ((5, 3), (7, 11)), ((8, 8), (8, 8)), ((9, 9), (4, 5)), ((1, 1), (6, 6)), ((30, 20), (100, 560))],
+    [
+        ((4, 4), (16, 16)),
+        ((5, 3), (7, 11)),
+        ((8, 8), (8, 8)),
+        ((9, 9), (4, 5)),
+        ((1, 1), (6, 6)),
+        ((30, 20), (100, 560)),
+    ],
 )
 def test_any_stride_up_down_and_over_several_tiles(source, size):
     logits, labels = make(source=source, size=size)
@@ -110,7 +131,9 @@ def test_any_stride_up_down_and_over_several_tiles(source, size):
 
 
 def test_equals_a_slow_loop_over_pixels():
-    """Soft Jaccard (p = 1), image reduction, with numpy and one pixel at a time; logits at full size, so nothing is upsampled."""
+    """Soft Jaccard (p = 1), image reduction, with numpy and one pixel at a time; logits at full size, so nothing is
+    upsampled.
+    """
     logits, labels = make(source=(13, 17))
     z, t = logits.detach().numpy(), labels.numpy()
     images = []
@@ -123,7 +146,11 @@ def test_equals_a_slow_loop_over_pixels():
                 sizes += q
                 sizes[t[b, i, j]] += 1
         present = np.unique(t[b][t[b] != 255])
-        images.append(np.mean([1 - (intersection[c] + 2) / (sizes[c] - intersection[c] + 2) for c in present]) if len(present) else 0.0)
+        images.append(
+            np.mean([1 - (intersection[c] + 2) / (sizes[c] - intersection[c] + 2) for c in present])
+            if len(present)
+            else 0.0
+        )
     loss = power_jaccard(logits, labels, power=1.0, smooth=2.0, reduction="image", classes="present")
     assert loss.item() == pytest.approx(np.mean(images), rel=1e-12)
 
@@ -132,8 +159,9 @@ def test_equals_a_slow_loop_over_pixels():
 def test_equals_the_published_code(power):
     """The authors' Keras function, transcribed: one ratio over everything, smoothing 10 in their experiments.
 
-    `intersection = K.sum(y_true * y_pred); sum_ = K.sum(y_true ** p + y_pred ** p); jac = (intersection + smooth) / (sum_ - intersection +
-    smooth); return 1 - jac`. Theirs are sigmoid outputs without the background class; here y_pred is the softmax, with all classes.
+    `intersection = K.sum(y_true * y_pred); sum_ = K.sum(y_true ** p + y_pred ** p); jac = (intersection + smooth) /
+    (sum_ - intersection + smooth); return 1 - jac`. Theirs are sigmoid outputs without the background class; here
+    y_pred is the softmax, with all classes.
     """
     logits, labels = make()
     labels = torch.where(labels == 255, 0, labels)  # their code ignores nothing
@@ -141,15 +169,17 @@ def test_equals_the_published_code(power):
     intersection = (y_true * y_pred).sum()
     sum_ = (y_true**power + y_pred**power).sum()
     theirs = 1 - (intersection + 10) / (sum_ - intersection + 10)
-    assert_same(power_jaccard(logits, labels, power=power, smooth=10.0, reduction="micro", classes="all"), theirs, logits)
+    assert_same(
+        power_jaccard(logits, labels, power=power, smooth=10.0, reduction="micro", classes="all"), theirs, logits
+    )
 
 
 def test_power_2_is_monai_dice_loss_with_jaccard_and_squared_pred():
     """MONAI: DiceLoss(jaccard=True, squared_pred=True, softmax=True), per image and class, transcribed.
 
-    Its lines: `intersection = sum(target * input); ground_o = sum(target ** 2); pred_o = sum(input ** 2); denominator = ground_o + pred_o;
-    if jaccard: denominator = 2.0 * (denominator - intersection); f = 1.0 - (2.0 * intersection + smooth_nr) / (denominator + smooth_dr)`,
-    then the mean over batch and classes. Both its smoothings are twice ours.
+    Its lines: `intersection = sum(target * input); ground_o = sum(target ** 2); pred_o = sum(input ** 2); denominator
+    = ground_o + pred_o; if jaccard: denominator = 2.0 * (denominator - intersection); f = 1.0 - (2.0 * intersection +
+    smooth_nr) / (denominator + smooth_dr)`, then the mean over batch and classes. Both its smoothings are twice ours.
     """
     logits, labels = make()
     labels = torch.where(labels == 255, 0, labels)
@@ -176,11 +206,16 @@ def test_gradcheck(reduction, soft):
 def test_perfect_and_hopeless_answers():
     labels = torch.tensor([[[0, 1], [2, 2]]])
     right = F.one_hot(labels, 3).movedim(-1, 1).double() * 200
-    assert power_jaccard(right, labels, power=1.5, smooth=0.0, reduction="image", classes="present").item() == pytest.approx(0, abs=1e-12)
-    assert power_jaccard(-right, labels, power=1.5, smooth=0.0, reduction="image", classes="present").item() == pytest.approx(1)
+    assert power_jaccard(
+        right, labels, power=1.5, smooth=0.0, reduction="image", classes="present"
+    ).item() == pytest.approx(0, abs=1e-12)
+    assert power_jaccard(
+        -right, labels, power=1.5, smooth=0.0, reduction="image", classes="present"
+    ).item() == pytest.approx(1)
 
 
-# --- why the power lies in [1, 2] -----------------------------------------------------------------------------------------------------
+# --- why the power lies in [1, 2]
+# -----------------------------------------------------------------------------------------------------
 
 
 def two_class_jaccard(q, y, power):
@@ -189,7 +224,9 @@ def two_class_jaccard(q, y, power):
 
 
 def test_above_2_a_perfect_answer_is_not_the_minimum():
-    """The reason of the upper bound, by the formula: at p = 3 the index reaches 1.124 at q = 2 ** (-1/3), where the truth is 1."""
+    """The reason of the upper bound, by the formula: at p = 3 the index reaches 1.124 at q = 2 ** (-1/3), where the
+    truth is 1.
+    """
     q = torch.linspace(0.01, 1, 10_000, dtype=torch.float64)
     loss = two_class_jaccard(q, 1.0, 3)
     assert loss.min().item() == pytest.approx(-0.1237, abs=1e-4)
@@ -212,7 +249,8 @@ def test_power_outside_its_bounds_is_refused(power, reason):
         power_jaccard(*make(), power=power, smooth=1.0, reduction="image", classes="present")
 
 
-# --- invariants -----------------------------------------------------------------------------------------------------------------------
+# --- invariants
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
@@ -231,7 +269,9 @@ def test_permuting_the_classes_changes_nothing(case):
     order = torch.tensor([3, 0, 4, 1, 2])
     table = torch.full((256,), 255, dtype=torch.uint8)
     table[order] = torch.arange(5, dtype=torch.uint8)
-    assert_same(power_jaccard(logits[:, order], table[labels.long()], **case), power_jaccard(logits, labels, **case), logits)
+    assert_same(
+        power_jaccard(logits[:, order], table[labels.long()], **case), power_jaccard(logits, labels, **case), logits
+    )
 
 
 @pytest.mark.parametrize("case", CASES[::5], ids=lambda case: "-".join(map(str, case.values())))
@@ -248,7 +288,9 @@ def test_adding_ignored_pixels_changes_nothing(case, soft):
 @pytest.mark.parametrize("parts", [1, 2, 4, 8])
 def test_image_reduction_does_not_see_how_the_batch_is_cut(parts, soft):
     logits, labels = make(images=8, soft=soft)
-    loss = SegmentationLoss(jaccard_weight=0.75, cross_entropy_weight=0.25, **DEFAULT, label_smoothing=0.0 if soft else 0.1)
+    loss = SegmentationLoss(
+        jaccard_weight=0.75, cross_entropy_weight=0.25, **DEFAULT, label_smoothing=0.0 if soft else 0.1
+    )
     cut = [loss(z, t).total for z, t in zip(logits.chunk(parts), labels.chunk(parts), strict=True)]
     assert_same(torch.stack(cut).mean(), loss(logits, labels).total, logits)
 
@@ -276,10 +318,15 @@ def test_one_hot_soft_targets_are_hard_labels():
     logits, labels = make()
     _, y = dense(logits, labels)
     for case in CASES[::5]:
-        assert_same(power_jaccard(logits, y.unflatten(2, labels.shape[1:]), **case), power_jaccard(logits, labels, **case), logits)
+        assert_same(
+            power_jaccard(logits, y.unflatten(2, labels.shape[1:]), **case),
+            power_jaccard(logits, labels, **case),
+            logits,
+        )
 
 
-# --- nothing to learn from ------------------------------------------------------------------------------------------------------------
+# --- nothing to learn from
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -305,7 +352,11 @@ def test_stock_cross_entropy_is_nan_where_all_is_ignored_and_crashes_on_an_unkno
     """SegFormer's own loss (modeling_segformer: CrossEntropyLoss(ignore_index=...) on upsampled logits), beside ours."""
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(
-        num_labels=4, depths=[1, 1, 1, 1], hidden_sizes=[4, 4, 4, 4], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=8
+        num_labels=4,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[4, 4, 4, 4],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=8,
     )
     model = transformers.SegformerForSemanticSegmentation(config).eval()
     pixels, labels = torch.randn(1, 3, 32, 32), torch.full((1, 32, 32), 255)
@@ -317,7 +368,9 @@ def test_stock_cross_entropy_is_nan_where_all_is_ignored_and_crashes_on_an_unkno
     labels[0, 0, 0] = 4
     with pytest.raises(IndexError, match="Target 4 is out of bounds"):
         model(pixel_values=pixels, labels=labels)
-    with pytest.raises(ValueError, match=r"Labels hold the ids 4; the logits have the classes 0-3, and 255 is ignored"):
+    with pytest.raises(
+        ValueError, match=r"Labels hold the ids 4; the logits have the classes 0-3, and 255 is ignored"
+    ):
         loss(output.logits, labels)
 
 
@@ -330,7 +383,8 @@ def test_an_absent_class_with_no_smoothing_counts_as_found():
     assert gradient(loss, logits).isfinite().all()
 
 
-# --- cross entropy --------------------------------------------------------------------------------------------------------------------
+# --- cross entropy
+# --------------------------------------------------------------------------------------------------------------------
 
 WEIGHTS = [0.3, 1.0, 2.0, 0.0, 1.5]
 
@@ -339,10 +393,14 @@ WEIGHTS = [0.3, 1.0, 2.0, 0.0, 1.5]
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 @pytest.mark.parametrize("reduction", ["image", "batch", "micro"])
 def test_cross_entropy_is_torch_s(reduction, weights, smoothing):
-    """Hard labels: the mean of each image and then over images, or the mean over the batch's pixels. Where torch has NaN, 0 (image 2)."""
+    """Hard labels: the mean of each image and then over images, or the mean over the batch's pixels. Where torch has
+    NaN, 0 (image 2).
+    """
     logits, labels = make()
     case = DEFAULT | {"reduction": reduction}
-    loss = SegmentationLoss(jaccard_weight=0.0, cross_entropy_weight=1.0, **case, class_weights=weights, label_smoothing=smoothing)
+    loss = SegmentationLoss(
+        jaccard_weight=0.0, cross_entropy_weight=1.0, **case, class_weights=weights, label_smoothing=smoothing
+    )
     upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     options = {
         "weight": None if weights is None else torch.tensor(weights).double(), "ignore_index": 255, "label_smoothing": smoothing,
@@ -362,7 +420,11 @@ def test_soft_cross_entropy_is_torch_s(weights, smoothing):
     logits, labels = make(images=2, soft=True)
     labels = torch.where(labels.sum(1, keepdim=True) == 0, 0.2, labels)  # torch cannot ignore pixels of soft targets
     loss = SegmentationLoss(
-        jaccard_weight=0.0, cross_entropy_weight=1.0, **(DEFAULT | {"reduction": "batch"}), class_weights=weights, label_smoothing=smoothing
+        jaccard_weight=0.0,
+        cross_entropy_weight=1.0,
+        **(DEFAULT | {"reduction": "batch"}),
+        class_weights=weights,
+        label_smoothing=smoothing,
     )
     upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     weight = None if weights is None else torch.tensor(weights).double()
@@ -383,7 +445,9 @@ def test_total_is_the_weighted_sum_and_jaccard_is_power_jaccard():
 def test_the_loss_of_each_image_is_that_of_a_batch_of_its_own(reduction, soft):
     logits, labels = make(soft=soft)
     weights = [1.0, 2.0, 0.5, 1.0, 3.0]
-    loss = SegmentationLoss(jaccard_weight=0.75, cross_entropy_weight=0.25, **(DEFAULT | {"reduction": reduction}), class_weights=weights)
+    loss = SegmentationLoss(
+        jaccard_weight=0.75, cross_entropy_weight=0.25, **(DEFAULT | {"reduction": reduction}), class_weights=weights
+    )
     alone = [loss(logits[i : i + 1], labels[i : i + 1]).total for i in range(3)]
     assert torch.allclose(loss.of_each(logits, labels), torch.stack(alone), rtol=1e-12) and alone[0] != alone[1]
 
@@ -392,15 +456,26 @@ def test_class_weights_move_with_the_module_but_are_not_saved():
     loss = SegmentationLoss(jaccard_weight=1.0, cross_entropy_weight=1.0, **DEFAULT, class_weights=[1.0, 2.0])
     assert [name for name, _ in loss.named_buffers()] == ["class_weights"]
     assert loss.state_dict() == {}
-    assert SegmentationLoss(jaccard_weight=1.0, cross_entropy_weight=1.0, **DEFAULT, class_weights=[]).class_weights is None
+    assert (
+        SegmentationLoss(jaccard_weight=1.0, cross_entropy_weight=1.0, **DEFAULT, class_weights=[]).class_weights
+        is None
+    )
 
 
-# --- precision ------------------------------------------------------------------------------------------------------------------------
+# --- precision
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def big(dtype, size=512):
-    logits = torch.randn(1, 19, size // 4, size // 4, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype).requires_grad_()
-    labels = torch.randint(0, 4, (1, size // 64, size // 64), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    logits = (
+        torch.randn(1, 19, size // 4, size // 4, generator=torch.Generator().manual_seed(0))
+        .mul(3)
+        .to(dtype)
+        .requires_grad_()
+    )
+    labels = torch.randint(0, 4, (1, size // 64, size // 64), generator=torch.Generator().manual_seed(1)).to(
+        torch.uint8
+    )
     return logits, labels.repeat_interleave(64, 1).repeat_interleave(64, 2)
 
 
@@ -416,9 +491,13 @@ def test_512_x_512_float16_logits_give_a_finite_loss_where_a_float16_sum_overflo
     assert slope.isfinite().all() and slope.abs().max() > 0
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 1e-2)]
+)
 def test_low_precision_logits_are_close_to_float64(dtype, tolerance):
-    """The loss of the rounded logits is exact to float32's precision, and so is its gradient but for the last rounding."""
+    """The loss of the rounded logits is exact to float32's precision, and so is its gradient but for the last
+    rounding.
+    """
     logits, labels = big(dtype, size=256)
     precise = logits.detach().double().requires_grad_()
     ours, theirs = power_jaccard(logits, labels, **DEFAULT), power_jaccard(precise, labels, **DEFAULT)
@@ -440,7 +519,9 @@ def test_autocast_does_not_lower_the_precision():
 
 
 def test_tiles_are_upsampled_in_full_precision():
-    """Under autocast, and where a run has switched on shorter products; what the run has switched on stays on afterwards."""
+    """Under autocast, and where a run has switched on shorter products; what the run has switched on stays on
+    afterwards.
+    """
     logits, labels = make(dtype=torch.float32)
     expected = tiled.sums(logits.detach(), labels, **SUMS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -457,7 +538,9 @@ def test_tiles_are_upsampled_in_full_precision():
 
 
 def test_extreme_logits_stay_finite():
-    """Beyond the spread that float32's exp can bear, with the winner changing between neighbours: each pixel takes its own maximum."""
+    """Beyond the spread that float32's exp can bear, with the winner changing between neighbours: each pixel takes its
+    own maximum.
+    """
     _, labels = make()
     logits = (torch.randn(3, 5, 6, 7, generator=torch.Generator().manual_seed(5)) * 1000).requires_grad_()
     for case in CASES:
@@ -495,7 +578,9 @@ def test_non_finite_logits_give_a_non_finite_loss():
 
 
 def test_sums_over_a_million_equal_pixels_lose_nothing():
-    """Equal probabilities are what a large background gives. Added one by one in float32, 2 ** 20 times 0.7 is a hundredth too little."""
+    """Equal probabilities are what a large background gives. Added one by one in float32, 2 ** 20 times 0.7 is a
+    hundredth too little.
+    """
     logits = torch.zeros(1, 2, 1, 1)
     logits[0, 0] = np.log(0.7 / 0.3)
     sums = fused.pixel_sums(logits, torch.zeros(1, 1024, 1024, dtype=torch.uint8), power=1.0, ignore_index=255)
@@ -538,18 +623,26 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         given = {given.untyped_storage().data_ptr() for given in args if isinstance(given, torch.Tensor)}
-        if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given:  # not a view of what there was
+        if (
+            isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given
+        ):  # not a view of what there was
             self.size = max(self.size, result.nbytes)
         return result
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_no_tensor_grows_with_the_label_size(soft, one_thread):
-    """Forward and backward: nothing is larger than a tile; in bands, numpy's whole memory stays small too. Eager tensors grow."""
+    """Forward and backward: nothing is larger than a tile; in bands, numpy's whole memory stays small too. Eager
+    tensors grow.
+    """
     tiles, bands, eager = [], [], []
     for size in (256, 512, 1024):
         logits = torch.randn(2, 8, 16, 16, requires_grad=True)
-        labels = torch.rand(2, 8, size, size).softmax(1) if soft else torch.randint(0, 8, (2, size, size), dtype=torch.uint8)
+        labels = (
+            torch.rand(2, 8, size, size).softmax(1)
+            if soft
+            else torch.randint(0, 8, (2, size, size), dtype=torch.uint8)
+        )
         with LargestTensor() as largest:
             sums = tiled.sums(logits, labels, **SUMS)
             tiled.gradient(logits, labels, torch.ones_like(sums[:4]), **SUMS)
@@ -568,7 +661,8 @@ def test_no_tensor_grows_with_the_label_size(soft, one_thread):
     assert eager[1] >= 4 * eager[0]
 
 
-# --- wrong input ----------------------------------------------------------------------------------------------------------------------
+# --- wrong input
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
@@ -583,7 +677,10 @@ def test_no_tensor_grows_with_the_label_size(soft, one_thread):
         (torch.zeros(3, 4, 8, 8), r"logits \(3, 5, 6, 7\) and labels \(3, 4, 8, 8\) do not fit; .*soft labels"),
         (torch.zeros(3, 8, 8), r"labels \(3, 8, 8\) do not fit; .*soft labels \(batch, classes, height, width\)"),
         (torch.zeros(3, 0, 8, dtype=torch.uint8), r"do not fit"),
-        (torch.full((3, 8, 8), 19, dtype=torch.uint8), r"Labels hold the ids 19; the logits have the classes 0-4, and 255 is ignored"),
+        (
+            torch.full((3, 8, 8), 19, dtype=torch.uint8),
+            r"Labels hold the ids 19; the logits have the classes 0-4, and 255 is ignored",
+        ),
         (torch.full((3, 8, 8), -1), r"Labels hold the ids -1; "),
         (torch.full((3, 5, 8, 8), 1.5), r"Soft labels must lie in \[0, 1\]; these hold 1.5"),
         (torch.full((3, 5, 8, 8), float("nan")), r"Soft labels must lie in \[0, 1\]; these hold nan"),

@@ -1,4 +1,6 @@
-"""The compiled loops of the CPU against the eager definition in float64 and against the tiles; types, caches, failures on purpose."""
+"""The compiled loops of the CPU against the eager definition in float64 and against the tiles; types, caches, failures
+on purpose.
+"""
 
 import importlib.util
 import itertools
@@ -11,8 +13,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seg_recipe import compilation, kernels
-from seg_recipe.losses import SegmentationLoss, compiled, power_jaccard, tiled
+from seg_recipe.fast import compilation, kernels
+from seg_recipe.fast import loss as compiled
+from seg_recipe.losses import SegmentationLoss, power_jaccard, tiled
 from tests.test_losses import CASES, DEFAULT, eager_jaccard, gradient, make
 
 SUMS = {"power": 1.5, "ignore_index": 255, "uniform": True}
@@ -28,7 +31,8 @@ def assert_exact(loss, logits, labels, oracle, rtol=2e-6, floor=1e-9):
     assert (slope.double() - expected).norm() <= rtol * expected.norm() + floor
 
 
-# --- the definition -----------------------------------------------------------------------------------------------------------------
+# --- the definition
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -45,7 +49,9 @@ def test_equals_the_eager_definition_in_value_and_gradient(case, soft):
 )  # fmt: skip
 def test_any_stride_up_down_and_over_several_bands(source, size, soft):
     logits, labels = make(source=source, size=size, soft=soft, dtype=torch.float32)
-    assert_exact(lambda z, t: power_jaccard(z, t, **DEFAULT), logits, labels, lambda z, t: eager_jaccard(z, t, **DEFAULT))
+    assert_exact(
+        lambda z, t: power_jaccard(z, t, **DEFAULT), logits, labels, lambda z, t: eager_jaccard(z, t, **DEFAULT)
+    )
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -81,7 +87,9 @@ def test_cross_entropy_is_torch_s():
     loss = SegmentationLoss(jaccard_weight=0.0, cross_entropy_weight=1.0, **(DEFAULT | {"reduction": "batch"}))
 
     def stock(z, t):
-        return F.cross_entropy(F.interpolate(z, t.shape[-2:], mode="bilinear", align_corners=False), t.long(), ignore_index=255)
+        return F.cross_entropy(
+            F.interpolate(z, t.shape[-2:], mode="bilinear", align_corners=False), t.long(), ignore_index=255
+        )
 
     assert_exact(lambda z, t: loss(z, t).total, logits, labels, stock)
 
@@ -91,10 +99,17 @@ def test_the_gradient_at_512_x_512_is_exact_to_1e_5():
     logits = torch.randn(1, 19, 128, 128, generator=torch.Generator().manual_seed(0)).mul(3).requires_grad_()
     labels = torch.randint(0, 19, (1, 16, 16), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     labels = labels.repeat_interleave(32, 1).repeat_interleave(32, 2)
-    assert_exact(lambda z, t: power_jaccard(z, t, **DEFAULT), logits, labels, lambda z, t: eager_jaccard(z, t, **DEFAULT), rtol=5e-6)
+    assert_exact(
+        lambda z, t: power_jaccard(z, t, **DEFAULT),
+        logits,
+        labels,
+        lambda z, t: eager_jaccard(z, t, **DEFAULT),
+        rtol=5e-6,
+    )
 
 
-# --- arithmetic -----------------------------------------------------------------------------------------------------------------------
+# --- arithmetic
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_exp2_and_log_are_as_exact_as_float32():
@@ -116,7 +131,9 @@ def test_a_logit_that_is_not_finite_makes_both_losses_nan(value, power):
     logits, labels = make(dtype=torch.float32)
     broken = logits.detach().clone()
     broken[0, 4, 2, 2] = value
-    terms = SegmentationLoss(jaccard_weight=0.5, cross_entropy_weight=0.5, **(DEFAULT | {"power": power, "classes": "all"}))(broken, labels)
+    terms = SegmentationLoss(
+        jaccard_weight=0.5, cross_entropy_weight=0.5, **(DEFAULT | {"power": power, "classes": "all"})
+    )(broken, labels)
     assert terms.jaccard.isnan() and terms.cross_entropy.isnan()
 
 
@@ -126,19 +143,24 @@ def test_maxima_are_taken_where_they_are_needed_only():
     tame = gradient(power_jaccard(logits, labels, **DEFAULT | {"smooth": 1e6}), logits)
     with torch.no_grad():
         logits[0, 2, 3, 3] = 500
-    assert_exact(lambda z, t: power_jaccard(z, t, **DEFAULT), logits, labels, lambda z, t: eager_jaccard(z, t, **DEFAULT))
+    assert_exact(
+        lambda z, t: power_jaccard(z, t, **DEFAULT), logits, labels, lambda z, t: eager_jaccard(z, t, **DEFAULT)
+    )
     slope = gradient(power_jaccard(logits, labels, **DEFAULT | {"smooth": 1e6}), logits)
     torch.testing.assert_close(slope[1], tame[1], rtol=0, atol=0)
 
 
-# --- logits that are far apart --------------------------------------------------------------------------------------------------------
+# --- logits that are far apart
+# --------------------------------------------------------------------------------------------------------
 
 POWERS = [1.0, 1.5, 1.6, 2.0]
 SPREADS = [46, 60, 70, 80, 100]
 
 
 def meeting(spread, classes, size, soft=False):
-    """Two images in which up to four classes meet between any four source pixels, each `spread` above the others at its own."""
+    """Two images in which up to four classes meet between any four source pixels, each `spread` above the others at
+    its own.
+    """
     generator = torch.Generator().manual_seed(0)
     ids = (torch.arange(4)[:, None] % 2 * 2 + torch.arange(4) % 2) % classes
     noise = torch.randn(2, classes, 4, 4, generator=generator)
@@ -155,23 +177,35 @@ def meeting(spread, classes, size, soft=False):
 @pytest.mark.parametrize("classes", [3, 4])
 @pytest.mark.parametrize("power", POWERS)
 def test_no_power_of_logits_that_are_far_apart_vanishes_or_overflows(power, classes, soft):
-    """Where classes meet, the greatest of a pixel's logits is far below those of the source pixels around it, and its power further."""
-    loss = SegmentationLoss(jaccard_weight=0.8, cross_entropy_weight=0.2, **(DEFAULT | {"power": power}), label_smoothing=0.1)
+    """Where classes meet, the greatest of a pixel's logits is far below those of the source pixels around it, and its
+    power further.
+    """
+    loss = SegmentationLoss(
+        jaccard_weight=0.8, cross_entropy_weight=0.2, **(DEFAULT | {"power": power}), label_smoothing=0.1
+    )
     for spread, size in itertools.product(SPREADS, [(6, 6), (16, 16)]):
         logits, labels = meeting(spread, classes, size, soft)
-        assert_exact(lambda z, t: loss(z, t).total, logits, labels, lambda z, t: loss(z, t).total, rtol=5e-6, floor=1e-7)
+        assert_exact(
+            lambda z, t: loss(z, t).total, logits, labels, lambda z, t: loss(z, t).total, rtol=5e-6, floor=1e-7
+        )
 
 
 @pytest.mark.parametrize("far", [0, 1], ids=["above", "below"])
 @pytest.mark.parametrize("power", POWERS)
 def test_one_row_of_logits_that_are_far_apart_beside_a_tame_one(power, far):
-    """Within the far row two classes meet, so that its neighbour alone does not tell how far a pixel's greatest logit may fall."""
+    """Within the far row two classes meet, so that its neighbour alone does not tell how far a pixel's greatest logit
+    may fall.
+    """
     tame, labels = meeting(5, 4, (16, 16))
     logits = tame.detach()
     logits[:, :, far::2] = meeting(500, 4, (16, 16))[0].detach()[:, :, far::2]
     case = DEFAULT | {"power": power}
     assert_exact(
-        lambda z, t: power_jaccard(z, t, **case), logits.requires_grad_(), labels, lambda z, t: eager_jaccard(z, t, **case), rtol=2e-5
+        lambda z, t: power_jaccard(z, t, **case),
+        logits.requires_grad_(),
+        labels,
+        lambda z, t: eager_jaccard(z, t, **case),
+        rtol=2e-5,
     )
 
 
@@ -195,14 +229,17 @@ def test_tiles_of_float32_logits_that_are_far_apart(power):
     settings, slopes = SUMS | {"power": power}, torch.randn(4, 2, 4, generator=torch.Generator().manual_seed(1))
     for spread, size in itertools.product(SPREADS, [(6, 6), (16, 16)]):
         logits, labels = meeting(spread, 4, size)
-        found, expected = (tiled.sums(z, labels, **settings).double() for z in (logits.detach(), logits.detach().double()))
+        found, expected = (
+            tiled.sums(z, labels, **settings).double() for z in (logits.detach(), logits.detach().double())
+        )
         torch.testing.assert_close(found, expected, rtol=5e-6, atol=1e-5)
         found = tiled.gradient(logits.detach(), labels, slopes, **settings).double()
         expected = tiled.gradient(logits.detach().double(), labels, slopes.double(), **settings)
         assert (found - expected).norm() <= 5e-6 * expected.norm()
 
 
-# --- types and layouts ----------------------------------------------------------------------------------------------------------------
+# --- types and layouts
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_all_types_and_layouts_take_the_same_code():
@@ -226,11 +263,14 @@ def test_unknown_ids_of_any_width_are_refused():
     for wrong in (5, -1, 256, 2**32, 2**40 + 1):
         other = labels.long()
         other[0, 12, 16] = wrong
-        with pytest.raises(ValueError, match=rf"Labels hold the ids {wrong}; the logits have the classes 0-4, and 255 is ignored"):
+        with pytest.raises(
+            ValueError, match=rf"Labels hold the ids {wrong}; the logits have the classes 0-4, and 255 is ignored"
+        ):
             power_jaccard(logits, other, **DEFAULT)
 
 
-# --- numba ------------------------------------------------------------------------------------------------------------------------------
+# --- numba
+# ------------------------------------------------------------------------------------------------------------------------------
 
 
 def kernels_again():
@@ -243,7 +283,9 @@ def kernels_again():
 
 def test_without_numba_the_import_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(ImportError, match="seg_recipe computes its loss and metric on the CPU with numba, which cannot be imported: "):
+    with pytest.raises(
+        ImportError, match="seg_recipe computes its loss and metric on the CPU with numba, which cannot be imported: "
+    ):
         kernels_again()
 
 
@@ -263,7 +305,7 @@ def test_where_no_cache_can_be_written_each_process_compiles(monkeypatch):
 
 PROGRAM = """
 import torch
-from seg_recipe import compilation, kernels
+from seg_recipe.fast import compilation, kernels
 from seg_recipe.losses import power_jaccard
 torch.set_num_threads(2)
 logits = torch.linspace(-1, 1, 2 * 3 * 8 * 8).sin().reshape(2, 3, 8, 8).requires_grad_()
@@ -280,6 +322,8 @@ def test_two_processes_may_compile_at_once_and_a_third_compiles_nothing(tmp_path
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pair = [subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     first, second = (process.communicate(timeout=300)[0].split() for process in pair)
-    third = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=300).stdout.split()
+    third = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=300
+    ).stdout.split()
     assert len(first) == 3 and first[:2] == second[:2] == third[:2]
     assert third[2] == "2"

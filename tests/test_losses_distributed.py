@@ -1,4 +1,6 @@
-"""The loss over two ranks (gloo): value, and gradient after DistributedDataParallel's mean, against one process with the whole batch."""
+"""The loss over two ranks (gloo): value, and gradient after DistributedDataParallel's mean, against one process with
+the whole batch.
+"""
 
 import pytest
 import torch
@@ -40,14 +42,26 @@ def rank_main(rank, folder):
     mine = slice(2 * rank, 2 * rank + 2)
     results = {}
     for reduction, classes in CASES:
-        loss = SegmentationLoss(**SETTINGS, reduction=reduction, classes=classes, class_weights=[1.0, 2.0, 0.5, 3.0, 1.0])
+        loss = SegmentationLoss(
+            **SETTINGS, reduction=reduction, classes=classes, class_weights=[1.0, 2.0, 0.5, 3.0, 1.0]
+        )
         model = nn.parallel.DistributedDataParallel(network())
         results[reduction, classes] = loss_and_gradient(model, loss, images[mine], labels[mine])
     batch = SegmentationLoss(**SETTINGS, reduction="batch", classes="present")
     results["evaluation"] = batch.eval()(network()(images[mine]), labels[mine]).total.detach()
-    if rank == 0:  # no collective in evaluation, nor without `synchronize`: rank 1 does not take part, and nothing hangs
+    if (
+        rank == 0
+    ):  # no collective in evaluation, nor without `synchronize`: rank 1 does not take part, and nothing hangs
         batch(network()(images[mine]), labels[mine])
-        power_jaccard(network()(images[mine]), labels[mine], power=1.5, smooth=1.0, reduction="batch", classes="present", synchronize=False)
+        power_jaccard(
+            network()(images[mine]),
+            labels[mine],
+            power=1.5,
+            smooth=1.0,
+            reduction="batch",
+            classes="present",
+            synchronize=False,
+        )
     torch.save(results, f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -77,7 +91,11 @@ def test_two_ranks_equal_one_process(ranks, reduction, classes):
 
 @pytest.mark.slow
 def test_the_mean_of_local_batch_losses_is_another_loss(ranks):
-    """What DistributedDataParallel does to sums over the batch when nobody adds them up: evaluation here, which stays local."""
-    value = SegmentationLoss(**SETTINGS, reduction="batch", classes="present")(network()(example()[0]), example()[1]).total
+    """What DistributedDataParallel does to sums over the batch when nobody adds them up: evaluation here, which stays
+    local.
+    """
+    value = SegmentationLoss(**SETTINGS, reduction="batch", classes="present")(
+        network()(example()[0]), example()[1]
+    ).total
     local = sum(rank["evaluation"] for rank in ranks) / 2
     assert abs(local - value) > 1e-3

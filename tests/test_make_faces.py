@@ -17,7 +17,7 @@ from scripts.make_faces import SHEET_CELL, main
 from seg_recipe.faces import folder, make_faces, render, sample
 from seg_recipe.faces.circumstances import pick
 from seg_recipe.labels import FACE
-from seg_recipe.pools import no_interrupt_is_lost
+from seg_recipe.runtime.pools import no_interrupt_is_lost
 from seg_recipe.splits import in_validation
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_faces.py"
@@ -25,7 +25,11 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "make_faces.py"
 
 def contents(out):
     """Every file of a folder, by its path in it, with the hash of its bytes."""
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
 
 
 def end_this_process(*arguments, **settings):
@@ -36,7 +40,12 @@ def end_this_process(*arguments, **settings):
 def launch(out, count, *more, **environment):
     command = [sys.executable, str(SCRIPT), str(out), "--count", str(count), "--size", "32", "--seed", "4", *more]
     return subprocess.Popen(
-        command, env={**os.environ, **environment}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -57,7 +66,11 @@ def test_layout_is_the_seeds_and_the_files_hold_what_render_gives(reference):
             assert written.mode == "L" and np.array_equal(np.asarray(written), mask)
     lines = [json.loads(line) for line in (reference / "metadata.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [f"{index:06d}" for index in range(24)]
-    assert lines[7]["parameters"] == json.loads(json.dumps(sample(4, 7).to_json())) and lines[7]["seed"] == 4 and lines[7]["size"] == 32
+    assert (
+        lines[7]["parameters"] == json.loads(json.dumps(sample(4, 7).to_json()))
+        and lines[7]["seed"] == 4
+        and lines[7]["size"] == 32
+    )
     assert len(contents(reference)) == 2 * 24 + 1
 
 
@@ -110,11 +123,28 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def signalled(out, count, workers, number, group=True):
-    """The script, which sends itself a signal with a file half-written: its exit code and what it says, whatever else the machine does."""
+    """The script, which sends itself a signal with a file half-written: its exit code and what it says, whatever else
+    the machine does.
+    """
     script = ["-c", HALFWAY, str(SCRIPT.parents[1]), str(number.value)]
-    command = [sys.executable, *script, "group" if group else "alone", str(SCRIPT), str(out), "--count", str(count), "--size", "32"]
+    command = [
+        sys.executable,
+        *script,
+        "group" if group else "alone",
+        str(SCRIPT),
+        str(out),
+        "--count",
+        str(count),
+        "--size",
+        "32",
+    ]
     done = subprocess.run(
-        [*command, "--seed", "4", "--workers", workers], capture_output=True, text=True, start_new_session=True, timeout=600, check=False
+        [*command, "--seed", "4", "--workers", workers],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=600,
+        check=False,
     )
     return done.returncode, done.stderr
 
@@ -128,7 +158,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(reference, tmp_path, workers):
     assert contents(out) == contents(reference)
 
 
-@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGINT, "2"), pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("stop", "workers"), [(signal.SIGINT, "2"), pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, stop, workers):
     out = tmp_path / "faces"
     code, errors = signalled(out, 100, workers, stop, group=stop == signal.SIGINT)
@@ -159,7 +191,9 @@ def both_signals_interrupt():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", ["render", "sample"])
-def test_an_interrupt_that_is_swallowed_while_a_face_is_drawn_ends_the_run(tmp_path, monkeypatch, both_signals_interrupt, where, number):
+def test_an_interrupt_that_is_swallowed_while_a_face_is_drawn_ends_the_run(
+    tmp_path, monkeypatch, both_signals_interrupt, where, number
+):
     drawn = []
 
     def swallow(*arguments):
@@ -175,9 +209,13 @@ def test_an_interrupt_that_is_swallowed_while_a_face_is_drawn_ends_the_run(tmp_p
     assert len(drawn) == 3 and len(list(tmp_path.rglob("0*.png"))) == (4 if where == "render" else 0), (
         "two faces, or none before all are known"
     )
-    assert all(signal.getsignal(answered) is signal.default_int_handler for answered in (signal.SIGINT, signal.SIGTERM))
+    assert all(
+        signal.getsignal(answered) is signal.default_int_handler for answered in (signal.SIGINT, signal.SIGTERM)
+    )
     monkeypatch.undo()
-    assert make_faces(tmp_path / "faces", 6, 32, seed=4, workers=1, progress=False).drawn == (4 if where == "render" else 6)
+    assert make_faces(tmp_path / "faces", 6, 32, seed=4, workers=1, progress=False).drawn == (
+        4 if where == "render" else 6
+    )
 
 
 def test_a_signal_that_interrupts_nothing_is_left_alone(both_signals_interrupt):
@@ -204,7 +242,9 @@ def test_a_full_disk_says_so(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", no_room)
-    with pytest.raises(ValueError, match=r"No room is left for .*faces\. Free some\. .* the same command goes on from there"):
+    with pytest.raises(
+        ValueError, match=r"No room is left for .*faces\. Free some\. .* the same command goes on from there"
+    ):
         make_faces(tmp_path / "faces", 3, 32, workers=1, progress=False)
     assert not list((tmp_path / "faces").rglob(".*"))
     monkeypatch.undo()
@@ -218,7 +258,9 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path, monkeypatch):
 
 
 def test_another_series_is_refused_by_naming_the_difference(reference, tmp_path):
-    with pytest.raises(ValueError, match=r"was begun with size 32 \(now 64\), seed 4 \(now 5\)\. Ask for the same again"):
+    with pytest.raises(
+        ValueError, match=r"was begun with size 32 \(now 64\), seed 4 \(now 5\)\. Ask for the same again"
+    ):
         make_faces(reference, 24, 64, seed=5, progress=False)
     (tmp_path / "mine" / "train" / "images").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "train" / "images" / "a.png")
@@ -240,18 +282,41 @@ def test_script_prints_the_class_shares_and_a_bar(tmp_path, capsys):
     assert "drawing faces into" in printed.err and "images/s" in printed.err
     process = launch(tmp_path / "faces", 4)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1 and errors.startswith("error: ") and "was begun with" in errors and len(errors.strip().splitlines()) == 1
+    assert (
+        process.returncode == 1
+        and errors.startswith("error: ")
+        and "was begun with" in errors
+        and len(errors.strip().splitlines()) == 1
+    )
 
 
 @pytest.mark.parametrize("count", [3, 24])
 def test_sheet_shows_each_face_above_its_mask(reference, tmp_path, count):
-    main([str(reference), "--count", str(count), "--size", "32", "--seed", "4", "--workers", "1", "--sheet", str(tmp_path / "sheet.png")])
+    main(
+        [
+            str(reference),
+            "--count",
+            str(count),
+            "--size",
+            "32",
+            "--seed",
+            "4",
+            "--workers",
+            "1",
+            "--sheet",
+            str(tmp_path / "sheet.png"),
+        ]
+    )
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     columns, scale = min(count, 8), SHEET_CELL // 32
     assert sheet.shape[1] == columns * SHEET_CELL and sheet.shape[0] > -(-count // columns) * 2 * SHEET_CELL
-    images, masks = (sorted(reference.glob(f"*/{kind}/*.png"), key=lambda path: path.name) for kind in ("images", "annotations"))
+    images, masks = (
+        sorted(reference.glob(f"*/{kind}/*.png"), key=lambda path: path.name) for kind in ("images", "annotations")
+    )
     for index in range(count):
-        face, next_face, mask = (np.asarray(Image.open(path)) for path in (images[index], images[(index + 1) % 24], masks[index]))
+        face, next_face, mask = (
+            np.asarray(Image.open(path)) for path in (images[index], images[(index + 1) % 24], masks[index])
+        )
         x, y = index % columns * SHEET_CELL, index // columns * 2 * SHEET_CELL
         shown = sheet[y : y + SHEET_CELL, x : x + SHEET_CELL].reshape(32, scale, 32, scale, 3).mean(axis=(1, 3))
         assert np.abs(shown - face).mean() < np.abs(shown - next_face).mean() / 3
@@ -262,7 +327,9 @@ def test_sheet_shows_each_face_above_its_mask(reference, tmp_path, count):
 def test_a_sheet_that_could_not_be_written_is_refused_before_drawing(tmp_path, monkeypatch):
     faces = [str(tmp_path / "faces"), "--count", "4", "--size", "32", "--sheet"]
     for name in ("faces.jpg", "nowhere/faces.png"):
-        with pytest.raises(ValueError, match=r"--sheet is .*; wanted the name of a \.png file in a folder that exists"):
+        with pytest.raises(
+            ValueError, match=r"--sheet is .*; wanted the name of a \.png file in a folder that exists"
+        ):
             main([*faces, str(tmp_path / name)])
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"one of 2 processes does not see all faces\. Draw it later"):
@@ -286,10 +353,13 @@ def test_photographs_stand_behind_the_faces_and_the_metadata_name_them(tmp_path,
     make_faces(two, 6, 32, seed=4, workers=2, progress=False, backgrounds=photographs)
     assert contents(one) == contents(two)
     lines = [json.loads(line) for line in (one / "metadata.jsonl").read_text().splitlines()]
-    assert {line["photograph"] for line in lines} == {"sea.jpg", "wood.png"} and lines[0]["backgrounds"].startswith("2 photographs, ")
+    assert {line["photograph"] for line in lines} == {"sea.jpg", "wood.png"} and lines[0]["backgrounds"].startswith(
+        "2 photographs, "
+    )
     for line in lines:
         image, mask = (
-            np.asarray(Image.open(one / line["split"] / kind)) for kind in (f"images/{line['id']}.png", f"annotations/{line['id']}_seg.png")
+            np.asarray(Image.open(one / line["split"] / kind))
+            for kind in (f"images/{line['id']}.png", f"annotations/{line['id']}_seg.png")
         )
         _, plain_mask = render(sample(4, line["index"]), 32)
         assert np.array_equal(mask, plain_mask), "the face stays the same"
@@ -301,7 +371,9 @@ def test_photographs_stand_behind_the_faces_and_the_metadata_name_them(tmp_path,
 def test_a_folder_begun_with_other_options_is_refused(tmp_path, photographs):
     out = tmp_path / "faces"
     make_faces(out, 2, 32, workers=1, progress=False, backgrounds=photographs)
-    with pytest.raises(ValueError, match=r"was begun with backgrounds 2 photographs, \w{16} \(now drawn\)\. Ask for the same again"):
+    with pytest.raises(
+        ValueError, match=r"was begun with backgrounds 2 photographs, \w{16} \(now drawn\)\. Ask for the same again"
+    ):
         make_faces(out, 2, 32, progress=False)
     with pytest.raises(ValueError, match=r"was begun with oversample False \(now True\), backgrounds 2 photographs"):
         make_faces(out, 2, 32, progress=False, oversample=True)
@@ -320,7 +392,18 @@ def test_a_folder_begun_with_other_options_is_refused(tmp_path, photographs):
 
 def test_script_takes_backgrounds_oversampling_and_more_faces_on_the_sheet(tmp_path, photographs, capsys):
     out, sheet = tmp_path / "faces", tmp_path / "sheet.png"
-    asked = [str(out), "--count", "10", "--size", "16", "--workers", "1", "--oversample", "--backgrounds", str(photographs)]
+    asked = [
+        str(out),
+        "--count",
+        "10",
+        "--size",
+        "16",
+        "--workers",
+        "1",
+        "--oversample",
+        "--backgrounds",
+        str(photographs),
+    ]
     main([*asked, "--sheet", str(sheet), "--sheet_faces", "9"])
     assert "10 faces drawn" in capsys.readouterr().out
     with Image.open(sheet) as picture:

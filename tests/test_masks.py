@@ -1,4 +1,6 @@
-"""Ids in masks of every pixel format: what a small writer stored is what is read by all who read masks, or it is refused."""
+"""Ids in masks of every pixel format: what a small writer stored is what is read by all who read masks, or it is
+refused.
+"""
 
 import io
 import struct
@@ -27,14 +29,24 @@ from tests.test_data import write_pair
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
-ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))  # first row, column; steps
+ADAM7 = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)  # first row, column; steps
 COLOURS = [(37 * i % 256, 11 * i % 256, 90 + i % 100) for i in range(256)]
 SPACE = LabelSpace(names=("a", "b", "c"))
 SEEN = {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 def png(numbers, colour=GREY, depth=8, interlaced=False, palette=()):
-    """A PNG of these numbers: (height, width) or (height, width, channels), each stored in `depth` bits. Written by the standard alone."""
+    """A PNG of these numbers: (height, width) or (height, width, channels), each stored in `depth` bits. Written by
+    the standard alone.
+    """
     numbers = np.asarray(numbers).reshape(*np.shape(numbers)[:2], -1)
     height, width = numbers.shape[:2]
     stream = b""
@@ -57,11 +69,17 @@ def some(most, shape=(8, 8), seed=0):
 
 
 def read_by_all(data, tmp_path):
-    """The ids as the package, the check, the transform, the scorer and the importer read them: the same from all, or refused by all."""
+    """The ids as the package, the check, the transform, the scorer and the importer read them: the same from all, or
+    refused by all.
+    """
     folder = tmp_path / "set"
     for number in range(2):
-        write_pair(folder / "train/images" / f"{number}.png", folder / "train/annotations" / f"{number}_seg.png", number)
-        write_pair(folder / "val/images" / f"v{number}.png", folder / "val/annotations" / f"v{number}_seg.png", 7 + number)
+        write_pair(
+            folder / "train/images" / f"{number}.png", folder / "train/annotations" / f"{number}_seg.png", number
+        )
+        write_pair(
+            folder / "val/images" / f"v{number}.png", folder / "val/annotations" / f"v{number}_seg.png", 7 + number
+        )
     (folder / "val/annotations/v0_seg.png").write_bytes(data)
     space = LabelSpace(names=tuple(map(str, range(255))))
     file = SourceFile("val/annotations/v0_seg.png", len(data), None, str(folder))
@@ -73,7 +91,9 @@ def read_by_all(data, tmp_path):
         with pytest.raises(DataProblems, match=error.kind):
             load_data([str(folder)], label_space=space, progress=False)
         with pytest.raises(ValueError, match=error.kind):
-            EvalTransform(label_space=space, **SEEN)({"id": ["v0"], "image": [Image.new("RGB", (8, 8))], "label": [cell(data)]})
+            EvalTransform(label_space=space, **SEEN)(
+                {"id": ["v0"], "image": [Image.new("RGB", (8, 8))], "label": [cell(data)]}
+            )
         assert look_at([folder / file.name], 1, 1, space)["masks_without_ids"] == 1
         raise
     assert (read_ids(file) == wanted).all()
@@ -170,7 +190,9 @@ def test_sixteen_bits_a_channel_are_refused(tmp_path, colour):
 
 def test_ids_above_255_are_named(tmp_path):
     for number in range(2):
-        write_pair(tmp_path / "train/images" / f"{number}.png", tmp_path / "train/annotations" / f"{number}_seg.png", number)
+        write_pair(
+            tmp_path / "train/images" / f"{number}.png", tmp_path / "train/annotations" / f"{number}_seg.png", number
+        )
     (tmp_path / "train/annotations/0_seg.png").write_bytes(png(np.full((8, 8), 300), GREY, 16))
     with pytest.raises(DataProblems, match=r"0_seg\.png: ids 300; it has 0-2 and 255"):
         load_data([str(tmp_path)], label_space=SPACE, progress=False)
@@ -188,12 +210,19 @@ def saved_as(array, name, **options):
 def bmp(ids, bits, greys):
     """A BMP of ids, its palette all grey; each row ends on four bytes, the last row first."""
     packed = [
-        np.packbits(((row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes() for row in ids[::-1]
+        np.packbits(((row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes()
+        for row in ids[::-1]
     ]
     pixels = b"".join(row + bytes(-len(row) % 4) for row in packed)
     palette = b"".join(bytes((grey, grey, grey, 0)) for grey in greys)
     info = struct.pack("<IiiHHIIiiII", 40, ids.shape[1], ids.shape[0], 1, bits, 0, len(pixels), 0, 0, len(greys), 0)
-    return b"BM" + struct.pack("<IHHI", 54 + len(palette) + len(pixels), 0, 0, 54 + len(palette)) + info + palette + pixels
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 54 + len(palette) + len(pixels), 0, 0, 54 + len(palette))
+        + info
+        + palette
+        + pixels
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +240,8 @@ def bmp(ids, bits, greys):
         pytest.param(254, lambda ids: saved_as(ids.astype(np.uint8), "PPM"), id="PGM"),
         pytest.param(18, lambda ids: b"P5 8 8 18\n" + ids.astype(np.uint8).tobytes(), id="PGM up to 18"),
         pytest.param(250, lambda ids: b"P5 8 8 300\n" + ids.astype(">u2").tobytes(), id="PGM up to 300"),
-        pytest.param(2, lambda ids: b"P2 8 8 2\n" + " ".join(map(str, ids.ravel().tolist())).encode(), id="plain PGM up to 2"),
+        pytest.param(2, lambda ids: b"P2 8 8 2\n" + " ".join(map(str, ids.ravel().tolist())).encode(), id="plain PGM "
+                                                                                                          "up to 2"),
     ],
 )  # fmt: skip
 def test_other_formats(tmp_path, most, data):
@@ -251,12 +281,18 @@ def test_a_tiff_whose_zero_is_white_is_refused():
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_saved_data_set_of_two_bit_masks(tmp_path, streaming):
-    """As those from the Hub: pictures are bytes in a table. Read from front to back they are decoded by the transform as well."""
+    """As those from the Hub: pictures are bytes in a table. Read from front to back they are decoded by the transform
+    as well.
+    """
     ids = [some(2, seed=seed) for seed in range(12)]
     rows = {"image": [cell(saved_as(np.zeros((8, 8, 3), np.uint8) + seed, "PNG")) for seed in range(12)]}
     rows["label"] = [cell(png(mask, GREY, 2)) for mask in ids]
-    Dataset.from_dict(rows, features=Features({"image": ImageColumn(), "label": ImageColumn()})).save_to_disk(str(tmp_path / "saved"))
-    data = load_data([str(tmp_path / "saved")], label_space=SPACE, val_fraction=0.3, streaming=streaming, progress=False)
+    Dataset.from_dict(rows, features=Features({"image": ImageColumn(), "label": ImageColumn()})).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    data = load_data(
+        [str(tmp_path / "saved")], label_space=SPACE, val_fraction=0.3, streaming=streaming, progress=False
+    )
     samples = list(attach_transform(data.splits["train"], EvalTransform(label_space=SPACE, **SEEN)))
     assert len(samples) > 4
     for sample in samples:
@@ -281,5 +317,7 @@ def test_an_import_by_a_table_of_ids_reads_stored_numbers(tmp_path, depth):
         (tmp_path / f"in/{number}.png").write_bytes(saved_as(np.full((8, 8, 3), number, np.uint8), "PNG"))
         (tmp_path / f"in/{number}_m.png").write_bytes(png(some(1, seed=number), GREY, depth))
     (tmp_path / "t.json").write_text('{"background": 0, "leaf": 1}')
-    result = run(tmp_path / "in", tmp_path / "out", "--images", "*.png", "--masks", "*_m.png", "--table", tmp_path / "t.json")
+    result = run(
+        tmp_path / "in", tmp_path / "out", "--images", "*.png", "--masks", "*_m.png", "--table", tmp_path / "t.json"
+    )
     assert (result["written"], result["damaged"]) == (4, 0) and result["class_shares"]["leaf"] > 0.2

@@ -10,10 +10,11 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of glibc")]
 
-# 64 MB, written and freed: 16,384 pages, which the system brings one at a time. After 20 times the heap has found its size.
+# 64 MB, written and freed: 16,384 pages, which the system brings one at a time. After 20 times the heap has found its
+# size.
 BLOCKS = """
 import resource, sys, torch
-from seg_recipe.memory import keep_freed_memory
+from seg_recipe.runtime.memory import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "kept" else False
 for _ in range(20):
     torch.ones(2**24)
@@ -25,7 +26,9 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(way, **environment):
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
     run = subprocess.run(
         [sys.executable, "-c", BLOCKS, way], capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parents[1],
         env={**inherited, **environment},
@@ -43,7 +46,9 @@ def test_stock_each_block_is_new():
     assert faults("stock")[1] > 20 * 16_000
 
 
-@pytest.mark.parametrize("own", [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}])
+@pytest.mark.parametrize(
+    "own", [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}]
+)
 def test_who_has_said_how_malloc_is_to_behave_is_heeded(own):
     kept, count = faults("kept", **own)
     assert not kept and count > 20 * 16_000

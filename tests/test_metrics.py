@@ -1,4 +1,6 @@
-"""Confusion counts and the streaming metric against slow versions written with sets of pixels; invariants; failures on purpose."""
+"""Confusion counts and the streaming metric against slow versions written with sets of pixels; invariants; failures on
+purpose.
+"""
 
 import math
 
@@ -14,7 +16,9 @@ NAMES = ("background", "skin", "left eye", "hat", "veil")  # veil never occurs
 
 
 def maps(images=7, seed=0):
-    """Label maps of different sizes, with predictions right about two times in three; some pixels, and all of map 3, are ignored."""
+    """Label maps of different sizes, with predictions right about two times in three; some pixels, and all of map 3,
+    are ignored.
+    """
     rng = np.random.default_rng(seed)
     references, predictions = [], []
     for image in range(images):
@@ -30,7 +34,10 @@ def maps(images=7, seed=0):
 def slow_result(predictions, references):
     """The definitions with Python's sets, one class and one image at a time."""
     pixels = [
-        [(image, *place, int(predictions[image][place]), int(references[image][place])) for place in np.ndindex(references[image].shape)]
+        [
+            (image, *place, int(predictions[image][place]), int(references[image][place]))
+            for place in np.ndindex(references[image].shape)
+        ]
         for image in range(len(references))
     ]
     pixels = [[pixel for pixel in image if pixel[-1] != 255] for image in pixels]
@@ -46,7 +53,9 @@ def slow_result(predictions, references):
         "miou": np.nanmean(of_set),
         "classes_present": sum(not math.isnan(value) for value in of_set),
         "miou_i": np.mean([np.nanmean(image) for image in of_images]),
-        "miou_c": np.mean([np.nanmean([image[label] for image in of_images]) for label in range(5) if not math.isnan(of_set[label])]),
+        "miou_c": np.mean(
+            [np.nanmean([image[label] for image in of_images]) for label in range(5) if not math.isnan(of_set[label])]
+        ),
         "accuracy": np.mean([pixel[-2] == pixel[-1] for pixel in everything]),
     }
     accuracies = []
@@ -60,11 +69,15 @@ def slow_result(predictions, references):
 
 def counts_of(predictions, references):
     return np.stack(
-        [[[np.sum((r == i) & (p == j)) for j in range(5)] for i in range(5)] for p, r in zip(predictions, references, strict=True)]
+        [
+            [[np.sum((r == i) & (p == j)) for j in range(5)] for i in range(5)]
+            for p, r in zip(predictions, references, strict=True)
+        ]
     )
 
 
-# --- the result -----------------------------------------------------------------------------------------------------------------------
+# --- the result
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
@@ -151,7 +164,8 @@ def test_writes_nothing_and_needs_no_network(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the Trainer's hook -----------------------------------------------------------------------------------------------------------------
+# --- the Trainer's hook
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_trainer_hook_does_not_see_how_counts_are_concatenated():
@@ -172,7 +186,8 @@ def test_trainer_hook_does_not_see_how_counts_are_concatenated():
     assert evaluate([counts]) == pytest.approx(expected)
 
 
-# --- confusion matrices -----------------------------------------------------------------------------------------------------------------
+# --- confusion matrices
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def batch(sizes, classes=5, source=(6, 7), dtype=torch.float64):
@@ -186,13 +201,17 @@ def batch(sizes, classes=5, source=(6, 7), dtype=torch.float64):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
-@pytest.mark.parametrize("sizes", [[(24, 28)] * 3, [(13, 17), (24, 9), (13, 17), (3, 4)], [(100, 600), (70, 260)], [(6, 7)]])
+@pytest.mark.parametrize(
+    "sizes", [[(24, 28)] * 3, [(13, 17), (24, 9), (13, 17), (3, 4)], [(100, 600), (70, 260)], [(6, 7)]]
+)
 def test_counts_are_those_of_full_size_logits(sizes, dtype):
     logits, labels, label_sizes = batch(sizes, dtype=dtype)
     counts = confusion_matrices(logits, labels, label_sizes)
     assert counts.dtype == torch.int64
     for image, (h, w) in enumerate(sizes):
-        full = F.interpolate(logits[image : image + 1], (h, w), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+        full = (
+            F.interpolate(logits[image : image + 1], (h, w), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+        )
         assert np.array_equal(counts[image], counts_of([full], [labels[image, :h, :w].numpy()])[0])
 
 
@@ -202,7 +221,9 @@ def test_the_first_of_equal_logits_wins(classes, dtype):
     logits = torch.randint(0, 3, (1, classes, 9, 8)).to(dtype)
     labels = torch.zeros(1, 9, 8, dtype=torch.int64)
     counts = confusion_matrices(logits, labels, torch.tensor([[9, 8]]))[0, 0]
-    assert torch.equal(counts, torch.bincount(torch.from_numpy(logits[0].numpy().argmax(0)).flatten(), minlength=classes))
+    assert torch.equal(
+        counts, torch.bincount(torch.from_numpy(logits[0].numpy().argmax(0)).flatten(), minlength=classes)
+    )
 
 
 def test_logits_that_are_not_finite_are_refused():
@@ -234,14 +255,16 @@ def test_an_ignored_image_has_no_counts():
     assert confusion_matrices(logits, torch.full_like(labels, 255), sizes).sum() == 0
 
 
-# --- wrong input ------------------------------------------------------------------------------------------------------------------------
+# --- wrong input
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])
 def test_unknown_ids_are_named_where_stock_ways_drop_them(dtype):
     logits, labels, sizes = batch([(12, 14)])
     labels[0, 11, 13] = 5
-    # the histogram of the stock mean_iou (evaluate, mean_iou.py: np.histogram(label, bins=num_labels, range=(0, num_labels - 1)))
+    # the histogram of the stock mean_iou (evaluate, mean_iou.py: np.histogram(label, bins=num_labels, range=(0,
+    # num_labels - 1)))
     area, _ = np.histogram(labels[labels != 255].numpy(), bins=5, range=(0, 4))
     assert area.sum() == (labels != 255).sum() - 1
     with pytest.raises(ValueError, match=r"Labels hold the ids 5; the classes are 0-4, and 255 is ignored"):
@@ -251,19 +274,36 @@ def test_unknown_ids_are_named_where_stock_ways_drop_them(dtype):
 @pytest.mark.parametrize("size", [(13, 14), (12, 15), (0, 3)])
 def test_sizes_that_the_labels_do_not_have_are_named(size):
     logits, labels, _ = batch([(12, 14)])
-    with pytest.raises(ValueError, match=rf"label_sizes holds \({size[0]}, {size[1]}\); the labels of this batch are \(12, 14\)"):
+    with pytest.raises(
+        ValueError, match=rf"label_sizes holds \({size[0]}, {size[1]}\); the labels of this batch are \(12, 14\)"
+    ):
         confusion_matrices(logits, labels, torch.tensor([size]))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"predictions": [np.zeros((2, 2), int)]}, r"add_batch takes predictions and references, both; got one of them"),
+        (
+            {"predictions": [np.zeros((2, 2), int)]},
+            r"add_batch takes predictions and references, both; got one of them",
+        ),
         ({"predictions": [], "references": [], "extra": 1}, r"add_batch takes .* got \['extra'\]"),
-        ({"predictions": [np.zeros((2, 2), int)] * 2, "references": [np.zeros((2, 2), int)]}, r"2 predictions for 1 references"),
-        ({"predictions": [np.zeros((2, 2), int)], "references": [np.zeros((2, 3), int)]}, r"prediction is \(2, 2\) where .* is \(2, 3\)"),
-        ({"predictions": [np.full((2, 2), 5)], "references": [np.zeros((2, 2), int)]}, r"Predictions hold the ids 5; the classes are 0-4"),
-        ({"predictions": [np.zeros((2, 2), int)], "references": [np.full((2, 2), -1)]}, r"References hold the ids -1; "),
+        (
+            {"predictions": [np.zeros((2, 2), int)] * 2, "references": [np.zeros((2, 2), int)]},
+            r"2 predictions for 1 references",
+        ),
+        (
+            {"predictions": [np.zeros((2, 2), int)], "references": [np.zeros((2, 3), int)]},
+            r"prediction is \(2, 2\) where .* is \(2, 3\)",
+        ),
+        (
+            {"predictions": [np.full((2, 2), 5)], "references": [np.zeros((2, 2), int)]},
+            r"Predictions hold the ids 5; the classes are 0-4",
+        ),
+        (
+            {"predictions": [np.zeros((2, 2), int)], "references": [np.full((2, 2), -1)]},
+            r"References hold the ids -1; ",
+        ),
     ],
 )
 def test_wrong_label_maps_are_named(arguments, message):

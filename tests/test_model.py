@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from seg_recipe.labels import LabelSpace
-from seg_recipe.model import backbone_prefix, parameter_groups
+from seg_recipe.models import backbone_prefix, parameter_groups
 from tests.tiny_checkpoints import KINDS, LABELS, WITH_AUXILIARY_HEAD, build, tiny_config, write_checkpoint
 
 
@@ -45,10 +45,14 @@ def test_builds_from_a_checkpoint_with_only_the_classifier_new(kind, checkpoint)
     stored, tensors = load_file(f"{folder}/model.safetensors"), model.state_dict()
     # the tensors of a checkpoint may have older names than the model's, so its values are looked for under any name
     values = {(tuple(tensor.shape), tensor.double().sum().item()) for tensor in stored.values()}
-    new = [name for name, tensor in tensors.items() if (tuple(tensor.shape), tensor.double().sum().item()) not in values]
+    new = [
+        name for name, tensor in tensors.items() if (tuple(tensor.shape), tensor.double().sum().item()) not in values
+    ]
     assert 1 <= len(new) <= 2  # weight and bias of the last layer (an all-zero bias may be found among others)
     assert not any(name.startswith(backbone_prefix(model)) for name in new)
-    assert notes[0].startswith(f"{folder}: {len(tensors) - 2} of {len(tensors)} tensors are the checkpoint's; new are 2 of the head")
+    assert notes[0].startswith(
+        f"{folder}: {len(tensors) - 2} of {len(tensors)} tensors are the checkpoint's; new are 2 of the head"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +65,11 @@ def test_channels_last_changes_the_layout_and_no_result(kind, checkpoint):
     assert any(not weight.is_contiguous() for weight in weights)
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     other.load_state_dict(plain.state_dict())  # as a resume does
-    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in other.state_dict().values() if weight.ndim == 4)
+    assert all(
+        weight.is_contiguous(memory_format=torch.channels_last)
+        for weight in other.state_dict().values()
+        if weight.ndim == 4
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,11 +120,15 @@ def test_stock_model_has_parameters_without_a_gradient(kind):
     """Why the auxiliary head goes: with the stock model, DistributedDataParallel waits for gradients that never come."""
     model = AutoModelForSemanticSegmentation.from_config(tiny_config(kind)).eval()
     model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
-    assert any(name.startswith("auxiliary_head") for name, parameter in model.named_parameters() if parameter.grad is None)
+    assert any(
+        name.startswith("auxiliary_head") for name, parameter in model.named_parameters() if parameter.grad is None
+    )
 
 
 def test_stock_resume_restores_8_of_124_tensors(checkpoint, tmp_path):
-    """The stock Trainer loads a checkpoint with load_state_dict(strict=False), whose file has other names than the model (#43701)."""
+    """The stock Trainer loads a checkpoint with load_state_dict(strict=False), whose file has other names than the
+    model (#43701).
+    """
     model, _, _ = build(checkpoint("segformer"))
     model.save_pretrained(tmp_path / "saved")
     stored = load_file(tmp_path / "saved" / "model.safetensors")
@@ -137,8 +149,16 @@ def test_stock_resume_restores_8_of_124_tensors(checkpoint, tmp_path):
         ("segformer", 102, "answers with 26x26 logits, which do not divide it evenly. Try --image_size 96"),
         ("segformer", 16, "cannot take .*Try --image_size 64"),
         ("mobilenet_v2", 48, "do not divide it evenly. Try --image_size 64"),
-        ("beit", 100, "cuts pictures into patches of 16x16 and would drop the rest. Wanted a multiple of 16, such as 96"),
-        ("data2vec-vision", 96, "cannot take .*It was trained at --image_size 64; from scratch .--from_scratch true. it takes others"),
+        (
+            "beit",
+            100,
+            "cuts pictures into patches of 16x16 and would drop the rest. Wanted a multiple of 16, such as 96",
+        ),
+        (
+            "data2vec-vision",
+            96,
+            "cannot take .*It was trained at --image_size 64; from scratch .--from_scratch true. it takes others",
+        ),
     ],
 )
 def test_image_size_that_does_not_fit_is_refused(kind, size, text, checkpoint):
@@ -163,7 +183,8 @@ def test_pipeline_on_the_saved_folder_does_what_evaluation_does(checkpoint, tmp_
     answered = np.full((50, 90), 255)
     for part in found:
         answered[np.array(part["mask"]) == 255] = LABELS.label2id[part["label"]]
-    # evaluation, written out: bilinear to the square, 0-1, ImageNet's mean and deviation, logits to the picture's own size, arg max
+    # evaluation, written out: bilinear to the square, 0-1, ImageNet's mean and deviation, logits to the picture's own
+    # size, arg max
     pixels = np.array(picture.resize((64, 64), Image.Resampling.BILINEAR), np.float64) / 255
     pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.no_grad():
@@ -171,12 +192,17 @@ def test_pipeline_on_the_saved_folder_does_what_evaluation_does(checkpoint, tmp_
     wanted = torch.nn.functional.interpolate(logits, size=(50, 90), mode="bilinear").argmax(1)[0].numpy()
     assert len(np.unique(wanted)) > 1
     assert np.mean(answered == wanted) > 0.999  # a tie may fall either way
-    assert SegformerImageProcessorPil().size == {"height": 512, "width": 512}  # stock: whatever the model was trained at
+    assert SegformerImageProcessorPil().size == {
+        "height": 512,
+        "width": 512,
+    }  # stock: whatever the model was trained at
 
 
 def test_processor_keeps_the_checkpoint_s_normalisation(checkpoint):
     folder = checkpoint("beit")
-    SegformerImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.4] * 3, do_reduce_labels=True).save_pretrained(folder)
+    SegformerImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.4] * 3, do_reduce_labels=True).save_pretrained(
+        folder
+    )
     processor = build(folder)[1]
     assert (processor.image_mean, processor.image_std) == ([0.5] * 3, [0.4] * 3)
     assert processor.size == {"height": 64, "width": 64}
@@ -200,5 +226,7 @@ def test_blue_green_red_checkpoint_gives_the_same_logits_on_red_green_blue(check
     model.save_pretrained(tmp_path / "saved")
     processor.save_pretrained(tmp_path / "saved")
     again = build(str(tmp_path / "saved"), labels=LabelSpace(names=tuple("abcde")))[0]
-    torch.testing.assert_close(again.mobilevit.conv_stem.convolution.weight, model.mobilevit.conv_stem.convolution.weight)
+    torch.testing.assert_close(
+        again.mobilevit.conv_stem.convolution.weight, model.mobilevit.conv_stem.convolution.weight
+    )
     assert AutoImageProcessor.from_pretrained(tmp_path / "saved").size["height"] == 64

@@ -45,7 +45,8 @@ def test_classification_checkpoint_gives_the_backbone_and_names_the_new_head(che
     backbone = [name for name in model.state_dict() if name.startswith("segformer.")]
     assert (
         notes[0]
-        == f"{folder}: {len(backbone)} of 124 tensors are the checkpoint's; new are {124 - len(backbone)} of the head (decode_head)."
+        == f"{folder}: {len(backbone)} of 124 tensors are the checkpoint's; new are {124 - len(backbone)} of the head "
+        "(decode_head)."
     )
     assert notes[1] == "2 tensors of the checkpoint have no place here: classifier.bias, classifier.weight."
 
@@ -108,7 +109,9 @@ def test_pickle_is_refused_and_never_read(checkpoint, tmp_path):
     folder = tmp_path / "pickle"
     AutoConfig.from_pretrained(checkpoint()).save_pretrained(folder)
     (folder / "pytorch_model.bin").write_bytes(b"not even a pickle")
-    with pytest.raises(ValueError, match=r"pickle only, which can run any code when it is read; wanted model\.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"pickle only, which can run any code when it is read; wanted model\.safetensors"
+    ):
         build(str(folder))
     build(str(folder), from_scratch=True)
 
@@ -117,9 +120,13 @@ def test_folder_that_is_no_checkpoint(tmp_path, checkpoint):
     with pytest.raises(ValueError, match=r"has no config\.json; wanted a folder that save_pretrained wrote"):
         build(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match=r"is of type 'bert', which has no semantic segmentation here; wanted one of: beit, "):
+    with pytest.raises(
+        ValueError, match=r"is of type 'bert', which has no semantic segmentation here; wanted one of: beit, "
+    ):
         build(str(tmp_path), from_scratch=True)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}})
+    )
     with pytest.raises(ValueError, match="cannot be read without running code of its own"):
         build(str(tmp_path), from_scratch=True)
     with pytest.raises(ValueError, match=r"model: \./no/such/folder is neither a folder nor a Hub id"):
@@ -149,7 +156,9 @@ def test_missing_shard_is_named(checkpoint):
 def test_segformer_sizes_are_known_without_a_file(name, millions):
     model, processor, notes = build(name, from_scratch=True, labels=FACE, image_size=512)
     assert model.num_parameters() / 1e6 == pytest.approx(millions, abs=0.15)
-    assert notes == [f"{name}: from scratch, {len(model.state_dict())} tensors initialised with seed 0; nothing is pretrained."]
+    assert notes == [
+        f"{name}: from scratch, {len(model.state_dict())} tensors initialised with seed 0; nothing is pretrained."
+    ]
     assert list(processor.image_mean) == [0.485, 0.456, 0.406]
     assert model.name_or_path == name
 
@@ -158,7 +167,10 @@ def offline_text(name="nvidia/mit-b0"):
     return f"model: {name} is not in the cache and cannot be fetched: "
 
 
-WAYS_OUT = "Give a local folder with config.json and model.safetensors (--model PATH), or train from nothing: --from_scratch true."
+WAYS_OUT = (
+    "Give a local folder with config.json and model.safetensors (--model PATH), or train from nothing: "
+    "--from_scratch true."
+)
 
 
 def assert_refused(name, reason):
@@ -202,7 +214,9 @@ def test_hub_without_that_model(monkeypatch, tmp_path):
 
 def reach(hub, monkeypatch, tmp_path):
     hub.connect(monkeypatch, tmp_path, token=None)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
 
 
 def put_on_hub(hub, repo, folder, skip=()):
@@ -242,7 +256,9 @@ def test_pickle_only_repository_is_refused_unless_the_hub_s_bot_converted_it(mon
     discussion = {"num": 3, "title": "Adding `safetensors` variant of this model", "author": "SFconvertbot"}
     offered = []
     monkeypatch.setattr(
-        huggingface_hub.HfApi, "get_repo_discussions", lambda *_, **__: iter([SimpleNamespace(**entry) for entry in offered])
+        huggingface_hub.HfApi,
+        "get_repo_discussions",
+        lambda *_, **__: iter([SimpleNamespace(**entry) for entry in offered]),
     )
     with HubStub() as hub:
         reach(hub, monkeypatch, tmp_path)
@@ -254,7 +270,8 @@ def test_pickle_only_repository_is_refused_unless_the_hub_s_bot_converted_it(mon
                 build("ada/old")
         asked = []
         monkeypatch.setattr(
-            "seg_recipe.model.checkpoint.snapshot_download", lambda name, **settings: asked.append(settings["revision"]) or folder
+            "seg_recipe.models.checkpoint.snapshot_download",
+            lambda name, **settings: asked.append(settings["revision"]) or folder,
         )
         offered[:] = [discussion]
         build("ada/old")
@@ -263,7 +280,7 @@ def test_pickle_only_repository_is_refused_unless_the_hub_s_bot_converted_it(mon
 
 @pytest.mark.slow
 def test_import_is_quiet_and_needs_no_torchvision():
-    code = "import sys; import seg_recipe.model; sys.exit('torchvision' in sys.modules)"
+    code = "import sys; import seg_recipe.models; sys.exit('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

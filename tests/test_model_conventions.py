@@ -9,8 +9,12 @@ from tests.tiny_checkpoints import KINDS, build, tiny_config, write_checkpoint
 
 
 def statistics_after_two_batches(model) -> list[tuple[float, float]]:
-    """For each BatchNorm, how far its running mean is from 0: after many batches of one kind, and after one of another."""
-    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
+    """For each BatchNorm, how far its running mean is from 0: after many batches of one kind, and after one of
+    another.
+    """
+    layers = [
+        module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
+    ]
     found = []
     for layer in layers:
         layer.reset_running_stats()
@@ -64,4 +68,6 @@ def test_the_head_of_mobilenet_v2_drops_one_of_five_channels(tmp_path):
     assert any("classifier_dropout_prob is 0.2" in note for note in notes)
     for chosen in (0.8, 0.0):
         model, _, notes = build(folder, config_overrides=[f"classifier_dropout_prob={chosen}"])
-        assert dropped(model) == pytest.approx(chosen, abs=0.05) and not any("classifier_dropout_prob is" in note for note in notes)
+        assert dropped(model) == pytest.approx(chosen, abs=0.05) and not any(
+            "classifier_dropout_prob is" in note for note in notes
+        )

@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from seg_recipe.model.joining import add_upsampled
+from seg_recipe.fast.joining import add_upsampled
 
 SIZES = [
     ((16, 16), [(8, 8), (4, 4), (2, 2)]),
-    ((33, 20), [(17, 10), (9, 5), (1, 1)]),  # no whole factors, more rows than a band has, and nothing to look at beside a single pixel
+    (
+        (33, 20),
+        [(17, 10), (9, 5), (1, 1)],
+    ),  # no whole factors, more rows than a band has, and nothing to look at beside a single pixel
     ((5, 70), [(1, 35), (5, 70), (7, 9)]),  # one row; the same size; larger in one direction
 ]
 
@@ -20,7 +23,9 @@ def maps(sizes, dtype=torch.float32, grad=False):
 
 
 def oracle(largest, smaller, relu=False):
-    total = largest + sum(interpolate(each, size=largest.shape[2:], mode="bilinear", align_corners=False) for each in smaller)
+    total = largest + sum(
+        interpolate(each, size=largest.shape[2:], mode="bilinear", align_corners=False) for each in smaller
+    )
     return torch.relu(total) if relu else total
 
 

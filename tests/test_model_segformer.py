@@ -1,4 +1,6 @@
-"""The quicker SegFormer beside that of transformers: values, gradients, statistics, in training and evaluation; what it copies."""
+"""The quicker SegFormer beside that of transformers: values, gradients, statistics, in training and evaluation; what
+it copies.
+"""
 
 import copy
 
@@ -10,11 +12,13 @@ from torch.distributed.fsdp import fully_shard
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
-from seg_recipe.model.segformer import FoldedDecodeHead, quicken
+from seg_recipe.fast.segformer import FoldedDecodeHead, quicken
 
 
 def networks(dtype=torch.float32) -> tuple[SegformerForSemanticSegmentation, SegformerForSemanticSegmentation]:
-    """The same SegFormer with the head of transformers and with the folded one; nothing in it is at its initial zero or one."""
+    """The same SegFormer with the head of transformers and with the folded one; nothing in it is at its initial zero
+    or one.
+    """
     torch.manual_seed(3)
     stock = SegformerForSemanticSegmentation(
         SegformerConfig(
@@ -32,7 +36,9 @@ def networks(dtype=torch.float32) -> tuple[SegformerForSemanticSegmentation, Seg
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("size", [(64, 64), (96, 64), (72, 104)], ids=str)  # the last: stages that are no whole factors apart
+@pytest.mark.parametrize(
+    "size", [(64, 64), (96, 64), (72, 104)], ids=str
+)  # the last: stages that are no whole factors apart
 def test_values_gradients_and_statistics_are_those_of_transformers(training, size):
     stock, ours = (network.train(training) for network in networks(torch.float64))
     pixels = torch.randn(2, 3, *size, dtype=torch.float64)
@@ -42,7 +48,9 @@ def test_values_gradients_and_statistics_are_those_of_transformers(training, siz
     for answer in answers:
         (answer * weights).sum().backward()
     gradients = [{name: parameter.grad for name, parameter in network.named_parameters()} for network in (stock, ours)]
-    assert gradients[0].keys() == gradients[1].keys() and any(gradient.abs().max() > 0.1 for gradient in gradients[0].values())
+    assert gradients[0].keys() == gradients[1].keys() and any(
+        gradient.abs().max() > 0.1 for gradient in gradients[0].values()
+    )
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-8, atol=1e-8), name
     for (name, ours_now), stock_now in zip(ours.named_buffers(), stock.buffers(), strict=True):
@@ -71,7 +79,9 @@ def test_bfloat16_rounds_little_more():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_maps_are_not_copied(count):
-    """Each convolution takes the channels last, and gives them so: a copy from one format to the other would show in the strides."""
+    """Each convolution takes the channels last, and gives them so: a copy from one format to the other would show in
+    the strides.
+    """
     formats = {}
     for whose, network in zip(("stock", "ours"), networks(), strict=True):
         seen = formats[whose] = {}
@@ -92,7 +102,12 @@ def test_accelerate_finds_the_stages_by_their_name():
     for name in ours._no_split_modules:
         assert get_module_class_from_name(ours, name) is not None
     recorded = ours(torch.randn(1, 3, 64, 64), output_hidden_states=True)
-    assert [tuple(maps.shape[1:]) for maps in recorded.hidden_states] == [(8, 16, 16), (16, 8, 8), (24, 4, 4), (32, 2, 2)]
+    assert [tuple(maps.shape[1:]) for maps in recorded.hidden_states] == [
+        (8, 16, 16),
+        (16, 8, 8),
+        (24, 4, 4),
+        (32, 2, 2),
+    ]
 
 
 def test_dropout_is_that_of_transformers():
@@ -119,7 +134,9 @@ def test_a_sharded_head_works_as_transformers_has_it(tmp_path):
     stock, ours = (network.eval() for network in networks())
     quicken(stock)
     stock.decode_head.__class__ = SegformerDecodeHead
-    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
     try:
         fully_shard(ours.decode_head.linear_fuse, mesh=init_device_mesh("cpu", (1,)))
         pixels = torch.randn(2, 3, 64, 64)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seg_recipe.locks import WRITER
+from seg_recipe.runtime.locks import WRITER
 from tests import finetune_runs as runs
 
 
@@ -13,7 +13,12 @@ def place(tmp_path_factory):
     return folder
 
 
-FOREIGN = {"a model": "config.json", "a page": "README.md", "a stock Trainer's run": "checkpoint-10/config.json", "labels": "labels.json"}
+FOREIGN = {
+    "a model": "config.json",
+    "a page": "README.md",
+    "a stock Trainer's run": "checkpoint-10/config.json",
+    "labels": "labels.json",
+}
 
 
 @pytest.mark.parametrize("options", [(), ("--check",)], ids=str)
@@ -22,7 +27,10 @@ def test_a_folder_that_is_no_run_is_refused(place, tmp_path, name, options):
     output = tmp_path / "mine"
     (output / name).parent.mkdir(parents=True)
     (output / name).write_text("{}")
-    with pytest.raises(ValueError, match=r"output_dir is .*/mine, which holds .* and no run of this recipe; give a new or an empty folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"output_dir is .*/mine, which holds .* and no run of this recipe; give a new or an empty folder",
+    ):
         runs.train(runs.write_recipe(place, output_dir=str(output)), *options)
     assert [path.name for path in output.iterdir()] == [name.split("/")[0]] and (output / name).read_text() == "{}"
 

@@ -1,4 +1,6 @@
-"""Plain PNGs: to the bit what Pillow decodes, or left to it. Whatever is wrong with a file is said as Pillow's way of the check says it."""
+"""Plain PNGs: to the bit what Pillow decodes, or left to it. Whatever is wrong with a file is said as Pillow's way of
+the check says it.
+"""
 
 import struct
 import zlib
@@ -11,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from scripts.bench.measuring import peak_extra_memory
 from seg_recipe import masks as seg_masks
-from seg_recipe.bench.measuring import peak_extra_memory
 from seg_recipe.data import check
 from seg_recipe.labels import FACE
 from seg_recipe.png import LARGEST, SIGNATURE, decode_plain, files, read_plain
@@ -24,7 +26,13 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGBA: (8, 16)}
 COLOURS = bytes(range(256)) * 3
-HARMLESS = {"pHYs": bytes(9), "sRGB": b"\0", "gAMA": bytes([0, 0, 177, 143]), "cHRM": bytes(32), "tIME": b"\x07\xea\1\1\0\0\0"}
+HARMLESS = {
+    "pHYs": bytes(9),
+    "sRGB": b"\0",
+    "gAMA": bytes([0, 0, 177, 143]),
+    "cHRM": bytes(32),
+    "tIME": b"\x07\xea\1\1\0\0\0",
+}
 
 
 def chunk(kind: str, content: bytes) -> bytes:
@@ -52,7 +60,15 @@ def written(
 ) -> bytes:  # fmt: skip
     header = chunk("IHDR", struct.pack(">IIBB", width, height, depth, colour) + bytes(ways))
     colours = chunk("PLTE", palette) if colour == PALETTE and palette else b""
-    return SIGNATURE + header + between + colours + b"".join(chunk("IDAT", part) for part in packed) + behind + chunk("IEND", b"")
+    return (
+        SIGNATURE
+        + header
+        + between
+        + colours
+        + b"".join(chunk("IDAT", part) for part in packed)
+        + behind
+        + chunk("IEND", b"")
+    )
 
 
 def plain(pixels: np.ndarray, colour: int, kinds: list[int] | None = None, **options) -> bytes:
@@ -116,7 +132,10 @@ def test_every_filter_and_every_cut_of_the_stream(data):
     stream = zlib.compress(filtered(pixels.reshape(height, -1), kinds, CHANNELS[colour]), data.draw(st.integers(0, 9)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    beside = [b"".join(chunk(k, HARMLESS[k]) for k in data.draw(st.lists(st.sampled_from(sorted(HARMLESS)), max_size=3))) for _ in "ab"]
+    beside = [
+        b"".join(chunk(k, HARMLESS[k]) for k in data.draw(st.lists(st.sampled_from(sorted(HARMLESS)), max_size=3)))
+        for _ in "ab"
+    ]
     file = written(width, height, colour, parts, between=beside[0], behind=beside[1])
     assert assert_as_pillow_has_it(file)
     seen = decoded(file)
@@ -130,7 +149,11 @@ def test_every_colour_type_and_depth(colour, interlaced):
     for depth in DEPTHS[colour]:
         width = height = 1 if interlaced else 8  # of one pixel, all seven passes but the first are empty
         row = (width * CHANNELS[colour] * depth + 7) // 8
-        lines = filtered(some(GREY, height, row)[:, :, 0] % 100, [row % 5 for row in range(height)], max(1, CHANNELS[colour] * depth // 8))
+        lines = filtered(
+            some(GREY, height, row)[:, :, 0] % 100,
+            [row % 5 for row in range(height)],
+            max(1, CHANNELS[colour] * depth // 8),
+        )
         file = written(width, height, colour, [zlib.compress(lines)], depth, (0, 0, interlaced))
         wanted = depth == 8 and not interlaced and colour in (GREY, RGB, PALETTE)
         assert assert_as_pillow_has_it(file) == wanted, (colour, depth)
@@ -199,7 +222,9 @@ def test_what_is_not_plain_is_left_to_pillow(name):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damage_at_random_is_judged_as_by_pillow():
-    """Bytes changed or cut out of files and of what is deflated in them, with checksums that are wrong then, and with right ones."""
+    """Bytes changed or cut out of files and of what is deflated in them, with checksums that are wrong then, and with
+    right ones.
+    """
     generator, taken = np.random.default_rng(0), 0
     for turn in range(600):
         colour = (GREY, PALETTE, RGB)[turn % 3]
@@ -228,11 +253,17 @@ def test_every_end_of_a_file():
 def bomb(width: int, height: int, megabytes: int) -> bytes:
     packer = zlib.compressobj(9)
     zeros = bytes(2**20)
-    return written(width, height, GREY, [b"".join([*(packer.compress(zeros) for _ in range(megabytes)), packer.flush()])])
+    return written(
+        width, height, GREY, [b"".join([*(packer.compress(zeros) for _ in range(megabytes)), packer.flush()])]
+    )
 
 
 def test_a_bomb_takes_no_more_than_its_header_says():
-    for file in (bomb(100, 100, 100), written(5000, 5000, GREY, [STREAM]), written(5000, 5000, GREY, [STREAM, bytes(30_000)])):
+    for file in (
+        bomb(100, 100, 100),
+        written(5000, 5000, GREY, [STREAM]),
+        written(5000, 5000, GREY, [STREAM, bytes(30_000)]),
+    ):
         assert decoded(file) is None
         assert peak_extra_memory(lambda file=file: decoded(file), torch.device("cpu")) < 20
     assert decoded(bomb(100, 100, 1)) is None and np.array_equal(
@@ -275,12 +306,17 @@ def test_samples_are_those_of_pillow_to_the_bit(size, monkeypatch):
     images = [plain(some(RGB, height, width, number), RGB) for number in range(8)]
     masks = [plain(some(kind, height, width, number) % 19, kind) for number, kind in enumerate([GREY, PALETTE] * 4)]
     batch = {"id": [str(number) for number in range(8)]}
-    batch |= {name: [{"bytes": file, "path": None} for file in files] for name, files in (("image", images), ("label", masks))}
+    batch |= {
+        name: [{"bytes": file, "path": None} for file in files]
+        for name, files in (("image", images), ("label", masks))
+    }
     seen = {"label_space": FACE, "image_size": 40, "mean": MEAN, "std": STD}
     transforms = (TrainTransform(**seen, **STRONG, seed=0, clock=EpochClock()), EvalTransform(**seen))
     decodings = []
     for room in (cells, seg_masks):
-        monkeypatch.setattr(room, "decode_plain", lambda found: (decodings.append(found.channels), decode_plain(found))[1])
+        monkeypatch.setattr(
+            room, "decode_plain", lambda found: (decodings.append(found.channels), decode_plain(found))[1]
+        )
     ours = [transform(batch) for transform in transforms]
     assert decodings == [3, 1] * 16
     for room in (cells, seg_masks):

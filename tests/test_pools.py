@@ -1,4 +1,6 @@
-"""Pools: Ctrl-C at every moment, and the end of the process that made them, beside the stock pools, which hang, break or stay."""
+"""Pools: Ctrl-C at every moment, and the end of the process that made them, beside the stock pools, which hang, break
+or stay.
+"""
 
 import os
 import signal
@@ -10,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.pools import Threads, ctrl_c_waits, in_order, inherited, processes, spread
+from seg_recipe.runtime.pools import Threads, ctrl_c_waits, in_order, inherited, processes, spread
 
-# Sends Ctrl-C at one line that the main thread comes to within threading and concurrent.futures, at the next one in each round. A pool
-# that has not ended five seconds later never will.
+# Sends Ctrl-C at one line that the main thread comes to within threading and concurrent.futures, at the next one in
+# each round. A pool that has not ended five seconds later never will.
 AT_EVERY_MOMENT = """
 import concurrent.futures.thread, os, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from seg_recipe.pools import Threads, in_order, spread
+from seg_recipe.runtime.pools import Threads, in_order, spread
 
 files = threading.__file__, concurrent.futures.thread.__file__, concurrent.futures._base.__file__
 whose = sys.argv[1]
@@ -63,7 +65,11 @@ os._exit(0)
 
 def ctrl_c_at_every_moment(whose):
     run = subprocess.run(
-        [sys.executable, "-c", AT_EVERY_MOMENT, whose], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", AT_EVERY_MOMENT, whose],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[1],
     )
     assert run.returncode == 0, run.stderr
     moments, verdict = run.stdout.strip().split(" ", 1)
@@ -163,7 +169,7 @@ KILLED = """
 import os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from seg_recipe.pools import processes
+from seg_recipe.runtime.pools import processes
 
 ours = processes(2)
 pool = ProcessPoolExecutor(2, get_context("fork")) if sys.argv[1] == "stock" else ours.__enter__()

@@ -1,4 +1,6 @@
-"""predict.py as a user runs it: the same masks as the pipeline, whatever the pictures come in, resumable, and safe with hostile input."""
+"""predict.py as a user runs it: the same masks as the pipeline, whatever the pictures come in, resumable, and safe
+with hostile input.
+"""
 
 import json
 import os
@@ -14,8 +16,8 @@ import pytest
 from PIL import Image
 
 from scripts.predict import main
-from seg_recipe.predicting import pictures as reading
-from seg_recipe.predicting.outputs import open_predictions
+from seg_recipe.inference import pictures as reading
+from seg_recipe.inference.outputs import open_predictions
 from tests.test_inference import checkpoint, pictures, piped
 from tests.tiny import LABELS, segformer
 
@@ -51,7 +53,9 @@ def lines(output: Path) -> list[dict]:
 def launch(*arguments, **settings) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "scripts.predict", *map(str, arguments), "--device", "cpu", "--precision", "fp32"]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )
 
 
 def test_masks_are_those_of_the_pipeline_and_shares_add_up(checkpoint, photos, tmp_path, capsys):
@@ -62,12 +66,16 @@ def test_masks_are_those_of_the_pipeline_and_shares_add_up(checkpoint, photos, t
     assert [line["name"] for line in lines(output)] == names and not (output / ".partial").exists()
     assert "no picture by its extension: 1" in capsys.readouterr().out
     sources = [next(photos.glob(f"{name}.*")) for name in names]
-    for line, expected, source in zip(lines(output), piped(checkpoint, [Image.open(path) for path in sources]), sources, strict=True):
+    for line, expected, source in zip(
+        lines(output), piped(checkpoint, [Image.open(path) for path in sources]), sources, strict=True
+    ):
         with Image.open(output / "masks" / f"{line['name']}.png") as mask:
             assert mask.mode == "P" and mask.getpalette()[: 3 * len(LABELS)] == np.ravel(LABELS.palette).tolist()
             assert np.array_equal(np.asarray(mask), expected)
             assert (line["height"], line["width"]) == (mask.height, mask.width) and line["source"] == str(source)
-        assert list(line) == ["name", "source", "stamp", "height", "width", "shares"] and list(line["shares"]) == list(LABELS.names)
+        assert list(line) == ["name", "source", "stamp", "height", "width", "shares"] and list(line["shares"]) == list(
+            LABELS.names
+        )
         assert sum(line["shares"].values()) == pytest.approx(1, abs=1e-5)
         assert line["shares"]["disc"] == pytest.approx(float((expected == 1).mean()), abs=1e-5)
         with Image.open(output / "overlays" / f"{line['name']}.jpg") as shown:
@@ -95,11 +103,15 @@ def test_names_come_from_the_shared_folder_and_keep_the_extension_where_they_mus
         archive.write(photos / "a" / "x.png", "x.png")
         archive.write(photos / "a" / "x.png", "__MACOSX/._x.png")
     (photos / "b" / "x.png").write_bytes((photos / "a" / "x.png").read_bytes())
-    with pytest.raises(ValueError, match=r"b/x\.png and .*b\.zip:x\.png would both become masks/b/x\.png\.png; predict them into two"):
+    with pytest.raises(
+        ValueError, match=r"b/x\.png and .*b\.zip:x\.png would both become masks/b/x\.png\.png; predict them into two"
+    ):
         run(checkpoint, photos / "b.zip", photos / "b", photos / "a", "--output", tmp_path / "clash")
     run(checkpoint, photos / "b.zip", "--output", tmp_path / "zip")
     assert [line["name"] for line in lines(tmp_path / "zip")] == ["x"]
-    assert (tmp_path / "zip" / "masks" / "x.png").read_bytes() == (tmp_path / "two" / "masks" / "a" / "x.png").read_bytes()
+    assert (tmp_path / "zip" / "masks" / "x.png").read_bytes() == (
+        tmp_path / "two" / "masks" / "a" / "x.png"
+    ).read_bytes()
 
 
 def test_done_pictures_are_skipped_and_changed_ones_made_anew(checkpoint, photos, tmp_path):
@@ -124,7 +136,8 @@ def test_other_settings_or_another_model_in_the_same_folder_are_refused(checkpoi
     output = tmp_path / "out"
     run(checkpoint, photos, "--output", output)
     with pytest.raises(
-        ValueError, match=r"was made with flip False \(now True\), scales \[1\.0\] \(now \[0\.5, 1\.0\]\); ask for the same"
+        ValueError,
+        match=r"was made with flip False \(now True\), scales \[1\.0\] \(now \[0\.5, 1\.0\]\); ask for the same",
     ):
         run(checkpoint, photos, "--output", output, "--flip", "--scales", "0.5", "1")
     with pytest.raises(ValueError, match=r"names_relative_to .*photos \(now .*photos/a\)"):
@@ -156,12 +169,18 @@ def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, photos, t
     (photos / "empty.jpg").touch()
     Image.new("I;16", (9, 9)).save(photos / "deep.png")
     report = run(checkpoint, photos, "--output", tmp_path / "out", "--batch_size", "2")
-    assert report["written"] == 4 and {Path(source).name for source in report["broken"]} == {"cut.png", "empty.jpg", "deep.png"}
+    assert report["written"] == 4 and {Path(source).name for source in report["broken"]} == {
+        "cut.png",
+        "empty.jpg",
+        "deep.png",
+    }
     assert "deep.png: The picture has mode I;16 (more than 8 bits a channel)" in capsys.readouterr().err
     process = launch(checkpoint, photos, "--output", tmp_path / "out")
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "0 pictures predicted, 4 were there, 3 broken" in printed
-    assert errors.strip().endswith("Not everything could be predicted: what was left out is named above, the rest is done.")
+    assert errors.strip().endswith(
+        "Not everything could be predicted: what was left out is named above, the rest is done."
+    )
 
 
 @pytest.mark.parametrize("options", [("--flip",), ("--scales", "0.5", "1"), ("--window",)])
@@ -191,7 +210,11 @@ def test_a_stopped_run_goes_on_and_leaves_nothing_half_written(checkpoint, tmp_p
     for path in [*masks, *output.glob("overlays/*.jpg")]:
         Image.open(path).load()
     if stop != signal.SIGKILL:
-        assert process.returncode == 130 and "nothing is half-written. To go on: python" in errors and "Traceback" not in errors
+        assert (
+            process.returncode == 130
+            and "nothing is half-written. To go on: python" in errors
+            and "Traceback" not in errors
+        )
         assert len(lines(output)) == len(masks) and not (output / ".partial").exists()
     for path in folder.glob("0[1-9]?.bmp"):
         path.unlink()
@@ -203,12 +226,20 @@ def test_a_stopped_run_goes_on_and_leaves_nothing_half_written(checkpoint, tmp_p
 
 
 def test_a_second_prediction_into_the_same_folder_is_refused_meanwhile(checkpoint, photos, tmp_path):
-    with open_predictions(tmp_path / "out", LABELS, {}), pytest.raises(ValueError, match="Another prediction is writing to --output"):
+    with (
+        open_predictions(tmp_path / "out", LABELS, {}),
+        pytest.raises(ValueError, match="Another prediction is writing to --output"),
+    ):
         run(checkpoint, photos, "--output", tmp_path / "out")
 
 
 def test_usage_errors_end_with_2(checkpoint, tmp_path, capsys):
-    for wrong in (["--batch_size", "0"], ["--onnx", "x", "--device", "cuda"], ["--onnx", "x", "--precision", "bf16"], ["--overlays"]):
+    for wrong in (
+        ["--batch_size", "0"],
+        ["--onnx", "x", "--device", "cuda"],
+        ["--onnx", "x", "--precision", "bf16"],
+        ["--overlays"],
+    ):
         with pytest.raises(SystemExit) as ended:
             main([str(checkpoint), "x.png", "--output", str(tmp_path), *wrong])
         assert ended.value.code == 2

@@ -13,11 +13,10 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from scripts.predict import main
-from seg_recipe.inference import load_segmenter
-from seg_recipe.predicting import exported
-from seg_recipe.predicting.exportable import Exportable
-from seg_recipe.predicting.inputs import Picture
-from seg_recipe.predicting.video import Video
+from seg_recipe.inference import exported, load_segmenter
+from seg_recipe.inference.exportable import Exportable
+from seg_recipe.inference.inputs import Picture
+from seg_recipe.inference.video import Video
 from tests.test_inference import checkpoint, pictures, processor
 from tests.test_predict import lines, made, run
 from tests.tiny import LABELS, segformer
@@ -45,7 +44,9 @@ def test_frames_of_a_video(checkpoint, tmp_path):
     shades = [np.asarray(frame.read()).mean() for frame in Video(path).frames()]
     assert shades == pytest.approx([0, 40, 80, 120, 160], abs=6)
     report = run(checkpoint, path, "--output", tmp_path / "out")
-    assert report["written"] == 5 and [line["name"] for line in lines(tmp_path / "out")] == [f"{number:06d}" for number in range(5)]
+    assert report["written"] == 5 and [line["name"] for line in lines(tmp_path / "out")] == [
+        f"{number:06d}" for number in range(5)
+    ]
     with Image.open(tmp_path / "out" / "masks" / "000004.png") as mask:
         assert mask.size == (64, 48)
     pictures()[0].save(tmp_path / "x.png")
@@ -68,7 +69,9 @@ def test_a_cut_video_is_named_and_the_rest_goes_on(checkpoint, tmp_path):
 def test_without_pyav_the_extra_is_named(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"is a video, and PyAV is not installed; install it with: pip install 'seg-recipe\[video\]'"):
+    with pytest.raises(
+        ValueError, match=r"is a video, and PyAV is not installed; install it with: pip install 'seg-recipe\[video\]'"
+    ):
         run(checkpoint, tmp_path / "clip.mp4", "--output", tmp_path / "out")
 
 
@@ -87,7 +90,10 @@ def test_an_export_is_verified_and_gives_the_same_masks(checkpoint, photos, tmp_
     run(checkpoint, photos, "--output", tmp_path / "torch", "--scales", "1", "1.5")
     run(checkpoint, photos, "--output", tmp_path / "onnx", "--onnx", file, "--scales", "1", "1.5")
     printed = capsys.readouterr().out
-    assert "batch and size free" in printed and "verified on random input: 0 of 8,192 pixels differ from torch (0.0000%)" in printed
+    assert (
+        "batch and size free" in printed
+        and "verified on random input: 0 of 8,192 pixels differ from torch (0.0000%)" in printed
+    )
     assert "verified on 4 pictures: 0 of 16,384 pixels differ" in printed
     torch_made, onnx_made = made(tmp_path / "torch"), made(tmp_path / "onnx")
     masks = [name for name in torch_made if name.startswith("masks/")]
@@ -107,7 +113,8 @@ def test_an_export_that_differs_is_not_kept(checkpoint, photos, tmp_path, monkey
     true_run = exported._run
     monkeypatch.setattr(exported, "_run", lambda session, pixels: true_run(session, pixels).flip(1))
     with pytest.raises(
-        ValueError, match=r"differs from torch in \d+\.\d+% of the pixels of random input, more than 0\.1%; it was not kept"
+        ValueError,
+        match=r"differs from torch in \d+\.\d+% of the pixels of random input, more than 0\.1%; it was not kept",
     ):
         run(checkpoint, photos, "--output", tmp_path / "out", "--onnx", tmp_path / "model.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
@@ -152,9 +159,11 @@ def given(image: Image.Image) -> Picture:
 
 
 def network(path: Path, kind: str) -> Path:
-    """A model of an architecture, with scales of pooling that do not divide its maps and with masks of more than one class."""
+    """A model of an architecture, with scales of pooling that do not divide its maps and with masks of more than one
+    class.
+    """
     torch.manual_seed(3)
-    if kind == "quickstart":  # noqa: SIM108
+    if kind == "quickstart":
         config = AutoConfig.from_pretrained(NETWORK, num_labels=19)
     else:
         config = tiny_config(kind, len(LABELS))
@@ -177,7 +186,9 @@ def network(path: Path, kind: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["quickstart", *KINDS])
 def test_every_architecture_is_exported_as_it_is(kind, tmp_path, capfd):
-    """Where torch takes another size, so does the file, with the same masks; and nothing of torch's reaches the terminal."""
+    """Where torch takes another size, so does the file, with the same masks; and nothing of torch's reaches the
+    terminal.
+    """
     path = network(tmp_path / "model", kind)
     segmenter = load_segmenter(path, device="cpu", precision="fp32")
     images = pictures()
@@ -186,8 +197,15 @@ def test_every_architecture_is_exported_as_it_is(kind, tmp_path, capfd):
     capfd.readouterr()
     exported.use_onnx(segmenter, tmp_path / "model.onnx", [given(image) for image in images])
     printed, errors = capfd.readouterr()
-    free = kind not in ("data2vec-vision", "dpt", "mobilevit", "mobilevitv2")  # the first two take one size in torch, too
-    assert printed.splitlines()[0].endswith("batch and size free" if free else "batch free, pictures of the model size only")
+    free = kind not in (
+        "data2vec-vision",
+        "dpt",
+        "mobilevit",
+        "mobilevitv2",
+    )  # the first two take one size in torch, too
+    assert printed.splitlines()[0].endswith(
+        "batch and size free" if free else "batch free, pictures of the model size only"
+    )
     assert len(printed.splitlines()) == 3 and not errors
     found = segmenter.masks(images, flip=True)
     assert sum((one != other).sum() for one, other in zip(expected, found, strict=True)) == 0
@@ -207,7 +225,10 @@ def test_a_model_that_cannot_be_exported_is_one_line(tmp_path, monkeypatch, capf
     monkeypatch.setattr(exported, "Exportable", contextlib.nullcontext)
     segmenter = load_segmenter(network(tmp_path / "model", "upernet"), device="cpu", precision="fp32")
     capfd.readouterr()
-    with pytest.raises(ValueError, match=r"--onnx: torch cannot export this upernet model \(.*adaptive_avg_pool2d.*\); leave --onnx out\."):
+    with pytest.raises(
+        ValueError,
+        match=r"--onnx: torch cannot export this upernet model \(.*adaptive_avg_pool2d.*\); leave --onnx out\.",
+    ):
         exported.use_onnx(segmenter, tmp_path / "model.onnx", [])
     assert capfd.readouterr() == ("", "") and {path.name for path in tmp_path.iterdir()} == {"model"}
 

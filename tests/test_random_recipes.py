@@ -1,4 +1,5 @@
-"""Random recipes: each ends with the model that it says, or is refused in one line before step 1; none ends in a traceback.
+"""Random recipes: each ends with the model that it says, or is refused in one line before step 1; none ends in a
+traceback.
 
 RANDOM_RECIPES=1000 runs so many instead of 100; a recipe by its number: python tests/random_recipes.py 17 1.
 """
@@ -19,7 +20,9 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # what torch and transformers warn of in single recipes is no matter of this test
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # what torch and transformers warn of in single recipes is no matter of this test
 @pytest.mark.parametrize("first", range(0, COUNT, 10))
 def test_random_recipes_end_with_the_model_they_name_or_are_refused_before_step_1(place, tmp_path, first):
     outcomes = {}

@@ -76,7 +76,11 @@ def wrong_command(words):
         case []:
             return ""
         case ["make", target]:
-            return "" if re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE) else "no such target"
+            return (
+                ""
+                if re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+                else "no such target"
+            )
         case ["source", ".venv/bin/activate"]:
             return ""
         case ["accelerate", "launch"]:
@@ -154,7 +158,9 @@ def wrong_code(code, text):
             return "" if name in known_settings() or f'"--{name}"' in sources() else "no such option"
         return wrong_recipe(["recipes/segformer.yaml", f"--{name}={value}"])
     if re.fullmatch(r"[a-z_]+", code):
-        return "" if code in known_settings() or code in {part.name for part in fields(LabelSpace)} else "no such setting"
+        return (
+            "" if code in known_settings() or code in {part.name for part in fields(LabelSpace)} else "no such setting"
+        )
     return "" if exists(code) else "no such file"
 
 
@@ -167,18 +173,26 @@ def exists(code):
         return any(code in (recipe["output_dir"], *recipe["dataset"]) for recipe in recipes)
     if code == ".venv":
         return ".venv/ready:" in (ROOT / "Makefile").read_text()
-    return (ROOT / code).exists() or (ROOT / "recipes" / code).is_file() or ("/" not in code and f'"{code}"' in sources())
+    return (
+        (ROOT / code).exists() or (ROOT / "recipes" / code).is_file() or ("/" not in code and f'"{code}"' in sources())
+    )
 
 
 @cache
 def sources():
-    return "".join(path.read_text() for folder in ("scripts", "seg_recipe") for path in sorted((ROOT / folder).rglob("*.py")))
+    return "".join(
+        path.read_text() for folder in ("scripts", "seg_recipe") for path in sorted((ROOT / folder).rglob("*.py"))
+    )
 
 
 @cache
 def names_of(path):
     """The functions of a test file; none where there is no such file."""
-    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)} if path.is_file() else set()
+    return (
+        {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+        if path.is_file()
+        else set()
+    )
 
 
 def recipe_names():
@@ -190,9 +204,16 @@ def known_settings():
 
 
 def wrong_links(text, folder=ROOT):
-    headings = {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    headings = {
+        re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
     targets = re.findall(r"\]\(([^)]+)\)", FENCE.sub("", text))
-    return [target for target in targets if not (target[1:] in headings if target.startswith("#") else (folder / target).exists())]
+    return [
+        target
+        for target in targets
+        if not (target[1:] in headings if target.startswith("#") else (folder / target).exists())
+    ]
 
 
 def wrong_files(text):
@@ -237,14 +258,18 @@ def files_on_disk():
 
 def unknown_numbers(text):
     """Numbers in running text that come neither from the project nor from the ledger."""
-    text = re.sub(r"<!-- bench.*?<!-- end of bench -->", "", text, flags=re.DOTALL)  # test_bench.py compares it with its file
+    text = re.sub(
+        r"<!-- bench.*?<!-- end of bench -->", "", text, flags=re.DOTALL
+    )  # test_bench.py compares it with its file
     prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)", " ", FENCE.sub("", text))
     known = {
         *re.search(r"python_requires = >=(\S+)", (ROOT / "setup.cfg").read_text()).groups(),
         str(read_flat_dict(ROOT / "recipes" / "quickstart.yaml")["generate_faces"]),
         str(IGNORE_INDEX),
         str(IGNORE_INDEX.bit_length()),
-        *next(re.findall(r"\d+", name) for name in names_of(ROOT / "tests" / "test_model.py") if "stock_resume" in name),
+        *next(
+            re.findall(r"\d+", name) for name in names_of(ROOT / "tests" / "test_model.py") if "stock_resume" in name
+        ),
         *re.findall(r"[\d.,]*\d", "".join("|".join(row) for row in rows(LEDGER, "result"))),
     }
     return [number for number in re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose) if number not in known]
@@ -317,9 +342,14 @@ def test_every_picture_is_shown_and_opens():
 def test_the_faces_shown_are_those_that_are_drawn(tmp_path):
     """After a change of the generator, the README's command for docs/faces.png draws them anew."""
     command = next(line for line in "".join(blocks(README, "bash")).splitlines() if "--sheet docs/faces.png" in line)
-    options = shlex.split(command.replace("--count 1000", "--count 24").replace("docs/faces.png", str(tmp_path / "faces.png")))[3:]
+    options = shlex.split(
+        command.replace("--count 1000", "--count 24").replace("docs/faces.png", str(tmp_path / "faces.png"))
+    )[3:]
     make_faces.main([str(tmp_path / "faces"), *options])
-    drawn, shown = (np.asarray(Image.open(path).convert("RGB"), int) for path in (tmp_path / "faces.png", ROOT / "docs" / "faces.png"))
+    drawn, shown = (
+        np.asarray(Image.open(path).convert("RGB"), int)
+        for path in (tmp_path / "faces.png", ROOT / "docs" / "faces.png")
+    )
     assert drawn.shape == shown.shape
     assert (np.abs(drawn - shown).max(axis=2) > 8).mean() < 0.01  # another machine may round differently
 
@@ -350,9 +380,15 @@ def wrong_rows(text):
             continue
         result, figure, _, command, commit, _, _, minutes = cells
         said = wrong_command(shlex.split(command.strip("`"))).split("; ")
-        if problem := "; ".join(part for part in said if "has no effect" not in part):  # what is typed may make the recipe's own idle
+        if problem := "; ".join(
+            part for part in said if "has no effect" not in part
+        ):  # what is typed may make the recipe's own idle
             problems.append(f"{result}: {problem}")
-        if not (re.search(r"\d", figure) and re.fullmatch(r"`?[0-9a-f]{7,40}`?", commit) and re.fullmatch(r"[\d.,]+", minutes)):
+        if not (
+            re.search(r"\d", figure)
+            and re.fullmatch(r"`?[0-9a-f]{7,40}`?", commit)
+            and re.fullmatch(r"[\d.,]+", minutes)
+        ):
             problems.append(f"{result}: wanted a figure with a number, a commit's hash, minutes as a number")
     return problems
 
@@ -366,7 +402,14 @@ def test_ledger():
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [("abc1234", "HEAD"), ("12", "some"), ("0.5", "good"), ("make quickstart", "make quick"), ("| two cores ", "| "), ("| two cores ", "")],
+    [
+        ("abc1234", "HEAD"),
+        ("12", "some"),
+        ("0.5", "good"),
+        ("make quickstart", "make quick"),
+        ("| two cores ", "| "),
+        ("| two cores ", ""),
+    ],
 )
 def test_a_row_of_the_wrong_form_is_noticed(right, wrong):
     row = "| faces | mIoU 0.5 | 0 | `make quickstart` | abc1234 | constraints.txt | two cores | 12 |\n"
@@ -377,8 +420,13 @@ def test_a_row_of_the_wrong_form_is_noticed(right, wrong):
 
 def test_every_command_silences_the_traceback_of_the_launcher():
     """A refusal is one line; `accelerate launch` without --quiet would add thirty."""
-    files = [*ROOT.glob("*.md"), *(path for part in ("recipes", "scripts", "seg_recipe") for path in (ROOT / part).rglob("*"))]
+    files = [
+        *ROOT.glob("*.md"),
+        *(path for part in ("recipes", "scripts", "seg_recipe") for path in (ROOT / part).rglob("*")),
+    ]
     loud = re.compile(r"accelerate launch (?!--quiet)(?:\S+\.py|--|\{|\.\.\.)")
-    texts = {path: path.read_text() for path in files if path.suffix in (".md", ".yaml", ".py") and path.name != "ranks.py"}
+    texts = {
+        path: path.read_text() for path in files if path.suffix in (".md", ".yaml", ".py") and path.name != "ranks.py"
+    }
     assert sum(text.count("accelerate launch --quiet") for text in texts.values()) > 20
     assert [path.name for path, text in texts.items() if loud.search(text)] == []

@@ -43,7 +43,12 @@ TOKEN = "hf_" + "PlantedTokenOfNobody" + "0123456789abcd"
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     """Writes a recipe file of the lines given, and loads it with the options given."""
-    for name in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_DYNAMO_BACKEND"):
+    for name in (
+        "ACCELERATE_MIXED_PRECISION",
+        "ACCELERATE_USE_CPU",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+        "ACCELERATE_DYNAMO_BACKEND",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(checks, "find_spec", lambda package: True)  # trackers are installed
 
@@ -107,11 +112,16 @@ def test_lists(recipe):
     assert recipe("dataset: input/a").data.dataset == ["input/a"]
     assert recipe("dataset: [a, b]", "--dataset=c").data.dataset == ["c"]
     assert recipe("class_weights: []").loss.class_weights == []
-    assert recipe("report_to: [wandb, tensorboard]").training.report_to == ["wandb", "tensorboard"]  # stock takes one only
+    assert recipe("report_to: [wandb, tensorboard]").training.report_to == [
+        "wandb",
+        "tensorboard",
+    ]  # stock takes one only
 
 
 def test_null_is_the_default(recipe):
-    (stock,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(["--output_dir", "x", "--run_name", "null"])
+    (stock,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(
+        ["--output_dir", "x", "--run_name", "null"]
+    )
     assert stock.run_name == "null"
 
     assert recipe("run_name: null\nimage_size: ~\nmax_steps:\nreport_to: wandb").training.run_name is None
@@ -129,7 +139,10 @@ def test_whole_numbers(recipe, capsys):
 
     assert recipe("max_steps: 1e3").training.max_steps == 1000
     assert recipe("", "--max_steps", "2.0").training.max_steps == 2
-    assert error(recipe, "", "--max_steps", "1.5") == "max_steps is '1.5'; wanted a whole number (--max_steps on the command line)."
+    assert (
+        error(recipe, "", "--max_steps", "1.5")
+        == "max_steps is '1.5'; wanted a whole number (--max_steps on the command line)."
+    )
     assert "wanted a whole number" in error(recipe, "max_steps: true")
 
 
@@ -144,7 +157,10 @@ def test_mappings(recipe):
     wanted = {"power": 2.0, "lr_end": 1e-7}
     assert recipe(lines).training.lr_scheduler_kwargs == wanted
     for text in ('{"power": 2.0, "lr_end": 1e-7}', "{power: 2.0, lr_end: 1e-7}"):
-        assert recipe("lr_scheduler_type: polynomial", "--lr_scheduler_kwargs", text).training.lr_scheduler_kwargs == wanted
+        assert (
+            recipe("lr_scheduler_type: polynomial", "--lr_scheduler_kwargs", text).training.lr_scheduler_kwargs
+            == wanted
+        )
     get_scheduler("polynomial", optimizer, 0, 10, recipe(lines).training.lr_scheduler_kwargs)
     assert "wanted a mapping" in error(recipe, "lr_scheduler_kwargs: 2.0")
     assert "holds powr, which the schedule polynomial does not know; it knows lr_end, power" in error(
@@ -153,7 +169,9 @@ def test_mappings(recipe):
 
 
 def test_abbreviations(recipe):
-    (stock,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(["--output_dir", "x", "--learning_r", "1"])
+    (stock,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(
+        ["--output_dir", "x", "--learning_r", "1"]
+    )
     assert stock.learning_rate == 1.0
 
     assert error(recipe, "", "--learning_r", 1) == (
@@ -164,7 +182,9 @@ def test_abbreviations(recipe):
 def test_duplicates(recipe):
     assert yaml.safe_load("seed: 1\nseed: 2") == {"seed": 2}
 
-    assert "line 3: seed stands here a second time (first on line 1). Keep one of them." in error(recipe, "seed: 1\n\nseed: 2")
+    assert "line 3: seed stands here a second time (first on line 1). Keep one of them." in error(
+        recipe, "seed: 1\n\nseed: 2"
+    )
     assert "--seed stands twice on the command line" in error(recipe, "", "--seed", 1, "--seed=2")
     assert "holds power twice" in error(recipe, "lr_scheduler_kwargs: {power: 1, power: 2}")
 
@@ -195,8 +215,13 @@ def test_bf16_without_gpu(recipe, monkeypatch):
 
 def test_plateau_schedule_follows_a_metric_that_rises(recipe):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    stock = TrainingArguments(output_dir="x", lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="epoch", greater_is_better=True)
-    assert get_scheduler("reduce_lr_on_plateau", optimizer, scheduler_specific_kwargs=stock.lr_scheduler_kwargs).mode == "min"
+    stock = TrainingArguments(
+        output_dir="x", lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="epoch", greater_is_better=True
+    )
+    assert (
+        get_scheduler("reduce_lr_on_plateau", optimizer, scheduler_specific_kwargs=stock.lr_scheduler_kwargs).mode
+        == "min"
+    )
 
     ours = recipe("lr_scheduler_type: reduce_lr_on_plateau\nlr_scheduler_kwargs: {patience: 3}").training
     schedule = get_scheduler("reduce_lr_on_plateau", optimizer, scheduler_specific_kwargs=ours.lr_scheduler_kwargs)
@@ -219,7 +244,10 @@ def test_file_and_command_line_type_alike(recipe, name, tmp_path):
     value = {**settings.defaults(), **arguments.defaults()}[name]
     if value in (None, [], ""):
         return
-    texts = [str(part).lower() if isinstance(part, bool) else str(part) for part in (value if isinstance(value, list) else [value])]
+    texts = [
+        str(part).lower() if isinstance(part, bool) else str(part)
+        for part in (value if isinstance(value, list) else [value])
+    ]
     path = tmp_path / "setting.yaml"
     path.write_text(f"{name}: [{', '.join(texts)}]" if isinstance(value, list) else f"{name}: {texts[0]}")
     in_file = read_flat_dict(path)[name]
@@ -249,13 +277,21 @@ def arguments_of(options, tmp_path):
         ("seed: [1, 2]", [], "seed is [1, 2]; wanted one value, a whole number (FILE, line 1)."),
         ("data:\n  dataset: a", [], "FILE, line 1: data holds further settings (dataset). A recipe is flat"),
         ("dataset: [[a]]", [], "FILE, line 1: dataset holds a list with something else than plain values in it."),
-        ("seed: !!python/name:os.system 1", [], "FILE, line 1: seed carries the tag tag:yaml.org,2002:python/name:os.system."),
+        (
+            "seed: !!python/name:os.system 1",
+            [],
+            "FILE, line 1: seed carries the tag tag:yaml.org,2002:python/name:os.system.",
+        ),
         ("seed: 1\nseed: 1: 2", [], "FILE, line 2: not valid YAML: mapping values are not allowed here."),
         ("- seed", [], "FILE: a recipe is a list of lines `setting: value`; this file holds something else."),
         ("", ["--check", "--seed"], "--seed has no value. Write --seed VALUE, or --seed null for the default."),
         ("", ["stray"], "'stray' is the value of no setting."),
         ("", ["--seed", "1", "2"], "seed is [1, 2]; wanted one value, a whole number (--seed on the command line)."),
-        ("", ["--no_check"], "There is no setting no_check (--no_check on the command line). Write check: false, or --check false."),
+        (
+            "",
+            ["--no_check"],
+            "There is no setting no_check (--no_check on the command line). Write check: false, or --check false.",
+        ),
         ("jaccard_power: 2.5", [], "jaccard_power is 2.5; wanted a number in [1, 2] (FILE, line 1)."),
         ("augment_flip: nan", [], "augment_flip is nan; wanted a number in [0, 1] (FILE, line 1)."),
         ("learning_rate: inf", [], "learning_rate is inf; wanted a number above 0 (FILE, line 1)."),
@@ -265,26 +301,62 @@ def arguments_of(options, tmp_path):
         ("augment_scale: [2, 1]", [], "augment_scale is [2.0, 1.0]; wanted two numbers, least and greatest"),
         ("augment_scale: 1", [], "augment_scale is [1.0]; wanted two numbers, least and greatest"),
         ("dataset: []", [], "dataset is []; wanted one source or more"),
-        ("dataset: [a, b]\ndataset_weights: [1]", [], "dataset_weights has 1 numbers for 2 sources in dataset; give one for each"),
+        (
+            "dataset: [a, b]\ndataset_weights: [1]",
+            [],
+            "dataset_weights has 1 numbers for 2 sources in dataset; give one for each",
+        ),
         ("dataset: [a, b]\ndataset_weights: [1, 0]", [], "dataset_weights is [1.0, 0.0]; wanted numbers above 0."),
         ("streaming: true", [], "streaming is true, and a stream has no length: set max_steps as well"),
         ("eval_datasets: [real]", [], "eval_datasets holds 'real'; wanted name=source"),
         ("eval_datasets: [train=a]", [], "eval_datasets holds the name 'train' of the training split"),
         ("eval_datasets: [a=1, a=2]", [], "eval_datasets holds the name 'a' twice"),
-        ("eval_datasets: [a=1, a_mean=2]\nbest_on: a", [], "the names 'a' and 'a_mean', which would both log a_mean_accuracy; wanted"),
+        (
+            "eval_datasets: [a=1, a_mean=2]\nbest_on: a",
+            [],
+            "the names 'a' and 'a_mean', which would both log a_mean_accuracy; wanted",
+        ),
         ("eval_datasets: [a=1, b=2]", [], "best_on is empty, but there are several evaluation sets"),
-        ("eval_datasets: [a=1, b=2]\nbest_on: c", [], "best_on is 'c', which is none of the evaluation sets; wanted one of a, b"),
+        (
+            "eval_datasets: [a=1, b=2]\nbest_on: c",
+            [],
+            "best_on is 'c', which is none of the evaluation sets; wanted one of a, b",
+        ),
         ("jaccard_weight: 0\ncross_entropy_weight: 0", [], "jaccard_weight is 0, and cross_entropy_weight is 0 too"),
         ("class_weights: [1, 2]", [], "class_weights has 2 numbers; wanted 19, one per class (face)"),
         ("labels: nothing.json", [], "labels: nothing.json is neither 'face' nor a JSON file"),
         ("optim: lomo", [], "optim is lomo; wanted one that needs no further package"),
-        ("optim: sgd\noptim_args: beta=1", [], "optim_args holds 'beta=1'; wanted name=value, separated by commas, for sgd"),
-        ("eval_strategy: no\nsave_strategy: best", [], "save_strategy is best, which follows the evaluations, but eval_strategy is no"),
-        ("eval_strategy: no\nlr_scheduler_type: greedy", [], "lr_scheduler_type is greedy, which follows the evaluations"),
-        ("report_to: mlflow", [], "report_to is [mlflow]; wanted none, or one or several of wandb, tensorboard, trackio"),
+        (
+            "optim: sgd\noptim_args: beta=1",
+            [],
+            "optim_args holds 'beta=1'; wanted name=value, separated by commas, for sgd",
+        ),
+        (
+            "eval_strategy: no\nsave_strategy: best",
+            [],
+            "save_strategy is best, which follows the evaluations, but eval_strategy is no",
+        ),
+        (
+            "eval_strategy: no\nlr_scheduler_type: greedy",
+            [],
+            "lr_scheduler_type is greedy, which follows the evaluations",
+        ),
+        (
+            "report_to: mlflow",
+            [],
+            "report_to is [mlflow]; wanted none, or one or several of wandb, tensorboard, trackio",
+        ),
         ("report_to: [none, wandb]", [], "report_to is [none, wandb]; wanted none, or one or several"),
-        ("push_to_hub: true", [], "data_license is empty, and a model on the Hub states the licence of the training data"),
-        ("push_to_hub: true\ndata_license: x", [], "model_license is empty, and a model on the Hub states the licence of the backbone's"),
+        (
+            "push_to_hub: true",
+            [],
+            "data_license is empty, and a model on the Hub states the licence of the training data",
+        ),
+        (
+            "push_to_hub: true\ndata_license: x",
+            [],
+            "model_license is empty, and a model on the Hub states the licence of the backbone's",
+        ),
         ("warmup_ratio: 1.0", [], "warmup_ratio is 1.0; wanted a share of all steps, in [0, 1) (FILE, line 1)."),
     ],
 )
@@ -308,7 +380,10 @@ def test_saves_need_not_follow_the_evaluations(recipe, text):
 
 def test_no_recipe(tmp_path):
     for argv in ([], ["--seed", "1"]):
-        with pytest.raises(ValueError, match=r"No recipe was given\. It comes first, as in: accelerate launch --quiet scripts/finetune.py"):
+        with pytest.raises(
+            ValueError,
+            match=r"No recipe was given\. It comes first, as in: accelerate launch --quiet scripts/finetune.py",
+        ):
             load_recipe(argv)
     with pytest.raises(ValueError, match="is no file"):
         load_recipe([str(tmp_path / "missing.yaml")])
@@ -319,7 +394,9 @@ def test_no_recipe(tmp_path):
 
 def test_a_tracker_that_is_not_installed(recipe, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda package: None)
-    assert "report_to is [wandb], but wandb is not installed; pip install wandb, or leave it out" in error(recipe, "report_to: wandb")
+    assert "report_to is [wandb], but wandb is not installed; pip install wandb, or leave it out" in error(
+        recipe, "report_to: wandb"
+    )
     assert "but tensorboard is not installed" in error(recipe, "report_to: tensorboard")
     recipe("report_to: none")
 
@@ -379,7 +456,9 @@ def test_stock_arguments_carry_the_token_in_their_pickle(recipe):
 
     loaded = recipe("push_to_hub: true\ndata_license: mit\nmodel_license: mit")
     assert loaded.reporting.push_to_hub is True
-    assert loaded.training.push_to_hub is False and loaded.training.hub_token is None  # the Trainer has nothing to push with
+    assert (
+        loaded.training.push_to_hub is False and loaded.training.hub_token is None
+    )  # the Trainer has nothing to push with
 
 
 # ---- every one of TrainingArguments is decided on
@@ -393,7 +472,11 @@ def test_every_training_argument_is_honoured_refused_or_ours():
     assert set(OURS) <= settings.defaults().keys()
     assert set(arguments.FIXED) <= set(REFUSED)
     assert set(arguments.OUR_DEFAULTS) <= set(HONOURED) and set(arguments.RANGES) <= set(HONOURED)
-    assert not set(arguments.GONE) & {*decided, *NAMES, *arguments.ALIASES} and not set(arguments.ALIASES) & {*HONOURED, *REFUSED, *OURS}
+    assert not set(arguments.GONE) & {*decided, *NAMES, *arguments.ALIASES} and not set(arguments.ALIASES) & {
+        *HONOURED,
+        *REFUSED,
+        *OURS,
+    }
     assert set(arguments.ALIASES.values()) <= {*NAMES} and set(arguments.AS_HERE) <= set(REFUSED)
     assert len(NAMES) == len(set(NAMES))
 
@@ -427,7 +510,9 @@ NEEDED = {  # what makes the setting of the key effective
     "lr_scheduler_kwargs": "lr_scheduler_type: cosine", "optim_args": "optim: sgd", "project": "report_to: trackio",
     "run_name": "report_to: tensorboard", "activation_checkpointing_kwargs": "activation_checkpointing: true",
     "dataloader_persistent_workers": "dataloader_num_workers: 1", "dataloader_prefetch_factor": "dataloader_num_workers: 1",
-    "dataloader_multiprocessing_context": "dataloader_num_workers: 1", "eval_steps": "eval_strategy: steps\nload_best_model_at_end: false",
+    "dataloader_multiprocessing_context": "dataloader_num_workers: 1", "eval_steps": "eval_strategy: "
+                                                                                     "steps\nload_best_model_at_end: "
+                                                                                     "false",
     "save_steps": "save_strategy: steps\nload_best_model_at_end: false",
 }  # fmt: skip
 
@@ -466,7 +551,10 @@ def test_eval_steps_follow_logging_steps_aloud(recipe):
 
 
 def test_a_stream_says_when_it_is_evaluated(recipe):
-    assert any("A stream is evaluated at the end of each pass over it" in note for note in recipe("streaming: true\nmax_steps: 10").notes)
+    assert any(
+        "A stream is evaluated at the end of each pass over it" in note
+        for note in recipe("streaming: true\nmax_steps: 10").notes
+    )
 
 
 # ---- settings without effect
@@ -477,7 +565,8 @@ IDLE_CAUSES = {
     "eval_strategy": "eval_strategy: no\nload_best_model_at_end: false",
     "save_strategy": "save_strategy: no\nload_best_model_at_end: false", "logging_strategy": "logging_strategy: epoch",
     "max_steps": "max_steps: 10", "optim": "optim: sgd", "lr_scheduler_type": "lr_scheduler_type: constant",
-    "dataloader_num_workers": "dataloader_num_workers: 0", "activation_checkpointing": "activation_checkpointing: false",
+    "dataloader_num_workers": "dataloader_num_workers: 0", "activation_checkpointing": "activation_checkpointing: "
+                                                                                       "false",
     "push_to_hub": "push_to_hub: false", "report_to": "report_to: none", "use_cpu": "use_cpu: true",
 }  # fmt: skip
 IDLE_SAMPLES = {
@@ -494,14 +583,21 @@ def test_idle_settings(recipe, cause, name):
     """Typed: an error that names both. In the recipe: a line that names both."""
     lines = "optim: adamw_torch" if (cause, name) == ("optim", "optim_args") else IDLE_CAUSES[cause]
     value = IDLE_SAMPLES[name]
-    texts = [json.dumps(part) if isinstance(part, bool | dict) else str(part) for part in (value if isinstance(value, list) else [value])]
+    texts = [
+        json.dumps(part) if isinstance(part, bool | dict) else str(part)
+        for part in (value if isinstance(value, list) else [value])
+    ]
     if name == "load_best_model_at_end":
         lines = lines.partition("\n")[0]
     assert f"{name} has no effect: {cause} is " in error(recipe, lines, f"--{name}", *texts)
     in_recipe = f"{name}: [{', '.join(texts)}]" if isinstance(value, list) else f"{name}: {texts[0]}"
     own_line = [line for line in lines.splitlines() if not line.startswith(name)]
     notes = recipe("\n".join([*own_line, in_recipe])).notes
-    wanted = f"{name} is false for this run: {cause} is no." if name == "load_best_model_at_end" else f"{name} has no effect: {cause} is "
+    wanted = (
+        f"{name} is false for this run: {cause} is no."
+        if name == "load_best_model_at_end"
+        else f"{name} has no effect: {cause} is "
+    )
     assert any(note.startswith(wanted) for note in notes)
 
 
@@ -515,8 +611,10 @@ def test_a_default_that_is_idle_is_no_news(recipe):
 
 def test_resolved_recipe_gives_an_equal_recipe(recipe, tmp_path):
     loaded = recipe(
-        "report_to: wandb\nlr_scheduler_type: polynomial\nlr_scheduler_kwargs: {power: 1, lr_end: 1e-7}\nrun_name: 'no, [really]: #1'\n"
-        "dataset: [a, 'b, c']\ndataset_weights: [0.9, 0.1]\neval_datasets: [real=x, fake=y]\nbest_on: fake\neval_strategy: steps\n"
+        "report_to: wandb\nlr_scheduler_type: polynomial\nlr_scheduler_kwargs: {power: 1, lr_end: 1e-7}\nrun_name: "
+        "'no, [really]: #1'\n"
+        "dataset: [a, 'b, c']\ndataset_weights: [0.9, 0.1]\neval_datasets: [real=x, fake=y]\nbest_on: "
+        "fake\neval_strategy: steps\n"
         "save_strategy: best\njaccard_weight: 0\njaccard_power: 1.25",
         "--learning_rate",
         "6e-5",
@@ -530,9 +628,9 @@ def test_resolved_recipe_gives_an_equal_recipe(recipe, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 
-plain_text = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff"), max_size=12).filter(
-    lambda text: text not in ("null", "None", "none")
-)
+plain_text = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff"), max_size=12
+).filter(lambda text: text not in ("null", "None", "none"))
 
 
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -591,7 +689,16 @@ def test_harmless_settings_are_known_and_the_rest_is_named():
     for name in NAMES:
         named = differences(flat, {**flat, name: "another"})
         assert named == ([] if name in HARMLESS else [f"{name}: {checks.as_text(flat[name])} -> another"])
-    for name in ("learning_rate", "seed", "data_seed", "precision", "labels", "per_device_train_batch_size", "max_steps", "eval_steps"):
+    for name in (
+        "learning_rate",
+        "seed",
+        "data_seed",
+        "precision",
+        "labels",
+        "per_device_train_batch_size",
+        "max_steps",
+        "eval_steps",
+    ):
         assert name not in HARMLESS
 
 
@@ -600,7 +707,12 @@ def test_harmless_settings_are_known_and_the_rest_is_named():
 
 def test_precision_follows_the_hardware(monkeypatch):
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    for capabilities, wanted in ({}, "fp32"), ({"avx512_f": True}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"):
+    for capabilities, wanted in (
+        ({}, "fp32"),
+        ({"avx512_f": True}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert resolve_precision("auto", use_cpu=True) == wanted
         assert resolve_precision("fp32", use_cpu=True) == "fp32"
@@ -612,7 +724,9 @@ def test_precision_follows_the_hardware(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
     assert resolve_precision("auto") == "bf16"
     assert resolve_precision("fp16") == "fp16"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)  # before Ampere
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation
+    )  # before Ampere
     assert resolve_precision("auto") == "fp32"
 
 
@@ -708,11 +822,17 @@ def test_threads_under_the_launcher(tmp_path):
         (["torch.distributed.run", "--nproc_per_node=2", "--standalone"], 2),
     ):
         command = [sys.executable, "-m", *launcher, str(tmp_path / "share.py"), str(tmp_path / "mine.yaml")]
-        ran = subprocess.run(command, env={**environment, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, timeout=300)
+        ran = subprocess.run(
+            command, env={**environment, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, timeout=300
+        )
         assert ran.returncode == 0, ran.stderr
         share = max(1, cores // processes)
-        results = [(tmp_path / f"{processes}-{rank}").read_text().split() for rank in range(processes)]  # a file each: printed lines mix
-        assert [result[:1] + result[2:] for result in results] == [[str(processes), str(share), str(share)]] * processes
+        results = [
+            (tmp_path / f"{processes}-{rank}").read_text().split() for rank in range(processes)
+        ]  # a file each: printed lines mix
+        assert [result[:1] + result[2:] for result in results] == [
+            [str(processes), str(share), str(share)]
+        ] * processes
         if processes == 2:
             assert {stock for _, stock, _, _ in results} == {"1"}
 
@@ -751,8 +871,8 @@ def test_manual(columns):
     assert not [name for name in REFUSED if f"--{name} " in text or f"--{name}\n" in text]
     joined = " ".join(text.split())
     assert (
-        "--jaccard_power NUMBER Exponent of truth and probability in the union. 1: soft Jaccard; 2: with squares. In [1, 2]. (default: 1.5)"
-        in joined
+        "--jaccard_power NUMBER Exponent of truth and probability in the union. 1: soft Jaccard; 2: with squares. In "
+        "[1, 2]. (default: 1.5)" in joined
     )
     assert "--augment_rotation NUMBER Largest rotation either way, in degrees. In [0, 180]. (default: 30.0)" in joined
     assert "--bad_samples error|skip" in text and "--augment_scale NUMBER ..." in text
@@ -777,7 +897,9 @@ def test_ranges_are_those_of_the_transforms():
 
     def build(**values):
         draws = {name.removeprefix("augment_"): value for name, value in {**augmentation, **values}.items()}
-        return TrainTransform(label_space=FACE, image_size=32, mean=[0.5] * 3, std=[0.5] * 3, seed=0, clock=EpochClock(), **draws)
+        return TrainTransform(
+            label_space=FACE, image_size=32, mean=[0.5] * 3, std=[0.5] * 3, seed=0, clock=EpochClock(), **draws
+        )
 
     augmentation = {name: value for name, value in settings.defaults().items() if name.startswith("augment_")}
     build()
@@ -806,6 +928,8 @@ def test_words_that_only_sound_like_secrets_are_taken(recipe, line):
     assert recipe(line).as_flat_dict()[name] == value.strip("'")
 
 
-@pytest.mark.parametrize("key", ["sk-proj-T3BlbkFJ0123abcdEFGH-x_yz0123456789ABCDEFGHIJ", "sk-ant-api03-Zm9v0QmFy1YmF6-" + "aB3-" * 12])
+@pytest.mark.parametrize(
+    "key", ["sk-proj-T3BlbkFJ0123abcdEFGH-x_yz0123456789ABCDEFGHIJ", "sk-ant-api03-Zm9v0QmFy1YmF6-" + "aB3-" * 12]
+)
 def test_longer_kinds_of_api_keys_are_secrets(recipe, key):
     assert "an API key" in error(recipe, f"run_name: {key}") and key not in error(recipe, f"run_name: {key}")

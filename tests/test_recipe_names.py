@@ -1,4 +1,6 @@
-"""Settings under the names that people write: older ones, those of the Trainer, and values that ask for what happens here anyway."""
+"""Settings under the names that people write: older ones, those of the Trainer, and values that ask for what happens
+here anyway.
+"""
 
 import pytest
 
@@ -22,7 +24,11 @@ def values(tmp_path):
     ("text", "name", "value"),
     [
         ("gradient_checkpointing: true", "activation_checkpointing", True),
-        ("gradient_checkpointing_kwargs: {use_reentrant: false}", "activation_checkpointing_kwargs", {"use_reentrant": False}),
+        (
+            "gradient_checkpointing_kwargs: {use_reentrant: false}",
+            "activation_checkpointing_kwargs",
+            {"use_reentrant": False},
+        ),
         ("resume_from_checkpoint: true", "resume", "auto"),
         ("resume_from_checkpoint: false", "resume", "never"),
         ("resume_from_checkpoint: runs/a/checkpoint-4", "resume", "runs/a/checkpoint-4"),
@@ -46,16 +52,24 @@ def test_another_name_is_taken_and_said(values, text, name, value):
 
 
 def test_a_bare_switch_is_taken_as_well(values):
-    assert values("", "--bf16", "--gradient_checkpointing")[0] == {"precision": "bf16", "activation_checkpointing": True}
+    assert values("", "--bf16", "--gradient_checkpointing")[0] == {
+        "precision": "bf16",
+        "activation_checkpointing": True,
+    }
 
 
 def test_the_command_line_wins_under_whichever_name(values):
     assert values("bf16: true", "--precision", "fp32")[0] == {"precision": "fp32"}
-    assert values("activation_checkpointing: true", "--gradient_checkpointing", "false")[0] == {"activation_checkpointing": False}
+    assert values("activation_checkpointing: true", "--gradient_checkpointing", "false")[0] == {
+        "activation_checkpointing": False
+    }
 
 
 def test_null_leaves_the_default(values):
-    assert values("bf16: null\nno_cuda: null\ngradient_checkpointing_kwargs: null\ndeepspeed: null\nfsdp: null") == ({}, [])
+    assert values("bf16: null\nno_cuda: null\ngradient_checkpointing_kwargs: null\ndeepspeed: null\nfsdp: null") == (
+        {},
+        [],
+    )
     assert values("no_cuda: false")[0] == {}, "use_cpu: false would insist on a GPU"
 
 
@@ -63,7 +77,10 @@ def test_null_leaves_the_default(values):
     ("text", "said"),
     [
         ("bf16: true\nfp16: true", "bf16 and fp16 are both true"),
-        ("bf16: true\nprecision: fp32", "bf16 (FILE, line 1) and precision are one setting, which stands here twice. Keep precision."),
+        (
+            "bf16: true\nprecision: fp32",
+            "bf16 (FILE, line 1) and precision are one setting, which stands here twice. Keep precision.",
+        ),
         ("warmup_steps: 3\nwarmup_ratio: 0.1", "warmup_ratio (FILE, line 2) and warmup_steps are one setting"),
         ("warmup_ratio: 5", "warmup_ratio is 5; wanted a share of all steps, in [0, 1) (FILE, line 1)."),
         ("bf16: perhaps", "bf16 is 'perhaps'; wanted true or false (FILE, line 1)."),
@@ -80,15 +97,28 @@ def test_what_contradicts_itself_is_refused(values, tmp_path, text, said):
     "text",
     [
         *("torch_compile: false", "dataloader_drop_last: true", "remove_unused_columns: false", "do_train: true"),
-        *("do_eval: true", "greater_is_better: true", "metric_for_best_model: eval_miou", "label_names: [labels]", "local_rank: -1"),
-        *("ignore_data_skip: false", "auto_find_batch_size: false", "full_determinism: false", "fp16_full_eval: false"),
+        *(
+            "do_eval: true",
+            "greater_is_better: true",
+            "metric_for_best_model: eval_miou",
+            "label_names: [labels]",
+            "local_rank: -1",
+        ),
+        *(
+            "ignore_data_skip: false",
+            "auto_find_batch_size: false",
+            "full_determinism: false",
+            "fp16_full_eval: false",
+        ),
     ],
 )
 def test_a_value_that_asks_for_what_happens_here_is_taken(values, text):
     assert values(text) == ({}, [])
 
 
-@pytest.mark.parametrize("text", ["do_train: false", "remove_unused_columns: true", "metric_for_best_model: loss", "torch_compile: true"])
+@pytest.mark.parametrize(
+    "text", ["do_train: false", "remove_unused_columns: true", "metric_for_best_model: loss", "torch_compile: true"]
+)
 def test_a_value_that_asks_for_something_else_is_refused_with_the_reason(values, text):
     name = text.partition(":")[0]
     with pytest.raises(ValueError, match=rf"^{name} cannot be set \(.*\)\. {REFUSED[name][:20]}"):

@@ -26,11 +26,19 @@ def video(frames):
         return {"bytes": stream.getvalue(), "path": None}
 
     numbers = range(frames)
-    rows = {"id": [f"{n:06d}" for n in numbers], "image": [png("RGB", n) for n in numbers], "label": [png("L", n) for n in numbers]}
-    return Dataset.from_dict(rows, features=Features({"id": Value("string"), "image": datasets.Image(), "label": datasets.Image()}))
+    rows = {
+        "id": [f"{n:06d}" for n in numbers],
+        "image": [png("RGB", n) for n in numbers],
+        "label": [png("L", n) for n in numbers],
+    }
+    return Dataset.from_dict(
+        rows, features=Features({"id": Value("string"), "image": datasets.Image(), "label": datasets.Image()})
+    )
 
 
-@pytest.mark.parametrize(("length", "count", "places"), [(100, 4, [12, 37, 62, 87]), (3, 8, [0, 1, 2]), (8, 8, [*range(8)]), (9, 1, [4])])
+@pytest.mark.parametrize(
+    ("length", "count", "places"), [(100, 4, [12, 37, 62, 87]), (3, 8, [0, 1, 2]), (8, 8, [*range(8)]), (9, 1, [4])]
+)
 def test_the_middles_of_equal_parts(length, count, places):
     assert spread(length, count) == places
 
@@ -39,7 +47,12 @@ def test_nothing_is_shown_twice():
     for length in range(1, 40):
         for count in range(1, 12):
             places = spread(length, count)
-            assert places == sorted(set(places)) and len(places) == min(count, length) and places[0] >= 0 and places[-1] < length
+            assert (
+                places == sorted(set(places))
+                and len(places) == min(count, length)
+                and places[0] >= 0
+                and places[-1] < length
+            )
 
 
 def test_the_panel_is_from_all_over_the_split():
@@ -57,7 +70,9 @@ def test_of_a_stream_the_first_are_taken():
 
 def test_the_preview_is_from_all_over_the_split(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("seg_recipe.report.augmentation_sheet", lambda samples, space: shown.extend(samples) or Image.new("L", (1, 1)))
+    monkeypatch.setattr(
+        "seg_recipe.report.augmentation_sheet", lambda samples, space: shown.extend(samples) or Image.new("L", (1, 1))
+    )
     drawn = {name.removeprefix("augment_"): value for name, value in asdict(AugmentationSettings()).items()}
     save_preview(video(100), TrainTransform(**SEEN, **drawn, seed=0, clock=EpochClock()), LABELS, 2, tmp_path)
     assert [sample.id for sample in shown] == ["000025", "000075"]

@@ -1,4 +1,6 @@
-"""scripts/score.py as a user starts it: on a checkpoint of the Trainer, on a model from elsewhere, on wrong input; and its report."""
+"""scripts/score.py as a user starts it: on a checkpoint of the Trainer, on a model from elsewhere, on wrong input; and
+its report.
+"""
 
 import json
 import re
@@ -43,7 +45,10 @@ def place(tmp_path_factory):
     """A data set and a model of the same classes, and their score."""
     folder = tmp_path_factory.mktemp("score")
     tiny.folder(folder / "data", train=2, val=14)
-    rows = [{"id": f"{n:06d}", "light": "day" if n % 2 else "night", "angles": {"yaw": n * 7.5}, "same": 1} for n in range(1000, 1014)]
+    rows = [
+        {"id": f"{n:06d}", "light": "day" if n % 2 else "night", "angles": {"yaw": n * 7.5}, "same": 1}
+        for n in range(1000, 1014)
+    ]
     (folder / "data" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     save_model(folder / "model")
     return folder
@@ -82,7 +87,13 @@ def test_files_and_keys(scored):
     folder, content = scored
     assert json.loads((folder / "score.json").read_text()) == content
     documented = set(re.findall(r"\w+(?:\.\d)?", score.__doc__))
-    for part in (content, content["figures"], content["classes"]["disc"], content["calibration"][0], content["causes"][0]):
+    for part in (
+        content,
+        content["figures"],
+        content["classes"]["disc"],
+        content["calibration"][0],
+        content["causes"][0],
+    ):
         assert part.keys() <= documented
     assert content["images"] == content["images_counted"] == 14
     assert content["pixels_counted"] == 14 * 48 * 47 == int(np.sum(content["confusion"]["pixels"]))
@@ -91,7 +102,9 @@ def test_files_and_keys(scored):
 
 
 def test_the_score_is_the_same_in_batches_of_any_size(place, scored):
-    content = score.main([str(place / "model"), str(place / "data"), "--output", str(place / "again"), "--batch_size", "3", *QUICK])
+    content = score.main(
+        [str(place / "model"), str(place / "data"), "--output", str(place / "again"), "--batch_size", "3", *QUICK]
+    )
     for name, value in scored[1]["figures"].items():
         assert content["figures"][name]["value"] == pytest.approx(value["value"], abs=1e-6)
 
@@ -119,7 +132,9 @@ def test_two_models_are_compared_in_pairs(place, tmp_path, capsys):
     save_model(tmp_path / "other", seed=4)
     options = ["--compare", str(tmp_path / "other"), "--tta", "flip", "--output", str(tmp_path / "out"), *QUICK]
     content = score.main([str(place / "model"), str(place / "data"), *options])
-    other = score.main([str(tmp_path / "other"), str(place / "data"), "--tta", "flip", "--output", str(tmp_path / "out2"), *QUICK])
+    other = score.main(
+        [str(tmp_path / "other"), str(place / "data"), "--tta", "flip", "--output", str(tmp_path / "out2"), *QUICK]
+    )
     compared = content["comparison"]
     assert compared["figures"] == other["figures"]
     for name, value in compared["difference"]["figures"].items():
@@ -127,7 +142,15 @@ def test_two_models_are_compared_in_pairs(place, tmp_path, capsys):
     assert compared["difference"]["classes"]["disc"]["iou"]["low"] is not None
     assert "Compared with" in (tmp_path / "out" / "report.html").read_text()
     same = score.main(
-        [str(place / "model"), str(place / "data"), "--compare", str(place / "model"), "--output", str(tmp_path / "same"), *QUICK]
+        [
+            str(place / "model"),
+            str(place / "data"),
+            "--compare",
+            str(place / "model"),
+            "--output",
+            str(tmp_path / "same"),
+            *QUICK,
+        ]
     )
     assert set(same["comparison"]["difference"]["figures"]["miou"].values()) == {0.0}
 
@@ -142,10 +165,22 @@ def test_the_flip_swaps_sides(place, tmp_path):
         (mirrored / path.relative_to(place / "data")).parent.mkdir(parents=True, exist_ok=True)
         picture.save(mirrored / path.relative_to(place / "data"))
     found = [
-        score.main([str(place / "model"), str(data), "--tta", "flip", "--output", str(tmp_path / f"out-{data.parent.name}"), *QUICK])
+        score.main(
+            [
+                str(place / "model"),
+                str(data),
+                "--tta",
+                "flip",
+                "--output",
+                str(tmp_path / f"out-{data.parent.name}"),
+                *QUICK,
+            ]
+        )
         for data in (place / "data", mirrored)
     ]
-    assert found[0]["classes"]["left"]["iou"]["value"] == pytest.approx(found[1]["classes"]["right"]["iou"]["value"], abs=2e-3)
+    assert found[0]["classes"]["left"]["iou"]["value"] == pytest.approx(
+        found[1]["classes"]["right"]["iou"]["value"], abs=2e-3
+    )
     assert found[0]["figures"]["miou"]["value"] == pytest.approx(found[1]["figures"]["miou"]["value"], abs=2e-3)
 
 
@@ -155,20 +190,30 @@ def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
     content = score.main([str(place / "model"), str(place / "data"), *options, "--output", str(tmp_path), *QUICK])
     paths = sorted((place / "data" / "val" / "images").iterdir())
     chosen = {"flip": "flip" in options[1], "scales": SCALES, "window": "--window" in options}
-    masks = np.stack(load_segmenter(place / "model", device="cpu", precision="fp32").masks([Image.open(path) for path in paths], **chosen))
-    truths = np.stack([np.asarray(Image.open(place / "data" / "val" / "annotations" / f"{path.stem}_seg.png")) for path in paths])
+    masks = np.stack(
+        load_segmenter(place / "model", device="cpu", precision="fp32").masks(
+            [Image.open(path) for path in paths], **chosen
+        )
+    )
+    truths = np.stack(
+        [np.asarray(Image.open(place / "data" / "val" / "annotations" / f"{path.stem}_seg.png")) for path in paths]
+    )
     counted = truths != 255
     assert content["figures"]["accuracy"]["value"] == pytest.approx((masks == truths)[counted].mean(), abs=1e-4)
     for label, name in enumerate(tiny.LABELS.names):
         found, true = (masks == label) & counted, truths == label
-        assert content["classes"][name]["iou"]["value"] == pytest.approx((found & true).sum() / (found | true).sum(), abs=1e-4)
+        assert content["classes"][name]["iou"]["value"] == pytest.approx(
+            (found & true).sum() / (found | true).sum(), abs=1e-4
+        )
     assert {key: content["settings"][key] for key in chosen} == {**chosen, "scales": list(SCALES)}
 
 
 def test_splits_of_folders(place, tmp_path, capsys):
     def images(data, split, *options):
         output = tmp_path / f"out-{data.name}-{split}"
-        return score.main([str(place / "model"), str(data), "--split", split, "--output", str(output), *options, *QUICK])["images"]
+        return score.main(
+            [str(place / "model"), str(data), "--split", split, "--output", str(output), *options, *QUICK]
+        )["images"]
 
     assert images(place / "data", "train") == 2
     flat = tmp_path / "flat"
@@ -189,7 +234,9 @@ def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
     assert "model: " in refused(capsys, tmp_path / "nothing", data)
     assert "There is no folder" in refused(capsys, model, tmp_path / "nothing")
     (tmp_path / "map.json").write_text('{"disk": "disc"}')
-    assert "no class of the model with 'disk' (nearest: disc)" in refused(capsys, model, data, "--id_map", tmp_path / "map.json")
+    assert "no class of the model with 'disk' (nearest: disc)" in refused(
+        capsys, model, data, "--id_map", tmp_path / "map.json"
+    )
     assert "cannot be read" in refused(capsys, model, data, "--id_map", tmp_path / "no.json")
     (tmp_path / "file").touch()
     assert "is a file or not yours" in refused(capsys, model, data, "--output", tmp_path / "file")
@@ -197,7 +244,12 @@ def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
     (broken / "val" / "images" / "001003.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     assert "001003.png" in refused(capsys, model, broken, "--output", tmp_path / "out", *QUICK)
     assert not (tmp_path / "out").exists()
-    assert score.main([str(model), str(broken), "--bad_samples", "skip", "--output", str(tmp_path / "out"), *QUICK])["images"] == 13
+    assert (
+        score.main([str(model), str(broken), "--bad_samples", "skip", "--output", str(tmp_path / "out"), *QUICK])[
+            "images"
+        ]
+        == 13
+    )
     (broken / "metadata.jsonl").write_text('{"id": "1"}\n{"yaw": 3}\n')
     assert "metadata.jsonl, line 2, has neither an id" in refused(capsys, model, broken, *QUICK)
 
@@ -205,7 +257,9 @@ def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
 @pytest.mark.slow
 def test_as_a_script(place, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "score.py"), str(place / "model"), str(tmp_path / "nothing")]
-    done = subprocess.run(command, capture_output=True, text=True, env=finetune_runs.environment(tmp_path), check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=finetune_runs.environment(tmp_path), check=False
+    )
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: There is no folder")
 
 
@@ -226,7 +280,11 @@ def test_causes_are_found_and_chance_is_not():
     tally.predicted[:] = 100
     ids = [str(image) for image in range(images)]
     metadata = {
-        name: {"light": "night" if night[i] else "day", **{f"noise_{k}": float(rng.normal()) for k in range(30)}, "name": f"image {i}"}
+        name: {
+            "light": "night" if night[i] else "day",
+            **{f"noise_{k}": float(rng.normal()) for k in range(30)},
+            "name": f"image {i}",
+        }
         for i, name in enumerate(ids)
     }
     causes = find_causes(tally, ids, metadata)
@@ -239,14 +297,19 @@ def test_causes_are_found_and_chance_is_not():
 
 
 def test_a_range_without_images_is_no_group():
-    numbers = [0.0] * 6 + [1.0] * 8 + [float(number) for number in range(2, 15)]  # the first quantile is 0.2, the second 1
+    numbers = (
+        [0.0] * 6 + [1.0] * 8 + [float(number) for number in range(2, 15)]
+    )  # the first quantile is 0.2, the second 1
     tally = Tally(len(numbers), 2)
     tally.truth[:], tally.predicted[:] = 100, 100
     tally.right[:] = 3 * np.arange(len(numbers))[:, None]
     ids = [str(image) for image in range(len(numbers))]
     (cause,) = find_causes(tally, ids, {name: {"yaw": number} for name, number in zip(ids, numbers, strict=True)})
     assert cause.numeric and sum(group.images for group in cause.groups) == len(numbers)
-    assert "0.2 to 1" not in [group.name for group in cause.groups] and np.isfinite([group.miou_i for group in cause.groups]).all()
+    assert (
+        "0.2 to 1" not in [group.name for group in cause.groups]
+        and np.isfinite([group.miou_i for group in cause.groups]).all()
+    )
 
 
 def test_metadata_is_flattened(tmp_path):
@@ -256,7 +319,10 @@ def test_metadata_is_flattened(tmp_path):
         + "0" * 400
         + '}\n\n{"file_name": "train/0008.png", "x": true}\n'
     )
-    assert read_metadata(path) == {"7": {"yaw": 1, "a.b": 2, "b": 3, "colour.0": 0.1, "colour.1": 0.2}, "0008": {"x": True}}
+    assert read_metadata(path) == {
+        "7": {"yaw": 1, "a.b": 2, "b": 3, "colour.0": 0.1, "colour.1": 0.2},
+        "0008": {"x": True},
+    }
 
 
 class Reader(HTMLParser):
@@ -268,7 +334,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
-        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "xlink:href") and value]
+        self.links += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "action", "xlink:href") and value
+        ]
         if tag == "img":
             self.pictures.append(values)
         assert tag != "script"
@@ -327,7 +395,14 @@ def test_the_report_is_no_wider_than_the_screen(scored, tmp_path, width):
         "--allow-file-access-from-files",
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
-    command = [browser, *options, "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
+    command = [
+        browser,
+        *options,
+        "--window-size=1400,1000",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r"widths (\d+) (\d+)", dom)
     assert found, dom[-300:]
@@ -349,4 +424,6 @@ def test_a_picture_that_vanished_after_the_check_is_named(place, tmp_path, monke
         return verdict
 
     monkeypatch.setattr("seg_recipe.scoring.pictures.check_pairs", checked_before)
-    assert "Picture 001005 cannot be read any more" in refused(capsys, place / "model", data, "--output", tmp_path / "out", *QUICK)
+    assert "Picture 001005 cannot be read any more" in refused(
+        capsys, place / "model", data, "--output", tmp_path / "out", *QUICK
+    )

@@ -1,4 +1,6 @@
-"""The report that a run leaves behind: the same as scripts/score.py makes, with its pictures, and never the end of a run."""
+"""The report that a run leaves behind: the same as scripts/score.py makes, with its pictures, and never the end of a
+run.
+"""
 
 import json
 
@@ -34,7 +36,16 @@ def test_it_is_the_report_of_the_script(place, tmp_path):
     assert line == f"Report: {place / 'model' / 'report' / 'report.html'}."
     own = json.loads((place / "model" / "report" / "score.json").read_text())
     expected = score.main(
-        [str(place / "model"), str(place / "data"), "--precision", "fp32", "--batch_size", "2", "--output", str(tmp_path)]
+        [
+            str(place / "model"),
+            str(place / "data"),
+            "--precision",
+            "fp32",
+            "--batch_size",
+            "2",
+            "--output",
+            str(tmp_path),
+        ]
     )
     assert {key: own[key] for key in ("figures", "classes", "confusion", "calibration", "worst_images")} == {
         key: expected[key] for key in ("figures", "classes", "confusion", "calibration", "worst_images")

@@ -35,13 +35,17 @@ def blobs(rng, size, classes=3, ignored=0.1):
 
 
 def samples(count=6, seed=0):
-    """(truth, prediction, confidence) of some pictures of unequal sizes; the last prediction column is a class the data lack."""
+    """(truth, prediction, confidence) of some pictures of unequal sizes; the last prediction column is a class the
+    data lack.
+    """
     rng = np.random.default_rng(seed)
     made = []
     for number in range(count):
         size = (20 + 3 * number, 31)
         truth = blobs(rng, size)
-        found = np.where(rng.random(size) < 0.3, rng.integers(0, len(NAMES) + 1, size), np.where(truth == IGNORE_INDEX, 0, truth))
+        found = np.where(
+            rng.random(size) < 0.3, rng.integers(0, len(NAMES) + 1, size), np.where(truth == IGNORE_INDEX, 0, truth)
+        )
         made.append((truth, found.astype(np.uint8), rng.uniform(0.2, 1, size).astype(np.float32)))
     return made
 
@@ -80,7 +84,9 @@ def test_ignored_pixels_are_no_contour():
     labels[15:25, 15:25] = IGNORE_INDEX
     assert not near_contour(labels, 3)[3:-3, 3:-3].any()
     labels[20, 20] = 1
-    assert near_contour(labels, 6)[labels == 0].sum() == 40 * 40 - 28 * 28 + 13 * 13 - 100  # the edge, and a square about the one pixel
+    assert (
+        near_contour(labels, 6)[labels == 0].sum() == 40 * 40 - 28 * 28 + 13 * 13 - 100
+    )  # the edge, and a square about the one pixel
 
 
 def test_the_width_is_a_share_of_the_diagonal():
@@ -101,7 +107,9 @@ def test_every_figure_equals_a_slow_computation():
 
     present = [label for label in range(4) if (truth == label).any()]
     assert present == [0, 1, 2]
-    np.testing.assert_allclose(found["class_iou"], [*(iou(truth, guess, label) for label in present), np.nan], rtol=1e-12)
+    np.testing.assert_allclose(
+        found["class_iou"], [*(iou(truth, guess, label) for label in present), np.nan], rtol=1e-12
+    )
     assert found["miou"] == pytest.approx(np.mean([iou(truth, guess, label) for label in present]))
     per_image = []
     for t, p, _ in made:
@@ -110,9 +118,13 @@ def test_every_figure_equals_a_slow_computation():
     means = [np.mean(list(one.values())) for one in per_image]
     assert found["miou_i"] == pytest.approx(np.mean(means))
     assert found["miou_i_worst"] == pytest.approx(min(means))  # 5 % of 6 images, rounded up, is one
-    assert found["miou_c"] == pytest.approx(np.mean([np.mean([one[label] for one in per_image if label in one]) for label in present]))
+    assert found["miou_c"] == pytest.approx(
+        np.mean([np.mean([one[label] for one in per_image if label in one]) for label in present])
+    )
     assert found["accuracy"] == pytest.approx((truth == guess).mean())
-    assert found["mean_accuracy"] == pytest.approx(np.mean([(guess[truth == label] == label).mean() for label in present]))
+    assert found["mean_accuracy"] == pytest.approx(
+        np.mean([(guess[truth == label] == label).mean() for label in present])
+    )
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     gaps = [abs((truth == guess)[place == b].sum() - sure[place == b].sum()) for b in range(BINS)]
     assert found["ece"] == pytest.approx(sum(gaps) / len(truth))
@@ -120,7 +132,11 @@ def test_every_figure_equals_a_slow_computation():
 
 def test_the_boundary_iou_equals_a_slow_computation():
     made = [
-        (blobs(np.random.default_rng(n), (25, 30), ignored=0), blobs(np.random.default_rng(n + 9), (25, 30), ignored=0)) for n in range(3)
+        (
+            blobs(np.random.default_rng(n), (25, 30), ignored=0),
+            blobs(np.random.default_rng(n + 9), (25, 30), ignored=0),
+        )
+        for n in range(3)
     ]
     found = point(tallied([(t, p, np.ones(t.shape, np.float32)) for t, p in made]))
     for name, share in zip(shares_of_widths(), BOUNDARY_WIDTHS, strict=True):
@@ -228,7 +244,9 @@ def test_pixels_are_those_of_plain_upsampling_with_classes_mapped_and_dropped():
     scores = torch.randn(4, 9, 7)
     predicted, confidence = predict_pixels(scores, (40, 33), match)
     full = interpolate(scores[None, :3], size=(40, 33), mode="bilinear", align_corners=False)[0]
-    np.testing.assert_array_equal(predicted, np.array([1, 0, 2])[full.argmax(0).numpy()])  # twig is 2: no class of the data
+    np.testing.assert_array_equal(
+        predicted, np.array([1, 0, 2])[full.argmax(0).numpy()]
+    )  # twig is 2: no class of the data
     np.testing.assert_allclose(confidence, softmax(full, 0).amax(0).numpy(), atol=1e-6)
     truth = blobs(np.random.default_rng(0), (40, 33), classes=2)
     counts = count_pixels(scores, truth, match, 2)
@@ -252,7 +270,11 @@ def test_labels_are_matched_by_name_and_mismatches_listed():
     assert "The data have no class tattoo" in text and "The model has no class skin" in text and "necklace" in text
     assert match_labels(FACE, FACE).lines() == []
     patterned = match_labels(model, FACE, {"n*": None, "*": "skin", "Background": "background"})
-    assert (patterned.kept, patterned.target.tolist(), patterned.dropped) == ((0, 1, 2, 4), [0, 1, 1, 1], ("necklace",))
+    assert (patterned.kept, patterned.target.tolist(), patterned.dropped) == (
+        (0, 1, 2, 4),
+        [0, 1, 1, 1],
+        ("necklace",),
+    )
 
 
 def test_no_common_name_is_refused():
@@ -270,7 +292,9 @@ def test_the_flip_swaps_sides_that_only_the_data_know():
 
 def test_names_in_an_id_map_are_checked_on_both_sides():
     check_id_map({"hat": "leaf", "cap": None}, ["hat", "cap"], NAMES)
-    with pytest.raises(ValueError, match=r"names no class of the model with 'hut' \(nearest: hat\)\. Its classes: hat\."):
+    with pytest.raises(
+        ValueError, match=r"names no class of the model with 'hut' \(nearest: hat\)\. Its classes: hat\."
+    ):
         check_id_map({"hut": "leaf"}, ["hat"], NAMES)
     with pytest.raises(ValueError, match=r"names no class of the data with 'tree'.*\. Its classes: background"):
         check_id_map({"hat": "tree"}, ["hat"], NAMES)
@@ -313,7 +337,13 @@ def test_few_examples_make_no_empty_heading():
 def test_the_confusion_matrix_keeps_the_columns_that_are_never_predicted():
     """So that the diagonal is where the rows' own columns are; a class that occurs nowhere has neither row nor column."""
     space = LabelSpace(("ground", "leaf", "stem", "root", "moss"))
-    pixels = [[60, 40, 0, 0, 0, 0], [10, 30, 0, 0, 0, 0], [5, 15, 0, 0, 0, 0], [0] * 6, [0] * 6]  # stem is never predicted
+    pixels = [
+        [60, 40, 0, 0, 0, 0],
+        [10, 30, 0, 0, 0, 0],
+        [5, 15, 0, 0, 0, 0],
+        [0] * 6,
+        [0] * 6,
+    ]  # stem is never predicted
     content = {"confusion": {"truth": list(space.names), "predicted": [*space.names, OTHER], "pixels": pixels}}
 
     def cells():

@@ -1,4 +1,6 @@
-"""The split by id: against sha256sum's own digests, and the invariants that make it safe to resume and to grow a data set."""
+"""The split by id: against sha256sum's own digests, and the invariants that make it safe to resume and to grow a data
+set.
+"""
 
 import math
 import os
@@ -9,8 +11,14 @@ import pytest
 
 from seg_recipe.splits import in_validation
 
-# The first 16 hex digits that `printf %s ID | sha256sum` printed for each id, i.e. its place in [0, 1) after division by 2**64.
-SHA256SUM = {"000000": "91b4d142823f7d20", "000001": "a7fda0b61e2047f0", "000042": "9e3acb89b9d56624", "größe": "d353a2671b67afff"}
+# The first 16 hex digits that `printf %s ID | sha256sum` printed for each id, i.e. its place in [0, 1) after division
+# by 2**64.
+SHA256SUM = {
+    "000000": "91b4d142823f7d20",
+    "000001": "a7fda0b61e2047f0",
+    "000042": "9e3acb89b9d56624",
+    "größe": "d353a2671b67afff",
+}
 
 
 @pytest.mark.parametrize(("sample_id", "digits"), SHA256SUM.items())
@@ -41,7 +49,10 @@ def test_a_larger_fraction_only_adds_samples():
 
 def test_another_process_with_another_hash_seed_agrees():
     ids = [f"{number:06d}" for number in range(200)]
-    code = "from seg_recipe.splits import in_validation; print(''.join(str(int(in_validation(f'{n:06d}', 0.3))) for n in range(200)))"
+    code = (
+        "from seg_recipe.splits import in_validation; print(''.join(str(int(in_validation(f'{n:06d}', 0.3))) for n in "
+        "range(200)))"
+    )
     assert _printed(code, "12345") == "".join(str(int(in_validation(sample_id, 0.3))) for sample_id in ids)
     # Python's own hash of a str, which a split is easily built on, does not have this property.
     assert _printed("print(hash('000000'))", "1") != _printed("print(hash('000000'))", "2")
@@ -49,7 +60,9 @@ def test_another_process_with_another_hash_seed_agrees():
 
 def _printed(code, hash_seed):
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_file_names_that_are_no_valid_text_are_ids_too():
@@ -58,5 +71,7 @@ def test_file_names_that_are_no_valid_text_are_ids_too():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, 10, math.nan])
 def test_fraction_outside_its_range_is_refused(fraction):
-    with pytest.raises(ValueError, match=r"val_fraction is .*; it is the share of samples held out, from 0 \(none\) to 1 \(all\)"):
+    with pytest.raises(
+        ValueError, match=r"val_fraction is .*; it is the share of samples held out, from 0 \(none\) to 1 \(all\)"
+    ):
         in_validation("000000", fraction)

@@ -10,7 +10,9 @@ pytestmark = pytest.mark.slow
 
 
 def searches_after(imports):
-    """How often all objects have been searched for garbage when these imports are done, whether that goes on, and how many are left out."""
+    """How often all objects have been searched for garbage when these imports are done, whether that goes on, and how
+    many are left out.
+    """
     asked = f"import gc, {imports}; print(gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
     command = [sys.executable, "-c", asked]
     answer = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,6 @@
-"""The accelerate config files, really launched: two processes on one machine, and two machines on loopback, one of which dies."""
+"""The accelerate config files, really launched: two processes on one machine, and two machines on loopback, one of
+which dies.
+"""
 
 import json
 import os
@@ -22,7 +24,14 @@ def launch(*arguments, config, **popen):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     command = [ACCELERATE, "launch", "--config_file", str(config), *map(str, arguments)]
     return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **popen
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **popen,
     )
 
 
@@ -39,7 +48,9 @@ def free_port():
 
 def worker(folder, *arguments, config="single_cpu.yaml", port=None):
     extra = ["--main_process_port", str(free_port())] if config != "single_cpu.yaml" else []
-    code, output = finish(launch(*extra, ROOT / "tests" / "topology_worker.py", folder, *arguments, config=CONFIGS / config))
+    code, output = finish(
+        launch(*extra, ROOT / "tests" / "topology_worker.py", folder, *arguments, config=CONFIGS / config)
+    )
     assert code == 0, output
     return json.loads((folder / "result.json").read_text())
 
@@ -89,7 +100,10 @@ def test_the_obvious_config_for_two_cpu_processes_runs_one(tmp_path):
     config = {**yaml.safe_load((CONFIGS / "multi_cpu.yaml").read_text()), "distributed_type": "MULTI_CPU"}
     (tmp_path / "obvious.yaml").write_text(yaml.safe_dump(config))
     code, output = finish(
-        launch(ROOT / "tests" / "topology_worker.py", tmp_path / "run", "--batch", "4", config=tmp_path / "obvious.yaml"), 180
+        launch(
+            ROOT / "tests" / "topology_worker.py", tmp_path / "run", "--batch", "4", config=tmp_path / "obvious.yaml"
+        ),
+        180,
     )
     assert code == 0, output
     assert json.loads((tmp_path / "run" / "result.json").read_text())["processes"] == 1

@@ -1,4 +1,6 @@
-"""What a model saw in training lies in its folder; that --window shows it something else is said wherever it is asked for."""
+"""What a model saw in training lies in its folder; that --window shows it something else is said wherever it is asked
+for.
+"""
 
 import json
 
@@ -10,7 +12,7 @@ from scripts import predict, score
 from seg_recipe.demo.fragments import header
 from seg_recipe.demo.pictures import Models
 from seg_recipe.inference import load_segmenter
-from seg_recipe.model.build import WHOLE_PICTURES
+from seg_recipe.models.build import WHOLE_PICTURES
 from tests import tiny
 from tests.test_score import save_model
 from tests.tiny_checkpoints import build, write_checkpoint
@@ -53,7 +55,9 @@ def test_every_architecture_keeps_it(tmp_path):
 
 
 def scored(place, folder, model, *options):
-    content = score.main([str(place / model), str(place / "data"), "--output", str(folder), "--resamples", "100", *ON_CPU, *options])
+    content = score.main(
+        [str(place / model), str(place / "data"), "--output", str(folder), "--resamples", "100", *ON_CPU, *options]
+    )
     return content, (folder / "report.html").read_text()
 
 
@@ -61,7 +65,10 @@ def test_score_says_it(place, tmp_path, capsys):
     content, page = scored(place, tmp_path / "windows", "ours", "--window", "--compare", str(place / "older"))
     printed = capsys.readouterr().out
     assert all(f"{place / name}: {LINE}" in printed for name in ("ours", "older"))
-    assert any(note.startswith(LINE) for note in content["notes"]) and f"{place / 'older'}: {LINE}" in content["comparison"]["notes"][0]
+    assert (
+        any(note.startswith(LINE) for note in content["notes"])
+        and f"{place / 'older'}: {LINE}" in content["comparison"]["notes"][0]
+    )
     assert content["settings"]["trained_on"] == WHOLE_PICTURES
     assert page.count(LINE) == 2 and "Seen in sliding windows of 32 x 32 pixels; fp32." in page
 

@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from seg_recipe.checkpoints import choose_checkpoint, damage
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics
-from seg_recipe.stopping import StopRequest
+from seg_recipe.runtime.signals import StopRequest
 from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer, TrainSampler
 from seg_recipe.transforms import EpochClock, collate
 from tests import tiny
@@ -83,7 +83,12 @@ def stock_trainer(output_dir, model=None, **changes):
         "remove_unused_columns": False,
         **changes,
     }
-    return StockTrainer(model or tiny.segformer(), arguments(output_dir, **changes), train_dataset=tiny.Samples(16), data_collator=collate)
+    return StockTrainer(
+        model or tiny.segformer(),
+        arguments(output_dir, **changes),
+        train_dataset=tiny.Samples(16),
+        data_collator=collate,
+    )
 
 
 class StopAt(TrainerCallback):
@@ -109,7 +114,13 @@ def test_accumulation_does_not_change_loss_or_gradient(tmp_path):
     for batch, steps in ((8, 1), (4, 2), (2, 4), (1, 8)):
         model = tiny.segformer(dropout=0.0)
         freeze_batch_norm(model)
-        run = trainer(tmp_path / f"{batch}", model=model, per_device_train_batch_size=batch, gradient_accumulation_steps=steps, max_steps=1)
+        run = trainer(
+            tmp_path / f"{batch}",
+            model=model,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+        )
         run.train()
         logs.append(first_log(run))
     for entry in logs[1:]:
@@ -122,7 +133,13 @@ def test_the_stock_trainer_multiplies_loss_and_gradient_by_the_accumulation_step
     for batch, steps in ((8, 1), (2, 4)):
         model = tiny.segformer(dropout=0.0)
         freeze_batch_norm(model)
-        run = stock_trainer(tmp_path / f"{batch}", model, per_device_train_batch_size=batch, gradient_accumulation_steps=steps, max_steps=1)
+        run = stock_trainer(
+            tmp_path / f"{batch}",
+            model,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+        )
         run.train()
         logs.append(first_log(run))
     assert logs[1]["loss"] / logs[0]["loss"] == pytest.approx(4, rel=0.2)
@@ -177,7 +194,13 @@ def test_the_model_at_the_end_is_the_best_one_and_scores_what_was_recorded(tmp_p
 def test_no_pickle_is_left_for_others_and_no_token(tmp_path):
     secret = "hf_" + "x" * 34
     run = trainer(
-        tmp_path, hub_token=secret, max_steps=1, eval_strategy="no", load_best_model_at_end=False, save_strategy="steps", save_steps=1
+        tmp_path,
+        hub_token=secret,
+        max_steps=1,
+        eval_strategy="no",
+        load_best_model_at_end=False,
+        save_strategy="steps",
+        save_steps=1,
     )
     run.train()
     run.save_model(str(tmp_path / "model"))
@@ -211,7 +234,10 @@ def test_each_epoch_is_another_permutation_cut_to_whole_steps(length, batch):
 
 
 def test_a_split_smaller_than_one_step_is_refused():
-    words = "has 5 images, but one optimizer step takes 8 .* lower per_device_train_batch_size or gradient_accumulation_steps"
+    words = (
+        "has 5 images, but one optimizer step takes 8 .* lower per_device_train_batch_size or "
+        "gradient_accumulation_steps"
+    )
     with pytest.raises(ValueError, match=words):
         TrainSampler(5, optimizer_batch=8, seed=0, clock=EpochClock())
 
@@ -221,7 +247,9 @@ def test_a_split_smaller_than_one_step_is_refused():
 
 def test_evaluation_is_the_mean_over_images_whatever_the_batch(tmp_path):
     model = tiny.segformer()
-    results = [trainer(tmp_path, model=model, val=7, per_device_eval_batch_size=size).evaluate() for size in (1, 3, 7, 16)]
+    results = [
+        trainer(tmp_path, model=model, val=7, per_device_eval_batch_size=size).evaluate() for size in (1, 3, 7, 16)
+    ]
     for result in results[1:]:
         for key in ("eval_loss", "eval_miou", "eval_miou_i", "eval_miou_c", "eval_accuracy"):
             assert result[key] == pytest.approx(results[0][key], rel=1e-5), key
@@ -264,7 +292,11 @@ def final_state(run):
     """Everything that must be equal bit for bit: weights, buffers, optimizer state, best figures."""
     optimizer = run.optimizer.state_dict()["state"]
     tensors = {f"optimizer {i} {key}": value for i, entry in optimizer.items() for key, value in entry.items()}
-    return {**run.model.state_dict(), **tensors}, (run.state.best_metric, run.state.best_global_step, run.state.global_step)
+    return {**run.model.state_dict(), **tensors}, (
+        run.state.best_metric,
+        run.state.best_global_step,
+        run.state.global_step,
+    )
 
 
 def assert_same(one, other):
@@ -294,7 +326,9 @@ def run_to_the_end(output_dir, stops=(), **settings):
         ((4,), {}),  # the last step of an epoch: its evaluation is owed
         ((2, 3, 5, 7), {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}),
         ((3, 4), {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}),
-        pytest.param((2, 5), {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}, marks=pytest.mark.slow),
+        pytest.param(
+            (2, 5), {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tmp_path, stops, settings):
@@ -308,7 +342,9 @@ def test_the_stock_trainer_resumes_to_other_weights(tmp_path):
     whole.train()
     again = stock_trainer(tmp_path / "again", save_strategy="steps", save_steps=3)
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert not all(torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in whole.model.state_dict().items())
+    assert not all(
+        torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in whole.model.state_dict().items()
+    )
 
 
 def test_a_stop_during_an_evaluation_leaves_it_and_makes_it_up_later(tmp_path):
@@ -396,7 +432,10 @@ def test_a_non_finite_loss_names_step_images_and_checkpoint(tmp_path):
 def test_the_stock_trainer_hides_the_nan(tmp_path):
     class Poisoned(tiny.Samples):
         def __getitem__(self, index):
-            return {**super().__getitem__(index), "pixel_values": super().__getitem__(index)["pixel_values"] * float("nan")}
+            return {
+                **super().__getitem__(index),
+                "pixel_values": super().__getitem__(index)["pixel_values"] * float("nan"),
+            }
 
     run = stock_trainer(tmp_path, max_steps=2)
     run.train_dataset = Poisoned(16)

@@ -1,4 +1,6 @@
-"""The Trainer's best checkpoint, whenever saves and evaluations come, and runs that go on: longer, again, after a stop."""
+"""The Trainer's best checkpoint, whenever saves and evaluations come, and runs that go on: longer, again, after a
+stop.
+"""
 
 import math
 import shutil
@@ -8,7 +10,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from seg_recipe.checkpoints import choose_checkpoint
-from seg_recipe.stopping import StopRequest
+from seg_recipe.runtime.signals import StopRequest
 from tests.test_trainer import StopAt, assert_same, final_state, run_to_the_end, trainer
 
 STEPS = {"eval_strategy": "steps", "save_strategy": "steps"}
@@ -64,7 +66,9 @@ def test_a_best_between_two_saves_is_saved_kept_and_loaded(tmp_path, settings):
     assert kept(tmp_path) == ([6] if settings["save_strategy"] == "best" else [6, 8])
     assert_weights_of(run, tmp_path / "checkpoint-6")
     again, checkpoint = resumed(tmp_path, **settings)
-    scored(again, scores).train(resume_from_checkpoint=checkpoint)  # a run that died after its last step, before it was concluded
+    scored(again, scores).train(
+        resume_from_checkpoint=checkpoint
+    )  # a run that died after its last step, before it was concluded
     assert again.state.best_global_step == 6
     assert_weights_of(again, tmp_path / "checkpoint-6")
 
@@ -77,7 +81,9 @@ def test_without_load_best_nothing_is_saved_but_at_the_saves(tmp_path):
     assert_weights_of(run, tmp_path / "checkpoint-8")
 
 
-@pytest.mark.parametrize("harm", [shutil.rmtree, lambda folder: (folder / "model.safetensors").write_bytes(b"")], ids=["gone", "damaged"])
+@pytest.mark.parametrize(
+    "harm", [shutil.rmtree, lambda folder: (folder / "model.safetensors").write_bytes(b"")], ids=["gone", "damaged"]
+)
 @pytest.mark.parametrize("moment", ["on the way", "before a resume"])
 def test_a_best_that_is_no_longer_whole_is_noticed_and_the_best_that_is_left_taken(tmp_path, capsys, harm, moment):
     settings = {**STEPS, "max_steps": 8, "eval_steps": 2, "save_steps": 2}
@@ -90,7 +96,10 @@ def test_a_best_that_is_no_longer_whole_is_noticed_and_the_best_that_is_left_tak
         harm(tmp_path / "checkpoint-4")
         run, checkpoint = resumed(tmp_path, **settings)
         scored(run, scores).train(resume_from_checkpoint=checkpoint)
-    words = f"The best checkpoint so far, {tmp_path / 'checkpoint-4'}, is damaged or gone: the best of those that are left is "
+    words = (
+        f"The best checkpoint so far, {tmp_path / 'checkpoint-4'}, is damaged or gone: the best of those that are "
+        "left is "
+    )
     assert f"{words}{tmp_path / 'checkpoint-6'}." in capsys.readouterr().out
     assert (run.state.best_global_step, run.state.best_metric) == (6, 0.6)
     assert_weights_of(run, tmp_path / "checkpoint-6")
@@ -171,7 +180,9 @@ def test_a_resumed_run_is_not_evaluated_at_its_start_again(tmp_path):
     for stop in (5, 6, 7, None):
         request = StopRequest()
         callbacks = [EarlyStoppingCallback(2), StopAt(request, stop)]
-        run = trainer(tmp_path, stop=request, callbacks=callbacks, eval_on_start=True, learning_rate=0.0, num_train_epochs=8)
+        run = trainer(
+            tmp_path, stop=request, callbacks=callbacks, eval_on_start=True, learning_rate=0.0, num_train_epochs=8
+        )
         checkpoint, _ = choose_checkpoint(tmp_path, "auto")
         run.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     evaluated = [entry["step"] for entry in run.state.log_history if "eval_miou" in entry]
@@ -188,7 +199,10 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_beginning(tmp_
     longer = run_to_the_end(tmp_path / "parts", num_train_epochs=4, **settings)
     assert longer.state.global_step == 16
     assert_same(final_state(whole), final_state(longer))
-    line = "The run of 8 steps goes on to step 16. Its schedule is laid out over all of them: the learning rate stays 0.01."
+    line = (
+        "The run of 8 steps goes on to step 16. Its schedule is laid out over all of them: the learning rate stays "
+        "0.01."
+    )
     assert line in capsys.readouterr().out
 
 
@@ -222,7 +236,9 @@ def test_early_stopping_gives_way_to_more_epochs_and_to_more_patience(tmp_path):
     settings = {"learning_rate": 0.0, "num_train_epochs": 8}  # nothing improves after the first evaluation
 
     def end(patience, **changes):
-        run = trainer(tmp_path, callbacks=[EarlyStoppingCallback(patience)] if patience else [], **{**settings, **changes})
+        run = trainer(
+            tmp_path, callbacks=[EarlyStoppingCallback(patience)] if patience else [], **{**settings, **changes}
+        )
         checkpoint, _ = choose_checkpoint(tmp_path, "auto")
         run.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         return run.state.global_step
@@ -254,10 +270,17 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_optimizer_uses_it
 
     for max_grad_norm in (1.0, 0.0):
         run = trainer(tmp_path, max_steps=2, max_grad_norm=max_grad_norm)
-        before = {name: tensor.clone() for name, tensor in run.model.state_dict().items() if "running" not in name and "num_" not in name}
+        before = {
+            name: tensor.clone()
+            for name, tensor in run.model.state_dict().items()
+            if "running" not in name and "num_" not in name
+        }
         weight = run.model.decode_head.classifier.weight
         weight.register_hook(lambda gradient: gradient * math.inf)
-        with pytest.raises(NonFiniteLossError, match=r"The gradient norm is (inf|nan) at step 1 while the loss is finite\. No checkpoint"):
+        with pytest.raises(
+            NonFiniteLossError,
+            match=r"The gradient norm is (inf|nan) at step 1 while the loss is finite\. No checkpoint",
+        ):
             run.train()
         assert [name for name, tensor in before.items() if not torch.equal(tensor, run.model.state_dict()[name])] == []
 
@@ -267,7 +290,9 @@ def test_each_step_micro_step_and_rank_draws_its_own_dropout(tmp_path, monkeypat
 
     def seeds(rank):
         settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 2}
-        run = trainer(tmp_path / str(rank), eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **settings)
+        run = trainer(
+            tmp_path / str(rank), eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **settings
+        )
         drawn, original = [], run.compute_loss
 
         def recorded(*args, **kwargs):

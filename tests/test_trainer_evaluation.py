@@ -16,7 +16,9 @@ def samples(count, sizes=((32, 32),), ignored=()):
     """Tiny samples whose masks have these sizes in turn; in those of the numbers in `ignored` no pixel is labelled."""
     made = []
     for number, sample in enumerate(tiny.Samples(count, seed=1).samples):
-        mask = interpolate(sample["labels"][None, None].float(), size=sizes[number % len(sizes)], mode="nearest")[0, 0].to(torch.uint8)
+        mask = interpolate(sample["labels"][None, None].float(), size=sizes[number % len(sizes)], mode="nearest")[
+            0, 0
+        ].to(torch.uint8)
         made.append({**sample, "labels": torch.full_like(mask, 255) if number in ignored else mask})
     return made
 
@@ -24,7 +26,9 @@ def samples(count, sizes=((32, 32),), ignored=()):
 def evaluated(folder, data, **settings):
     run = trainer(folder, **settings)
     with torch.no_grad():
-        run.model.decode_head.classifier.weight *= 10_000  # scores that differ from pixel to pixel, so that a shift of them shows
+        run.model.decode_head.classifier.weight *= (
+            10_000  # scores that differ from pixel to pixel, so that a shift of them shows
+        )
     run.eval_dataset = data
     return run.evaluate()["eval_loss"], run.model.eval()
 
@@ -39,7 +43,9 @@ def loss_alone(model, sample):
 
 @pytest.mark.parametrize("batch", [1, 2, 6])
 def test_the_padding_of_a_batch_is_in_no_loss(tmp_path, batch):
-    """Masks of a batch are padded to its largest: upsampled to that size, the logits of the others would lie in the wrong places."""
+    """Masks of a batch are padded to its largest: upsampled to that size, the logits of the others would lie in the
+    wrong places.
+    """
     data = samples(6, SIZES)
     found, model = evaluated(tmp_path, data, per_device_eval_batch_size=batch)
     assert found == pytest.approx(np.mean([loss_alone(model, sample) for sample in data]), rel=1e-5)
@@ -50,7 +56,9 @@ def test_the_padding_of_a_batch_is_in_no_loss(tmp_path, batch):
 @pytest.mark.parametrize("ignored", [(0,), (5,), (1, 2), (0, 1, 2, 3, 4)])
 @pytest.mark.parametrize("batch", [2, 4])
 def test_images_without_a_labelled_pixel_are_in_no_loss(tmp_path, batch, ignored):
-    """As 0, which is perfect, they would make every loss look better. A whole batch of them may come first, last or in the middle."""
+    """As 0, which is perfect, they would make every loss look better. A whole batch of them may come first, last or in
+    the middle.
+    """
     data = samples(6, SIZES, ignored)
     found, model = evaluated(tmp_path, data, per_device_eval_batch_size=batch)
     labelled = [sample for number, sample in enumerate(data) if number not in ignored]

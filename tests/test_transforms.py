@@ -1,4 +1,6 @@
-"""Transforms: image and mask stay together, what lies outside is nothing, and a sample is a function of (seed, epoch, id)."""
+"""Transforms: image and mask stay together, what lies outside is nothing, and a sample is a function of (seed, epoch,
+id).
+"""
 
 import copy
 import hashlib
@@ -60,7 +62,16 @@ NOTHING = {**GEOMETRY, "scale": [1.0, 1.0], "rotation": 0.0, "shear": 0.0, "tran
 
 
 def make_transform(**changes):
-    given = {"label_space": FACE, "image_size": 32, "mean": MEAN, "std": STD, "seed": 0, "clock": EpochClock(), **STRONG, **changes}
+    given = {
+        "label_space": FACE,
+        "image_size": 32,
+        "mean": MEAN,
+        "std": STD,
+        "seed": 0,
+        "clock": EpochClock(),
+        **STRONG,
+        **changes,
+    }
     return TrainTransform(**given)
 
 
@@ -73,23 +84,38 @@ def make_pair(seed=0, width=40, height=40, classes=19):
 
 def make_dataset(count=6, size=40):
     pairs = [make_pair(i, size, size) for i in range(count)]
-    columns = {"id": [f"{i:06d}" for i in range(count)], "image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
-    features = datasets.Features({"id": datasets.Value("string"), "image": datasets.Image(), "label": datasets.Image()})
+    columns = {
+        "id": [f"{i:06d}" for i in range(count)],
+        "image": [pair[0] for pair in pairs],
+        "label": [pair[1] for pair in pairs],
+    }
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "image": datasets.Image(), "label": datasets.Image()}
+    )
     return datasets.Dataset.from_dict(columns, features=features)
 
 
 def digest(batch):
     """One number for everything in a batch."""
-    content = batch["pixel_values"].numpy().tobytes() + batch["labels"].numpy().tobytes() + batch["label_sizes"].numpy().tobytes()
+    content = (
+        batch["pixel_values"].numpy().tobytes()
+        + batch["labels"].numpy().tobytes()
+        + batch["label_sizes"].numpy().tobytes()
+    )
     return [*batch["ids"], hashlib.sha256(content).hexdigest()]
 
 
-# ---------------------------------------------------------------------------------------------------------------- geometry
+# ----------------------------------------------------------------------------------------------------------------
+# geometry
 
 
 def coordinate_pair(width, height, axis):
-    """A mask that holds each pixel's index along the axis (0 = across, 1 = down), an image that holds four times that; sides up to 64."""
-    indices = np.broadcast_to(np.arange(width)[None, :] if axis == 0 else np.arange(height)[:, None], (height, width)).astype(np.uint8)
+    """A mask that holds each pixel's index along the axis (0 = across, 1 = down), an image that holds four times that;
+    sides up to 64.
+    """
+    indices = np.broadcast_to(
+        np.arange(width)[None, :] if axis == 0 else np.arange(height)[:, None], (height, width)
+    ).astype(np.uint8)
     return Image.fromarray(np.repeat(4 * indices[:, :, None], 3, axis=2)), Image.fromarray(indices)
 
 
@@ -136,10 +162,15 @@ def test_the_resampling_is_pillows_in_floating_point_rounded(mirrored):
         matrix = output_to_source(draw_augmentation(generator, settings, size), image.size, size)
         window = window_of(packed(image), matrix, size)
         place = ((size, size), Image.Transform.AFFINE, window.matrix.ravel().tolist(), Image.Resampling.BILINEAR)
-        bands = [band.convert("F").transform(*place, fillcolor=2.0) for band in Image.fromarray(unpacked(untouched(window))).split()]
+        bands = [
+            band.convert("F").transform(*place, fillcolor=2.0)
+            for band in Image.fromarray(unpacked(untouched(window))).split()
+        ]
         pillows = np.stack([np.asarray(band) for band in bands], axis=-1)[:, :: -1 if mirrored else 1]
         seen = square_of(image, matrix, size, (2, 2, 2), mirrored).astype(float)
-        assert np.abs(seen - pillows).max() <= 0.5 + 0.1, "the map of a reduced window is rounded to 1/65536 of its pixels"
+        assert np.abs(seen - pillows).max() <= 0.5 + 0.1, (
+            "the map of a reduced window is rounded to 1/65536 of its pixels"
+        )
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -151,7 +182,10 @@ def test_the_mask_is_pillows_nearest_to_the_bit(mirrored):
         mask = Image.fromarray(generator.integers(0, 255, (height, width), dtype=np.uint8))
         matrix = output_to_source(draw_augmentation(generator, settings, size), mask.size, size)
         right, bottom = (
-            -length % factor for length, factor in zip(mask.size, window_of(packed(mask.convert("RGB")), matrix, size).factors, strict=True)
+            -length % factor
+            for length, factor in zip(
+                mask.size, window_of(packed(mask.convert("RGB")), matrix, size).factors, strict=True
+            )
         )
         whole = Image.fromarray(np.pad(np.asarray(mask), ((0, bottom), (0, right)), mode="edge"))  # up to whole boxes
         place = ((size, size), Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.NEAREST)
@@ -165,7 +199,9 @@ def source_positions(image):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize(("width", "height", "size"), [(53, 43, 12), (61, 64, 16), (64, 64, 64), (37, 61, 25), (33, 45, 80), (64, 60, 32)])
+@pytest.mark.parametrize(
+    ("width", "height", "size"), [(53, 43, 12), (61, 64, 16), (64, 64, 64), (37, 61, 25), (33, 45, 80), (64, 60, 32)]
+)
 def test_image_and_mask_stay_aligned_to_a_fraction_of_a_pixel(width, height, size, axis):
     transform = make_transform(label_space=EVERY_ID, image_size=size, **{**GEOMETRY, "scale": [0.7, 2.0]})
     image, mask = coordinate_pair(width, height, axis)
@@ -177,7 +213,9 @@ def test_image_and_mask_stay_aligned_to_a_fraction_of_a_pixel(width, height, siz
         # Away from the picture's border, where the outermost (averaged) pixels are repeated.
         inner = (ids != IGNORE_INDEX) & (ids > 8) & (ids < (width, height)[axis] - 9)
         offset = source_positions(seen)[inner] - ids[inner]
-        assert np.abs(offset).max() < 0.8, "source pixels: half a one for the mask's nearest neighbour, the rest for 8 bits"
+        assert np.abs(offset).max() < 0.8, (
+            "source pixels: half a one for the mask's nearest neighbour, the rest for 8 bits"
+        )
         assert abs(np.mean(offset)) < 0.2
     assert size >= 64 or len(reductions) > 2, "several whole factors were met"
 
@@ -196,18 +234,28 @@ def test_half_a_source_pixel_of_misalignment_would_be_seen(shift, aligned):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(("width", "height", "size"), [(40, 40, 40), (52, 36, 48), (30, 41, 64)])
 def test_against_grid_sample(width, height, size, mirrored):
-    """torch's grid_sample, whose map goes through 3 x 3 matrices of normalised coordinates, is the oracle where nothing is reduced."""
+    """torch's grid_sample, whose map goes through 3 x 3 matrices of normalised coordinates, is the oracle where
+    nothing is reduced.
+    """
     drawn = {"scale": [1.5, 2.0], "rotation": 40.0, "shear": 20.0, "translation": 0.2, "flip": float(mirrored)}
     transform = make_transform(label_space=EVERY_ID, image_size=size, **{**GEOMETRY, **drawn})
     image, mask = make_pair(1, width, height, 255)
     for epoch in range(4):
         draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.settings, size)
-        to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])  # source pixels -> the square from -1 to 1
+        to_unit = np.array(
+            [[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]]
+        )  # source pixels -> the square from -1 to 1
         to_middle = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
         sheared = np.array([[1, math.tan(math.radians(draw.shear)), 0], [0, 1, 0], [0, 0, 1]])
         cosine, sine = math.cos(math.radians(draw.rotation)), math.sin(math.radians(draw.rotation))
         rotated = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-        moved = np.array([[draw.scale, 0, 2 * draw.scale * draw.shift[0]], [0, draw.scale, 2 * draw.scale * draw.shift[1]], [0, 0, 1]])
+        moved = np.array(
+            [
+                [draw.scale, 0, 2 * draw.scale * draw.shift[0]],
+                [0, draw.scale, 2 * draw.scale * draw.shift[1]],
+                [0, 0, 1],
+            ]
+        )
         squeezed = np.diag([2 / width, 2 / height, 1])
         unit_forward = moved @ squeezed @ rotated @ sheared @ to_middle @ np.linalg.inv(to_unit)
         theta = torch.from_numpy(np.linalg.inv(unit_forward)[None, :2])
@@ -215,13 +263,21 @@ def test_against_grid_sample(width, height, size, mirrored):
         inside = (grid.abs() < 1).all(dim=-1)[0].numpy()
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
-        expected = torch.nn.functional.grid_sample(pixels, grid, "bilinear", "border", align_corners=False)[0].permute(1, 2, 0).numpy()
+        expected = (
+            torch.nn.functional.grid_sample(pixels, grid, "bilinear", "border", align_corners=False)[0]
+            .permute(1, 2, 0)
+            .numpy()
+        )
         ids = torch.from_numpy(np.array(mask))[None, None].double()
-        expected_ids = torch.nn.functional.grid_sample(ids, grid, "nearest", "border", align_corners=False)[0, 0].numpy()
+        expected_ids = torch.nn.functional.grid_sample(ids, grid, "nearest", "border", align_corners=False)[
+            0, 0
+        ].numpy()
         seen, seen_ids = transform.augment("a", image, mask, epoch)
         if mirrored:
             seen, seen_ids = seen[:, ::-1], seen_ids[:, ::-1]
-        assert np.array_equal(seen_ids != IGNORE_INDEX, inside) or np.mean((seen_ids != IGNORE_INDEX) != inside) < 0.002
+        assert (
+            np.array_equal(seen_ids != IGNORE_INDEX, inside) or np.mean((seen_ids != IGNORE_INDEX) != inside) < 0.002
+        )
         both = inside & (seen_ids != IGNORE_INDEX)
         assert np.abs(seen[both] - expected[both]).max() <= 0.5 + 255 * 2e-3, "8 bits, a map in 1/65536 pixel"
         assert np.mean(seen_ids[both] != expected_ids[both]) < 0.002, "but for ties"
@@ -230,9 +286,16 @@ def test_against_grid_sample(width, height, size, mirrored):
 @given(st.integers(20, 260), st.integers(20, 260), st.integers(8, 70), st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_outside_is_mean_colour_and_ignored_and_nothing_else_is(width, height, size, epoch):
-    """A white picture with everything done to it: no pixel of it is mean colour, no pixel outside is labelled, none is in between."""
+    """A white picture with everything done to it: no pixel of it is mean colour, no pixel outside is labelled, none is
+    in between.
+    """
     transform = make_transform(
-        image_size=size, mean=[0.2, 0.25, 0.3], blur=1.0, noise=1.0, jpeg=1.0, **{"scale": [0.3, 2.0], "translation": 0.4}
+        image_size=size,
+        mean=[0.2, 0.25, 0.3],
+        blur=1.0,
+        noise=1.0,
+        jpeg=1.0,
+        **{"scale": [0.3, 2.0], "translation": 0.4},
     )
     image = Image.new("RGB", (width, height), (255, 255, 255))
     seen, ids = transform.augment("a", image, Image.new("L", (width, height), 1), epoch)
@@ -247,7 +310,9 @@ def test_border_of_image_and_mask_is_the_same_to_the_pixel():
     generator, reduced = np.random.default_rng(0), 0
     for _ in range(60):
         width, height = generator.integers(100, 600, 2).tolist()
-        draw = Draw(scale=generator.uniform(0.5, 1), rotation=generator.uniform(-30, 30), shear=generator.uniform(-10, 10))
+        draw = Draw(
+            scale=generator.uniform(0.5, 1), rotation=generator.uniform(-30, 30), shear=generator.uniform(-10, 10)
+        )
         matrix = output_to_source(draw, (width, height), 256)
         white, mask = Image.new("RGB", (width, height), (255, 255, 255)), Image.new("L", (width, height))
         seen, ids = square_of(white, matrix, 256)[:, :, 0], mask_square_of(mask, matrix, 256)
@@ -320,7 +385,9 @@ def test_directions():
         return square_of(image.convert("RGB"), output_to_source(draw, (40, 40), 40), 40, (128, 128, 128))[:, :, 0]
 
     assert mask.size == image.size
-    assert seen(Draw(rotation=90.0))[30:].min() == 255 and seen(Draw(rotation=90.0))[:10].max() == 0, "clockwise: the right goes down"
+    assert seen(Draw(rotation=90.0))[30:].min() == 255 and seen(Draw(rotation=90.0))[:10].max() == 0, (
+        "clockwise: the right goes down"
+    )
     assert seen(Draw(shift=(0.25, 0.0)))[:, 12:28].max() == 0, "to the right"
     assert seen(Draw(shift=(0.0, 0.25)))[:9].max() == 128 == seen(Draw(shift=(0.0, 0.25)))[:9].min(), "down"
     sheared = seen(Draw(shear=20.0))
@@ -345,11 +412,14 @@ def test_flip_is_the_exact_mirror_image_with_the_sides_named_anew():
 def test_right_stays_right_in_a_flip():
     mask = np.zeros((40, 40), np.uint8)
     mask[10:14, 25:30], mask[10:14, 10:15] = FACE.label2id["right_eye"], FACE.label2id["left_eye"]
-    _, ids = make_transform(image_size=40, **{**NOTHING, "flip": 1.0}).augment("a", Image.new("RGB", (40, 40)), Image.fromarray(mask), 0)
+    _, ids = make_transform(image_size=40, **{**NOTHING, "flip": 1.0}).augment(
+        "a", Image.new("RGB", (40, 40)), Image.fromarray(mask), 0
+    )
     assert np.array_equal(ids, mask)
 
 
-# -------------------------------------------------------------------------------------------------------------- photometry
+# --------------------------------------------------------------------------------------------------------------
+# photometry
 
 
 def degraded(image, **changes):
@@ -369,7 +439,9 @@ def test_tone_against_the_formula():
 @pytest.mark.parametrize("factor", [0.0, 0.7, 1.3])
 def test_saturation_against_pillow(factor):
     image, _ = make_pair(2)
-    assert np.abs(degraded(image, saturation=factor) - np.asarray(ImageEnhance.Color(image).enhance(factor))).max() <= 1
+    assert (
+        np.abs(degraded(image, saturation=factor) - np.asarray(ImageEnhance.Color(image).enhance(factor))).max() <= 1
+    )
 
 
 def test_noise_blur_grey_jpeg():
@@ -381,7 +453,11 @@ def test_noise_blur_grey_jpeg():
     assert np.std(degraded(image, blur=1.0)) == pytest.approx(np.std(image) / 3, rel=0.1), "a 3 x 3 box"
     colourless = degraded(image, grey=True, noise=10.0)
     assert np.array_equal(colourless[:, :, 0], colourless[:, :, 2]) and np.std(colourless) > 0
-    assert 0 < np.abs(degraded(image, jpeg=90) - np.asarray(image)).mean() < np.abs(degraded(image, jpeg=30) - np.asarray(image)).mean()
+    assert (
+        0
+        < np.abs(degraded(image, jpeg=90) - np.asarray(image)).mean()
+        < np.abs(degraded(image, jpeg=30) - np.asarray(image)).mean()
+    )
 
 
 @pytest.mark.parametrize("radius", [(0.5, 0.5), (1.0, 2.0), (2.3, 0.0), (0.0, 3.9), (4.0, 4.0)])
@@ -389,7 +465,9 @@ def test_noise_blur_grey_jpeg():
 def test_blur_against_pillow(radius, width, height):
     image, _ = make_pair(6, width, height)
     seen = unpacked(degrade(packed(image), (0, 0, width, height), Draw(blur=1.0), radius, np.random.default_rng(0)))
-    assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, "Pillow rounds twice"
+    assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, (
+        "Pillow rounds twice"
+    )
 
 
 @pytest.mark.parametrize("size", [64, 512, 1200])
@@ -408,7 +486,9 @@ def test_the_blur_grows_with_the_picture(size):
 
 @pytest.mark.parametrize("size", [40, 512, 1000])
 def test_a_window_holds_all_that_its_blur_reaches(size, monkeypatch):
-    """What is seen is what it would be if the whole picture were blurred: enlarged, reduced, turned, and a long one squeezed."""
+    """What is seen is what it would be if the whole picture were blurred: enlarged, reduced, turned, and a long one
+    squeezed.
+    """
     image, mask = make_pair(8, 500, 700)
     for scale in (0.4, 1.0, 3.0):
         changes = {"scale": [scale, scale], "rotation": 30.0, "translation": 0.1, "blur": 1.0}
@@ -421,7 +501,9 @@ def test_a_window_holds_all_that_its_blur_reaches(size, monkeypatch):
 
 
 def test_the_window_of_a_picture_belongs_to_what_a_seed_means():
-    """Noise and JPEG are drawn for the window, not for what is seen of it: with another margin, all samples would be others."""
+    """Noise and JPEG are drawn for the window, not for what is seen of it: with another margin, all samples would be
+    others.
+    """
     picture = packed(Image.new("RGB", (200, 150)))
     matrix = output_to_source(Draw(scale=2.0), (200, 150), 100)
     assert window_of(picture, matrix, 100).box == (50 - 6, 37 - 6, 150 + 6, 113 + 6)
@@ -460,7 +542,9 @@ def test_draws_lie_in_their_ranges_and_reach_them():
         low, high = spread([getattr(draw, name) for draw in draws])
         margin = 0.02 * (greatest - least)
         assert least <= low < least + margin and greatest - margin < high <= greatest, name
-    assert np.median([draw.scale for draw in draws]) == pytest.approx(1, abs=0.05), "log-uniform: as often larger as smaller"
+    assert np.median([draw.scale for draw in draws]) == pytest.approx(1, abs=0.05), (
+        "log-uniform: as often larger as smaller"
+    )
     assert spread([part for draw in draws for part in draw.shift]) == pytest.approx((-0.15, 0.15), abs=0.003)
     lights = np.array([draw.brightness for draw in draws])
     assert 0.7 * 0.9 <= lights.min() < 0.7 and 1.3 < lights.max() <= 1.3 * 1.1
@@ -483,15 +567,27 @@ def test_switching_one_augmentation_off_leaves_the_others():
         assert changed == [name]
 
 
-# -------------------------------------------------------------------------------------------------------------- randomness
+# --------------------------------------------------------------------------------------------------------------
+# randomness
 
 
 def test_generator_is_the_same_everywhere():
     """The two numbers were printed by the second line's right side, with numpy 2.4."""
     key = int.from_bytes(hashlib.blake2b(b"3\x007\x00000123", digest_size=16).digest(), "little")
-    assert sample_generator(3, 7, "000123").random(2).tolist() == np.random.Generator(np.random.Philox(key=key)).random(2).tolist()
+    assert (
+        sample_generator(3, 7, "000123").random(2).tolist()
+        == np.random.Generator(np.random.Philox(key=key)).random(2).tolist()
+    )
     assert sample_generator(3, 7, "000123").random(2).tolist() == [0.2725674094056626, 0.2791938525170248]
-    assert len({sample_generator(*key).random() for key in [(0, 1, "1"), (1, 0, "1"), (0, 11, ""), (0, 1, "11"), (0, 0, "1")]}) == 5
+    assert (
+        len(
+            {
+                sample_generator(*key).random()
+                for key in [(0, 1, "1"), (1, 0, "1"), (0, 11, ""), (0, 1, "11"), (0, 0, "1")]
+            }
+        )
+        == 5
+    )
 
 
 def test_seed_epoch_and_id_each_matter_and_nothing_else_does():
@@ -517,10 +613,14 @@ class StockDraws:
 
 
 def test_ranks_and_resumed_runs():
-    """Fact 4: the stock way gives two ranks the same draws for different samples, and a resumed run others; ours neither."""
+    """Fact 4: the stock way gives two ranks the same draws for different samples, and a resumed run others; ours
+    neither.
+    """
     data = make_dataset(8)
 
-    def stock(indices):  # a process of the Trainer seeds both generators alike on every rank, and again when it resumes
+    def stock(
+        indices,
+    ):  # a process of the Trainer seeds both generators alike on every rank, and again when it resumes
         np.random.seed(42)  # noqa: NPY002
         torch.manual_seed(42)
         rows = data.with_transform(StockDraws())
@@ -536,8 +636,12 @@ def test_ranks_and_resumed_runs():
     whole = ours(range(8))
     for part in ([0, 2, 4, 6], [1, 3, 5, 7], range(4, 8)):
         for i, sample in zip(part, ours(part), strict=True):
-            assert torch.equal(sample["pixel_values"], whole[i]["pixel_values"]) and torch.equal(sample["labels"], whole[i]["labels"])
-    draws = [draw_augmentation(sample_generator(0, 0, sample["id"]), make_transform().settings, 32) for sample in whole]
+            assert torch.equal(sample["pixel_values"], whole[i]["pixel_values"]) and torch.equal(
+                sample["labels"], whole[i]["labels"]
+            )
+    draws = [
+        draw_augmentation(sample_generator(0, 0, sample["id"]), make_transform().settings, 32) for sample in whole
+    ]
     assert len({draw.rotation for draw in draws}) == 8
 
 
@@ -556,7 +660,10 @@ def test_same_samples_for_any_workers():
     alone = seen_by_loader(make_transform())
     assert alone[0] != alone[1], "each epoch has its own"
     assert seen_by_loader(make_transform(), num_workers=2, multiprocessing_context="fork") == alone
-    assert seen_by_loader(make_transform(), num_workers=2, persistent_workers=True, multiprocessing_context="fork") == alone
+    assert (
+        seen_by_loader(make_transform(), num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+        == alone
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -576,11 +683,16 @@ def test_same_samples_for_any_threads(training, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # torch's advice on machines with fewer cores
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create 4 worker processes"
+)  # torch's advice on machines with fewer cores
 def test_same_samples_for_four_workers_and_spawned_ones():
     alone = seen_by_loader(make_transform())
     assert seen_by_loader(make_transform(), num_workers=4, multiprocessing_context="fork") == alone
-    assert seen_by_loader(make_transform(), num_workers=2, persistent_workers=True, multiprocessing_context="spawn") == alone
+    assert (
+        seen_by_loader(make_transform(), num_workers=2, persistent_workers=True, multiprocessing_context="spawn")
+        == alone
+    )
 
 
 def test_a_plain_number_stands_still_in_persistent_workers():
@@ -615,19 +727,26 @@ def test_clock_is_one_in_all_copies_and_datasets():
         clock.epoch = -1
 
 
-# -------------------------------------------------------------------------------------------------------------- evaluation
+# --------------------------------------------------------------------------------------------------------------
+# evaluation
 
 
 @pytest.mark.parametrize(("width", "height", "size"), [(64, 64, 64), (100, 61, 32), (33, 47, 64), (127, 200, 50)])
 def test_evaluation_is_the_saved_image_processor(width, height, size, tmp_path):
-    SegformerImageProcessorPil(size={"height": size, "width": size}, image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    SegformerImageProcessorPil(size={"height": size, "width": size}, image_mean=MEAN, image_std=STD).save_pretrained(
+        tmp_path
+    )
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     image, mask = make_pair(4, width, height)
-    sample = EvalTransform(label_space=FACE, image_size=size, mean=MEAN, std=STD)({"id": ["a"], "image": [image], "label": [mask]})
+    sample = EvalTransform(label_space=FACE, image_size=size, mean=MEAN, std=STD)(
+        {"id": ["a"], "image": [image], "label": [mask]}
+    )
     expected = processor(images=image, return_tensors="pt")["pixel_values"][0]
     assert sample["pixel_values"][0].shape == (3, size, size) and sample["pixel_values"][0].dtype == torch.float32
     assert (sample["pixel_values"][0] - expected).abs().max() <= 1e-6
-    assert sample["labels"][0].dtype == torch.uint8 and np.array_equal(sample["labels"][0], np.asarray(mask)), "the mask keeps its size"
+    assert sample["labels"][0].dtype == torch.uint8 and np.array_equal(sample["labels"][0], np.asarray(mask)), (
+        "the mask keeps its size"
+    )
 
 
 def test_normalisation_against_the_formula():
@@ -679,29 +798,43 @@ def test_bad_samples_are_named():
     evaluation = EvalTransform(label_space=FACE, image_size=16, mean=MEAN, std=STD)
 
     def refused(text, image, mask):
-        for call in (lambda: evaluation.resize("000123", image, mask), lambda: make_transform(**NOTHING).augment("000123", image, mask, 0)):
+        for call in (
+            lambda: evaluation.resize("000123", image, mask),
+            lambda: make_transform(**NOTHING).augment("000123", image, mask, 0),
+        ):
             with pytest.raises(ValueError) as caught:
                 call()
             assert str(caught.value) == f"Sample 000123: {text}"
 
     refused("its image has mode I;16 (more than 8 bits); save it as 8-bit RGB.", Image.new("I;16", (40, 40)), mask)
     refused("mask in colour: mode RGB; wanted class ids in one channel. Save it as 8-bit grey (mode L).", image, image)
-    refused("its mask holds ids 300; ids are 0-255. Map them, as import_dataset.py does.", image, Image.new("I;16", (40, 40), 300))
-    refused("its image is (40, 40) and its mask (39, 40) (width, height); make them equal.", image, mask.crop((0, 0, 39, 40)))
+    refused(
+        "its mask holds ids 300; ids are 0-255. Map them, as import_dataset.py does.",
+        image,
+        Image.new("I;16", (40, 40), 300),
+    )
+    refused(
+        "its image is (40, 40) and its mask (39, 40) (width, height); make them equal.",
+        image,
+        mask.crop((0, 0, 39, 40)),
+    )
     bad = np.array(mask)
     bad[:30], bad[35:] = 19, 254
     refused(
-        "its mask holds ids 19, 254; the label space has 0-18 and 255 (ignored). Correct the mask, name the right label space with "
-        "--labels, or list these ids under its `ignore`.",
+        "its mask holds ids 19, 254; the label space has 0-18 and 255 (ignored). Correct the mask, name the right "
+        "label space with --labels, or list these ids under its `ignore`.",
         image, Image.fromarray(bad),
     )  # fmt: skip
     good = np.where(np.array(mask) == 0, 255, np.array(mask)).astype(np.uint8)
     assert np.array_equal(evaluation.resize("a", image, Image.fromarray(good))[1], good)
     full = Image.new("L", (40, 40), 254)
-    assert (make_transform(label_space=EVERY_ID, **NOTHING).augment("a", image, full, 0)[1] == 254).all(), "255 classes are allowed"
+    assert (make_transform(label_space=EVERY_ID, **NOTHING).augment("a", image, full, 0)[1] == 254).all(), (
+        "255 classes are allowed"
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- batches, settings
+# ------------------------------------------------------------------------------------------------------- batches,
+# settings
 
 
 def test_collate_pads_with_ignored_pixels():
@@ -727,7 +860,9 @@ def test_a_batch_of_one_call_is_not_copied_and_any_other_is_stacked():
     for some in ([0, 1], [0, 2, 1], [1, 1, 1], [2]):
         batch = collate([samples[number] for number in some])
         assert batch["pixel_values"].data_ptr() != whole.data_ptr()
-        assert torch.equal(batch["pixel_values"], whole[some]) and batch["ids"] == [columns["id"][number] for number in some]
+        assert torch.equal(batch["pixel_values"], whole[some]) and batch["ids"] == [
+            columns["id"][number] for number in some
+        ]
 
 
 def test_undecoded_pictures_are_decoded():
@@ -739,9 +874,12 @@ def test_undecoded_pictures_are_decoded():
     image, mask = make_pair()
     for transform in (make_transform(), EvalTransform(label_space=FACE, image_size=32, mean=MEAN, std=STD)):
         expected, found = (
-            transform({"id": ["a"], "image": [pair[0]], "label": [pair[1]]}) for pair in ((image, mask), (encoded(image), encoded(mask)))
+            transform({"id": ["a"], "image": [pair[0]], "label": [pair[1]]})
+            for pair in ((image, mask), (encoded(image), encoded(mask)))
         )
-        assert torch.equal(expected["pixel_values"][0], found["pixel_values"][0]) and torch.equal(expected["labels"][0], found["labels"][0])
+        assert torch.equal(expected["pixel_values"][0], found["pixel_values"][0]) and torch.equal(
+            expected["labels"][0], found["labels"][0]
+        )
 
 
 def test_labels_is_the_key_that_collators_leave_alone():
@@ -763,12 +901,24 @@ def test_labels_is_the_key_that_collators_leave_alone():
         ("gamma", 1.0, "augment_gamma is 1; wanted 0 to 0.9 (relative)."),
         ("brightness", math.nan, "augment_brightness is nan; wanted 0 to 0.9 (relative)."),
         ("jpeg", -0.1, "augment_jpeg is -0.1; wanted 0 to 1 (probability)."),
-        ("scale", [2.0, 0.5], "augment_scale is [2.0, 0.5]; wanted [least, greatest] in 0.1-10 (1 = the whole picture)."),
+        (
+            "scale",
+            [2.0, 0.5],
+            "augment_scale is [2.0, 0.5]; wanted [least, greatest] in 0.1-10 (1 = the whole picture).",
+        ),
         ("scale", [1.0], "augment_scale is [1.0]; wanted [least, greatest] in 0.1-10 (1 = the whole picture)."),
-        ("scale", [0.0, 1.0], "augment_scale is [0.0, 1.0]; wanted [least, greatest] in 0.1-10 (1 = the whole picture)."),
+        (
+            "scale",
+            [0.0, 1.0],
+            "augment_scale is [0.0, 1.0]; wanted [least, greatest] in 0.1-10 (1 = the whole picture).",
+        ),
         ("image_size", 0, "image_size is 0; wanted 1 to 16384 (pixels)."),
         ("mean", [0.5, 0.5], "The image mean is [0.5, 0.5]; wanted three numbers in 0-1, for red, green and blue."),
-        ("std", [0.5, 0.0, 0.5], "The image std is [0.5, 0.0, 0.5]; wanted three numbers above 0, for red, green and blue."),
+        (
+            "std",
+            [0.5, 0.0, 0.5],
+            "The image std is [0.5, 0.0, 0.5]; wanted three numbers above 0, for red, green and blue.",
+        ),
     ],
 )
 def test_settings_out_of_range(setting, value, text):

@@ -1,4 +1,6 @@
-"""scripts/finetune.py to its end in two processes whose BatchNorm learns: what is recorded is what is saved is what is loaded."""
+"""scripts/finetune.py to its end in two processes whose BatchNorm learns: what is recorded is what is saved is what is
+loaded.
+"""
 
 import json
 import os
@@ -28,7 +30,12 @@ def prepared(place, kind):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         (place / "two.yaml").write_text(yaml.safe_dump({**config, "main_process_port": probe.getsockname()[1]}))
-    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": STEPS, "image_size": 64}
+    settings = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "max_steps": STEPS,
+        "image_size": 64,
+    }
     return runs.write_recipe(place, **settings, learning_rate=RATES[kind], eval_steps=2, save_steps=4)
 
 
@@ -66,11 +73,16 @@ def test_the_recorded_best_is_the_loaded_one_to_the_bit_also_after_a_kill(tmp_pa
         recorded = {entry["step"]: entry for entry in state["log_history"] if "eval_miou" in entry}
         best = recorded[state["best_global_step"]]
         figures = ["loss", "miou", *(figure for figure in results["metrics"] if figure.startswith("iou_"))]
-        saved, loaded = [best[f"eval_{figure}"] for figure in figures], [results["metrics"][figure] for figure in figures]
+        saved, loaded = (
+            [best[f"eval_{figure}"] for figure in figures],
+            [results["metrics"][figure] for figure in figures],
+        )
         print(f"{kind}, {name}, step {best['step']}, {', '.join(figures)}: recorded {saved}, loaded {loaded}")
         assert loaded == saved, "to the bit"
         assert state["best_metric"] == best["eval_miou"] == max(entry["eval_miou"] for entry in recorded.values())
-        assert len({entry["eval_loss"] for entry in recorded.values()}) == len(recorded), "the test needs figures that move"
+        assert len({entry["eval_loss"] for entry in recorded.values()}) == len(recorded), (
+            "the test needs figures that move"
+        )
         ends[name] = {step: [entry[f"eval_{figure}"] for figure in figures] for step, entry in recorded.items()}
     assert ends["whole"] == ends["run"]
     runs.assert_same_weights(tmp_path / "run", tmp_path / "whole")

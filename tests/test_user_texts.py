@@ -1,4 +1,6 @@
-"""Texts of the user's in what we write and refuse: class names, licences, what looks like a secret and is none; reports and sheets."""
+"""Texts of the user's in what we write and refuse: class names, licences, what looks like a secret and is none;
+reports and sheets.
+"""
 
 import json
 
@@ -7,7 +9,7 @@ from PIL import Image
 
 from scripts import make_faces as faces_script
 from scripts import score as score_script
-from seg_recipe.card import _text, licence_statement
+from seg_recipe.hub.card import _text, licence_statement
 
 LIVE = {
     "<img src=x onerror=alert(1)>": "&lt;img src=x onerror=alert(1)&gt;",
@@ -35,7 +37,9 @@ def test_a_report_of_something_else_and_foreign_files_are_not_replaced(tmp_path)
     score_script.check_output(tmp_path, asked)
     (tmp_path / "score.json").write_text(json.dumps({**asked, "figures": {}}))
     score_script.check_output(tmp_path, asked)
-    with pytest.raises(ValueError, match=r"holds the report of model one \(now two\); name another folder with --output"):
+    with pytest.raises(
+        ValueError, match=r"holds the report of model one \(now two\); name another folder with --output"
+    ):
         score_script.check_output(tmp_path, {**asked, "model": "two"})
     for content in ("[]", "{}", "no json"):
         (tmp_path / "score.json").write_text(content)

@@ -1,4 +1,6 @@
-"""Pictures: each colour is where its class is, each text can be read back from what was drawn, nothing depends on a display."""
+"""Pictures: each colour is where its class is, each text can be read back from what was drawn, nothing depends on a
+display.
+"""
 
 import math
 
@@ -103,7 +105,9 @@ def test_prediction_sheet_shows_image_truth_and_prediction():
     """A sheet of plain colours: each block of colour is found in its row, at the size asked for."""
     image = np.full((32, 32, 3), (200, 100, 0), np.uint8)
     truth, prediction = np.full((16, 16), 1, np.uint8), np.full((16, 16), 2, np.uint8)
-    sheet = np.asarray(prediction_sheet([Prediction("a", image, truth, prediction)] * 3, SPACE, cell=50, columns=2, title="T")).astype(int)
+    sheet = np.asarray(
+        prediction_sheet([Prediction("a", image, truth, prediction)] * 3, SPACE, cell=50, columns=2, title="T")
+    ).astype(int)
 
     def rows_of(colour):
         return np.flatnonzero((sheet == colour).all(axis=2).sum(axis=1) >= 50)
@@ -111,7 +115,9 @@ def test_prediction_sheet_shows_image_truth_and_prediction():
     first, second, third = rows_of([200, 100, 0]), rows_of(SPACE.palette[1]), rows_of(SPACE.palette[2])
     assert len(first) == len(second) == len(third) == 100, "two blocks of 50 pixels"
     assert first[49] < second[0] and second[49] < third[0] and third[49] < first[50]
-    assert (sheet == [200, 100, 0]).all(axis=2)[first[0]].sum() == 100 and (sheet == [200, 100, 0]).all(axis=2)[first[-1]].sum() == 50
+    assert (sheet == [200, 100, 0]).all(axis=2)[first[0]].sum() == 100 and (sheet == [200, 100, 0]).all(axis=2)[
+        first[-1]
+    ].sum() == 50
 
 
 def test_prediction_sheet_keeps_the_proportions_of_the_mask():
@@ -135,7 +141,9 @@ def test_text_of_a_sheet_depends_on_its_samples():
 def test_augmentation_sheet():
     image, mask = np.full((16, 16, 3), (200, 100, 0), np.uint8), np.full((16, 16), 1, np.uint8)
     sheet = augmentation_sheet([Augmented("a", image, mask)], SPACE, cell=40)
-    assert {(200, 100, 0), (110, 175, 15), (20, 250, 30)} <= colours_of(sheet), "image, half image and half mask, legend"
+    assert {(200, 100, 0), (110, 175, 15), (20, 250, 30)} <= colours_of(sheet), (
+        "image, half image and half mask, legend"
+    )
 
 
 @pytest.mark.parametrize("sheet", [prediction_sheet, augmentation_sheet])
@@ -150,8 +158,12 @@ def test_confusion_figure(monkeypatch):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["sky", "leaf"], "stem occurs nowhere"
     assert [text.get_text() for text in axes.texts] == ["90", "10", "25", "75"]
     assert axes.get_xlabel() == "prediction" and axes.get_ylabel() == "truth"
-    only_predicted = figure_of(monkeypatch, lambda: confusion_figure(np.array([[90, 0, 10], [0, 0, 0], [0, 0, 0]]), SPACE)).axes[0]
-    assert [text.get_text() for text in only_predicted.texts] == ["90", "10"], "an empty row for stem, no division by zero"
+    only_predicted = figure_of(
+        monkeypatch, lambda: confusion_figure(np.array([[90, 0, 10], [0, 0, 0], [0, 0, 0]]), SPACE)
+    ).axes[0]
+    assert [text.get_text() for text in only_predicted.texts] == ["90", "10"], (
+        "an empty row for stem, no division by zero"
+    )
 
 
 def test_iou_figure(monkeypatch):

@@ -56,8 +56,12 @@ def test_predict_masks_leaves_modes_and_random_state_alone():
 
 def panel(count=2):
     scenes = [scene(np.random.default_rng(seed), 32) for seed in range(count)]
-    pixels = torch.stack([torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)) / 127.5 - 1 for image, _ in scenes])
-    return Panel([f"{i:06d}" for i in range(count)], [image for image, _ in scenes], [mask for _, mask in scenes], pixels)
+    pixels = torch.stack(
+        [torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)) / 127.5 - 1 for image, _ in scenes]
+    )
+    return Panel(
+        [f"{i:06d}" for i in range(count)], [image for image, _ in scenes], [mask for _, mask in scenes], pixels
+    )
 
 
 COUNTS = np.arange(16).reshape(4, 4)
@@ -106,7 +110,9 @@ def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, 
     monkeypatch.setenv("HF_TOKEN", token)
     given = []
     stock_image = wandb.Image
-    monkeypatch.setattr(wandb, "Image", lambda *args, **settings: given.append((args, settings)) or stock_image(*args, **settings))
+    monkeypatch.setattr(
+        wandb, "Image", lambda *args, **settings: given.append((args, settings)) or stock_image(*args, **settings)
+    )
     recipe = {"learning_rate": 6e-5, "hub_token": token, "wandb_api_key": KEY, "note": f"pushed with {token}"}
     logger = callback(recipe=recipe)
     model = segformer()
@@ -116,14 +122,23 @@ def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, 
 
     (run,) = offline_runs(quiet_wandb)
     lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if line.startswith("W&B")] == [f"W&B: the run is kept offline; to send it: wandb sync {run}"] * 2
+    assert [line for line in lines if line.startswith("W&B")] == [
+        f"W&B: the run is kept offline; to send it: wandb sync {run}"
+    ] * 2
     media = run / "files" / "media"
     assert len(list((media / "images").glob("panel_*.png"))) == 4  # two pictures at two evaluations
     masks = sorted((media / "images" / "mask").glob("panel_*.png"))
     tables = [json.loads(path.read_text()) for path in sorted((media / "table").rglob("per_class_*.json"))]
     assert tables[0]["columns"] == ["class", "iou", "accuracy"]
-    assert tables[0]["data"] == [["background", 0.75, 0.875], ["disc", 0.25, None], ["left", None, None], ["right", None, None]]
-    (counts, *_) = [json.loads(path.read_text()) for path in sorted((media / "table").rglob("confusion_counts_*.json"))]
+    assert tables[0]["data"] == [
+        ["background", 0.75, 0.875],
+        ["disc", 0.25, None],
+        ["left", None, None],
+        ["right", None, None],
+    ]
+    (counts, *_) = [
+        json.loads(path.read_text()) for path in sorted((media / "table").rglob("confusion_counts_*.json"))
+    ]
     assert [row[1:] for row in counts["data"]] == COUNTS.tolist()
     assert len(list((media / "images").rglob("confusion_*.png"))) == 2
 
@@ -132,7 +147,13 @@ def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, 
     for (image,), settings in panels[:1]:
         np.testing.assert_array_equal(image, shown.images[0])
         assert settings["caption"] == "000000"
-        assert settings["masks"]["truth"]["class_labels"] == {0: "background", 1: "disc", 2: "left", 3: "right", 255: "ignored"}
+        assert settings["masks"]["truth"]["class_labels"] == {
+            0: "background",
+            1: "disc",
+            2: "left",
+            3: "right",
+            255: "ignored",
+        }
         np.testing.assert_array_equal(settings["masks"]["truth"]["mask_data"], shown.masks[0])
     expected = predict_masks(model, shown.pixel_values, [(32, 32)] * 2)  # the weights are those of the last evaluation
     np.testing.assert_array_equal(panels[-1][1]["masks"]["prediction"]["mask_data"], expected[-1])
@@ -155,7 +176,9 @@ def test_the_run_is_given_the_report_as_an_artifact(quiet_wandb, monkeypatch):
     """Read from what wandb itself was given in an offline run: the names, and the digests of the files."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     given, stock = [], wandb.Run.log_artifact
-    monkeypatch.setattr(wandb.Run, "log_artifact", lambda run, artifact, *rest, **named: given.append(artifact) or stock(run, artifact))
+    monkeypatch.setattr(
+        wandb.Run, "log_artifact", lambda run, artifact, *rest, **named: given.append(artifact) or stock(run, artifact)
+    )
     files = {"report.html": b"<html>", "score.json": b"{}", "iou.png": b"png"}
     (quiet_wandb / "report").mkdir()
     for name, data in files.items():
@@ -174,7 +197,9 @@ def test_the_run_is_given_the_report_as_an_artifact(quiet_wandb, monkeypatch):
 
 def test_stock_callback_logs_no_picture_and_takes_more_along(quiet_wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    trainer(quiet_wandb / "runs", WandbCallback(), metrics=METRICS, max_steps=1, eval_strategy="steps", eval_steps=1).train()
+    trainer(
+        quiet_wandb / "runs", WandbCallback(), metrics=METRICS, max_steps=1, eval_strategy="steps", eval_steps=1
+    ).train()
     wandb.finish()
     (run,) = offline_runs(quiet_wandb)
     assert not list(run.rglob("*.png"))
@@ -262,7 +287,9 @@ def test_logs_what_the_issue_of_a_run_is(monkeypatch, tmp_path):
     logs = fake.given["log"]
     steps = [log for log in logs if "train/loss" in log]
     assert [log["train/global_step"] for log in steps] == [1, 2]
-    assert {f"train/learning_rate/{name}" for name in ("backbone", "backbone_no_decay", "head", "head_no_decay")} <= steps[0].keys()
+    assert {
+        f"train/learning_rate/{name}" for name in ("backbone", "backbone_no_decay", "head", "head_no_decay")
+    } <= steps[0].keys()
     assert [log["eval/miou"] for log in logs if "eval/miou" in log] == [0.5, 0.5]
     assert len([log for log in logs if "panel" in log]) == 2
     assert fake.calls[-1] == "finish"
@@ -303,7 +330,9 @@ def test_failing_wandb_costs_one_line(broken, monkeypatch, tmp_path, capsys):
     done = trainer(tmp_path, logger, metrics=METRICS, max_steps=3, eval_strategy="steps", eval_steps=1).train()
     logger.finish()
     assert done.global_step == 3
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B") and "logging to" not in line]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B") and "logging to" not in line
+    ]
     assert len(lines) == 1
     assert f"failed (RuntimeError: {broken} is down); training goes on without it." in lines[0]
     assert fake.calls.count("log") <= (20 if broken == "finish" else 3)
@@ -314,11 +343,18 @@ def test_hanging_wandb_does_not_hold_training_up(hangs, monkeypatch, tmp_path, c
     monkeypatch.setenv("WANDB_MODE", "online")
     fake = FakeWandb(hangs=hangs)
     logger = with_fake(monkeypatch, fake, patience=0.5)
-    assert trainer(tmp_path, logger, metrics=METRICS, max_steps=3, eval_strategy="steps", eval_steps=1).train().global_step == 3
+    assert (
+        trainer(tmp_path, logger, metrics=METRICS, max_steps=3, eval_strategy="steps", eval_steps=1)
+        .train()
+        .global_step
+        == 3
+    )
     begun = time.monotonic()
     logger.finish()
     assert time.monotonic() - begun < 300  # not the 600 s of the hanging call
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B") and "logging to" not in line]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B") and "logging to" not in line
+    ]
     assert len(lines) == 1
     assert lines[0].endswith("in 0.5 s; training goes on without it.")
     fake.released.set()
@@ -361,10 +397,20 @@ for step in range(1000):
 print("trained", flush=True)
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_DIR": str(tmp_path), "WANDB_ERROR_REPORTING": "false"}
+    environment |= {
+        "HOME": str(tmp_path),
+        "NETRC": str(tmp_path / "netrc"),
+        "WANDB_DIR": str(tmp_path),
+        "WANDB_ERROR_REPORTING": "false",
+    }
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")], env=environment, capture_output=True, text=True, timeout=600, cwd=Path.cwd()
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=Path.cwd(),
     )
     assert done.stdout == "trained\n"
     assert done.returncode == 0, done.stderr

@@ -33,7 +33,9 @@ def segformer(seed: int = 0, dropout: float = 0.1, classes: int = len(LABELS)) -
 
 
 def scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (size, size, 3) of a disc with a left and a right mark on noise, and its mask (size, size) with some ignored pixels."""
+    """A picture (size, size, 3) of a disc with a left and a right mark on noise, and its mask (size, size) with some
+    ignored pixels.
+    """
     y, x = np.mgrid[:size, :size] / size
     cx, cy, r = *rng.uniform(0.35, 0.65, 2), rng.uniform(0.2, 0.3)
     mask = np.zeros((size, size), np.uint8)

@@ -17,10 +17,17 @@ from transformers import (
 )
 
 from seg_recipe.labels import LabelSpace
-from seg_recipe.model import build_model
+from seg_recipe.models import build_model
 
 LABELS = LabelSpace(names=("background", "leaf", "stem"))
-VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 64, "patch_size": 16}
+VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 64,
+    "patch_size": 16,
+}
 UPER = {"pool_scales": [1, 2], "auxiliary_channels": 8}
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 WITH_AUXILIARY_HEAD = ("beit", "data2vec-vision", "dpt", "upernet")
@@ -30,16 +37,28 @@ def tiny_config(kind: str, labels: int = 5):
     """The smallest config of an architecture that still has all of its parts."""
     configs = {
         "segformer": lambda **k: SegformerConfig(
-            hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16, **k
+            hidden_sizes=[8, 8, 16, 16],
+            depths=[1, 1, 1, 1],
+            num_attention_heads=[1, 1, 2, 2],
+            decoder_hidden_size=16,
+            **k,
         ),
-        "beit": lambda **k: BeitConfig(**VIT, **UPER, out_indices=[1, 2, 3, 4], use_relative_position_bias=True, use_mask_token=True, **k),
+        "beit": lambda **k: BeitConfig(
+            **VIT, **UPER, out_indices=[1, 2, 3, 4], use_relative_position_bias=True, use_mask_token=True, **k
+        ),
         "data2vec-vision": lambda **k: Data2VecVisionConfig(
             **VIT, **UPER, out_indices=[1, 2, 3, 4], use_absolute_position_embeddings=True, **k
         ),
-        "dpt": lambda **k: DPTConfig(**VIT, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, **k),
+        "dpt": lambda **k: DPTConfig(
+            **VIT, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, **k
+        ),
         "mobilenet_v2": lambda **k: MobileNetV2Config(depth_multiplier=0.25, **k),
         "mobilevit": lambda **k: MobileViTConfig(
-            hidden_sizes=[8, 8, 8], neck_hidden_sizes=[4, 4, 8, 8, 8, 8, 16], num_attention_heads=2, aspp_out_channels=8, **k
+            hidden_sizes=[8, 8, 8],
+            neck_hidden_sizes=[4, 4, 8, 8, 8, 8, 16],
+            num_attention_heads=2,
+            aspp_out_channels=8,
+            **k,
         ),
         "mobilevitv2": lambda **k: MobileViTV2Config(width_multiplier=0.25, aspp_out_channels=8, **k),
         "upernet": lambda **k: UperNetConfig(

@@ -1,6 +1,8 @@
-"""What test_topologies.py starts under `accelerate launch`: a short training run whose gradients, log and metrics land in a folder.
+"""What test_topologies.py starts under `accelerate launch`: a short training run whose gradients, log and metrics land
+in a folder.
 
-accelerate launch ... tests/topology_worker.py OUTPUT --batch 4 --accumulation 1 [--reduction image] [--steps 1] [--slow 0.2]
+accelerate launch ... tests/topology_worker.py OUTPUT --batch 4 --accumulation 1 [--reduction image] [--steps 1]
+[--slow 0.2]
 """
 
 import argparse
@@ -13,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from seg_recipe.checkpoints import choose_checkpoint
-from seg_recipe.stopping import follow_launcher
+from seg_recipe.runtime.signals import follow_launcher
 from tests.test_trainer import freeze_batch_norm, trainer
 from tests.tiny import segformer
 
@@ -27,7 +29,8 @@ class Record(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if state.global_step == 0 and args.process_index == 0:
             save_file(
-                {name: parameter.grad.clone() for name, parameter in model.named_parameters()}, str(self.folder / "gradients.safetensors")
+                {name: parameter.grad.clone() for name, parameter in model.named_parameters()},
+                str(self.folder / "gradients.safetensors"),
             )
 
 
@@ -74,7 +77,10 @@ def main() -> None:
         ddp_find_unused_parameters=False,
     )
     folder, lines = choose_checkpoint(options.output, "auto")
-    print("\n".join([*lines, f"process {run.args.process_index} of {run.args.world_size} resumes from {folder}"]), flush=True)
+    print(
+        "\n".join([*lines, f"process {run.args.process_index} of {run.args.world_size} resumes from {folder}"]),
+        flush=True,
+    )
     run.train(resume_from_checkpoint=folder and str(folder))
     metrics = run.evaluate()
     if run.args.process_index == 0:

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 
 class Outbox:
-    """Runs actions one after another in a thread of its own; the first failure is said in one line, and nothing more is done or said.
+    """Runs actions one after another in a thread of its own; the first failure is said in one line, and nothing more
+    is done or said.
 
     name: what the line begins with. patience: seconds after which an action that has not come back counts as failed.
     """

@@ -1,4 +1,6 @@
-"""Weights & Biases: what the stock callback logs, and the tables and pictures that segmentation needs, never in the way of training."""
+"""Weights & Biases: what the stock callback logs, and the tables and pictures that segmentation needs, never in the
+way of training.
+"""
 
 import atexit
 import copy
@@ -36,7 +38,8 @@ _SECRET_KEYS = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)
 class Panel(NamedTuple):
     """The validation pictures that are shown at each evaluation.
 
-    ids: captions. images: (height, width, 3) uint8. masks: (height, width) class ids or IGNORE_INDEX, at the label's own size.
+    ids: captions. images: (height, width, 3) uint8. masks: (height, width) class ids or IGNORE_INDEX, at the label's
+    own size.
     pixel_values: the same pictures as the model takes them (normalised, square).
     """
 
@@ -49,23 +52,28 @@ class Panel(NamedTuple):
 class SegmentationWandbCallback(WandbCallback):
     """Logs a run to Weights & Biases, on rank 0, from a thread of its own.
 
-    Logged: losses, metrics and learning rates per parameter group (x axis train/global_step); at each evaluation a table of IoU and
-    accuracy per class, the confusion matrix as a table of counts and as a picture, and the panel with truth and prediction as masks; once,
-    the recipe, versions, hardware and the model's config. GPU use comes from wandb itself.
+    Logged: losses, metrics and learning rates per parameter group (x axis train/global_step); at each evaluation a
+    table of IoU and accuracy per class, the confusion matrix as a table of counts and as a picture, and the panel with
+    truth and prediction as masks; once, the recipe, versions, hardware and the model's config. GPU use comes from
+    wandb itself.
 
-    recipe: the resolved recipe, flat; keys that end in token, api_key, password or secret are left out. versions: package -> version.
+    recipe: the resolved recipe, flat; keys that end in token, api_key, password or secret are left out. versions:
+    package -> version.
     confusion: called after each evaluation, returns its counts (classes, classes), rows = truth, or None.
-    draw_confusion: (counts, class names) -> picture (height, width, 3); called in the thread, so without pyplot's global figures.
-    patience: seconds that the end of the run waits for uploads, and after which a service that does not answer is given up.
+    draw_confusion: (counts, class names) -> picture (height, width, 3); called in the thread, so without pyplot's
+    global figures.
+    patience: seconds that the end of the run waits for uploads, and after which a service that does not answer is
+    given up.
 
-    Nothing here stops or delays training: the first failure is said in one line and ends the logging. Not logged in, or the server out of
-    reach: the run is kept offline, with the `wandb sync` line that sends it later; nothing ever prompts. WANDB_MODE, WANDB_PROJECT (else
-    seg-recipe), WANDB_DIR and WANDB_RUN_ID (else the id in RUN_ID_FILE) are respected. No code, git state, package list, console output or
-    machine metadata is taken along, because remote addresses, command lines and paths may hold secrets and names; nor model files
-    (WANDB_LOG_MODEL): those go to the Hub.
+    Nothing here stops or delays training: the first failure is said in one line and ends the logging. Not logged in,
+    or the server out of
+    reach: the run is kept offline, with the `wandb sync` line that sends it later; nothing ever prompts. WANDB_MODE,
+    WANDB_PROJECT (else seg-recipe), WANDB_DIR and WANDB_RUN_ID (else the id in RUN_ID_FILE) are respected. No code,
+    git state, package list, console output or machine metadata is taken along, because remote addresses, command lines
+    and paths may hold secrets and names; nor model files (WANDB_LOG_MODEL): those go to the Hub.
 
-    It takes the place of the stock callback that `report_to: wandb` adds: `trainer.remove_callback(WandbCallback)`. The script calls
-    `finish()` when all is logged; else that happens when the process exits.
+    It takes the place of the stock callback that `report_to: wandb` adds: `trainer.remove_callback(WandbCallback)`.
+    The script calls `finish()` when all is logged; else that happens when the process exits.
     """
 
     def __init__(
@@ -131,27 +139,46 @@ class SegmentationWandbCallback(WandbCallback):
     ) -> None:
         """Per-class table, confusion matrix and, once for each step, the panel."""
         masks = None
-        # The shards of a model are gathered by all ranks together, so all of them predict, whether rank 0 still logs or not.
+        # The shards of a model are gathered by all ranks together, so all of them predict, whether rank 0 still logs
+        # or not.
         wanted = _is_sharded(model) or (state.is_world_process_zero and not self._outbox.broken)
         if self._panel is not None and model is not None and state.global_step != self._panel_step and wanted:
             self._panel_step = state.global_step
             try:
-                masks = predict_masks(model, self._panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in self._panel.masks])
+                masks = predict_masks(
+                    model, self._panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in self._panel.masks]
+                )
             except torch.OutOfMemoryError as error:
                 self._outbox.give_up(f"predicting the panel failed ({first_line(error)})")
         if not state.is_world_process_zero:
             return
         counts = self._confusion() if self._confusion is not None else None
-        log = partial(self._log_evaluation, state.global_step, dict(metrics or {}), masks, None if counts is None else counts.copy())
+        log = partial(
+            self._log_evaluation,
+            state.global_step,
+            dict(metrics or {}),
+            masks,
+            None if counts is None else counts.copy(),
+        )
         self._put("logging an evaluation", log)
 
-    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any) -> None:
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
         """The metrics of Trainer.predict."""
         if state.is_world_process_zero:
-            self._put("logging", partial(super().on_predict, args, copy.copy(state), control, metrics=dict(metrics or {})))
+            self._put(
+                "logging", partial(super().on_predict, args, copy.copy(state), control, metrics=dict(metrics or {}))
+            )
 
     def on_train_end(
-        self, args: TrainingArguments, state: Any, control: Any, model: Any = None, processing_class: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Nothing: the last evaluation is yet to come. `finish` ends the run."""
 
@@ -163,11 +190,15 @@ class SegmentationWandbCallback(WandbCallback):
     def _log_report(self, folder: Path) -> None:
         artifact = self._wandb.Artifact("report", type="report")
         for path in sorted(folder.iterdir()):
-            artifact.add_file(str(path), policy="immutable", skip_cache=True)  # else wandb keeps a copy of each in the home folder
+            artifact.add_file(
+                str(path), policy="immutable", skip_cache=True
+            )  # else wandb keeps a copy of each in the home folder
         self._wandb.log_artifact(artifact)
 
     def finish(self) -> None:
-        """Ends the run: waits for what is still on its way, `patience` seconds at most. To be called once, on any rank."""
+        """Ends the run: waits for what is still on its way, `patience` seconds at most. To be called once, on any
+        rank.
+        """
         if self._finished:
             return
         if self._initialized:
@@ -233,11 +264,15 @@ class SegmentationWandbCallback(WandbCallback):
             say(f"W&B: logging to {run.url}")
 
     def _logged_in(self) -> bool:
-        """Whether wandb finds an API key (WANDB_API_KEY, netrc, its settings) or an identity token, without asking anyone."""
+        """Whether wandb finds an API key (WANDB_API_KEY, netrc, its settings) or an identity token, without asking
+        anyone.
+        """
         from wandb.sdk.lib import wbauth  # the public ways to ask (wandb.login, wandb.Api) prompt on a terminal
 
         host = self._wandb.setup().settings.base_url
-        return wbauth.authenticate_session(host=host, source="seg-recipe", prompt=False, update_session=False) is not None
+        return (
+            wbauth.authenticate_session(host=host, source="seg-recipe", prompt=False, update_session=False) is not None
+        )
 
     def _run_id(self, output_dir: Path) -> str:
         file = output_dir / RUN_ID_FILE
@@ -250,7 +285,11 @@ class SegmentationWandbCallback(WandbCallback):
 
     def _config(self, model: Any) -> dict[str, Any]:
         gpus = torch.cuda.device_count()
-        hardware = {"gpus": gpus, "gpu": torch.cuda.get_device_name() if gpus else None, "cpu_threads": torch.get_num_threads()}
+        hardware = {
+            "gpus": gpus,
+            "gpu": torch.cuda.get_device_name() if gpus else None,
+            "cpu_threads": torch.get_num_threads(),
+        }
         config: dict[str, Any] = {**self._recipe, "versions": self._versions, "hardware": hardware}
         if isinstance(model, nn.Module):
             config["parameters"] = sum(parameter.numel() for parameter in model.parameters())
@@ -274,7 +313,9 @@ class SegmentationWandbCallback(WandbCallback):
             content[f"{place}per_class"] = self._wandb.Table(columns=["class", "iou", "accuracy"], data=rows)
         if counts is not None:
             table = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
-            content[f"{place}confusion_counts"] = self._wandb.Table(columns=["truth \\ prediction", *names], data=table)
+            content[f"{place}confusion_counts"] = self._wandb.Table(
+                columns=["truth \\ prediction", *names], data=table
+            )
             if self._draw_confusion is not None:
                 content[f"{place}confusion"] = self._wandb.Image(self._draw_confusion(counts, names))
         if self._panel is not None and masks is not None:
@@ -293,16 +334,20 @@ class SegmentationWandbCallback(WandbCallback):
                     "prediction": {"mask_data": prediction, "class_labels": class_labels},
                 },
             )
-            for caption, image, truth, prediction in zip(panel.ids, panel.images, panel.masks, predictions, strict=True)
+            for caption, image, truth, prediction in zip(
+                panel.ids, panel.images, panel.masks, predictions, strict=True
+            )
         ]
 
 
 def predict_masks(
     model: nn.Module, pixel_values: Float[Tensor, "batch 3 height width"], sizes: list[tuple[int, int]]
 ) -> list[UInt8[np.ndarray, "_ _"]]:
-    """The predicted class ids of each picture at its (height, width) of `sizes`, as `mask_of` makes them: no logits of that size exist.
+    """The predicted class ids of each picture at its (height, width) of `sizes`, as `mask_of` makes them: no logits of
+    that size exist.
 
-    One picture at a time, in eval mode and without gradients. Train mode of each module and the random state are afterwards what they were.
+    One picture at a time, in eval mode and without gradients. Train mode of each module and the random state are
+    afterwards what they were.
     """
     parameter = next(model.parameters())
     modes = {module: module.training for module in model.modules()}

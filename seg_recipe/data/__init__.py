@@ -28,8 +28,8 @@ from seg_recipe.data.plan import Share, plan_splits
 from seg_recipe.data.problems import DataProblems, Problem, left_out_notes
 from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
-from seg_recipe.errors import InputError
 from seg_recipe.labels import LabelSpace
+from seg_recipe.runtime.errors import InputError
 
 __all__ = ["COLUMNS", "Data", "DataProblems", "Problem", "attach_transform", "load_data", "undecoded"]
 
@@ -38,13 +38,16 @@ __all__ = ["COLUMNS", "Data", "DataProblems", "Problem", "attach_transform", "lo
 class Data:
     """What training and evaluation read.
 
-    splits: "train", and "validation" or one split per named evaluation set. Columns id (unique over all splits), image, label.
+    splits: "train", and "validation" or one split per named evaluation set. Columns id (unique over all splits),
+    image, label.
     notes: lines for the user: what was left out, ignored, repeated, never seen.
-    fingerprint: equal where the splits hold the same ids, in the same order, with byte for byte the same files, and the label space means
+    fingerprint: equal where the splits hold the same ids, in the same order, with byte for byte the same files, and
+    the label space means
         the same; moving or touching files does not change it. Of a stream it knows the settings only.
     class_pixels: split -> mask pixels of each class, each picture counted once; empty for a stream.
     idle: setting of `load_data` that had no effect on these sources -> why.
-    redrawn: all rows that epochs of training draw from, and which each takes, where they differ; "train" holds those of the first.
+    redrawn: all rows that epochs of training draw from, and which each takes, where they differ; "train" holds those
+    of the first.
     """
 
     splits: DatasetDict | IterableDatasetDict
@@ -55,7 +58,9 @@ class Data:
     redrawn: tuple[Dataset, EpochRows] | None = None
 
     def training_rows(self, transform: Any) -> Any:
-        """The training split with a transform, as `attach_transform` attaches it; each epoch of the transform's clock with its own rows."""
+        """The training split with a transform, as `attach_transform` attaches it; each epoch of the transform's clock
+        with its own rows.
+        """
         if self.redrawn is None:
             return attach_transform(self.splits["train"], transform)
         rows, epochs = self.redrawn
@@ -77,7 +82,9 @@ class _Taken:
     @property
     def masks(self) -> Masks:
         """What its masks hold."""
-        return Masks(self.share.pairs, [self.share.prefix + identity for identity in self.ids], self.verdicts.pixels[self.rows])
+        return Masks(
+            self.share.pairs, [self.share.prefix + identity for identity in self.ids], self.verdicts.pixels[self.rows]
+        )
 
 
 def load_data(
@@ -100,28 +107,43 @@ def load_data(
 ) -> Data:
     """The splits to train and evaluate on, every pair of them checked.
 
-    sources: folders, saved data sets or Hub ids (see `read_source`). With several, an id begins with its source's name: real/000012.
-    weights: one per source, any positive numbers: the share of an epoch that is drawn from it. No picture is left out, so those of small
-        sources come several times, each time with an id of its own; which of them come once more than the others is drawn anew in each
-        epoch (`Data.training_rows`). None: all pictures once.
-    eval_sources: name -> source, each a split of that name: its evaluation pairs where it has its own, the held-out share where it is
+    sources: folders, saved data sets or Hub ids (see `read_source`). With several, an id begins with its source's
+    name: real/000012.
+    weights: one per source, any positive numbers: the share of an epoch that is drawn from it. No picture is left out,
+    so those of small
+        sources come several times, each time with an id of its own; which of them come once more than the others is
+        drawn anew in each epoch (`Data.training_rows`). None: all pictures once.
+    eval_sources: name -> source, each a split of that name: its evaluation pairs where it has its own, the held-out
+    share where it is
         trained on too, else all of it. None: "validation", the evaluation pairs of all sources.
-    val_fraction: share in [0, 1) of the ids of a source without evaluation pairs that is held out, by a hash of the id.
+    val_fraction: share in [0, 1) of the ids of a source without evaluation pairs that is held out, by a hash of the
+    id.
     streaming: read from front to back, unchecked.
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes.
-    image_size: side of the square that the model sees, in pixels; with it the notes name classes that are too small to be seen there.
+    image_size: side of the square that the model sees, in pixels; with it the notes name classes that are too small to
+    be seen there.
     workers: threads of the check, 0 for all cores. progress: show its bar.
 
     Every process may call it: the verdict of the first is kept in the cache folder, where the others read it
-    (`with state.local_main_process_first(): ...`). Raises ValueError for settings that do not fit and for masks that hold too few classes,
-    DataProblems for bad pairs.
+    (`with state.local_main_process_first(): ...`). Raises ValueError for settings that do not fit and for masks that
+    hold too few classes, DataProblems for bad pairs.
     """
     _validate(sources, weights, eval_sources or {}, val_fraction, bad_samples)
     places = [str(PurePath(place)) for place in sources]  # input/ and ./input are input
     named = {name: str(PurePath(place)) for name, place in (eval_sources or {}).items()}
-    columns = {"image_column": image_column, "label_column": label_column, "train_split": train_split, "eval_split": eval_split}
-    read = {place: read_source(place, **columns, streaming=streaming) for place in dict.fromkeys([*places, *named.values()])}
-    plan, notes = plan_splits([read[place] for place in places], {name: read[place] for name, place in named.items()}, val_fraction)
+    columns = {
+        "image_column": image_column,
+        "label_column": label_column,
+        "train_split": train_split,
+        "eval_split": eval_split,
+    }
+    read = {
+        place: read_source(place, **columns, streaming=streaming)
+        for place in dict.fromkeys([*places, *named.values()])
+    }
+    plan, notes = plan_splits(
+        [read[place] for place in places], {name: read[place] for name, place in named.items()}, val_fraction
+    )
     notes += [note for pairs in _pairs_of(plan) for note in pairs.notes]
     idle = _idle(read.values(), plan, eval_split)
     if streaming:
@@ -141,7 +163,9 @@ def _idle(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: s
     """Settings of the data that nothing here reads, with the reason."""
     idle = {}
     if not any(share.share for shares in plan.values() for share in shares):
-        idle["val_fraction"] = "no source is split by its ids: each has evaluation pairs of its own, or none is evaluated on"
+        idle["val_fraction"] = (
+            "no source is split by its ids: each has evaluation pairs of its own, or none is evaluated on"
+        )
     sources = list(sources)
     if all(source.is_folder for source in sources):
         why = "every source is a folder of pictures, which has no columns and splits to name"
@@ -156,29 +180,38 @@ def attach_transform(
 ) -> Dataset | IterableDataset:
     """The split with a transform applied whenever rows are read.
 
-    The transform is given the pictures undecoded, as {"bytes", "path"}, so that it can decode, use and forget one pair after the other,
-    and see how the masks are stored. An IterableDataset has no with_transform; its map is as lazy.
+    The transform is given the pictures undecoded, as {"bytes", "path"}, so that it can decode, use and forget one pair
+    after the other, and see how the masks are stored. An IterableDataset has no with_transform; its map is as lazy.
     """
     if isinstance(split, Dataset):
         return undecoded(split).with_transform(transform)
     return undecoded(split).map(transform, batched=True, batch_size=8, remove_columns=list(COLUMNS))
 
 
-def _validate(sources: Sequence[str], weights: Sequence[float], named: dict[str, str], val_fraction: float, bad_samples: str) -> None:
+def _validate(
+    sources: Sequence[str], weights: Sequence[float], named: dict[str, str], val_fraction: float, bad_samples: str
+) -> None:
     if not sources:
         raise InputError("dataset names no source; give a folder or a Hub data set.")
     places = [str(PurePath(place)) for place in sources]
     twice = sorted({place for place in places if places.count(place) > 1})
     if twice:
         raise InputError(
-            f"dataset names {', '.join(twice)} twice; to draw its pictures more often, raise its share with --dataset_weights."
+            f"dataset names {', '.join(twice)} twice; to draw its pictures more often, raise its share with "
+            "--dataset_weights."
         )
-    if weights and (len(weights) != len(sources) or not all(weight > 0 and math.isfinite(weight) for weight in weights)):
-        raise InputError(f"dataset_weights is {list(weights)} for {len(sources)} sources; give one positive number for each, or none.")
+    if weights and (
+        len(weights) != len(sources) or not all(weight > 0 and math.isfinite(weight) for weight in weights)
+    ):
+        raise InputError(
+            f"dataset_weights is {list(weights)} for {len(sources)} sources; give one positive number for each, or "
+            "none."
+        )
     for name in named:
         if name == "train" or not re.fullmatch(r"\w[\w-]*", name):
             raise InputError(
-                f"eval_datasets has the name {name!r}; wanted are letters, digits, _ and -, not 'train', as in real=input/real."
+                f"eval_datasets has the name {name!r}; wanted are letters, digits, _ and -, not 'train', as in "
+                "real=input/real."
             )
     if not 0 <= val_fraction < 1:
         raise InputError(f"val_fraction is {val_fraction}; wanted is a share of the ids from 0 to below 1.")
@@ -194,7 +227,9 @@ def _pairs_of(plan: dict[str, list[Share]]) -> Iterator[Pairs]:
 def _check(
     plan: dict[str, list[Share]], label_space: LabelSpace, workers: int, progress: bool
 ) -> tuple[dict[str, list[_Taken]], list[Problem], list[str]]:
-    """Split -> its shares without the pairs that have a problem; the problems; notes. Pairs that no split takes have none that matter."""
+    """Split -> its shares without the pairs that have a problem; the problems; notes. Pairs that no split takes have
+    none that matter.
+    """
     verdicts: dict[str, Verdicts] = {}
     bad: dict[str, list[int]] = {}
     problems: list[Problem] = []
@@ -206,14 +241,19 @@ def _check(
         problems += [*pairs.problems, *(problem for _, problem in found)]
         notes += said
     taken = {
-        name: [_Taken(share, verdicts[share.pairs.place], np.setdiff1d(share.rows(), bad[share.pairs.place])) for share in shares]
+        name: [
+            _Taken(share, verdicts[share.pairs.place], np.setdiff1d(share.rows(), bad[share.pairs.place]))
+            for share in shares
+        ]
         for name, shares in plan.items()
     }
     return taken, problems, notes
 
 
 def _take_out_leaks(taken: dict[str, list[_Taken]]) -> list[Problem]:
-    """Take training pictures that are, byte for byte, in an evaluation set too out of `taken`; the problems, one for each."""
+    """Take training pictures that are, byte for byte, in an evaluation set too out of `taken`; the problems, one for
+    each.
+    """
     problems = []
     for name in list(taken)[1:]:
         evaluated = np.concatenate([part.verdicts.digests[part.rows, 0] for part in taken[name]])
@@ -229,7 +269,9 @@ def _take_out_leaks(taken: dict[str, list[_Taken]]) -> list[Problem]:
 
 
 def _take_out_empty(taken: dict[str, list[_Taken]]) -> tuple[list[Problem], list[str]]:
-    """Take shares of no pairs out of the evaluation splits, where others are left; a problem for the rest, a note for those."""
+    """Take shares of no pairs out of the evaluation splits, where others are left; a problem for the rest, a note for
+    those.
+    """
     problems, notes = [], []
     for name, parts in taken.items():
         full = [part for part in parts if len(part.rows)]
@@ -237,7 +279,10 @@ def _take_out_empty(taken: dict[str, list[_Taken]]) -> tuple[list[Problem], list
             if not len(part.rows):
                 kind, text = _why_empty(name, part)
                 if full and name != "train":
-                    notes.append(f"{part.share.pairs.place}: {text}{'; a larger val_fraction would give it some' * part.share.held}.")
+                    notes.append(
+                        f"{part.share.pairs.place}: "
+                        f"{text}{'; a larger val_fraction would give it some' * part.share.held}."
+                    )
                 else:
                     problems.append(Problem(kind, part.share.pairs.place, text))
         taken[name] = full
@@ -245,7 +290,9 @@ def _take_out_empty(taken: dict[str, list[_Taken]]) -> tuple[list[Problem], list
 
 
 def _why_empty(name: str, part: _Taken) -> tuple[str, str]:
-    """The kind of problem, and the detail: a split that has no pairs, or one whose pairs all have problems that are named themselves."""
+    """The kind of problem, and the detail: a split that has no pairs, or one whose pairs all have problems that are
+    named themselves.
+    """
     count, lost = len(part.share.pairs.ids), len(part.share.rows())
     if lost:
         return "no pair without a problem", f"each of the {lost:,} pairs for {name} has one that is named here"
@@ -255,7 +302,12 @@ def _why_empty(name: str, part: _Taken) -> tuple[str, str]:
 
 
 def _assemble(
-    taken: dict[str, list[_Taken]], weights: Sequence[float], seed: int, label_space: LabelSpace, image_size: int, notes: list[str]
+    taken: dict[str, list[_Taken]],
+    weights: Sequence[float],
+    seed: int,
+    label_space: LabelSpace,
+    image_size: int,
+    notes: list[str],
 ) -> Data:
     splits: dict[str, Dataset] = {}
     class_pixels: dict[str, np.ndarray] = {}
@@ -266,11 +318,13 @@ def _assemble(
         sizes = [len(part.rows) for part in parts]
         counts = draws(sizes, weights) if weights and name == "train" else sizes
         ids = {part.share.prefix + identity for part in parts for identity in part.ids}
-        # Folders that count from 000000 in train and in val share ids; the later split's get its name, so that an id is one picture.
+        # Folders that count from 000000 in train and in val share ids; the later split's get its name, so that an id
+        # is one picture.
         again = f"{name}/" if trained & ids else ""
         trained |= ids if name == "train" else set()
         drawn = [
-            Part(part.share.pairs.rows, part.rows, again + part.share.prefix, count) for part, count in zip(parts, counts, strict=True)
+            Part(part.share.pairs.rows, part.rows, again + part.share.prefix, count)
+            for part, count in zip(parts, counts, strict=True)
         ]
         own = blake2b(f"{name} {seed if weights else ''}".encode(), digest_size=16)
         for part, draw in zip(parts, drawn, strict=True):
@@ -286,11 +340,17 @@ def _assemble(
     return Data(DatasetDict(splits), notes, fingerprint.hexdigest(), class_pixels, redrawn=redrawn)
 
 
-def _streamed(plan: dict[str, list[Share]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]) -> Data:
-    streams = {name: [stream(s.pairs, s.prefix, share=s.share, held=s.held) for s in shares] for name, shares in plan.items()}
+def _streamed(
+    plan: dict[str, list[Share]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]
+) -> Data:
+    streams = {
+        name: [stream(s.pairs, s.prefix, share=s.share, held=s.held) for s in shares] for name, shares in plan.items()
+    }
     splits = {name: chain_streams(shares) for name, shares in streams.items()}
     splits["train"] = mix_streams(streams["train"], weights, seed)
-    settings = [[name, [(share.pairs.place, share.share, share.held) for share in shares]] for name, shares in plan.items()]
+    settings = [
+        [name, [(share.pairs.place, share.share, share.held) for share in shares]] for name, shares in plan.items()
+    ]
     content = _meaning(label_space) + json.dumps([settings, list(weights), seed]).encode()
     return Data(IterableDatasetDict(splits), notes, blake2b(content, digest_size=16).hexdigest())
 

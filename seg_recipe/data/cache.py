@@ -1,7 +1,7 @@
 """Verdicts on files, kept in the user's cache folder: what has not changed is not read again.
 
-The file is an .npz of plain numbers and one JSON text, read with allow_pickle=False; a damaged one is as good as none. It holds no path:
-a pair is known by a 64-bit hash of its paths, sizes and times.
+The file is an .npz of plain numbers and one JSON text, read with allow_pickle=False; a damaged one is as good as none.
+It holds no path: a pair is known by a 64-bit hash of its paths, sizes and times.
 """
 
 import json
@@ -29,7 +29,9 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call `write` with an open file that takes the place of `path` when it is complete, so that no reader sees half a file."""
+    """Call `write` with an open file that takes the place of `path` when it is complete, so that no reader sees half a
+    file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
@@ -70,7 +72,13 @@ class Verdicts:
         self.pixels[same] = known.pixels[places[same]]
         self.digests[same] = known.digests[places[same]]
         if known.found:
-            self.found.update({int(row): known.found[int(places[row])] for row in np.flatnonzero(same) if int(places[row]) in known.found})
+            self.found.update(
+                {
+                    int(row): known.found[int(places[row])]
+                    for row in np.flatnonzero(same)
+                    if int(places[row]) in known.found
+                }
+            )
         return np.flatnonzero(~same)
 
     def save(self, path: Path, rows: Int64[np.ndarray, " rows"]) -> None:
@@ -92,7 +100,10 @@ class Verdicts:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 keys, pixels, digests = (np.asarray(file[name]) for name in ("keys", "pixels", "digests"))
                 text = json.loads(bytes(file["found"]))
-            found = {int(row): [(str(kind), str(part), str(detail)) for kind, part, detail in those] for row, those in text.items()}
+            found = {
+                int(row): [(str(kind), str(part), str(detail)) for kind, part, detail in those]
+                for row, those in text.items()
+            }
         except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
             return None
         wanted = {"keys": (keys, np.uint64, (len(keys),)), "pixels": (pixels, np.uint32, (len(keys), columns))}

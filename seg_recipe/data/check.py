@@ -23,18 +23,19 @@ from xxhash import xxh3_64_intdigest
 from seg_recipe.data.cache import Found, Verdicts, cache_folder
 from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
-from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.masks import NotIds, check_palette, ids_in
 from seg_recipe.png import SIGNATURE, chunks, decode_plain, read_plain
 from seg_recipe.png.files import read_file
 from seg_recipe.png.loops import count_ids
-from seg_recipe.pools import Threads, in_order, inherited, processes
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import Threads, in_order, inherited, processes
 
 VERSION = 4
 """Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
 
-# What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for "no image at all".
+# What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for
+# "no image at all".
 _DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error,
 )  # fmt: skip
@@ -47,31 +48,45 @@ _CHUNK, _KEYS_AT_ONCE = 32, 256
 _FORK_FROM = 1000
 
 
-def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, progress: bool = True) -> tuple[Verdicts, list[str]]:
-    """The verdict on every pair, and notes. Pairs whose files have the paths, sizes and times of an earlier check are not read again.
+def check_pairs(
+    pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, progress: bool = True
+) -> tuple[Verdicts, list[str]]:
+    """The verdict on every pair, and notes. Pairs whose files have the paths, sizes and times of an earlier check are
+    not read again.
 
-    workers: threads, or forked processes where there are many pairs; 0 takes the cores that this process may use, at most 32. The work on
-    a pair is a dozen short calls that let go of Python's lock, and two threads are 1.2 times as fast as one, two processes twice.
-    Never raises for a bad pair; InputError where a process was killed. What was read until then is kept.
+    workers: threads, or forked processes where there are many pairs; 0 takes the cores that this process may use, at
+    most 32. The work on a pair is a dozen short calls that let go of Python's lock, and two threads are 1.2 times as
+    fast as one, two processes twice. Never raises for a bad pair; InputError where a process was killed. What was read
+    until then is kept.
     """
-    workers = workers or min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = workers or min(
+        32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     rows = pairs.rows.with_format("arrow")
     count, table = len(label_space), label_space.read_table
     verdicts = Verdicts.blank(_keys(rows, pairs.key), count + 1)
     name = blake2b(f"{VERSION} {count} {label_space.ignore} {pairs.key}".encode(), digest_size=16).hexdigest()
     path = cache_folder() / f"checked-{name}.npz"
     known = Verdicts.load(path, count + 1)
-    notes = [f"{path} is damaged and was not used; all pairs of {pairs.place} were read again."] if known is None and path.exists() else []
+    notes = (
+        [f"{path} is damaged and was not used; all pairs of {pairs.place} were read again."]
+        if known is None and path.exists()
+        else []
+    )
     unread = np.arange(len(rows)) if known is None else verdicts.take(known)
     if not len(unread) and (known is not None and len(known.keys) == len(rows)):
         return verdicts, notes
 
-    def inspect(part: Int64[np.ndarray, " chunk"]) -> list[tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
+    def inspect(
+        part: Int64[np.ndarray, " chunk"],
+    ) -> list[tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
         return [inspect_pair(image, label, table, count) for _, image, label in _cells(rows, part)]
 
     done = [np.setdiff1d(np.arange(len(rows)), unread)]
     try:
-        bar = tqdm(total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=not progress or not len(unread))
+        bar = tqdm(
+            total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=not progress or not len(unread)
+        )
         parts = (unread[start : start + _CHUNK] for start in range(0, len(unread), _CHUNK))
         forked = sys.platform == "linux" and workers > 1 and len(unread) >= _FORK_FROM
         if forked:
@@ -86,20 +101,24 @@ def check_pairs(pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, prog
                 bar.update(len(part))
     except BrokenProcessPool:
         raise InputError(
-            f"A process that read {pairs.place} was killed (out of memory?). Start again: what was read need not be read again."
+            f"A process that read {pairs.place} was killed (out of memory?). Start again: what was read need not be "
+            "read again."
         ) from None
     finally:  # after Ctrl-C too: what was read need not be read again
         try:
             verdicts.save(path, np.concatenate(done))
         except OSError as error:
             notes.append(
-                f"The verdict on {pairs.place} could not be kept in {path} ({error.strerror}); set SEG_RECIPE_CACHE to a folder of yours."
+                f"The verdict on {pairs.place} could not be kept in {path} ({error.strerror}); set SEG_RECIPE_CACHE "
+                "to a folder of yours."
             )
     return verdicts, notes
 
 
 def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
-    """What is wrong with which row, files named below the source as the user wrote it; ids that come twice count as well."""
+    """What is wrong with which row, files named below the source as the user wrote it; ids that come twice count as
+    well.
+    """
     rows = pairs.rows.with_format("arrow")
     bad = np.array(sorted(verdicts.found), np.int64)
     problems = []
@@ -109,7 +128,9 @@ def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
     if len(pairs.ids) > len(set(pairs.ids)):
         ids = np.array(pairs.ids)
         repeated = np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1])
-        problems += [(int(row), Problem("duplicate id", f"{pairs.place} row {row}", f"id {ids[row]}")) for row in repeated]
+        problems += [
+            (int(row), Problem("duplicate id", f"{pairs.place} row {row}", f"id {ids[row]}")) for row in repeated
+        ]
     return problems
 
 
@@ -120,7 +141,8 @@ def inspect_pair(
 
     Masks are decoded, for their ids; images too, but for a PNG whose checksums hold.
 
-    image, label: cells of a `datasets` Image column, {"bytes", "path"}. read_table: of the label space; classes: how many it has.
+    image, label: cells of a `datasets` Image column, {"bytes", "path"}. read_table: of the label space; classes: how
+    many it has.
     """
     found: Found = []
     sizes, pixels, digests = [], np.zeros(classes + 1, np.uint32), np.zeros(2, np.uint64)
@@ -131,7 +153,9 @@ def inspect_pair(
             found.append(("missing file", part, ""))
             continue
         except (OSError, TypeError) as error:
-            found.append(("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path"))
+            found.append(
+                ("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path")
+            )
             continue
         digests[place] = xxh3_64_intdigest(data)  # no secret to keep, and a tenth of the time of blake2b
         try:
@@ -157,9 +181,11 @@ def inspect_pair(
 
 
 def checksums_hold(data: bytes | memoryview) -> bool:
-    """Whether this is a PNG of header, pixels and end (and chunks that do not matter here) alone, each with its right checksum.
+    """Whether this is a PNG of header, pixels and end (and chunks that do not matter here) alone, each with its right
+    checksum.
 
-    Such a picture is as it was written, down to the last byte, and has neither EXIF nor transparency: it need not be inflated to know so.
+    Such a picture is as it was written, down to the last byte, and has neither EXIF nor transparency: it need not be
+    inflated to know so.
     """
     kinds = [kind for kind, _ in chunks(data)]
     return kinds[-1:] == [b"IEND"] and b"IDAT" in kinds and _PLAIN_CHUNKS.issuperset(kinds)
@@ -208,19 +234,27 @@ def _turned(what: str, picture: Image.Image) -> list[tuple[str, str]]:
 
 
 def _image_kind(picture: Image.Image) -> str | None:
-    """What keeps a picture from being used as 8-bit RGB, which grey, palette and opaque ones can; None where nothing does."""
+    """What keeps a picture from being used as 8-bit RGB, which grey, palette and opaque ones can; None where nothing
+    does.
+    """
     if picture.mode in _SIXTEEN_BITS:
         return "16-bit image"
     if picture.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
         return "CMYK image" if picture.mode == "CMYK" else "image that is not RGB"
-    may_shine = (picture.mode != "P" or picture.palette) and picture.has_transparency_data  # which stumbles over a missing palette
+    may_shine = (
+        picture.mode != "P" or picture.palette
+    ) and picture.has_transparency_data  # which stumbles over a missing palette
     if may_shine and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
         return "image with alpha"
     return None
 
 
-def _count(ids: Integer[np.ndarray, "height width"], read_table: Any, pixels: UInt32[np.ndarray, " columns"]) -> list[int]:
-    """Add a mask's pixels of each id to those of each class, ignored ones to the last; the ids that the label space has not come back."""
+def _count(
+    ids: Integer[np.ndarray, "height width"], read_table: Any, pixels: UInt32[np.ndarray, " columns"]
+) -> list[int]:
+    """Add a mask's pixels of each id to those of each class, ignored ones to the last; the ids that the label space
+    has not come back.
+    """
     counts, beyond = np.zeros(256, np.int64), []
     if ids.dtype == np.uint8 and ids.flags.writeable:  # to numba, another type, which would be compiled anew
         count_ids(ids, counts)
@@ -239,11 +273,15 @@ def _foreign(ids: list[int], classes: int) -> Found:
     if not ids:
         return []
     listed = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-    return [("ids outside the label space", "label", f"ids {listed}; it has 0-{classes - 1} and {IGNORE_INDEX} (ignored)")]
+    return [
+        ("ids outside the label space", "label", f"ids {listed}; it has 0-{classes - 1} and {IGNORE_INDEX} (ignored)")
+    ]
 
 
 def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(id, image, label) of these rows, nothing decoded; `rows` is in the arrow format. Rows in sequence are not copied."""
+    """(id, image, label) of these rows, nothing decoded; `rows` is in the arrow format. Rows in sequence are not
+    copied.
+    """
     if not len(part):
         return
     in_sequence = part[-1] - part[0] == len(part) - 1
@@ -254,7 +292,9 @@ def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[s
 
 
 def _keys(rows: Dataset, origin: str) -> UInt64[np.ndarray, " pairs"]:
-    """A hash for each pair: of path, size and time of its two files, or of the stored data set and the row where there are no files."""
+    """A hash for each pair: of path, size and time of its two files, or of the stored data set and the row where there
+    are no files.
+    """
     keys = np.empty(len(rows), np.uint64)
     for start in range(0, len(rows), _KEYS_AT_ONCE):
         table = rows[start : start + _KEYS_AT_ONCE]
@@ -267,7 +307,9 @@ def _keys(rows: Dataset, origin: str) -> UInt64[np.ndarray, " pairs"]:
 
 
 def _places(cells: pa.ChunkedArray) -> Iterator[tuple[str | None, bool]]:
-    """The path of each cell, and whether it holds bytes, which are not copied: they may be gigabytes. A cell that is null has neither."""
+    """The path of each cell, and whether it holds bytes, which are not copied: they may be gigabytes. A cell that is
+    null has neither.
+    """
     paths, stored = pc.struct_field(cells, "path"), pc.is_valid(pc.struct_field(cells, "bytes"))
     return zip(paths.to_pylist(), stored.to_pylist(), strict=True)
 

@@ -1,4 +1,6 @@
-"""What the masks of a split hold: classes that no mask has, ignored pixels, classes too small to be seen at the model's size."""
+"""What the masks of a split hold: classes that no mask has, ignored pixels, classes too small to be seen at the
+model's size.
+"""
 
 import json
 import shlex
@@ -11,17 +13,20 @@ from jaxtyping import UInt32
 
 from seg_recipe.data.problems import FIRST
 from seg_recipe.data.sources import Pairs
-from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.runtime.errors import InputError
 
 NOTABLE = 0.001
-"""The share of ignored pixels from which on they may be those of a class; FaceSynthetics leaves one in 10,000 unlabelled."""
+"""The share of ignored pixels from which on they may be those of a class; FaceSynthetics leaves one in 10,000
+unlabelled.
+"""
 
 
 class Masks(NamedTuple):
     """The checked masks that a split takes from one source.
 
-    ids: as the split calls them. pixels: of each class in each mask, the ignored ones last; a row adds up to the mask's area.
+    ids: as the split calls them. pixels: of each class in each mask, the ignored ones last; a row adds up to the
+    mask's area.
     """
 
     pairs: Pairs
@@ -32,28 +37,38 @@ class Masks(NamedTuple):
 def refuse_too_few_classes(split: str, parts: Sequence[Masks], space: LabelSpace) -> None:
     """Raise InputError for masks from which nothing can be learned, or by which nothing can be judged.
 
-    Training needs two classes, and a class in each source. An evaluation set needs a class, and two where 255, which is ignored, may stand
-    for the second one: its mIoU over one class would choose a model that predicts this class everywhere.
+    Training needs two classes, and a class in each source. An evaluation set needs a class, and two where 255, which
+    is ignored, may stand for the second one: its mIoU over one class would choose a model that predicts this class
+    everywhere.
     """
     for part in parts if split == "train" else ():
         if not _seen([part]).any():
-            raise InputError(_only_ignored([part], space, f"The masks of {part.pairs.place}", "there is nothing to learn from"))
+            raise InputError(
+                _only_ignored([part], space, f"The masks of {part.pairs.place}", "there is nothing to learn from")
+            )
     places = f"The masks of {', '.join(part.pairs.place for part in parts)}"
     seen = _seen(parts)
     if not seen.any():
-        raise InputError(_only_ignored(parts, space, f"{places} (evaluation set {split})", "nothing can be judged by them"))
+        raise InputError(
+            _only_ignored(parts, space, f"{places} (evaluation set {split})", "nothing can be judged by them")
+        )
     if seen.sum() > 1 or (split != "train" and not _ignored(parts)):
         return
     needs = "training needs two" if split == "train" else f"an mIoU of the evaluation set {split} would say nothing"
-    ignored = f", and {_percent(_ignored(parts))} of their pixels are {_ignored_ids(space)}, which means ignored" if _ignored(parts) else ""
+    ignored = (
+        f", and {_percent(_ignored(parts))} of their pixels are {_ignored_ids(space)}, which means ignored"
+        if _ignored(parts)
+        else ""
+    )
     raise InputError(
-        f"{places} hold one class only, {_listed(space, seen)}, and {needs}: never seen: {_listed(space, ~seen)}{ignored}. "
-        f"{_cure(parts, space)}"
+        f"{places} hold one class only, {_listed(space, seen)}, and {needs}: never seen: "
+        f"{_listed(space, ~seen)}{ignored}. {_cure(parts, space)}"
     )
 
 
 def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: int = 0) -> list[str]:
-    """Lines on what a user may not know of the masks: classes never seen, the ignored share, masks without a class, classes too small.
+    """Lines on what a user may not know of the masks: classes never seen, the ignored share, masks without a class,
+    classes too small.
 
     image_size: side of the square that the model sees, in pixels; 0 says nothing of sizes.
     """
@@ -63,25 +78,34 @@ def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_s
     absent[[label for label in space.ignore if label < len(space)]] = False
     share = f"{_percent(ignored)} of its pixels are ignored" if ignored else ""
     if absent.any() and ignored >= NOTABLE and not space.ignore:
-        notes.append(f"{split}: never seen: {_listed(space, absent)}; {share}, as {IGNORE_INDEX}. {_cure(parts, space)}")
+        notes.append(
+            f"{split}: never seen: {_listed(space, absent)}; {share}, as {IGNORE_INDEX}. {_cure(parts, space)}"
+        )
     elif absent.any():
         notes.append(f"{split}: never seen: {_listed(space, absent)}.")
     if share and not (notes and share in notes[0]):
         notes.append(f"{split}: {share}.")
     if seen.sum() == 1:
-        notes.append(f"{split}: its masks hold one class only, {_listed(space, seen)}; an mIoU over one class says little.")
+        notes.append(
+            f"{split}: its masks hold one class only, {_listed(space, seen)}; an mIoU over one class says little."
+        )
     for part in parts if len(parts) > 1 else ():
         if _seen([part]).sum() < 2 and _ignored([part]) and not space.ignore:
             held, share = _listed(space, _seen([part])) or "no class", _percent(_ignored([part]))
             notes.append(
-                f"{split}: the masks of {part.pairs.place} hold {held} only, and {share} of their pixels are {IGNORE_INDEX}, which means "
-                f"ignored. {_cure([part], space)}"
+                f"{split}: the masks of {part.pairs.place} hold {held} only, and {share} of their pixels are "
+                f"{IGNORE_INDEX}, which means ignored. {_cure([part], space)}"
             )
     return [*notes, *_blank(split, parts), *(_vanishing(split, parts, space, image_size) if image_size else [])]
 
 
 def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
-    blank = [name for part in parts for name, held in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True) if not held]
+    blank = [
+        name
+        for part in parts
+        for name, held in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True)
+        if not held
+    ]
     first = ", ".join(blank[:FIRST]) + ", ..." * (len(blank) > FIRST)
     return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
 
@@ -95,8 +119,9 @@ def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size
         held += (pixels > 0).sum(0)
         small += ((pixels > 0) & (pixels.astype(np.int64) * image_size**2 < area)).sum(0)
     return [
-        f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {image_size} in {small[label]:,} of the "
-        f"{held[label]:,} pictures that have it, so it cannot be told there: raise image_size, or train on cut-out parts of the pictures."
+        f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {image_size} in "
+        f"{small[label]:,} of the {held[label]:,} pictures that have it, so it cannot be told there: raise "
+        f"image_size, or train on cut-out parts of the pictures."
         for label in np.flatnonzero(small * 2 > held).tolist()
     ]
 
@@ -132,15 +157,30 @@ def _cure(parts: Sequence[Masks], space: LabelSpace) -> str:
     """What makes masks with more classes of these."""
     seen = _seen(parts)
     if space.ignore:
-        return f"If one of {_ignored_ids(space)} is a class, give it an id of its own and take it out of `ignore` in the labels file."
+        return (
+            f"If one of {_ignored_ids(space)} is a class, give it an id of its own and take it out of `ignore` in "
+            "the labels file."
+        )
     if not seen.any():
-        return f"Masks hold the ids of classes, 0 to {len(space) - 1}; what holds others becomes such: {_import_command(parts[0].pairs)}."
+        return (
+            f"Masks hold the ids of classes, 0 to {len(space) - 1}; what holds others becomes such: "
+            f"{_import_command(parts[0].pairs)}."
+        )
     unseen = np.flatnonzero(~seen)
     if not _ignored(parts) or not len(unseen):
         return "Add pictures and masks that have them, or name the label space of these masks with --labels."
-    table = {space.names[label]: label for label in np.flatnonzero(seen).tolist()} | {space.names[unseen[0]]: IGNORE_INDEX}
-    listed = json.dumps(table, ensure_ascii=False) if len(table) < 4 else f'{{..., "{space.names[unseen[0]]}": {IGNORE_INDEX}}}'
-    return f"If {IGNORE_INDEX} is {space.names[unseen[0]]}, give it its id: {_import_command(parts[0].pairs)}, with {listed} in ids.json."
+    table = {space.names[label]: label for label in np.flatnonzero(seen).tolist()} | {
+        space.names[unseen[0]]: IGNORE_INDEX
+    }
+    listed = (
+        json.dumps(table, ensure_ascii=False)
+        if len(table) < 4
+        else f'{{..., "{space.names[unseen[0]]}": {IGNORE_INDEX}}}'
+    )
+    return (
+        f"If {IGNORE_INDEX} is {space.names[unseen[0]]}, give it its id: {_import_command(parts[0].pairs)}, with "
+        f"{listed} in ids.json."
+    )
 
 
 def _import_command(pairs: Pairs) -> str:

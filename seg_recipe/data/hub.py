@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 PATIENCE = 6.0
 """Seconds to answer one small question, name look-up included, before the Hub counts as out of reach."""
@@ -27,27 +27,35 @@ PATIENCE = 6.0
 def load_from_hub(place: str, *, streaming: bool) -> Any:
     """All splits of the Hub data set `owner/name`: a DatasetDict, or an IterableDatasetDict where it is streamed.
 
-    Data sets are files only (parquet, images, ...); code in a repository is never run. Raises ValueError, within about ten seconds where
-    the Hub does not answer, with the ways out.
+    Data sets are files only (parquet, images, ...); code in a repository is never run. Raises ValueError, within about
+    ten seconds where the Hub does not answer, with the ways out.
     """
     unreachable = _why_unreachable(place)
     if unreachable and streaming:
         raise InputError(
-            f"{place} is no folder here, and cannot be streamed from the Hub: {unreachable}. Way out: a folder, with --dataset."
+            f"{place} is no folder here, and cannot be streamed from the Hub: {unreachable}. Way out: a folder, with "
+            "--dataset."
         )
     if not unreachable:
         try:
             return load_dataset(place, streaming=streaming)
-        except (OSError, ValueError, RuntimeError, HTTPError) as error:  # what `datasets` raises for all that a repository may lack
-            raise InputError(f"{place}: the Hub has it, and it cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+            HTTPError,
+        ) as error:  # what `datasets` raises for all that a repository may lack
+            raise InputError(
+                f"{place}: the Hub has it, and it cannot be loaded: {' '.join(str(error).split())[:300]}"
+            ) from error
     try:
         with _offline():
             return load_dataset(place)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{place} is no folder here, and cannot be had from the Hub: {unreachable}; nor was it downloaded before. "
-            "Ways out: download it where there is a network and copy it here (save_to_disk makes a folder that --dataset reads), "
-            "or name a folder of images and masks with --dataset."
+            "Ways out: download it where there is a network and copy it here (save_to_disk makes a folder that "
+            "--dataset reads), or name a folder of images and masks with --dataset."
         ) from error
 
 
@@ -56,10 +64,13 @@ def _why_unreachable(place: str) -> str | None:
     try:
         _ask(place)
     except GatedRepoError:
-        raise InputError(f"{place} is a gated data set: ask for access on its page on the Hub, then log in with `hf auth login`.") from None
+        raise InputError(
+            f"{place} is a gated data set: ask for access on its page on the Hub, then log in with `hf auth login`."
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise InputError(
-            f"{place} is neither a folder here nor a data set on the Hub; check the spelling, or `hf auth login` if it is private."
+            f"{place} is neither a folder here nor a data set on the Hub; check the spelling, or `hf auth login` if "
+            "it is private."
         ) from None
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE is set"
@@ -71,7 +82,9 @@ def _why_unreachable(place: str) -> str | None:
 
 
 def _ask(place: str) -> None:
-    """Raises what the question to the Hub raises, or TimeoutError. In a thread, as no timeout of a socket covers the look-up of a name."""
+    """Raises what the question to the Hub raises, or TimeoutError. In a thread, as no timeout of a socket covers the
+    look-up of a name.
+    """
     answers: queue.Queue[OSError | HTTPError | HFValidationError | None] = queue.Queue()
 
     def ask():

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from seg_recipe.data.cache import cache_folder, write_atomically
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 FIRST = 5
 """So many files of each kind of problem stand in a message; the rest is counted, and listed in a file."""
@@ -25,24 +25,32 @@ WAYS_OUT = {
     "CMYK image": "save as RGB",
     "16-bit image": "save as 8-bit RGB",
     "image that is not RGB": "save as 8-bit RGB",
-    "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, without the tag, or import "
+    "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, "
+    "without the tag, or import "
     "the pairs with import_dataset.py --format pairs, which turns both",
-    "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, without the tag",
-    "mask in colour": "a mask holds one id per pixel: turn its colours into ids with import_dataset.py --table, which takes "
+    "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, "
+    "without the tag",
+    "mask in colour": "a mask holds one id per pixel: turn its colours into ids with import_dataset.py --table, which "
+    "takes "
     '{"leaf": [0, 255, 0], ...}',
     "mask with alpha": "is what is transparent labelled? Save as 8-bit grey (L) or palette (P)",
-    "mask with a grey palette": "are its ids the places in the palette, or the greys that a program which shrinks PNGs has put there? Say "
-    'so by saving as 8-bit grey (L): Image.open(f).convert("L") keeps the greys, Image.fromarray(np.array(Image.open(f))) the places',
+    "mask with a grey palette": "are its ids the places in the palette, or the greys that a program which shrinks "
+    "PNGs has put there? Say "
+    'so by saving as 8-bit grey (L): Image.open(f).convert("L") keeps the greys, '
+    "Image.fromarray(np.array(Image.open(f))) the places",
     "16-bit mask in colour": "ids are 0-255, in one channel: save as 8-bit grey (L)",
     "mask of another mode": "save as 8-bit grey (L) or palette (P)",
     "mask saved as JPEG": "JPEG blurs the ids, and so do other formats for photographs: make it anew, as PNG",
     "unequal sizes": "image and mask cover the same pixels: make one anew from its source",
-    "ids outside the label space": "turn them into ids that it has with import_dataset.py --table, or name other labels with --labels",
-    "training picture in an evaluation set": "scores on pictures that were trained on say nothing: take them out of one of the two",
+    "ids outside the label space": "turn them into ids that it has with import_dataset.py --table, or name other "
+    "labels with --labels",
+    "training picture in an evaluation set": "scores on pictures that were trained on say nothing: take them out of "
+    "one of the two",
     "empty split": "add pairs, or raise val_fraction where the split is made by it",
     "no pair without a problem": "so --bad_samples skip would leave nothing: mend what is named above",
 }
-"""Each kind of problem with what to do about it. The last two are what the others lead to, and come last in a message."""
+"""Each kind of problem with what to do about it. The last two are what the others lead to, and come last in a message.
+"""
 
 _CONSEQUENCES = ("empty split", "no pair without a problem")
 _ALWAYS_FATAL = ("unreadable folder", *_CONSEQUENCES)
@@ -57,7 +65,9 @@ class Problem(NamedTuple):
 
 
 class DataProblems(InputError):
-    """Data that cannot be used; the text holds every kind with its count and first five files, `problems` holds them all."""
+    """Data that cannot be used; the text holds every kind with its count and first five files, `problems` holds them
+    all.
+    """
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = list(problems)
@@ -65,12 +75,17 @@ class DataProblems(InputError):
 
 
 def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """The problems of each kind that occurs: the most frequent kind first, what is a consequence last; problems in the order given."""
+    """The problems of each kind that occurs: the most frequent kind first, what is a consequence last; problems in the
+    order given.
+    """
     found: dict[str, list[Problem]] = {}
     for problem in problems:
         found.setdefault(problem.kind, []).append(problem)
     order = list(WAYS_OUT)
-    return {kind: found[kind] for kind in sorted(found, key=lambda kind: (kind in _CONSEQUENCES, -len(found[kind]), order.index(kind)))}
+    return {
+        kind: found[kind]
+        for kind in sorted(found, key=lambda kind: (kind in _CONSEQUENCES, -len(found[kind]), order.index(kind)))
+    }
 
 
 def left_out_notes(problems: Sequence[Problem]) -> list[str]:
@@ -89,7 +104,9 @@ def _describe(problem: Problem) -> str:
 
 def _message(problems: Sequence[Problem]) -> str:
     kinds = by_kind(problems)
-    lines = [f"The data cannot be used as it is: {', '.join(f'{kind} ({len(those):,})' for kind, those in kinds.items())}."]
+    lines = [
+        f"The data cannot be used as it is: {', '.join(f'{kind} ({len(those):,})' for kind, those in kinds.items())}."
+    ]
     for kind, those in kinds.items():
         lines.append(f"  {kind}: {len(those):,} ({WAYS_OUT[kind]})")
         lines += [f"    {_describe(problem)}" for problem in those[:FIRST]]

@@ -1,6 +1,8 @@
-"""Readers of what a user may name as a data set: a folder in one of two layouts, a data set saved by `datasets`, an id on the Hub.
+"""Readers of what a user may name as a data set: a folder in one of two layouts, a data set saved by `datasets`, an id
+on the Hub.
 
-Each gives rows with the columns id, image and label, decoded only when a row is asked for. Nothing is opened or judged here.
+Each gives rows with the columns id, image and label, decoded only when a row is asked for. Nothing is opened or judged
+here.
 """
 
 import json
@@ -19,7 +21,7 @@ from datasets.table import InMemoryTable
 
 from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 # Plain Image(): with mode="L" `datasets` turns a palette mask into the brightness of its colours.
 COLUMNS = Features({"id": Value("string"), "image": Image(), "label": Image()})
@@ -27,11 +29,13 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MASK_ENDING = "_seg.png"
 UNFINISHED = ".partial"  # what import_dataset.py keeps in its folder until it is done
 LAYOUTS = (
-    "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png beside 000001_seg.png in one folder; "
-    "or what Dataset.save_to_disk wrote"
+    "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png beside 000001_seg.png in "
+    "one folder; or what Dataset.save_to_disk wrote"
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_BESIDE_THE_PAIRS = re.compile(r"\..*|.*_ldmks\.txt|(readme|license|licence)(\..*)?|thumbs\.db|desktop\.ini", re.IGNORECASE)
+_BESIDE_THE_PAIRS = re.compile(
+    r"\..*|.*_ldmks\.txt|(readme|license|licence)(\..*)?|thumbs\.db|desktop\.ini", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Pairs:
 
     place: what messages call them, such as input/train.
     rows: columns id, image, label. A Dataset, or where a Hub data set is streamed an IterableDataset, undecoded.
-    key: tells these rows from others in the cache: the folder's path, or the stored data set's fingerprint with its files' sizes and times.
+    key: tells these rows from others in the cache: the folder's path, or the stored data set's fingerprint with its
+    files' sizes and times.
     root: the folder below which files are named, with a separator at its end; empty where there is none.
     problems: what the listing alone shows. notes: lines for the user.
     """
@@ -66,7 +71,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of the recipe: its training pairs, its evaluation pairs if it has its own, and the names of what else is there.
+    """One data set of the recipe: its training pairs, its evaluation pairs if it has its own, and the names of what
+    else is there.
 
     is_folder: whether it is a folder of picture files, which has no columns and no splits to name.
     """
@@ -89,9 +95,10 @@ def read_source(
 ) -> Source:
     """The pairs of a folder, of a data set that `datasets` saved, or of a data set on the Hub (`owner/name`).
 
-    image_column, label_column, train_split, eval_split: of saved and Hub data sets; eval_split also of a folder, where validation is val/
-    and another name that of a folder beside it, such as test/. streaming: of the Hub; the others are here already.
-    Raises ValueError (DataProblems where files are at fault) with the place, what was found, what was wanted and the way out.
+    image_column, label_column, train_split, eval_split: of saved and Hub data sets; eval_split also of a folder, where
+    validation is val/ and another name that of a folder beside it, such as test/. streaming: of the Hub; the others
+    are here already. Raises ValueError (DataProblems where files are at fault) with the place, what was found, what
+    was wanted and the way out.
     """
     folder = Path(place).expanduser()
     splits: Any
@@ -102,17 +109,25 @@ def read_source(
         try:
             splits = load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again.") from error
+            raise InputError(
+                f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again."
+            ) from error
     elif folder.exists():
-        raise InputError(f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py.")
+        raise InputError(
+            f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py."
+        )
     elif HUB_ID.fullmatch(place):
         splits = load_from_hub(place, streaming=streaming)
     else:
-        raise InputError(f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}.")
+        raise InputError(
+            f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}."
+        )
     return _read_splits(place, splits, image_column, label_column, train_split, eval_split)
 
 
-def _read_splits(place: str, splits: Any, image_column: str, label_column: str, train_split: str, eval_split: str) -> Source:
+def _read_splits(
+    place: str, splits: Any, image_column: str, label_column: str, train_split: str, eval_split: str
+) -> Source:
     if not isinstance(splits, dict):  # a Dataset that was saved by itself
         return Source(place, _standard_columns(place, splits, image_column, label_column))
     names = list(splits)
@@ -124,33 +139,49 @@ def _read_splits(place: str, splits: Any, image_column: str, label_column: str, 
             f"{place} has the splits {', '.join(names)}, and neither {train_split!r} nor {eval_split!r}; "
             "name them with --train_split and --eval_split."
         )
-    read = {role: _standard_columns(f"{place} ({name})", splits[name], image_column, label_column) for role, name in wanted.items()}
+    read = {
+        role: _standard_columns(f"{place} ({name})", splits[name], image_column, label_column)
+        for role, name in wanted.items()
+    }
     others = tuple(name for name in names if name not in wanted.values())
     return Source(place, read.get("train"), read.get("evaluation"), others)
 
 
 def _standard_columns(place: str, rows: Any, image_column: str, label_column: str) -> Pairs:
-    """Saved or Hub rows with our three columns. Without a column id, the id is the row's number, or in a stream the image's digest."""
+    """Saved or Hub rows with our three columns. Without a column id, the id is the row's number, or in a stream the
+    image's digest.
+    """
     if not isinstance(rows, Dataset) and rows.features is None:
         rows = rows._resolve_features()  # reads the first rows; there is no public call for it (datasets 5.2)
     features = rows.features
     for setting, column in (("image_column", image_column), ("label_column", label_column)):
         if column not in features:
-            raise InputError(f"{place} has no column {column!r}; it has {', '.join(features)}: name the right one with --{setting}.")
+            raise InputError(
+                f"{place} has no column {column!r}; it has {', '.join(features)}: name the right one with --{setting}."
+            )
         if not isinstance(features[column], Image):
             raise InputError(
-                f"{place}: column {column!r} is {features[column]}; wanted is an Image column: cast it, or name another with --{setting}."
+                f"{place}: column {column!r} is {features[column]}; wanted is an Image column: cast it, or name "
+                f"another with --{setting}."
             )
     own_ids = "id" in features and "id" not in (image_column, label_column)
     key = _stored_key(rows) if isinstance(rows, Dataset) else ""
     ids = list(map(str, rows["id"])) if own_ids and isinstance(rows, Dataset) else []
-    rows = rows.select_columns([image_column, label_column, *(["id"] if own_ids and not isinstance(rows, Dataset) else [])])
-    rows = rows.rename_columns({old: new for old, new in ((image_column, "image"), (label_column, "label")) if old != new})
+    rows = rows.select_columns(
+        [image_column, label_column, *(["id"] if own_ids and not isinstance(rows, Dataset) else [])]
+    )
+    rows = rows.rename_columns(
+        {old: new for old, new in ((image_column, "image"), (label_column, "label")) if old != new}
+    )
     if not isinstance(rows, Dataset):
         return Pairs(place, undecoded(rows).map(_name_row), key)
     rows = rows.cast_column("image", Image()).cast_column("label", Image())
     # Eight digits always, so that rows added later change no id.
-    return Pairs(place, rows.add_column("id", ids or [f"{row:08d}" for row in range(len(rows))]).select_columns(list(COLUMNS)), key)
+    return Pairs(
+        place,
+        rows.add_column("id", ids or [f"{row:08d}" for row in range(len(rows))]).select_columns(list(COLUMNS)),
+        key,
+    )
 
 
 def undecoded(rows: Any) -> Any:
@@ -159,10 +190,16 @@ def undecoded(rows: Any) -> Any:
 
 
 def _name_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of a stream with an id: readers in parallel do not know a row's number, so the image's bytes (or path) name it."""
+    """The row of a stream with an id: readers in parallel do not know a row's number, so the image's bytes (or path)
+    name it.
+    """
     image = row["image"]
     content = image["bytes"] if image["bytes"] is not None else str(image["path"]).encode()
-    return {"id": str(row["id"]) if "id" in row else blake2b(content, digest_size=8).hexdigest(), "image": image, "label": row["label"]}
+    return {
+        "id": str(row["id"]) if "id" in row else blake2b(content, digest_size=8).hexdigest(),
+        "image": image,
+        "label": row["label"],
+    }
 
 
 def _stored_key(rows: Dataset) -> str:
@@ -174,7 +211,8 @@ def _stored_key(rows: Dataset) -> str:
 def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) -> Source:
     if UNFINISHED in names:
         raise InputError(
-            f"{place} is an unfinished import (it holds {UNFINISHED}): run scripts/import_dataset.py again, which goes on with it."
+            f"{place} is an unfinished import (it holds {UNFINISHED}): run scripts/import_dataset.py again, which "
+            "goes on with it."
         )
     held = eval_split if eval_split in names and eval_split != "train" else "val"
     halves = {half: set(_list(folder / half)) for half in ("train", held) if (folder / half).is_dir()}
@@ -182,9 +220,13 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
     if halves:
         for half, inside in halves.items():
             for wanted in sorted({"images", "annotations"} - inside):
-                raise InputError(f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}.")
+                raise InputError(
+                    f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}."
+                )
         read = {half: _pair_up(f"{place}/{half}", folder / half, "images", "annotations") for half in halves}
-        others = tuple(name for name in names if name not in halves and (folder / name).is_dir() and not name.startswith("."))
+        others = tuple(
+            name for name in names if name not in halves and (folder / name).is_dir() and not name.startswith(".")
+        )
         return Source(place, read.get("train"), read.get(held), others, is_folder=True)
     if any(name.endswith(MASK_ENDING) for name in names):
         return Source(place, _pair_up(place, folder, "", "", names), is_folder=True)
@@ -193,15 +235,22 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
 
 
 def _way_out(place: str, folder: Path, names: list[str]) -> str:
-    """What to do with a folder that is none of the layouts: the right folder near it, or the import of what it looks like."""
+    """What to do with a folder that is none of the layouts: the right folder near it, or the import of what it looks
+    like.
+    """
     if not names:
         return "Is its disk mounted? Faces are rendered into an empty folder with --generate_faces N."
-    if {"images", "annotations"} <= set(names) and any(name.endswith(MASK_ENDING) for name in _list(folder / "annotations")):
+    if {"images", "annotations"} <= set(names) and any(
+        name.endswith(MASK_ENDING) for name in _list(folder / "annotations")
+    ):
         if folder.resolve().name in ("train", "val"):
             return f"This is one half of the first: name its parent, {folder.resolve().parent}."
         return f"This is one half of the first: call it {folder.name}/train and name its parent."
     if folder.resolve().name in ("images", "annotations"):
-        return f"This is the inside of the first: name the folder of train/ and val/, as {folder.resolve().parent.parent}."
+        return (
+            "This is the inside of the first: name the folder of train/ and val/, as "
+            f"{folder.resolve().parent.parent}."
+        )
     if below := next((below for below in _folders_below(folder, depth=2) if _is_readable(below)), None):
         return f"It lies deeper: name {below}."
     from seg_recipe.importers import looks_like  # only here, for it knows a dozen layouts that training does not
@@ -217,12 +266,21 @@ def _folders_below(folder: Path, depth: int) -> list[Path]:
 def _is_readable(folder: Path) -> bool:
     """Whether a folder has the names of a layout that is read."""
     names = set(_list(folder))
-    halves = any((folder / half / "images").is_dir() and (folder / half / "annotations").is_dir() for half in names & {"train", "val"})
-    return halves or bool(names & {"dataset_dict.json", "state.json"}) or any(name.endswith(MASK_ENDING) for name in names)
+    halves = any(
+        (folder / half / "images").is_dir() and (folder / half / "annotations").is_dir()
+        for half in names & {"train", "val"}
+    )
+    return (
+        halves
+        or bool(names & {"dataset_dict.json", "state.json"})
+        or any(name.endswith(MASK_ENDING) for name in names)
+    )
 
 
 def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, names: list[str] | None = None) -> Pairs:
-    """The pairs of one folder of images and one of masks (or one of both), by id, whatever the order in which the disk lists them."""
+    """The pairs of one folder of images and one of masks (or one of both), by id, whatever the order in which the disk
+    lists them.
+    """
     root = os.path.join(folder.absolute(), "")  # noqa: PTH118 (a Path object for each of 100,000 files would cost seconds)
     image_names, odd_images = _texts(_list(folder / image_folder) if names is None else names)
     mask_names, odd_masks = _texts(_list(folder / mask_folder) if names is None else names)
@@ -244,21 +302,31 @@ def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, name
         else:
             images[stem] = name
     lone, alone = sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys())
-    near_masks = _near(lone, [name for name in mask_names if not name.endswith(MASK_ENDING) and (names is None or name in ignored)])
+    near_masks = _near(
+        lone, [name for name in mask_names if not name.endswith(MASK_ENDING) and (names is None or name in ignored)]
+    )
     near_images = _near(alone, [name for name in ignored if not name.endswith(MASK_ENDING)])
-    problems += [Problem("image without a mask", _below(place, image_folder, images[i]), near_masks.get(i, "")) for i in lone]
-    problems += [Problem("mask without an image", _below(place, mask_folder, masks[i]), near_images.get(i, "")) for i in alone]
+    problems += [
+        Problem("image without a mask", _below(place, image_folder, images[i]), near_masks.get(i, "")) for i in lone
+    ]
+    problems += [
+        Problem("mask without an image", _below(place, mask_folder, masks[i]), near_images.get(i, "")) for i in alone
+    ]
     ids = sorted(images.keys() & masks.keys())
     strangers = [name for name in ignored if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)]
     if names is None:
-        strangers += [name for name in mask_names if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)]
+        strangers += [
+            name for name in mask_names if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)
+        ]
     notes = (f"{place}: {len(strangers):,} other files were ignored ({_few(strangers)}).",) if strangers else ()
     rows = _rows(ids, [image_root + images[i] for i in ids], [mask_root + masks[i] for i in ids])
     return Pairs(place, rows, root, root, tuple(problems), notes)
 
 
 def _rows(ids: list[str], images: list[str], labels: list[str]) -> Dataset:
-    """What Dataset.from_dict makes of ids and paths; it takes a second for 100,000, as it looks at each path by itself."""
+    """What Dataset.from_dict makes of ids and paths; it takes a second for 100,000, as it looks at each path by
+    itself.
+    """
     pictures = [
         pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), pa.array(paths, pa.string())], ["bytes", "path"])
         for paths in (images, labels)
@@ -269,12 +337,17 @@ def _rows(ids: list[str], images: list[str], labels: list[str]) -> Dataset:
 
 
 def _near(ids: list[str], names: list[str]) -> dict[str, str]:
-    """Of ids that lack a file -> what lies there in its stead, under a name that is not read: 000001.tif or 000001_mask.png of 000001."""
+    """Of ids that lack a file -> what lies there in its stead, under a name that is not read: 000001.tif or
+    000001_mask.png of 000001.
+    """
     found: dict[str, str] = {}
     wanted = set(ids)
     for name in names if wanted else ():
         stem = re.split(r"\.(?=[^.]*$)", name)[0]
-        parts = [stem, *(stem.removesuffix(f"{by}{end}") for by in "_-. " for end in ("seg", "mask", "label", "labels", "gt"))]
+        parts = [
+            stem,
+            *(stem.removesuffix(f"{by}{end}") for by in "_-. " for end in ("seg", "mask", "label", "labels", "gt")),
+        ]
         for part in parts:
             if part in wanted:
                 found.setdefault(part, f"{name} is there, under a name that is not read")

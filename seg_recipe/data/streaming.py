@@ -1,4 +1,6 @@
-"""Splits that are read from front to back: data larger than the disk, at the price of the check, of exact resume and of exact shares."""
+"""Splits that are read from front to back: data larger than the disk, at the price of the check, of exact resume and
+of exact shares.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +26,10 @@ SHUFFLE_BUFFER = 1000
 """Rows (paths or encoded bytes, not pixels) among which the next one is drawn."""
 
 EXEMPT = (
-    "streaming: pairs are not checked before training, classes never seen are not named, and a resumed run does not repeat the "
-    "uninterrupted one; max_steps must be set, since the length is not known. Each pass is cut to whole optimizer steps. "
-    "What EXIF turns is turned with its mask, unless the mask's size shows that it was upright already."
+    "streaming: pairs are not checked before training, classes never seen are not named, and a resumed run does not "
+    "repeat the uninterrupted one; max_steps must be set, since the length is not known. Each pass is cut to whole "
+    "optimizer steps. What EXIF turns is turned with its mask, unless the mask's size shows that it was upright "
+    "already."
 )
 
 
@@ -50,7 +53,8 @@ class _Prefix:
 class _NumberRows:
     """Gives each row of a mixed stream an id of its own, repeats included: 000012~7 is the seventh row of its source.
 
-    The number of the pass would say more; to know it, every id would have to be remembered, since each pass has another order.
+    The number of the pass would say more; to know it, every id would have to be remembered, since each pass has
+    another order.
     """
 
     def __init__(self) -> None:
@@ -62,10 +66,11 @@ class _NumberRows:
 
 
 def upright(row: dict[str, Any]) -> dict[str, Any]:
-    """An undecoded row in which neither picture is turned by EXIF when it is decoded, so that image and mask stay on each other.
+    """An undecoded row in which neither picture is turned by EXIF when it is decoded, so that image and mask stay on
+    each other.
 
-    `datasets` turns each by its own orientation, and masks seldom have one. A mask is turned with its image, unless its size shows that it
-    was drawn on the upright one; where it alone has an orientation, that is left out.
+    `datasets` turns each by its own orientation, and masks seldom have one. A mask is turned with its image, unless
+    its size shows that it was drawn on the upright one; where it alone has an orientation, that is left out.
     """
     row = {**row, "image": _fetched(row["image"]), "label": _fetched(row["label"])}
     turn, own = (_orientation(row[part]) for part in ("image", "label"))
@@ -84,7 +89,9 @@ def upright(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetched(cell: dict[str, Any]) -> dict[str, Any]:
-    """The cell with the bytes of a file that lies elsewhere, so that they are fetched once; a file here is left on the disk."""
+    """The cell with the bytes of a file that lies elsewhere, so that they are fetched once; a file here is left on the
+    disk.
+    """
     if cell["bytes"] is None and cell["path"] and not is_local_path(cell["path"]):
         with xopen(cell["path"], "rb") as file:
             return {**cell, "bytes": file.read()}
@@ -96,10 +103,14 @@ def _opened(cell: dict[str, Any]) -> Picture.Image:
 
 
 def _orientation(cell: dict[str, Any]) -> int:
-    """The EXIF orientation of a picture, 1 for none and for one that means nothing. What is no picture is left to its reader."""
+    """The EXIF orientation of a picture, 1 for none and for one that means nothing. What is no picture is left to its
+    reader.
+    """
     try:
         with _opened(cell) as picture:
-            found = Picture.Image.getexif(picture).get(ExifTag.Orientation, 1)  # that of a PNG would decode it to look behind the pixels
+            found = Picture.Image.getexif(picture).get(
+                ExifTag.Orientation, 1
+            )  # that of a PNG would decode it to look behind the pixels
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError):
         return 1
     return found if found in TURNS else 1
@@ -131,7 +142,8 @@ def stream(pairs: Pairs, prefix: str, *, share: float = 0.0, held: bool = False)
     if isinstance(rows, Dataset):
         if share:
             rows = rows.select((held_out(pairs.ids, share) == held).nonzero()[0])
-        # One shard for every data worker at least; the Trainer shares rows out among the ranks, and a second split would lose half of them.
+        # One shard for every data worker at least; the Trainer shares rows out among the ranks, and a second split
+        # would lose half of them.
         rows = undecoded(rows).to_iterable_dataset(num_shards=max(1, min(SHARDS, len(rows))))
     elif share:
         rows = rows.filter(_InShare(share, held), input_columns="id")
@@ -140,7 +152,9 @@ def stream(pairs: Pairs, prefix: str, *, share: float = 0.0, held: bool = False)
 
 
 def mix_streams(streams: Sequence[IterableDataset], weights: Sequence[float], seed: int) -> IterableDataset:
-    """The training stream, decoded last: sources drawn by chance and weight, again and again until all were read once; or all once."""
+    """The training stream, decoded last: sources drawn by chance and weight, again and again until all were read once;
+    or all once.
+    """
     if weights and len(streams) > 1:
         numbered = [rows.map(_NumberRows(), input_columns="id") for rows in streams]
         chances = [weight / sum(weights) for weight in weights]

@@ -1,4 +1,6 @@
-"""The parts of the page that are made anew for each picture, as HTML. What comes from a model's label names is escaped."""
+"""The parts of the page that are made anew for each picture, as HTML. What comes from a model's label names is
+escaped.
+"""
 
 import base64
 import io
@@ -8,7 +10,7 @@ from html import escape
 from PIL import Image
 
 from seg_recipe.demo.pictures import ClassLine, Models, Seen, agreement, class_lines, covered, difference
-from seg_recipe.model.build import WHOLE_PICTURES
+from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.visualize import sample_miou
 
 OPACITY = 0.6
@@ -23,14 +25,23 @@ def views(models: Models, seen: Seen | None, opacity: float | int, hidden: Seque
         return EMPTY
     figures = []
     for place, (letter, name, mask) in enumerate(zip(_letters(models), models.names, seen.masks, strict=True)):
-        judged = f"mean IoU {sample_miou(seen.truth, mask):.3f}" if seen.truth is not None and place in models.of_faces else ""
+        judged = (
+            f"mean IoU {sample_miou(seen.truth, mask):.3f}"
+            if seen.truth is not None and place in models.of_faces
+            else ""
+        )
         figures.append(
             _figure(
-                covered(models, seen, mask, opacity, hidden), f"{letter} {name}".strip(), judged, f"The picture under the mask of {name}"
+                covered(models, seen, mask, opacity, hidden),
+                f"{letter} {name}".strip(),
+                judged,
+                f"The picture under the mask of {name}",
             )
         )
     if seen.truth is not None:
-        figures.append(_figure(covered(models, seen, seen.truth, opacity, hidden), "Truth", "", "The picture under its true mask"))
+        figures.append(
+            _figure(covered(models, seen, seen.truth, opacity, hidden), "Truth", "", "The picture under its true mask")
+        )
     if len(seen.masks) > 1:
         same = f"the same for {agreement(seen):.1%} of the pixels"
         figures.append(_figure(difference(seen), "Difference", same, "The pixels for which the models differ, in red"))
@@ -41,7 +52,8 @@ def classes(models: Models, seen: Seen | None, opacity: float | int, hidden: Seq
     """Opacity, and a line for each class that occurs: whether it is shown, its colour, name, shares and IoU."""
     percent = round(100 * opacity)
     slider = (
-        f'<div class="opacity"><label for="opacity">Opacity of the mask</label><output for="opacity">{percent} %</output>'
+        f'<div class="opacity"><label for="opacity">Opacity of the mask</label><output for="opacity">{percent} '
+        "%</output>"
         f'<input type="range" id="opacity" min="0" max="100" step="1" value="{percent}"></div>'
     )
     if seen is None:
@@ -53,7 +65,8 @@ def classes(models: Models, seen: Seen | None, opacity: float | int, hidden: Seq
         f'<div class="panel">{slider}'
         '<div class="all"><button type="button" data-all="yes">Show all</button>'
         '<button type="button" data-all="no">Show none</button></div>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="Classes in the picture"><table><thead><tr><th scope="col">Class</th>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Classes in the picture"><table><thead><tr><th '
+        'scope="col">Class</th>'
         + "".join(f'<th scope="col">{_text(head)}</th>' for head in heads)
         + f"</tr></thead><tbody>{rows}</tbody></table></div></div>"
     )

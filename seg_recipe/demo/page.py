@@ -1,4 +1,6 @@
-"""The page: where things stand, and what happens when something is done. The models run in one place, one picture at a time."""
+"""The page: where things stand, and what happens when something is done. The models run in one place, one picture at a
+time.
+"""
 
 import random
 import threading
@@ -11,7 +13,7 @@ import gradio as gr
 from seg_recipe.demo import fragments
 from seg_recipe.demo.pictures import Models, Seen, read_upload, segment, segment_face
 from seg_recipe.demo.style import SENDS_CHOICES
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 SESSIONS = 64
 """Visitors whose last picture is kept, some 7 MB each with two models; the oldest is forgotten first."""
@@ -25,9 +27,15 @@ class Choices(NamedTuple):
     hidden: tuple[int, ...] = ()
 
     def changed(self, sent: Any) -> "Choices":
-        """With what the browser sent; a class that was not in its list stays as it was. Raises ValueError for what no page sends."""
+        """With what the browser sent; a class that was not in its list stays as it was. Raises ValueError for what no
+        page sends.
+        """
         try:
-            opacity, shown, hidden = float(sent.opacity), {int(label) for label in sent.shown}, {int(label) for label in sent.hidden}
+            opacity, shown, hidden = (
+                float(sent.opacity),
+                {int(label) for label in sent.shown},
+                {int(label) for label in sent.hidden},
+            )
         except (AttributeError, TypeError) as error:
             raise InputError(f"no choice of this page: {error}") from None
         if not 0 <= opacity <= 100 or not all(0 <= label < 256 for label in shown | hidden):
@@ -36,7 +44,9 @@ class Choices(NamedTuple):
 
 
 def build_page(models: Models) -> gr.Blocks:
-    """The page for one model or two. What a visitor sends or chooses is kept for that visitor alone, and for an hour at most."""
+    """The page for one model or two. What a visitor sends or chooses is kept for that visitor alone, and for an hour
+    at most.
+    """
 
     one_at_a_time = threading.Lock()
 
@@ -63,7 +73,10 @@ def build_page(models: Models) -> gr.Blocks:
         return fragments.views(models, seen, *choices), choices
 
     with gr.Blocks(
-        title="Semantic segmentation", analytics_enabled=False, fill_width=True, delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS)
+        title="Semantic segmentation",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS),
     ) as page:
         seen = gr.State(None, time_to_live=_KEPT_SECONDS)
         choices = gr.State(Choices())
@@ -72,10 +85,14 @@ def build_page(models: Models) -> gr.Blocks:
             with gr.Column(scale=3, min_width=260):
                 picture = gr.Image(
                     label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", height=250, buttons=[],
-                    webcam_options=gr.WebcamOptions(mirror=False), alt_text="The picture as it was sent", elem_id="picture",
+                    webcam_options=gr.WebcamOptions(mirror=False), alt_text="The picture as it was "
+                                                                            "sent", elem_id="picture",
                 )  # fmt: skip
-                # Gradio would open the file first, whatever it claims to be, and take any path of this machine that a request names.
-                picture.preprocess = lambda payload: None if payload is None else _uploaded(payload.path, picture.GRADIO_CACHE)
+                # Gradio would open the file first, whatever it claims to be, and take any path of this machine that a
+                # request names.
+                picture.preprocess = lambda payload: (
+                    None if payload is None else _uploaded(payload.path, picture.GRADIO_CACHE)
+                )
                 with gr.Group(elem_id="faces"):
                     seed = gr.Number(1, label="Seed of a face to draw", elem_id="seed")
                     portrait = gr.Checkbox(True, label="Near, towards the camera", elem_id="portrait")
@@ -86,10 +103,13 @@ def build_page(models: Models) -> gr.Blocks:
                 line = gr.HTML("", elem_id="status", js_on_load=None)
                 views = gr.HTML(fragments.views(models, None, *Choices()), elem_id="views", js_on_load=None)
             with gr.Column(scale=3, min_width=290):
-                classes = gr.HTML(fragments.classes(models, None, *Choices()), elem_id="classes", js_on_load=SENDS_CHOICES)
+                classes = gr.HTML(
+                    fragments.classes(models, None, *Choices()), elem_id="classes", js_on_load=SENDS_CHOICES
+                )
 
-        # Plain requests: Gradio's queue (6.31) answers through one stream for each visitor, which it closes when nothing is pending,
-        # and what is asked for while it closes is never answered. "always_last": what came meanwhile is done next, not dropped.
+        # Plain requests: Gradio's queue (6.31) answers through one stream for each visitor, which it closes when
+        # nothing is pending, and what is asked for while it closes is never answered. "always_last": what came
+        # meanwhile is done next, not dropped.
         plain = {"queue": False, "trigger_mode": "always_last", "api_visibility": "private"}
         works = {"show_progress": "minimal", "show_progress_on": views, **plain}
         quick = {"show_progress": "hidden", **plain}
@@ -120,4 +140,6 @@ def _told(work: Any) -> tuple[Seen | None, str]:
     except InputError as error:
         return None, fragments.status(str(error), failed=True)
     height, width = seen.picture.shape[:2]
-    return seen, fragments.status(f"Done in {time.perf_counter() - started:.1f} s; shown at {width} × {height} pixels.")
+    return seen, fragments.status(
+        f"Done in {time.perf_counter() - started:.1f} s; shown at {width} × {height} pixels."
+    )

@@ -9,15 +9,17 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from seg_recipe.errors import InputError
 from seg_recipe.faces import render, sample
 from seg_recipe.inference import Segmenter, load_segmenter
+from seg_recipe.inference.pictures import decode, measure, problem
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, plain_name
-from seg_recipe.predicting.pictures import decode, measure, problem
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.visualize import overlay
 
 SHOWN_SIDE = 1024
-"""Longer side of the picture on the page, in pixels, and of its masks; larger ones are made smaller for it, but not for the model."""
+"""Longer side of the picture on the page, in pixels, and of its masks; larger ones are made smaller for it, but not
+for the model.
+"""
 FACE_SIDE = 512
 _DIFFERENT = np.array((230, 30, 60), np.uint8)
 
@@ -36,12 +38,16 @@ class Models:
 
     @property
     def of_faces(self) -> list[int]:
-        """The places of the models whose classes are those of the faces that this project draws, so that there is a truth for them."""
+        """The places of the models whose classes are those of the faces that this project draws, so that there is a
+        truth for them.
+        """
         return [place for place, segmenter in enumerate(self.segmenters) if segmenter.label_space.names == FACE.names]
 
 
 class Seen(NamedTuple):
-    """A picture (RGB), for each model its mask, and the true one where it is known; all ids are of the models' joint label space."""
+    """A picture (RGB), for each model its mask, and the true one where it is known; all ids are of the models' joint
+    label space.
+    """
 
     picture: UInt8[np.ndarray, "height width 3"]
     masks: tuple[UInt8[np.ndarray, "height width"], ...]
@@ -49,7 +55,9 @@ class Seen(NamedTuple):
 
 
 class ClassLine(NamedTuple):
-    """A class that occurs: its share of the pixels in each mask, in 0-1, and its IoU for each model that can be judged (else None)."""
+    """A class that occurs: its share of the pixels in each mask, in 0-1, and its IoU for each model that can be judged
+    (else None).
+    """
 
     label: int
     name: str
@@ -66,14 +74,17 @@ def load_models(places: Sequence[str], *, device: str = "auto", precision: str =
 
 
 def join_labels(spaces: Sequence[LabelSpace]) -> tuple[LabelSpace, tuple[UInt8[np.ndarray, "256"], ...]]:
-    """One label space for several, and for each the table from its ids: a name that two of them have is one class, in the first's colour.
+    """One label space for several, and for each the table from its ids: a name that two of them have is one class, in
+    the first's colour.
 
     Names are compared as `plain_name` has them. Raises ValueError for more than 255 classes.
     """
     names, palette = list(spaces[0].names), list(spaces[0].palette)
     tables = [np.arange(256, dtype=np.uint8)]
     for space in spaces[1:]:
-        known = {plain_name(name): label for label, name in enumerate(names)} | {name: label for label, name in enumerate(names)}
+        known = {plain_name(name): label for label, name in enumerate(names)} | {
+            name: label for label, name in enumerate(names)
+        }
         table = np.arange(256, dtype=np.uint8)
         for label, (name, colour) in enumerate(zip(space.names, space.palette, strict=True)):
             found = known.get(name, known.get(plain_name(name)))
@@ -84,12 +95,17 @@ def join_labels(spaces: Sequence[LabelSpace]) -> tuple[LabelSpace, tuple[UInt8[n
             table[label] = min(found, IGNORE_INDEX)
         tables.append(table)
     if len(names) > IGNORE_INDEX:
-        raise InputError(f"--compare: the two models have {len(names)} different classes; at most {IGNORE_INDEX} are shown on one page.")
+        raise InputError(
+            f"--compare: the two models have {len(names)} different classes; at most {IGNORE_INDEX} are shown on one "
+            "page."
+        )
     return LabelSpace(tuple(names), tuple(palette)), tuple(tables)
 
 
 def read_upload(path: str | Path) -> Image.Image:
-    """A picture that a visitor sent, upright. Raises ValueError in one line for whatever cannot be read; nothing large is decoded first."""
+    """A picture that a visitor sent, upright. Raises ValueError in one line for whatever cannot be read; nothing large
+    is decoded first.
+    """
     path = Path(path)
     try:
         measure(path.open("rb"))
@@ -97,7 +113,9 @@ def read_upload(path: str | Path) -> Image.Image:
         image.load()
         return image
     except Exception as error:  # decoders raise what they like
-        raise InputError(f"This picture cannot be read: {problem(error).replace(str(path), 'it').rstrip('.')}.") from None
+        raise InputError(
+            f"This picture cannot be read: {problem(error).replace(str(path), 'it').rstrip('.')}."
+        ) from None
 
 
 def segment(models: Models, image: Image.Image) -> Seen:
@@ -105,7 +123,8 @@ def segment(models: Models, image: Image.Image) -> Seen:
     factor = min(1.0, SHOWN_SIDE / max(image.size))
     height, width = (max(1, round(side * factor)) for side in (image.height, image.width))
     masks = tuple(
-        table[segmenter.masks([image], [(height, width)])[0]] for segmenter, table in zip(models.segmenters, models.tables, strict=True)
+        table[segmenter.masks([image], [(height, width)])[0]]
+        for segmenter, table in zip(models.segmenters, models.tables, strict=True)
     )
     picture = image.convert("RGB")
     if factor < 1:
@@ -114,7 +133,8 @@ def segment(models: Models, image: Image.Image) -> Seen:
 
 
 def segment_face(models: Models, seed: int, *, portrait: bool) -> Seen:
-    """Face 0 of the series `seed` (that of `make_faces.py --seed`), with its truth where a model has the classes of faces.
+    """Face 0 of the series `seed` (that of `make_faces.py --seed`), with its truth where a model has the classes of
+    faces.
 
     portrait: from a narrow range of views. Raises ValueError for a negative seed.
     """
@@ -139,7 +159,9 @@ def class_lines(models: Models, seen: Seen) -> list[ClassLine]:
             space.palette[label],
             tuple(shares[: len(seen.masks), label].tolist()),
             tuple(
-                _iou(seen.truth == label, mask == label) if seen.truth is not None and place in models.of_faces else None
+                _iou(seen.truth == label, mask == label)
+                if seen.truth is not None and place in models.of_faces
+                else None
                 for place, mask in enumerate(seen.masks)
             ),
         )

@@ -1,4 +1,6 @@
-"""Who may reach the page, and from where it takes its files: this machine alone, unless told otherwise, and nothing from outside."""
+"""Who may reach the page, and from where it takes its files: this machine alone, unless told otherwise, and nothing
+from outside.
+"""
 
 import os
 import socket
@@ -12,25 +14,31 @@ from fastapi import FastAPI
 
 from seg_recipe.demo.pictures import Models
 from seg_recipe.demo.style import FONTS, MONOSPACE, STYLE
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 LARGEST_UPLOAD = "64mb"
 _STOP_SECONDS = 3
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections for `host`; port 0: any free one. Raises ValueError in one line where there can be none."""
+    """A socket that takes connections for `host`; port 0: any free one. Raises ValueError in one line where there can
+    be none.
+    """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, OverflowError) as error:
-        raise InputError(f"--host {host} cannot be found ({error}); wanted an address of this machine, as 127.0.0.1.") from None
+        raise InputError(
+            f"--host {host} cannot be found ({error}); wanted an address of this machine, as 127.0.0.1."
+        ) from None
     try:
         return socket.create_server(address[:2], family=family)
     except PermissionError:
         raise InputError(f"--port {port} needs rights that you lack here; give one above 1023.") from None
     except OSError as error:
         way_out = "give another --port, or 0 for any that is free" if port else "give an address of this machine"
-        raise InputError(f"--port {port} on {host} cannot be opened ({os.strerror(error.errno or 0)}); {way_out}.") from None
+        raise InputError(
+            f"--port {port} on {host} cannot be opened ({os.strerror(error.errno or 0)}); {way_out}."
+        ) from None
 
 
 class Running:
@@ -42,7 +50,9 @@ class Running:
         self.models = models
         self._listener = listener
         self._folder = tempfile.TemporaryDirectory(prefix="seg-recipe-demo-")
-        os.environ["GRADIO_TEMP_DIR"] = self._folder.name  # what visitors send; the default folder is shared by the machine's users
+        os.environ["GRADIO_TEMP_DIR"] = (
+            self._folder.name
+        )  # what visitors send; the default folder is shared by the machine's users
         page = build_page(models)
         app = gr.mount_gradio_app(
             FastAPI(openapi_url=None),
@@ -58,8 +68,11 @@ class Running:
             theme=gr.themes.Base(font=FONTS, font_mono=MONOSPACE),
             css=STYLE,
         )
-        page.has_launched = True  # else Gradio (6.31) takes a mounted page for one that is being built, and copies any path into its cache
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_STOP_SECONDS - 1))
+        # else Gradio (6.31) takes a mounted page for one that is being built, and copies any path into its cache
+        page.has_launched = True
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_STOP_SECONDS - 1)
+        )
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
         host, port = listener.getsockname()[:2]
@@ -81,5 +94,7 @@ class Running:
     def __enter__(self) -> "Running":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()

@@ -1,4 +1,6 @@
-"""The look of the page: one style sheet on top of Gradio's, light and dark, from 360 pixels up, with no font and no file from outside."""
+"""The look of the page: one style sheet on top of Gradio's, light and dark, from 360 pixels up, with no font and no
+file from outside.
+"""
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
@@ -64,4 +66,6 @@ element.addEventListener('click', event => {
   send();
 });
 """
-"""What the list of classes does in the browser: it says what was chosen, and is not drawn anew for it, so that the focus stays."""
+"""What the list of classes does in the browser: it says what was chosen, and is not drawn anew for it, so that the
+focus stays.
+"""

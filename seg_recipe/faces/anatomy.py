@@ -1,7 +1,8 @@
-"""Where the parts of a face are: curves in face coordinates (x, y), cm, seen from the front; +x is the viewer's right, +y up.
+"""Where the parts of a face are: curves in face coordinates (x, y), cm, seen from the front; +x is the viewer's right,
++y up.
 
-The origin lies in the middle of the head. On an average face: crown 12, hair line 7.6, brows 2.6, eyes 0.9, tip of the nose -2.9,
-mouth -5.4, chin -10.2.
+The origin lies in the middle of the head. On an average face: crown 12, hair line 7.6, brows 2.6, eyes 0.9, tip of the
+nose -2.9, mouth -5.4, chin -10.2.
 """
 
 import numpy as np
@@ -56,7 +57,9 @@ class Eye:
 
 
 class Brow:
-    """One eyebrow: a band around `line`, thick towards the nose and pointed at the temple; frowning pulls the inner end in and down."""
+    """One eyebrow: a band around `line`, thick towards the nose and pointed at the temple; frowning pulls the inner
+    end in and down.
+    """
 
     def __init__(self, p: FaceParameters, side: int):
         self.side = side
@@ -75,7 +78,12 @@ class Brow:
     def line(self, x: np.ndarray) -> np.ndarray:
         """Height of the middle of the brow."""
         s = np.clip(self.along(x), 0, 1)
-        return self.height - self.inner_drop * (1 - s) ** 2 + self.arch * (0.75 * s - 1.25 * s**3) + 0.25 * (1 - self.arch) * s
+        return (
+            self.height
+            - self.inner_drop * (1 - s) ** 2
+            + self.arch * (0.75 * s - 1.25 * s**3)
+            + 0.25 * (1 - self.arch) * s
+        )
 
     def closeness(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """1 on the line, 0 at the edge of the band, negative outside."""
@@ -106,7 +114,9 @@ class Mouth:
     def line(self, x: np.ndarray) -> np.ndarray:
         """Where the shut lips would meet."""
         s = self.along(x)
-        return self.centre[1] + self.lift * s * s + self.tilt * (x - self.centre[0]) - 0.08 * np.exp(-((s / 0.12) ** 2))
+        return (
+            self.centre[1] + self.lift * s * s + self.tilt * (x - self.centre[0]) - 0.08 * np.exp(-((s / 0.12) ** 2))
+        )
 
     def top_lip_bottom(self, x: np.ndarray) -> np.ndarray:
         """The top lip's lower edge."""
@@ -115,7 +125,9 @@ class Mouth:
     def top_lip_top(self, x: np.ndarray) -> np.ndarray:
         """The top lip's upper edge, with Cupid's bow."""
         s = self.along(x)
-        return self.top_lip_bottom(x) + self.upper * self._bow(x) * (0.78 + 0.3 * np.exp(-(((np.abs(s) - 0.2) / 0.2) ** 2)))
+        return self.top_lip_bottom(x) + self.upper * self._bow(x) * (
+            0.78 + 0.3 * np.exp(-(((np.abs(s) - 0.2) / 0.2) ** 2))
+        )
 
     def bottom_lip_top(self, x: np.ndarray) -> np.ndarray:
         """The bottom lip's upper edge."""
@@ -140,10 +152,28 @@ class Nose:
     def half_width(self, y: np.ndarray) -> np.ndarray:
         """Half the width at height y."""
         middle = 0.5 * (self.tip + self.root)
-        heights = [self.foot - 0.35, self.foot, self.foot + 0.3, self.tip, self.tip + 0.9, middle, self.root - 0.5, self.root]
+        heights = [
+            self.foot - 0.35,
+            self.foot,
+            self.foot + 0.3,
+            self.tip,
+            self.tip + 0.9,
+            middle,
+            self.root - 0.5,
+            self.root,
+        ]
         wings = self.half_wings + self.flare
         slope = 0.5 * (wings + self.half_bridge)
-        widths = [0.3 * wings, 0.76 * wings, 0.95 * wings, wings, 0.95 * wings, 1.05 * slope, self.half_bridge, 0.6 * self.half_bridge]
+        widths = [
+            0.3 * wings,
+            0.76 * wings,
+            0.95 * wings,
+            wings,
+            0.95 * wings,
+            1.05 * slope,
+            self.half_bridge,
+            0.6 * self.half_bridge,
+        ]
         return np.interp(y, heights, widths).astype(np.float32)
 
     def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""What is fixed to the head but is no part of its star-shaped surface: ears, hanging hair, buns, brims, ear cups, glasses."""
+"""What is fixed to the head but is no part of its star-shaped surface: ears, hanging hair, buns, brims, ear cups,
+glasses.
+"""
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,7 +15,9 @@ from .skin import LABEL, skin_colour
 
 
 def paint_ears(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> None:
-    """Two flat ellipsoids, turned outwards; the hollow and the rim are painted on. A headscarf or hood covers them, headphones cup them."""
+    """Two flat ellipsoids, turned outwards; the hollow and the rim are painted on. A headscarf or hood covers them,
+    headphones cup them.
+    """
     if mane_kind(p) in ("scarf", "hood"):
         return
     rays = head.rays_in(canvas.rays)
@@ -22,19 +26,31 @@ def paint_ears(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> 
         root = (side * (7.0 * p.head_width), -0.4, -0.7)
         ear = turned(-side * p.ear_angle, 0.0, -side * 6.0, root)
         own = ear.rays_in(rays)
-        depth, normal = meet_ellipsoid(own, (root[0] + side * 0.35, root[1], root[2] - 1.3 * size), (0.8, 3.1 * size, 2.05 * size))
+        depth, normal = meet_ellipsoid(
+            own, (root[0] + side * 0.35, root[1], root[2] - 1.3 * size), (0.8, 3.1 * size, 2.05 * size)
+        )
         chosen = np.flatnonzero(np.isfinite(depth))
         _, y, z = own.take(chosen).at(depth[chosen]) - np.array(root, dtype=np.float32)[:, None]
         y, z = y / (3.1 * size), (z + 1.3 * size) / (2.05 * size)
         keep = y - 1.2 * np.maximum(z, 0) ** 2 * (y < 0) > -1.0
         chosen, y, z = chosen[keep], y[keep], z[keep]
         r = np.hypot(y, z)
-        hollow = np.exp(-(((y + 0.12) / 0.35) ** 2) - ((z - 0.15) / 0.4) ** 2) + 0.6 * np.exp(-(((r - 0.72) / 0.09) ** 2)) * (y > -0.45)
-        skin = np.array(skin_colour(p), dtype=np.float32)[:, None] * np.array([[1.0], [0.88], [0.86]], dtype=np.float32)
+        hollow = np.exp(-(((y + 0.12) / 0.35) ** 2) - ((z - 0.15) / 0.4) ** 2) + 0.6 * np.exp(
+            -(((r - 0.72) / 0.09) ** 2)
+        ) * (y > -0.45)
+        skin = np.array(skin_colour(p), dtype=np.float32)[:, None] * np.array(
+            [[1.0], [0.88], [0.86]], dtype=np.float32
+        )
         albedo = (skin * (1 - 0.35 * np.minimum(hollow, 1))).astype(np.float32)
         out = head.vectors_out(ear.vectors_out(normal[:, chosen]))
         canvas.put(
-            chosen, depth[chosen], LABEL[name], albedo, out, openness=(0.85 - 0.4 * np.minimum(hollow, 1)).astype(np.float32), shine=0.12
+            chosen,
+            depth[chosen],
+            LABEL[name],
+            albedo,
+            out,
+            openness=(0.85 - 0.4 * np.minimum(hollow, 1)).astype(np.float32),
+            shine=0.12,
         )
         if p.headwear == "headphones":
             cup = (root[0] + side * 1.6, root[1] + 0.2, root[2] - 0.5)
@@ -46,7 +62,9 @@ def _blob(canvas: Canvas, p: FaceParameters, head: Frame, solid: tuple, label: i
     rays = head.rays_in(canvas.rays)
     depth, normal = meet_ellipsoid(rays, *solid)
     chosen = np.flatnonzero(np.isfinite(depth))
-    canvas.put(chosen, depth[chosen], label, paint(colour, chosen.size), head.vectors_out(normal[:, chosen]), shine=0.2)
+    canvas.put(
+        chosen, depth[chosen], label, paint(colour, chosen.size), head.vectors_out(normal[:, chosen]), shine=0.2
+    )
 
 
 def paint_knot(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> None:
@@ -68,11 +86,15 @@ def paint_knot(canvas: Canvas, p: FaceParameters, head: Frame, noise: Noise) -> 
         keep = edge + 0.4 * (locks + fine) > 0.35
         chosen, fine, locks = chosen[keep], fine[keep], locks[keep]
         bent = head.vectors_out(bend_normals(p, normal[:, chosen], fine + locks - 1))
-        canvas.put(chosen, depth[chosen], LABEL["hair"], hair_albedo(p, fine, locks, 0 * fine), bent, openness=0.9, shine=0.12)
+        canvas.put(
+            chosen, depth[chosen], LABEL["hair"], hair_albedo(p, fine, locks, 0 * fine), bent, openness=0.9, shine=0.12
+        )
 
 
 def brim_of(p: FaceParameters) -> tuple[Frame, Vector, Vector] | None:
-    """The thin disc of a cap's peak (which is its part before z = 4) or of a hat's brim: its frame in the head's, centre and radii, cm."""
+    """The thin disc of a cap's peak (which is its part before z = 4) or of a hat's brim: its frame in the head's,
+    centre and radii, cm.
+    """
     if p.headwear not in ("cap", "hat"):
         return None
     height = p.headwear_line + 0.1
@@ -131,7 +153,9 @@ def _plane(rays: Rays, normal: Vector, offset: Number) -> np.ndarray:
 
 
 def paint_glasses(canvas: Canvas, p: FaceParameters, anatomy: Anatomy, head: Frame) -> None:
-    """Rims, bridge and arms; clear lenses only reflect a little and keep the label behind them, dark ones are glasses themselves."""
+    """Rims, bridge and arms; clear lenses only reflect a little and keep the label behind them, dark ones are glasses
+    themselves.
+    """
     if p.glasses == "none":
         return
     rays = head.rays_in(canvas.rays)
@@ -147,23 +171,29 @@ def paint_glasses(canvas: Canvas, p: FaceParameters, anatomy: Anatomy, head: Fra
         e = p.glasses_roundness
         r = (u**e + v**e) ** (1 / e)
         lens = r < 1 - p.glasses_rim / p.glasses_height
-        bridge = (x >= 0) & (x < inner + 0.3) & (np.abs(y - EYE_LINE - 0.35 + 0.3 * (x / inner) ** 2) < 0.75 * p.glasses_rim)
+        bridge = (
+            (x >= 0)
+            & (x < inner + 0.3)
+            & (np.abs(y - EYE_LINE - 0.35 + 0.3 * (x / inner) ** 2) < 0.75 * p.glasses_rim)
+        )
         rim = ((r < 1) & ~lens) | (bridge & (r >= 1))
         dark = p.glasses == "sunglasses"
         solid = (x >= 0) & (rim | (lens if dark else False))
         albedo = paint(p.glasses_colour, chosen.size)
         if dark:
             tint = tuple(0.02 + 0.25 * part for part in p.glasses_colour)
-            albedo = np.where(lens, np.array(tint, dtype=np.float32)[:, None] * (1.3 + 0.5 * (EYE_LINE - y)), albedo).astype(np.float32)
+            albedo = np.where(
+                lens, np.array(tint, dtype=np.float32)[:, None] * (1.3 + 0.5 * (EYE_LINE - y)), albedo
+            ).astype(np.float32)
         normal = np.repeat(np.array([[side * wrap], [0.15], [1.0]], dtype=np.float32), chosen.size, axis=1)
         normal[0] += side * 0.25 * (x - centre) / p.glasses_width
         out = head.vectors_out(normal / np.sqrt((normal**2).sum(0)))
         before = canvas.depth[chosen]
         canvas.put(chosen[solid], depth[chosen[solid]], LABEL["glasses"], albedo[:, solid], out[:, solid], shine=0.7)
         clear = lens & (x >= 0) & (depth[chosen] < before) & np.isfinite(before) & (not dark)
-        canvas.glare[chosen[clear]] += 0.03 + 0.09 * smoothstep(0.3, 0.9, np.sin(1.3 * side * x + 1.1 * y + p.roll))[clear].astype(
-            np.float32
-        )
+        canvas.glare[chosen[clear]] += 0.03 + 0.09 * smoothstep(0.3, 0.9, np.sin(1.3 * side * x + 1.1 * y + p.roll))[
+            clear
+        ].astype(np.float32)
         _paint_arm(canvas, p, head, side, front - wrap * (centre + p.glasses_width))
 
 
@@ -178,4 +208,11 @@ def _paint_arm(canvas: Canvas, p: FaceParameters, head: Frame, side: int, front:
     _, y, z = rays.take(chosen).at(depth[chosen])
     chosen = chosen[(z < front) & (z > -1.2) & (np.abs(y - EYE_LINE - 0.3) < 0.16 + 0.6 * p.glasses_rim)]
     normal = np.repeat(np.array([[float(side)], [0.0], [0.2]], dtype=np.float32), chosen.size, axis=1)
-    canvas.put(chosen, depth[chosen], LABEL["glasses"], paint(p.glasses_colour, chosen.size), head.vectors_out(normal), shine=0.4)
+    canvas.put(
+        chosen,
+        depth[chosen],
+        LABEL["glasses"],
+        paint(p.glasses_colour, chosen.size),
+        head.vectors_out(normal),
+        shine=0.4,
+    )

@@ -1,7 +1,8 @@
-"""What stands behind: pictures of no place, cluttered at several scales, in the colours of skin, hair and cloth as in any others.
+"""What stands behind: pictures of no place, cluttered at several scales, in the colours of skin, hair and cloth as in
+any others.
 
-`materials` has the surfaces, `spaces` rooms and streets in perspective, `things` what stands about in them. Nothing here is the sitter:
-all of it is labelled background.
+`materials` has the surfaces, `spaces` rooms and streets in perspective, `things` what stands about in them. Nothing
+here is the sitter: all of it is labelled background.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,9 @@ def make_backdrop(p: FaceParameters, size: int) -> UInt8[np.ndarray, "size size 
 
 
 def _exposed(picture: Image.Image, light: float | int, haze: float | int) -> Image.Image:
-    """The picture under so much light that its mean is `light` (0-1), as far as white allows; haze: codes added where it is black."""
+    """The picture under so much light that its mean is `light` (0-1), as far as white allows; haze: codes added where
+    it is black.
+    """
     codes = np.asarray(picture, dtype=np.float32)
     codes = codes * np.clip(255 * light / max(8.0, float(codes.mean())), 0.1, 4)
     return Image.fromarray(np.clip(codes + haze * (1 - codes / 255), 0, 255).astype(np.uint8))
@@ -72,7 +75,9 @@ def _outdoors(rng: np.random.Generator) -> Image.Image:
         ridge = level - (0.25 - 0.09 * layer) * rng.uniform(0.1, 1) * outline
         near, far = np.array(leaf_colour(rng)) * 0.6, np.array(haze)
         colour = tuple(int(c) for c in near + rng.uniform(0.1, 0.7) * (far - near))
-        draw.polygon([(0, _SIDE), *((float(x), float(y) * _SIDE) for x, y in enumerate(ridge)), (_SIDE, _SIDE)], fill=colour)
+        draw.polygon(
+            [(0, _SIDE), *((float(x), float(y) * _SIDE) for x, y in enumerate(ridge)), (_SIDE, _SIDE)], fill=colour
+        )
     for _ in range(rng.integers(0, 12)):
         tree(rng, picture, rng.uniform(0, 1), level + rng.uniform(-0.01, 0.01), rng.uniform(0.02, 0.15))
     ground = earth(rng, (256, 256), leaf_colour(rng) if rng.random() < 0.5 else natural(rng, rng.uniform(0.2, 0.75)))
@@ -116,15 +121,22 @@ def _shapes(rng: np.random.Generator) -> Image.Image:
     for scale in (0.4, 0.22, 0.12, 0.06):
         for _ in range(rng.integers(3, 14)):
             x, y, r = rng.uniform(0, 1), rng.uniform(0, 1), scale * rng.uniform(0.4, 1.2)
-            left, top, right, bottom = (round(part * _SIDE) for part in (x - r, y - r, x + r, y + r * rng.uniform(0.2, 1)))
+            left, top, right, bottom = (
+                round(part * _SIDE) for part in (x - r, y - r, x + r, y + r * rng.uniform(0.2, 1))
+            )
             kind, colour = rng.integers(4), natural(rng)
             if kind == 0:
-                picture.paste(any_of(rng, (plaster, pattern, folds), (right - left + 1, bottom - top + 1)), (left, top))
+                picture.paste(
+                    any_of(rng, (plaster, pattern, folds), (right - left + 1, bottom - top + 1)), (left, top)
+                )
             elif kind == 1:
                 draw.ellipse((left, top, right, bottom), fill=colour, outline=scaled(colour, 0.6))
             else:
                 angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 8)))
-                draw.polygon([((x + r * float(np.cos(a))) * _SIDE, (y + r * float(np.sin(a))) * _SIDE) for a in angles], fill=colour)
+                draw.polygon(
+                    [((x + r * float(np.cos(a))) * _SIDE, (y + r * float(np.sin(a))) * _SIDE) for a in angles],
+                    fill=colour,
+                )
     for _ in range(rng.integers(0, 4)):
         write(rng, picture, rng.uniform(0, 0.8), rng.uniform(0, 0.9), rng.uniform(0.02, 0.08))
     light = 1.3 - 0.9 * np.abs(grain(rng, (_SIDE, _SIDE), 0.4, 1, 2.8) - rng.uniform(0.3, 0.7))
@@ -178,5 +190,12 @@ def _foliage(rng: np.random.Generator) -> Image.Image:
     for _ in range(rng.integers(0, 6)):
         tree(rng, picture, rng.uniform(0, 1), rng.uniform(0.5, 1.3), rng.uniform(0.4, 1.5))
     for _ in range(rng.integers(0, 3)):
-        branches(rng, picture, rng.uniform(0, 1), rng.uniform(0.7, 1.2), rng.uniform(0.5, 1.5), jittered(rng, (60, 50, 40), 0.4))
+        branches(
+            rng,
+            picture,
+            rng.uniform(0, 1),
+            rng.uniform(0.7, 1.2),
+            rng.uniform(0.5, 1.5),
+            jittered(rng, (60, 50, 40), 0.4),
+        )
     return picture

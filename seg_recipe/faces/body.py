@@ -4,7 +4,18 @@ import numpy as np
 from jaxtyping import Float32
 
 from .canvas import Canvas, blend, paint
-from .geometry import Frame, Noise, Number, StarSurface, Vector, ellipsoid_radius, meet_cone, smooth_max, smoothstep, table_directions
+from .geometry import (
+    Frame,
+    Noise,
+    Number,
+    StarSurface,
+    Vector,
+    ellipsoid_radius,
+    meet_cone,
+    smooth_max,
+    smoothstep,
+    table_directions,
+)
 from .mane import mane_kind
 from .parameters import FaceParameters
 from .skin import LABEL, skin_colour
@@ -14,7 +25,9 @@ NECK_AXIS = (0.0, -2.4)
 
 
 def make_torso(p: FaceParameters, noise: Noise) -> StarSurface:
-    """Chest, shoulders, upper arms and the muscles beside the neck (and a hood on the back), melted together, with folds."""
+    """Chest, shoulders, upper arms and the muscles beside the neck (and a hood on the back), melted together, with
+    folds.
+    """
     direction, wide = table_directions("top", 128), p.build
     low = -25.8
 
@@ -48,7 +61,9 @@ def paint_neck(canvas: Canvas, p: FaceParameters, body: Frame, noise: Noise) -> 
     under_chin = under_chin * (1.0 if mane_kind(p) == "none" else 0.72)
     tendons = 0.1 * np.exp(-(((np.abs(point[0]) - 1.5 - 0.25 * (point[1] + 20)) / 0.6) ** 2))
     if p.beard_style in ("full", "stubble"):
-        albedo = blend(albedo, p.beard_colour, (0.4 * smoothstep(-13, -11, point[1]) * p.beard_density).astype(np.float32))
+        albedo = blend(
+            albedo, p.beard_colour, (0.4 * smoothstep(-13, -11, point[1]) * p.beard_density).astype(np.float32)
+        )
     out = body.vectors_out(normal[:, chosen])
     albedo = (albedo * (1 - tendons)).astype(np.float32)
     canvas.put(chosen, depth[chosen], LABEL["neck"], albedo, out, openness=under_chin.astype(np.float32), shine=0.12)
@@ -107,11 +122,26 @@ def paint_torso(canvas: Canvas, p: FaceParameters, body: Frame, torso: StarSurfa
     albedo = np.where(bare > 0, skin * (1 + 0.08 * collar_bones), cloth)
     label = np.where(bare > 0, LABEL["neck"], LABEL["clothing"]).astype(np.uint8)
     canvas.put(
-        chosen, depth[chosen], label, np.clip(albedo, 0, 1).astype(np.float32), body.vectors_out(normal), openness=open_sky, shine=0.02
+        chosen,
+        depth[chosen],
+        label,
+        np.clip(albedo, 0, 1).astype(np.float32),
+        body.vectors_out(normal),
+        openness=open_sky,
+        shine=0.02,
     )
 
 
-_HOLE = {"crew": 0.8, "v_neck": 0.8, "wide_neck": 2.4, "shirt": 0.7, "suit": 0.6, "turtleneck": 0.2, "hood": 1.0, "hood_up": 1.0}
+_HOLE = {
+    "crew": 0.8,
+    "v_neck": 0.8,
+    "wide_neck": 2.4,
+    "shirt": 0.7,
+    "suit": 0.6,
+    "turtleneck": 0.2,
+    "hood": 1.0,
+    "hood_up": 1.0,
+}
 """How far the hem lies from the neck, cm."""
 
 
@@ -126,7 +156,9 @@ def _neckline(p: FaceParameters, x: np.ndarray, y: np.ndarray, z: np.ndarray) ->
     return bare
 
 
-def cloth_albedo(p: FaceParameters, noise: Noise, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Float32[np.ndarray, "3 n"]:
+def cloth_albedo(
+    p: FaceParameters, noise: Noise, x: np.ndarray, y: np.ndarray, z: np.ndarray
+) -> Float32[np.ndarray, "3 n"]:
     """The cloth's colour with its pattern, laid on from the front."""
     scale, side = p.pattern_scale, p.lateral * x
     weave = 0.88 + 0.24 * noise.octaves(side * 1.5, y * 1.5, 2, 60)
@@ -140,7 +172,9 @@ def cloth_albedo(p: FaceParameters, noise: Noise, x: np.ndarray, y: np.ndarray, 
         "blotches": smoothstep(0.47, 0.56, noise.octaves(side / scale * 0.8, y / scale * 0.8, 3, 62)),
         "knit": 0.35 * (np.abs((2 * u) % 1 - 0.5) + np.abs((2 * v + np.abs(2 * u % 1 - 0.5)) % 1 - 0.5)),
     }[p.clothing_pattern]
-    return (blend(paint(p.clothing_colour, x.size), p.clothing_second, share.astype(np.float32)) * weave).astype(np.float32)
+    return (blend(paint(p.clothing_colour, x.size), p.clothing_second, share.astype(np.float32)) * weave).astype(
+        np.float32
+    )
 
 
 def _paint_lapels(p: FaceParameters, x: np.ndarray, y: np.ndarray, cloth: np.ndarray) -> np.ndarray:
@@ -149,6 +183,8 @@ def _paint_lapels(p: FaceParameters, x: np.ndarray, y: np.ndarray, cloth: np.nda
     shirt = np.array(p.clothing_second, dtype=np.float32)[:, None] * (1 - np.float32(0.25) * (np.abs(x) < 0.15))
     tie = np.abs(x) < 1.0 + 0.07 * (-16 - y)
     stripes = 0.7 + np.float32(0.3) * ((y + 0.7 * p.lateral * x) % 1.6 < 0.8)
-    colour = np.where(tie & (p.pattern_scale > 1.8), np.array(p.eye_colour, dtype=np.float32)[:, None] * stripes, shirt)
+    colour = np.where(
+        tie & (p.pattern_scale > 1.8), np.array(p.eye_colour, dtype=np.float32)[:, None] * stripes, shirt
+    )
     edge = np.exp(-((opening / 0.25) ** 2)) + np.exp(-(((opening + 2.8) / 0.15) ** 2)) * (y > -30)
     return np.where(opening > 0, colour, cloth * (1 - 0.4 * np.minimum(edge, 1)))

@@ -30,7 +30,9 @@ def develop(p: FaceParameters, light: Float32[np.ndarray, "size size 3"]) -> UIn
     return _through_jpeg(codes, round(p.jpeg_quality)) if p.jpeg_quality < 99.5 else codes
 
 
-def _shaken(codes: UInt8[np.ndarray, "size size 3"], length: float | int, angle: float | int) -> UInt8[np.ndarray, "size size 3"]:
+def _shaken(
+    codes: UInt8[np.ndarray, "size size 3"], length: float | int, angle: float | int
+) -> UInt8[np.ndarray, "size size 3"]:
     """The mean over a straight movement of `length` pixels; at the border its last pixels go on."""
     steps = round(length)
     if steps < 2:
@@ -49,7 +51,9 @@ def _noisy(p: FaceParameters, codes: UInt8[np.ndarray, "size size 3"]) -> UInt8[
     rng = np.random.default_rng((p.texture_seed, 3))
     size = codes.shape[0]
     grey = rng.standard_normal((size, size, 1), dtype=np.float32)
-    noise = np.float32(0.8 * 255 * p.noise) * grey + np.float32(0.6 * 255 * p.noise) * rng.standard_normal(codes.shape, dtype=np.float32)
+    noise = np.float32(0.8 * 255 * p.noise) * grey + np.float32(0.6 * 255 * p.noise) * rng.standard_normal(
+        codes.shape, dtype=np.float32
+    )
     noise = noise if p.lateral > 0 else noise[:, ::-1]
     return np.clip(codes + noise + np.float32(0.5), 0, 255).astype(np.uint8)
 

@@ -25,7 +25,8 @@ def blend(
 class Canvas:
     """One entry per ray.
 
-    depth: cm, infinity where nothing was met (label 0). albedo: sRGB, 0-1. open: share of the light around that arrives.
+    depth: cm, infinity where nothing was met (label 0). albedo: sRGB, 0-1. open: share of the light around that
+    arrives.
     """
 
     def __init__(self, rays: Rays):

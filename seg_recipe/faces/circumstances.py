@@ -24,7 +24,8 @@ _MOODS: dict[str, dict[str, float]] = {
 def pick(rng: np.random.Generator, weights: Mapping[str, float | int]) -> str:
     """One of the names, each as likely as its weight says among them.
 
-    `rng.choice(names)` would draw the same, but an interrupt is lost while NumPy (2.4) makes a text of what it has drawn from an array of
+    `rng.choice(names)` would draw the same, but an interrupt is lost while NumPy (2.4) makes a text of what it has
+    drawn from an array of
     them: in a loop of nothing else that is the fate of a third of all Ctrl-C.
     """
     shares = np.array(list(weights.values()), dtype=float)
@@ -32,7 +33,9 @@ def pick(rng: np.random.Generator, weights: Mapping[str, float | int]) -> str:
 
 
 def sample_view(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    """Pose and framing: half are portraits as FaceSynthetics frames them, others from head and shoulders far off to a tight crop."""
+    """Pose and framing: half are portraits as FaceSynthetics frames them, others from head and shoulders far off to a
+    tight crop.
+    """
     yaw = rng.uniform(-75, 75) if rng.random() < 0.3 else rng.normal(0, 24)
     kind = pick(rng, {"portrait": 0.52, "free": 0.26, "tight": 0.14, "cut": 0.08})
     low, high = {"portrait": (0.5, 0.66), "free": (0.26, 0.62), "tight": (0.6, 1.0), "cut": (0.4, 0.95)}[kind]
@@ -45,7 +48,9 @@ def sample_view(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, An
         "pitch": rng.normal(0, 13) if rng.random() < 0.85 else rng.uniform(-35, 35),
         "roll": rng.normal(0, 11) if rng.random() < 0.9 else rng.uniform(-30, 30),
         "body_yaw": 0.55 * yaw + rng.normal(0, 14),
-        "field_of_view": rng.choice([rng.uniform(8, 18), rng.uniform(16, 32), rng.uniform(25, 42)], p=[0.45, 0.42, 0.13]),
+        "field_of_view": rng.choice(
+            [rng.uniform(8, 18), rng.uniform(16, 32), rng.uniform(25, 42)], p=[0.45, 0.42, 0.13]
+        ),
         "head_share": share,
         "centre_x": rng.normal(0, spread),
         "centre_y": rng.normal(level, 0.09 if kind == "portrait" else 0.2 * room + 0.3 * (kind == "cut")),
@@ -53,7 +58,9 @@ def sample_view(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, An
 
 
 def sample_portrait_view(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    """A narrow range, for a first model in minutes: the face large, near the middle and more or less towards the camera."""
+    """A narrow range, for a first model in minutes: the face large, near the middle and more or less towards the
+    camera.
+    """
     yaw, share = rng.normal(0, 14), rng.uniform(0.55, 0.9)
     return {
         "yaw": yaw,
@@ -94,7 +101,9 @@ def _vivid(rng: np.random.Generator) -> np.ndarray:
 
 def sample_light(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
     """The sources of light, as the place has them: sun, clouds, a window, lamps, a studio, neon, a flash, back light."""
-    mood = pick(rng, {name: places[drawn["backdrop"]] for name, places in _MOODS.items() if drawn["backdrop"] in places})
+    mood = pick(
+        rng, {name: places[drawn["backdrop"]] for name, places in _MOODS.items() if drawn["backdrop"] in places}
+    )
     side = rng.choice([-1, 1])
     light: dict[str, Any] = {
         "key_azimuth": rng.normal(0, 65), "key_elevation": rng.normal(35, 20), "key_strength": rng.uniform(0.2, 1.3),
@@ -105,31 +114,89 @@ def sample_light(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "ground_colour": rng.uniform(0.25, 0.75) * _tinted(rng, 0.08, 0.05), "surroundings": rng.beta(2, 1.5), "dapple": 0.0,
     }  # fmt: skip
     if mood == "sun":
-        light |= {"key_strength": rng.uniform(0.7, 1.6), "key_elevation": rng.normal(38, 16), "key_hardness": rng.uniform(0.7, 1)}
-        light |= {"key_colour": _tinted(rng, 0.04, 0.02), "sky_colour": _tinted(rng, 0.06, -0.1), "sky_strength": rng.uniform(0.15, 0.45)}
-        light["dapple"] = rng.uniform(0.3, 1) if rng.random() < (0.5 if drawn["backdrop"] == "foliage" else 0.1) else 0.0
+        light |= {
+            "key_strength": rng.uniform(0.7, 1.6),
+            "key_elevation": rng.normal(38, 16),
+            "key_hardness": rng.uniform(0.7, 1),
+        }
+        light |= {
+            "key_colour": _tinted(rng, 0.04, 0.02),
+            "sky_colour": _tinted(rng, 0.06, -0.1),
+            "sky_strength": rng.uniform(0.15, 0.45),
+        }
+        light["dapple"] = (
+            rng.uniform(0.3, 1) if rng.random() < (0.5 if drawn["backdrop"] == "foliage" else 0.1) else 0.0
+        )
     elif mood == "overcast":
         light |= {"key_strength": rng.uniform(0, 0.4), "key_hardness": 0.2, "sky_strength": rng.uniform(0.35, 0.8)}
         light |= {"sky_colour": _tinted(rng, 0.04, -0.03), "key_elevation": rng.normal(60, 12)}
     elif mood == "window":
-        light |= {"key_azimuth": side * rng.normal(70, 25), "key_elevation": rng.normal(15, 12), "key_hardness": rng.uniform(0.1, 0.6)}
-        light |= {"sky_strength": rng.uniform(0.12, 0.4), "sky_colour": _tinted(rng, 0.05, 0.04), "key_colour": _tinted(rng, 0.05, -0.04)}
+        light |= {
+            "key_azimuth": side * rng.normal(70, 25),
+            "key_elevation": rng.normal(15, 12),
+            "key_hardness": rng.uniform(0.1, 0.6),
+        }
+        light |= {
+            "sky_strength": rng.uniform(0.12, 0.4),
+            "sky_colour": _tinted(rng, 0.05, 0.04),
+            "key_colour": _tinted(rng, 0.05, -0.04),
+        }
         light["dapple"] = rng.uniform(0.3, 1) if rng.random() < 0.08 else 0.0
     elif mood == "lamp":
-        light |= {"key_colour": _tinted(rng, 0.06, 0.1), "sky_colour": _tinted(rng, 0.06, 0.07), "key_strength": rng.uniform(0.2, 0.9)}
-        light |= {"fill_strength": rng.uniform(0, 0.7), "fill_colour": _tinted(rng, 0.08, 0.1), "key_elevation": rng.normal(50, 18)}
+        light |= {
+            "key_colour": _tinted(rng, 0.06, 0.1),
+            "sky_colour": _tinted(rng, 0.06, 0.07),
+            "key_strength": rng.uniform(0.2, 0.9),
+        }
+        light |= {
+            "fill_strength": rng.uniform(0, 0.7),
+            "fill_colour": _tinted(rng, 0.08, 0.1),
+            "key_elevation": rng.normal(50, 18),
+        }
     elif mood == "studio":
-        light |= {"key_azimuth": side * rng.normal(40, 18), "key_elevation": rng.normal(35, 12), "key_strength": rng.uniform(0.6, 1.3)}
-        light |= {"fill_azimuth": -side * rng.normal(45, 20), "fill_strength": rng.uniform(0, 0.6), "sky_strength": rng.uniform(0.15, 0.6)}
-        light |= {"rim_strength": rng.uniform(0, 1.0) if rng.random() < 0.5 else 0.0, "surroundings": rng.uniform(0, 0.4)}
+        light |= {
+            "key_azimuth": side * rng.normal(40, 18),
+            "key_elevation": rng.normal(35, 12),
+            "key_strength": rng.uniform(0.6, 1.3),
+        }
+        light |= {
+            "fill_azimuth": -side * rng.normal(45, 20),
+            "fill_strength": rng.uniform(0, 0.6),
+            "sky_strength": rng.uniform(0.15, 0.6),
+        }
+        light |= {
+            "rim_strength": rng.uniform(0, 1.0) if rng.random() < 0.5 else 0.0,
+            "surroundings": rng.uniform(0, 0.4),
+        }
     elif mood == "night":
-        light |= {"key_colour": _vivid(rng), "fill_colour": _vivid(rng), "fill_strength": rng.uniform(0.1, 1.0), "rim_colour": _vivid(rng)}
-        light |= {"sky_strength": rng.uniform(0.1, 0.35), "rim_strength": rng.uniform(0, 0.9), "backdrop_light": rng.uniform(0.1, 0.35)}
+        light |= {
+            "key_colour": _vivid(rng),
+            "fill_colour": _vivid(rng),
+            "fill_strength": rng.uniform(0.1, 1.0),
+            "rim_colour": _vivid(rng),
+        }
+        light |= {
+            "sky_strength": rng.uniform(0.1, 0.35),
+            "rim_strength": rng.uniform(0, 0.9),
+            "backdrop_light": rng.uniform(0.1, 0.35),
+        }
     elif mood == "flash":
-        light |= {"key_azimuth": rng.normal(0, 8), "key_elevation": rng.normal(8, 6), "key_strength": rng.uniform(0.9, 1.6)}
-        light |= {"key_hardness": 0.9, "sky_strength": rng.uniform(0.1, 0.3), "backdrop_light": rng.uniform(0.12, 0.45)}
+        light |= {
+            "key_azimuth": rng.normal(0, 8),
+            "key_elevation": rng.normal(8, 6),
+            "key_strength": rng.uniform(0.9, 1.6),
+        }
+        light |= {
+            "key_hardness": 0.9,
+            "sky_strength": rng.uniform(0.1, 0.3),
+            "backdrop_light": rng.uniform(0.12, 0.45),
+        }
     elif mood == "back":
-        light |= {"key_azimuth": side * rng.uniform(105, 150), "rim_strength": rng.uniform(0.4, 1.5), "key_strength": rng.uniform(0.6, 1.6)}
+        light |= {
+            "key_azimuth": side * rng.uniform(105, 150),
+            "rim_strength": rng.uniform(0.4, 1.5),
+            "key_strength": rng.uniform(0.6, 1.6),
+        }
         light |= {"sky_strength": rng.uniform(0.15, 0.45), "backdrop_light": rng.uniform(0.5, 0.95)}
     return light
 

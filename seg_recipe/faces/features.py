@@ -39,7 +39,8 @@ def paint_mouth(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, f
     lips = around + soft * (lips - around)
     seam = np.exp(-((np.minimum(np.abs(y - top_inner), np.abs(y - low_inner)) / 0.1) ** 2))
     lips = lips * (1 - 0.62 * seam * np.where(inside, 0.4, 1.0))
-    # An arch of teeth, darker towards the corners, each with its own breadth; the lower ones show when the jaw is well open.
+    # An arch of teeth, darker towards the corners, each with its own breadth; the lower ones show when the jaw is well
+    # open.
     place = (x - mouth.centre[0]) / (0.5 + 0.05 * np.abs(x - mouth.centre[0]))
     gaps = smoothstep(0.36, 0.5, np.abs(place % 1.0 - 0.5))
     reach = mouth.teeth * (1 - 0.6 * s * s) * (1 - 0.25 * gaps)
@@ -48,7 +49,9 @@ def paint_mouth(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, f
     teeth = inside & ((above < reach) | ((below < lower_reach) & (low_inner < top_inner - 0.9))) & (np.abs(s) < 0.9)
     shade = (0.55 + 0.45 * smoothstep(0, 0.25, above)) * (1 - 0.55 * gaps) * (1 - 0.6 * s * s)
     white = paint((0.76, 0.72, 0.65), near.size) * shade
-    tongue = np.exp(-(((x - mouth.centre[0]) / (0.6 * mouth.half)) ** 4)) * smoothstep(1.1 + 0.3 * p.jaw_open, 0.1, below)
+    tongue = np.exp(-(((x - mouth.centre[0]) / (0.6 * mouth.half)) ** 4)) * smoothstep(
+        1.1 + 0.3 * p.jaw_open, 0.1, below
+    )
     cavity = blend(paint((0.13, 0.04, 0.04), near.size), (0.62, 0.3, 0.3), (0.75 * tongue).astype(np.float32))
     cavity = cavity * (0.4 + 0.6 * smoothstep(0, 0.5, above))
     colour = np.where(inside, np.where(teeth, white, cavity), lips)
@@ -57,8 +60,12 @@ def paint_mouth(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, f
     spot.label[near[inside]] = LABEL["mouth_interior"]
     spot.albedo[:, near] = np.where(lip, colour, around)
     spot.shine[near[lip]] = np.where(inside, 0.12, 0.22 + 0.1 * p.shine + 0.5 * p.make_up)[lip]
-    height = np.where(upper, (y - top_inner) / np.maximum(top - top_inner, 0.05), (y - low_inner) / np.maximum(low_inner - low, 0.05))
-    spot.tilt[1, near[lip]] += np.where(upper, -0.45 * (1 - height), 0.1 + 0.5 * (1 + height))[lip] * np.where(inside, 0, 1)[lip]
+    height = np.where(
+        upper, (y - top_inner) / np.maximum(top - top_inner, 0.05), (y - low_inner) / np.maximum(low_inner - low, 0.05)
+    )
+    spot.tilt[1, near[lip]] += (
+        np.where(upper, -0.45 * (1 - height), 0.1 + 0.5 * (1 + height))[lip] * np.where(inside, 0, 1)[lip]
+    )
 
 
 def paint_eye(p: FaceParameters, eye: Eye, noise: Noise, spot: Spot, front: np.ndarray) -> None:
@@ -104,7 +111,9 @@ def paint_eye(p: FaceParameters, eye: Eye, noise: Noise, spot: Spot, front: np.n
     spot.label[near[inside]] = label
     spot.shine[near] = np.where(inside, 0.5, spot.shine[near] * (1 - ink))
     spot.tilt[0, near] += np.where(inside, 0.5 * (x - eye.centre[0]), 0)
-    spot.tilt[1, near] += np.where(inside, 0.5 * (y - eye.centre[1]), 0.5 * (y > upper) * np.exp(-(((y - upper - 0.15) / 0.15) ** 2)) * bow)
+    spot.tilt[1, near] += np.where(
+        inside, 0.5 * (y - eye.centre[1]), 0.5 * (y > upper) * np.exp(-(((y - upper - 0.15) / 0.15) ** 2)) * bow
+    )
 
 
 def paint_brows(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, front: np.ndarray) -> None:
@@ -114,7 +123,9 @@ def paint_brows(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, f
     for brow, name in zip(anatomy.brows, ("right_brow", "left_brow"), strict=True):
         lean = 1.6 - 1.5 * np.clip(brow.along(x), 0, 1)
         across = brow.side * x - (y - brow.line(x)) / np.maximum(lean + 0.9, 0.3)
-        hairs = 0.65 * noise(p.lateral * brow.side * across * 7.5, 0.9 * y + 0.4 * across, 20) + 0.35 * noise(p.lateral * x * 13, 5 * y, 21)
+        hairs = 0.65 * noise(p.lateral * brow.side * across * 7.5, 0.9 * y + 0.4 * across, 20) + 0.35 * noise(
+            p.lateral * x * 13, 5 * y, 21
+        )
         closeness = brow.closeness(x, y)
         growth = closeness + 0.34 - 0.95 * hairs * (1.4 - p.brow_density)
         grown = (growth > 0.1) & (closeness > -0.6)
@@ -141,13 +152,17 @@ def paint_beard(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, f
     colour = paint(p.beard_colour, near.size) * (0.75 + 0.6 * noise(fan * 1.4, y * 1.5, 26))
     if p.beard_style == "stubble":
         veil = 0.4 * p.beard_density * smoothstep(-0.6, 1.6, growth) * free
-        spot.albedo[:, near] = blend(spot.albedo[:, near], tuple(0.6 * c for c in p.beard_colour), veil.astype(np.float32))  # type: ignore[arg-type]
+        spot.albedo[:, near] = blend(
+            spot.albedo[:, near], tuple(0.6 * c for c in p.beard_colour), veil.astype(np.float32)
+        )  # type: ignore[arg-type]
         grown = free & (strands < 0.2 + 0.34 * p.beard_density * smoothstep(0, 2.4, growth)) & (growth > 0)
         share = np.float32(0.6) + 0 * x
     else:
         grown = free & (0.8 * growth + 0.9 * p.beard_density + 0.25 - 1.5 * strands > 0) & (growth > -0.35)
         veil = 0.45 * p.beard_density * smoothstep(-0.9, 0.3, growth) * free
-        spot.albedo[:, near] = blend(spot.albedo[:, near], tuple(0.7 * c for c in p.beard_colour), veil.astype(np.float32))  # type: ignore[arg-type]
+        spot.albedo[:, near] = blend(
+            spot.albedo[:, near], tuple(0.7 * c for c in p.beard_colour), veil.astype(np.float32)
+        )  # type: ignore[arg-type]
         share = np.float32(0.6 + 0.35 * p.beard_density) + 0 * x
     spot.albedo[:, near[grown]] = blend(spot.albedo[:, near], colour, share.astype(np.float32))[:, grown]
     spot.label[near[grown]] = LABEL["beard"]

@@ -1,4 +1,6 @@
-"""A folder of drawn faces: {train,val}/images/{id}.png, {train,val}/annotations/{id}_seg.png, and metadata.jsonl with their parameters."""
+"""A folder of drawn faces: {train,val}/images/{id}.png, {train,val}/annotations/{id}_seg.png, and metadata.jsonl with
+their parameters.
+"""
 
 import errno
 import json
@@ -16,11 +18,11 @@ from jaxtyping import Int64
 from PIL import Image
 from tqdm import tqdm
 
-from seg_recipe.errors import InputError
+from seg_recipe.labels import FACE
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import in_order, no_interrupt_is_lost, processes
+from seg_recipe.splits import in_validation
 
-from ..labels import FACE
-from ..pools import in_order, no_interrupt_is_lost, processes
-from ..splits import in_validation
 from .ours import METADATA, foreign_names, has_our_metadata, mark
 from .oversampling import sample_with_rare
 from .parameters import FaceParameters, sample
@@ -29,7 +31,9 @@ from .rendering import render
 
 
 class Drawn(NamedTuple):
-    """What `make_faces` did in this process's share. `pixels` and `images` are per class: how many pixels, and images with at least one."""
+    """What `make_faces` did in this process's share. `pixels` and `images` are per class: how many pixels, and images
+    with at least one.
+    """
 
     drawn: int
     present: int
@@ -64,7 +68,11 @@ class Series(NamedTuple):
         """What the folder's metadata says of the series; another value means other pictures."""
         backgrounds = self.photographs and f"{len(self.photographs.names)} photographs, {self.photographs.digest}"
         own = {"size": self.size, "seed": self.seed, "val_fraction": self.val_fraction}
-        return own | {"oversample": self.oversample, "backgrounds": backgrounds or "drawn", "portraits": self.portraits}
+        return own | {
+            "oversample": self.oversample,
+            "backgrounds": backgrounds or "drawn",
+            "portraits": self.portraits,
+        }
 
     def line(self, index: int) -> dict[str, Any]:
         """Face `index` as a line of the metadata."""
@@ -89,17 +97,18 @@ def make_faces(
     oversample: bool = False,
     portraits: bool = False,
 ) -> Drawn:
-    """Draw faces 0 .. count - 1 of the series `seed`, `size` pixels on a side, into the folder `out`; what is there already is kept.
+    """Draw faces 0 .. count - 1 of the series `seed`, `size` pixels on a side, into the folder `out`; what is there
+    already is kept.
 
-    Face i is a function of (seed, i, size) and of the options alone: the bytes do not depend on workers, ranks or restarts. Its id is i in
-    six digits, and the id alone decides whether it is held out (`splits.in_validation`). Files appear whole or not at all; a run that was
-    stopped goes on when called again. Under `accelerate launch` (RANK, WORLD_SIZE) each rank draws its share and does not wait for the
-    others to finish.
-    workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only. backgrounds: a
-    folder of photographs that stand behind the faces instead of what is drawn. oversample: rare classes more often
-    (`oversampling.RARE`). portraits: from a narrow range of views (`circumstances.sample_portrait_view`).
-    Raises ValueError for settings that make no sense or differ from those that the folder was begun with, OSError where files cannot be
-    written.
+    Face i is a function of (seed, i, size) and of the options alone: the bytes do not depend on workers, ranks or
+    restarts. Its id is i in six digits, and the id alone decides whether it is held out (`splits.in_validation`).
+    Files appear whole or not at all; a run that was stopped goes on when called again. Under `accelerate launch`
+    (RANK, WORLD_SIZE) each rank draws its share and does not wait for the others to finish.
+    workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only.
+    backgrounds: a folder of photographs that stand behind the faces instead of what is drawn. oversample: rare classes
+    more often (`oversampling.RARE`). portraits: from a narrow range of views (`circumstances.sample_portrait_view`).
+    Raises ValueError for settings that make no sense or differ from those that the folder was begun with, OSError
+    where files cannot be written.
     """
     out = Path(out)
     if count < 1 or size < 16 or seed < 0 or workers < 0:
@@ -107,7 +116,9 @@ def make_faces(
         raise InputError(f"faces: {asked}; wanted: count >= 1, size >= 16, seed and workers >= 0.")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     workers = workers or _cores_of_this_process()
-    series = Series(size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds), portraits)
+    series = Series(
+        size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds), portraits
+    )
     with _explained(out):
         _begin(out, count, series)
         share = range(rank, count, ranks)
@@ -128,7 +139,8 @@ def make_faces(
 
 
 def _begin(out: Path, count: int, series: Series) -> None:
-    """Make metadata.jsonl, which the first process of each machine writes and the others wait for, and then the folders.
+    """Make metadata.jsonl, which the first process of each machine writes and the others wait for, and then the
+    folders.
 
     In this order a folder that was begun is known for ours, whenever the rendering was killed.
     """
@@ -148,7 +160,8 @@ def _wait_for_metadata(out: Path) -> None:
     while not (out / METADATA).is_file():
         if time.monotonic() > deadline:
             raise InputError(
-                f"{out / METADATA} did not appear within ten minutes: the first process of this machine should have written it."
+                f"{out / METADATA} did not appear within ten minutes: the first process of this machine should have "
+                "written it."
             )
         time.sleep(0.1)
 
@@ -205,7 +218,9 @@ def _paths(out: Path, index: int, val_fraction: float | int) -> tuple[Path, Path
 
 
 def _partial(path: Path) -> Path:
-    """Where a file is written before it is whole. The name holds no process id, so that a later run overwrites what a killed one left."""
+    """Where a file is written before it is whole. The name holds no process id, so that a later run overwrites what a
+    killed one left.
+    """
     return path.with_name(f".{path.name}.partial")
 
 
@@ -223,7 +238,9 @@ def _check_same_series(out: Path, series: Series) -> int:
     path = out / METADATA
     if out.is_dir() and (strangers := foreign_names(out)):
         held = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
-        raise InputError(f"{out} holds {held} and was not made by make_faces, so no face is drawn into it. Name another folder.")
+        raise InputError(
+            f"{out} holds {held} and was not made by make_faces, so no face is drawn into it. Name another folder."
+        )
     if not has_our_metadata(out):
         return 0
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -250,7 +267,8 @@ def _explained(out: Path) -> Iterator[None]:
         yield
     except BrokenProcessPool:
         raise InputError(
-            f"A process that drew faces into {out} was killed (out of memory?). {again} Fewer --workers need less memory."
+            f"A process that drew faces into {out} was killed (out of memory?). {again} Fewer --workers need less "
+            "memory."
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

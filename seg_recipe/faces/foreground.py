@@ -1,4 +1,6 @@
-"""What gets between the camera and the face now and then: a hand, a telephone, a cup, a bar, a sheet of writing. It is background."""
+"""What gets between the camera and the face now and then: a hand, a telephone, a cup, a bar, a sheet of writing. It is
+background.
+"""
 
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ from .things import SKINS, write
 
 
 class _Shape(NamedTuple):
-    """inside: how deep a pixel lies in the shape (negative outside); height: of its surface over its edge, same unit; colour: sRGB."""
+    """inside: how deep a pixel lies in the shape (negative outside); height: of its surface over its edge, same unit;
+    colour: sRGB.
+    """
 
     inside: Float32[np.ndarray, "size size"]
     height: Float32[np.ndarray, "size size"]
@@ -23,7 +27,9 @@ class _Shape(NamedTuple):
 def occlude(
     p: FaceParameters, light: Float32[np.ndarray, "size size 3"], mask: UInt8[np.ndarray, "size size"]
 ) -> tuple[Float32[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
-    """The picture (linear light) and the mask with the parameters' `occluder` in front; the mask is 0 where its pixel centres meet it."""
+    """The picture (linear light) and the mask with the parameters' `occluder` in front; the mask is 0 where its pixel
+    centres meet it.
+    """
     if p.occluder == "none":
         return light, mask
     size = mask.shape[0]
@@ -50,10 +56,16 @@ def _lit(p: FaceParameters, shape: _Shape, heading: float, pixels: float) -> Flo
     length = np.sqrt(right**2 + down**2 + 1)
     key = direction_of(p.key_azimuth, p.key_elevation).ravel()
     facing = np.maximum((-right * key[0] + down * key[1] + key[2]) / length, 0)[..., None]
-    sky, ground, source = (np.array(colour, dtype=np.float32) for colour in (p.sky_colour, p.ground_colour, p.key_colour))
+    sky, ground, source = (
+        np.array(colour, dtype=np.float32) for colour in (p.sky_colour, p.ground_colour, p.key_colour)
+    )
     up = (0.5 + 0.5 * down / length)[..., None]
-    around = p.sky_strength * (ground + up * (sky - ground)) + 0.5 * p.fill_strength * np.array(p.fill_colour, dtype=np.float32)
-    return (np.clip(shape.colour, 0, 1) ** np.float32(GAMMA) * (p.key_strength * source * facing + around)).astype(np.float32)
+    around = p.sky_strength * (ground + up * (sky - ground)) + 0.5 * p.fill_strength * np.array(
+        p.fill_colour, dtype=np.float32
+    )
+    return (np.clip(shape.colour, 0, 1) ** np.float32(GAMMA) * (p.key_strength * source * facing + around)).astype(
+        np.float32
+    )
 
 
 def _flat(colour: Colour | np.ndarray) -> Float32[np.ndarray, "1 1 3"]:
@@ -63,7 +75,9 @@ def _flat(colour: Colour | np.ndarray) -> Float32[np.ndarray, "1 1 3"]:
 def _hand(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Shape:
     """A palm, four fingers, a thumb and a forearm, of rounded bones: in the sitter's skin or somebody else's."""
     own = rng.random() < 0.6
-    skin = np.array(skin_colour(p) if own else np.array(SKINS[rng.integers(len(SKINS))]) / 255) * rng.uniform(0.9, 1.08)
+    skin = np.array(skin_colour(p) if own else np.array(SKINS[rng.integers(len(SKINS))]) / 255) * rng.uniform(
+        0.9, 1.08
+    )
     spread, curl = rng.uniform(0.02, 0.3), rng.uniform(0.45, 1.0)
     bones = [((-0.12, 0.0), (0.08, 0.02), 0.13), ((-0.15, 0.05), (0.1, -0.06), 0.12), ((-4.0, 0.0), (-0.15, 0.0), 0.1)]
     for k, long in enumerate((0.25, 0.3, 0.28, 0.2)):
@@ -90,7 +104,9 @@ def _hand(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.ndar
     return _Shape(inside.astype(np.float32), height.astype(np.float32), (cloth * redness * creases).astype(np.float32))
 
 
-def _rounded(u: np.ndarray, v: np.ndarray, long: float, wide: float, corner: float) -> Float32[np.ndarray, "size size"]:
+def _rounded(
+    u: np.ndarray, v: np.ndarray, long: float, wide: float, corner: float
+) -> Float32[np.ndarray, "size size"]:
     """How deep a point lies in a rectangle with round corners; half-lengths `long` and `wide`."""
     a, b = np.abs(u) - (long - corner), np.abs(v) - (wide - corner)
     return (corner - np.hypot(np.maximum(a, 0), np.maximum(b, 0)) - np.minimum(np.maximum(a, b), 0)).astype(np.float32)
@@ -100,7 +116,9 @@ def _phone(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.nda
     inside = _rounded(u, v, 0.34, 0.17, 0.04)
     back = rng.uniform(0.02, 0.9, 3) if rng.random() < 0.3 else np.full(3, rng.uniform(0.02, 0.3))
     lenses = (np.minimum(np.hypot(u - 0.26, v - 0.09), np.hypot(u - 0.17, v - 0.09)) > 0.035)[..., None]
-    return _Shape(inside, np.minimum(inside, 0.02).astype(np.float32), (_flat(back) * (0.3 + 0.7 * lenses)).astype(np.float32))
+    return _Shape(
+        inside, np.minimum(inside, 0.02).astype(np.float32), (_flat(back) * (0.3 + 0.7 * lenses)).astype(np.float32)
+    )
 
 
 def _cup(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Shape:
@@ -108,7 +126,9 @@ def _cup(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.ndarr
     inside = np.minimum(half - np.abs(v), 0.25 - np.abs(u)).astype(np.float32)
     height = np.sqrt(np.maximum(half**2 - v**2, 0)).astype(np.float32)
     band = ((u > rng.uniform(-0.2, 0)) & (u < rng.uniform(0, 0.25)))[..., None]
-    return _Shape(inside, height, np.where(band, _flat(rng.uniform(0.05, 0.9, 3)), _flat(np.full(3, rng.uniform(0.2, 0.95)))))
+    return _Shape(
+        inside, height, np.where(band, _flat(rng.uniform(0.05, 0.9, 3)), _flat(np.full(3, rng.uniform(0.2, 0.95))))
+    )
 
 
 def _bar(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Shape:
@@ -117,7 +137,9 @@ def _bar(p: FaceParameters, rng: np.random.Generator, u: np.ndarray, v: np.ndarr
     v = v + 0.05 * np.sin(3 * u + rng.uniform(0, 6)) * (rng.random() < 0.4)
     height = np.sqrt(np.maximum(half**2 - v**2, 0))
     return _Shape(
-        (half - np.abs(v)).astype(np.float32), height.astype(np.float32), _flat(rng.uniform(0.03, 0.5) * rng.uniform(0.7, 1.2, 3))
+        (half - np.abs(v)).astype(np.float32),
+        height.astype(np.float32),
+        _flat(rng.uniform(0.03, 0.5) * rng.uniform(0.7, 1.2, 3)),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from PIL import Image
 
-from . import kernels
+from seg_recipe.faces import kernels
 
 Number = float | int
 Vector = tuple[Number, Number, Number]
@@ -41,7 +41,9 @@ class Rays(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A part's own coordinates: turned by `rotation` about `pivot` (a rigid motion, so distances along rays stay as they are)."""
+    """A part's own coordinates: turned by `rotation` about `pivot` (a rigid motion, so distances along rays stay as
+    they are).
+    """
 
     rotation: Float32[np.ndarray, "3 3"]
     pivot: Float32[np.ndarray, "3 1"]
@@ -69,7 +71,9 @@ def _turn(matrix: Float32[np.ndarray, "3 3"], vectors: Float32[np.ndarray, "3 n"
 
 
 def turned(yaw: Number, pitch: Number, roll: Number, pivot: Vector) -> Frame:
-    """The frame of a part turned by these angles (degrees; the face to the viewer's right, up, tilted to the viewer's right)."""
+    """The frame of a part turned by these angles (degrees; the face to the viewer's right, up, tilted to the viewer's
+    right).
+    """
     a, b, c = np.radians([yaw, -pitch, -roll])
     about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
@@ -98,7 +102,8 @@ def smooth_max(a: np.ndarray, b: np.ndarray, blend: Number) -> np.ndarray:
 def table_directions(pole: str = "front", cells: int = TABLE_SIZE) -> Float32[np.ndarray, "3 cells"]:
     """The unit direction of each cell of a star surface's table (Lambert's azimuthal equal-area map). Read only.
 
-    pole: what lies in the middle of the map, "front" (+z) or "top" (+y). The opposite direction is its rim, where cells are coarse.
+    pole: what lies in the middle of the map, "front" (+z) or "top" (+y). The opposite direction is its rim, where
+    cells are coarse.
     cells: along one side of the table.
     """
     side = np.linspace(-2, 2, cells, dtype=np.float32)
@@ -112,8 +117,12 @@ def table_directions(pole: str = "front", cells: int = TABLE_SIZE) -> Float32[np
     return directions
 
 
-def ellipsoid_radius(direction: Float32[np.ndarray, "3 cells"], centre: Vector, radii: Vector) -> Float32[np.ndarray, " cells"]:
-    """Distance from the origin to the far side of an ellipsoid; it falls to 0, without a step, where the direction passes it by."""
+def ellipsoid_radius(
+    direction: Float32[np.ndarray, "3 cells"], centre: Vector, radii: Vector
+) -> Float32[np.ndarray, " cells"]:
+    """Distance from the origin to the far side of an ellipsoid; it falls to 0, without a step, where the direction
+    passes it by.
+    """
     d = direction / np.array(radii, dtype=np.float32)[:, None]
     c = np.array(centre, dtype=np.float32) / np.array(radii, dtype=np.float32)
     dd, dc = (d * d).sum(0), c[0] * d[0] + c[1] * d[1] + c[2] * d[2]
@@ -123,7 +132,8 @@ def ellipsoid_radius(direction: Float32[np.ndarray, "3 cells"], centre: Vector, 
 
 
 class StarSurface:
-    """A solid that every ray from its centre leaves once: a radius per direction, and more values to look up beside it.
+    """A solid that every ray from its centre leaves once: a radius per direction, and more values to look up beside
+    it.
 
     centre: cm, in the part's frame. stride: longest step of a ray, cm: short where
     the surface has walls. radius: cm per cell of `table_directions(pole, cells)`. layers: (name -> value per cell).
@@ -153,12 +163,15 @@ class StarSurface:
         return kernels.gaps(points, self.radius, self.pole == "top", self.cells)
 
     def look_up(self, points: Float32[np.ndarray, "3 n"]) -> dict[str, Float32[np.ndarray, " n"]]:
-        """Every layer at these points (part's frame), bilinearly, with the unit normal `nx`, `ny`, `nz` and the share `hollow`."""
+        """Every layer at these points (part's frame), bilinearly, with the unit normal `nx`, `ny`, `nz` and the share
+        `hollow`.
+        """
         found = kernels.look_up(points - self.centre, self.layers, self.pole == "top", self.cells)
         return dict(zip(self.names, found, strict=True))
 
     def intersect(self, rays: Rays, limit: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-        """Distance along each ray to the first crossing, infinity where there is none: short steps from the bounding box, then secants.
+        """Distance along each ray to the first crossing, infinity where there is none: short steps from the bounding
+        box, then secants.
 
         Rays that would reach the box only beyond `limit` are not followed.
         """
@@ -167,11 +180,22 @@ class StarSurface:
         one, other = (self.box[0] - origin) * slope, (self.box[1] - origin) * slope
         enter, leave = np.minimum(one, other).max(0), np.maximum(one, other).min(0)
         return kernels.march(
-            origin[:, 0], rays.direction, enter, leave, limit, self.radius, self.pole == "top", self.cells, _SHORTEST_STEPS, self.stride
+            origin[:, 0],
+            rays.direction,
+            enter,
+            leave,
+            limit,
+            self.radius,
+            self.pole == "top",
+            self.cells,
+            _SHORTEST_STEPS,
+            self.stride,
         )
 
 
-def _table_normals(direction: Float32[np.ndarray, "3 cells"], radius: Float32[np.ndarray, " cells"]) -> Float32[np.ndarray, "3 cells"]:
+def _table_normals(
+    direction: Float32[np.ndarray, "3 cells"], radius: Float32[np.ndarray, " cells"]
+) -> Float32[np.ndarray, "3 cells"]:
     """Outward unit normals of the surface, from differences between neighbouring cells."""
     side = isqrt(radius.size)
     surface = (direction * radius).reshape(3, side, side)
@@ -184,7 +208,9 @@ def _table_normals(direction: Float32[np.ndarray, "3 cells"], radius: Float32[np
 
 
 def _hollowness(radius: Float32[np.ndarray, " cells"]) -> Float32[np.ndarray, " cells"]:
-    """How far a cell lies below the mean of its surroundings, cm: sockets, folds and the foot of the nose get less light from around."""
+    """How far a cell lies below the mean of its surroundings, cm: sockets, folds and the foot of the nose get less
+    light from around.
+    """
     side = isqrt(radius.size)
     grid = Image.fromarray(radius.reshape(side, side))
     coarse = grid.resize((side // 8, side // 8), Image.Resampling.BOX).resize(grid.size, Image.Resampling.BICUBIC)
@@ -208,9 +234,11 @@ def meet_ellipsoid(rays: Rays, centre: Vector, radii: Vector) -> Surface:
 
 
 def meet_cone(rays: Rays, axis: Pair, radii: Pair, flare: Number, foot: Number) -> tuple[Surface, Surface]:
-    """First and last crossing of an upright elliptic cone: axis at (x, z), half-widths `radii` at height `foot`, `flare` wider per cm down.
+    """First and last crossing of an upright elliptic cone: axis at (x, z), half-widths `radii` at height `foot`,
+    `flare` wider per cm down.
 
-    The cone is cut nowhere: the caller keeps the heights that it wants. The second normal points inwards, to the viewer.
+    The cone is cut nowhere: the caller keeps the heights that it wants. The second normal points inwards, to the
+    viewer.
     """
     scale = np.array([radii[0], 1, radii[1]], dtype=np.float32)[:, None]
     o = (rays.origin - np.array([axis[0], foot, axis[1]], dtype=np.float32)[:, None]) / scale
@@ -232,22 +260,29 @@ def meet_cone(rays: Rays, axis: Pair, radii: Pair, flare: Number, foot: Number) 
 
 
 class Noise:
-    """Random textures that are functions of a point: a table of uniform numbers per seed, looked up smoothly and repeated for ever."""
+    """Random textures that are functions of a point: a table of uniform numbers per seed, looked up smoothly and
+    repeated for ever.
+    """
 
     _SIDE = 256
 
     def __init__(self, seed: int):
         self.table = np.random.default_rng(seed).random((self._SIDE, self._SIDE), dtype=np.float32).ravel()
 
-    def __call__(self, u: Float32[np.ndarray, " n"], v: Float32[np.ndarray, " n"], layer: int = 0) -> Float32[np.ndarray, " n"]:
+    def __call__(
+        self, u: Float32[np.ndarray, " n"], v: Float32[np.ndarray, " n"], layer: int = 0
+    ) -> Float32[np.ndarray, " n"]:
         """Smooth noise in [0, 1) with a grain of one unit; `layer` chooses another, independent-looking texture."""
         return self.octaves(u, v, 1, layer)
 
-    def octaves(self, u: Float32[np.ndarray, " n"], v: Float32[np.ndarray, " n"], count: int, layer: int = 0) -> Float32[np.ndarray, " n"]:
+    def octaves(
+        self, u: Float32[np.ndarray, " n"], v: Float32[np.ndarray, " n"], count: int, layer: int = 0
+    ) -> Float32[np.ndarray, " n"]:
         """Noise of several grains (each half as wide and 0.6 as strong as the last), in [0, 1)."""
         octave = np.arange(count)
         shares, steps, across, down = (
-            numbers.astype(np.float32) for numbers in (0.6**octave, 2.0**octave, 37.31 * (layer + octave), 91.73 * (layer + octave))
+            numbers.astype(np.float32)
+            for numbers in (0.6**octave, 2.0**octave, 37.31 * (layer + octave), 91.73 * (layer + octave))
         )
         u, v = (np.ascontiguousarray(part, dtype=np.float32) for part in np.broadcast_arrays(u, v))
         return kernels.noise(u, v, self.table, self._SIDE, shares, steps, across, down)

@@ -15,7 +15,9 @@ CURLY = ("curly", "afro", "long_curly")
 
 
 def hair_locks(p: FaceParameters, noise: Noise, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fine strands and broad locks, both 0-1, for hair that falls along `down` (cm); curls are as long as they are wide."""
+    """Fine strands and broad locks, both 0-1, for hair that falls along `down` (cm); curls are as long as they are
+    wide.
+    """
     curly = p.hair_style in CURLY
     width = 1.5 * p.hair_strand if curly else 0.8 * p.hair_strand
     length = width * (1.4 if curly else 11)
@@ -29,8 +31,12 @@ def hair_locks(p: FaceParameters, noise: Noise, across: np.ndarray, down: np.nda
     return fine, 0.6 * locks + 0.4 * noise((across - wave) / (11 * width), down / (4 * length), 34)
 
 
-def hair_albedo(p: FaceParameters, fine: np.ndarray, locks: np.ndarray, sheen: np.ndarray) -> Float32[np.ndarray, "3 n"]:
-    """Colour of hair: dark between locks, lighter strands, and a band (`sheen`, 0-1) where they mirror the light from above."""
+def hair_albedo(
+    p: FaceParameters, fine: np.ndarray, locks: np.ndarray, sheen: np.ndarray
+) -> Float32[np.ndarray, "3 n"]:
+    """Colour of hair: dark between locks, lighter strands, and a band (`sheen`, 0-1) where they mirror the light from
+    above.
+    """
     tint = 0.82 + 0.26 * fine + 0.38 * (locks - 0.4)
     colour = paint(p.hair_colour, fine.size) * np.clip(tint, 0.12, 1.5)
     gloss = sheen * (0.25 + fine) * (0.5 if p.hair_style in CURLY else 1.0)
@@ -48,7 +54,9 @@ def paint_hair(p: FaceParameters, noise: Noise, spot: Spot) -> None:
     if p.hair_style == "bald":
         return
     around = p.lateral * np.sign(spot.x) * np.radians(spot.azimuth) * 8
-    fine, locks = hair_locks(p, noise, around + 0.5 * p.lateral * p.hair_parting * spot.y, spot.y + 0.35 * np.abs(spot.x))
+    fine, locks = hair_locks(
+        p, noise, around + 0.5 * p.lateral * p.hair_parting * spot.y, spot.y + 0.35 * np.abs(spot.x)
+    )
     clumps = noise(around * 1.1, 0.2 * spot.y, 72)
     tips = (0.3 + 1.2 * p.hair_raggedness) * (0.5 * fine + 0.5 * locks + 0.5 * clumps - 0.72)
     above = spot.y - hair_line(p, spot.azimuth) + tips * (1 + 1.6 * p.hair_fringe)
@@ -63,7 +71,9 @@ def paint_hair(p: FaceParameters, noise: Noise, spot: Spot) -> None:
     # The skin beside the hair line lies in its shade.
     near = np.flatnonzero((above <= 0) & (above > -1.2) & (spot.label == LABEL["skin"]))
     spot.albedo[:, near] *= 1 - 0.22 * np.exp(above[near] / 0.4) * (p.hair_style not in ("shaven", "crop"))
-    spot.albedo[:, grown] = blend(spot.albedo[:, grown], (colour * root).astype(np.float32), (0.35 + 0.65 * share).astype(np.float32))
+    spot.albedo[:, grown] = blend(
+        spot.albedo[:, grown], (colour * root).astype(np.float32), (0.35 + 0.65 * share).astype(np.float32)
+    )
     spot.label[grown] = LABEL["hair"]
     spot.shine[grown] = 0.16 if p.hair_style in HANGING else 0.1
     lean = 0.55 * (fine[grown] - 0.5) + 0.8 * (locks[grown] - 0.5)

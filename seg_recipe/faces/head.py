@@ -1,4 +1,5 @@
-"""The head as one star-shaped surface: the skull and its relief, then what lies close on it (hair, hats, beards, masks).
+"""The head as one star-shaped surface: the skull and its relief, then what lies close on it (hair, hats, beards,
+masks).
 
 `skull` and `relief` make the shape of the face; `covers` says how thick what is on top of it is, by direction.
 """
@@ -26,7 +27,9 @@ def make_head(p: FaceParameters, anatomy: Anatomy, noise: Noise) -> StarSurface:
     x, y = direction[0] * base, direction[1] * base
     front = smoothstep(-0.1, 0.35, direction[2])
     masked = smoothstep(-0.3, 0.8, mask_height(p, anatomy, x, y))  # cloth bridges lips and folds
-    bare = base + front * relief(p, anatomy, x, y) * (1 - 0.75 * masked * smoothstep(anatomy.nose.tip, anatomy.nose.foot - 0.6, y))
+    bare = base + front * relief(p, anatomy, x, y) * (
+        1 - 0.75 * masked * smoothstep(anatomy.nose.tip, anatomy.nose.foot - 0.6, y)
+    )
     azimuth = np.degrees(np.arctan2(np.abs(direction[0]), direction[2]))
     hair = hair_thickness(p, direction, y, azimuth, noise)
     cover = np.maximum(hair, front * beard_thickness(p, anatomy, x, y))
@@ -45,16 +48,22 @@ def skull(p: FaceParameters, anatomy: Anatomy, direction: Float32[np.ndarray, "3
     radius = smooth_max(smooth_max(cranium, face, 1.2), jaw, 1.6)
     radius = smooth_max(radius, tip, 3.2)
     for side in (-1, 1):
-        cheek = ellipsoid_radius(direction, (side * 3.3, -2.4, 4.2), (2.4 + 0.5 * p.cheek_fullness, 2.6, 3.2 + 0.5 * p.cheek_fullness))
+        cheek = ellipsoid_radius(
+            direction, (side * 3.3, -2.4, 4.2), (2.4 + 0.5 * p.cheek_fullness, 2.6, 3.2 + 0.5 * p.cheek_fullness)
+        )
         radius = smooth_max(radius, cheek, 2.2)
     return radius
 
 
 def relief(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cells:
-    """Height of the face over the skull, cm: brow ridge, sockets, eyeballs, nose, lips, folds. x, y are face coordinates."""
+    """Height of the face over the skull, cm: brow ridge, sockets, eyeballs, nose, lips, folds. x, y are face
+    coordinates.
+    """
     mouth, side = anatomy.mouth, np.abs(x)
     height = nose_height(p, anatomy, x, y)
-    height += p.brow_ridge * bump(side, y, (2.6, 2.45), (1.9, 0.7)) + p.cheekbone * bump(side, y, (5.0, -0.9), (1.5, 1.0))
+    height += p.brow_ridge * bump(side, y, (2.6, 2.45), (1.9, 0.7)) + p.cheekbone * bump(
+        side, y, (5.0, -0.9), (1.5, 1.0)
+    )
     height += p.forehead_slope * bump(side, y, (0, 7.5), (5, 2.5))
     height -= p.eye_depth * bump(side, y, (p.eye_spacing - 0.3, EYE_LINE + 0.15), (1.35, 0.85))
     height += 0.5 * bump(side, y, (p.eye_spacing, EYE_LINE), (0.95, 0.62))
@@ -87,7 +96,9 @@ def nose_height(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cell
     return height + 0.85 * wing - 0.3 * nose.nostril(x, y)
 
 
-def hair_thickness(p: FaceParameters, direction: Float32[np.ndarray, "3 cells"], y: Cells, azimuth: Cells, noise: Noise) -> Cells:
+def hair_thickness(
+    p: FaceParameters, direction: Float32[np.ndarray, "3 cells"], y: Cells, azimuth: Cells, noise: Noise
+) -> Cells:
     """Thickness of the hair on the head, cm; 0 where none grows."""
     above = y - hair_line(p, azimuth)
     depth = {"afro": 2.4, "curly": 1.8}.get(p.hair_style, 1.4)
@@ -123,7 +134,11 @@ def beard_growth(p: FaceParameters, anatomy: Anatomy, x: np.ndarray, y: np.ndarr
     mouth, nose, side = anatomy.mouth, anatomy.nose, np.abs(x)
     lip = mouth.top_lip_top(x)
     moustache = np.minimum.reduce(
-        [nose.foot - 0.25 - y - 0.1 * side, y - lip + np.float32(0.35) * (side > 0.9 * mouth.half), 1.12 * mouth.half - side]
+        [
+            nose.foot - 0.25 - y - 0.1 * side,
+            y - lip + np.float32(0.35) * (side > 0.9 * mouth.half),
+            1.12 * mouth.half - side,
+        ]
     )
     below = np.minimum(mouth.bottom_lip_bottom(x) - 0.25 - y, 1.0 * mouth.half - side)
     around = np.minimum.reduce([1.25 * mouth.half - side, side - 0.98 * mouth.half, lip + 0.4 - y])
@@ -172,7 +187,15 @@ def worn_thickness(p: FaceParameters, anatomy: Anatomy, place: tuple[Cells, Cell
     x, y, azimuth = place
     hat = hat_height(p, y, azimuth)
     if p.headwear != "none":
-        thick = {"cap": 1.1, "beanie": 1.3, "hat": 1.6, "headscarf": 1.0, "headphones": 0.9, "band": 0.5, "visor": 3.0}[p.headwear]
+        thick = {
+            "cap": 1.1,
+            "beanie": 1.3,
+            "hat": 1.6,
+            "headscarf": 1.0,
+            "headphones": 0.9,
+            "band": 0.5,
+            "visor": 3.0,
+        }[p.headwear]
         press = smoothstep(-0.6, 0.3, hat)
         crown = 3.2 * smoothstep(1.0, 2.5, hat) * smoothstep(4, 8, y) if p.headwear == "hat" else 0.0
         dome = 1.2 * smoothstep(1.0, 4.0, hat) if p.headwear in ("cap", "beanie") else 0.0

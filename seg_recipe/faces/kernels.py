@@ -1,7 +1,8 @@
 """Compiled loops: rays that march to a star-shaped surface, what its table says there, and noise.
 
-They stand in one file, without a function of another: numba's cache watches the file of the function that is called. Nothing is
-contracted or reordered (no `fastmath`), so each number is what the same float32 operations give one by one, on every processor.
+They stand in one file, without a function of another: numba's cache watches the file of the function that is called.
+Nothing is contracted or reordered (no `fastmath`), so each number is what the same float32 operations give one by one,
+on every processor.
 """
 
 from typing import no_type_check
@@ -9,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from seg_recipe.compilation import compiled
+from seg_recipe.fast.compilation import compiled
 
 # Literals would be float64, and with them everything that they touch.
 _0, _1, _2, _3 = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
@@ -29,8 +30,8 @@ _compiled = compiled(error_model="numpy")
 def _locate(x, y, z, top, cells):
     """The table cell of a direction, where it lies in the cell (0-1 each way), and the distance from the centre.
 
-    Written for the processor's vectors: unsigned numbers, since numba makes negative ones count from the end, and no `min` and `max`, which
-    take care of NaN.
+    Written for the processor's vectors: unsigned numbers, since numba makes negative ones count from the end, and no
+    `min` and `max`, which take care of NaN.
     """
     y, z = (-z, y) if top else (y, z)
     rho = np.sqrt(x * x + y * y + z * z) + _TINY
@@ -68,10 +69,12 @@ def gaps(points, radius, top, cells):
 @_compiled
 @no_type_check
 def march(origin, direction, enter, leave, limit, radius, top, cells, shortest, stride):
-    """float32 (n): distance along each ray to the first crossing, infinity where there is none: steps, then two secants.
+    """float32 (n): distance along each ray to the first crossing, infinity where there is none: steps, then two
+    secants.
 
-    origin: float32 (3), relative to the centre; direction: (3, n); enter, leave: (n), where the ray is in the box; limit: (n), beyond which
-    a box is not looked into; shortest: (steps), the least step, cm, of each, of which there are no more; stride: the greatest.
+    origin: float32 (3), relative to the centre; direction: (3, n); enter, leave: (n), where the ray is in the box;
+    limit: (n), beyond which a box is not looked into; shortest: (steps), the least step, cm, of each, of which there
+    are no more; stride: the greatest.
     """
     result = np.full(direction.shape[1], _INFINITE)
     ox, oy, oz = origin
@@ -103,7 +106,9 @@ def march(origin, direction, enter, leave, limit, radius, top, cells, shortest, 
 @_compiled
 @no_type_check
 def look_up(points, layers, top, cells):
-    """float32 (layers, n): bilinear look-up of layers (cells * cells, layers) in the directions of points (3, n) from the centre."""
+    """float32 (layers, n): bilinear look-up of layers (cells * cells, layers) in the directions of points (3, n) from
+    the centre.
+    """
     count = layers.shape[1]
     result = np.empty((count, points.shape[1]), np.float32)
     for k in range(points.shape[1]):

@@ -50,7 +50,9 @@ Around = Float32[np.ndarray, "3 4"]
 
 
 def surroundings(backdrop: UInt8[np.ndarray, "size size 3"]) -> Float32[np.ndarray, "3 4"]:
-    """The light that a background sends to each side, as colours: brighter than usual or darker, but by less than the picture is."""
+    """The light that a background sends to each side, as colours: brighter than usual or darker, but by less than the
+    picture is.
+    """
     halves = np.asarray(Image.fromarray(backdrop).resize((8, 8), Image.Resampling.BOX), dtype=np.float32) / 255
     light = halves ** np.float32(GAMMA)
     sides = np.stack([part.mean(axis=(0, 1)) for part in (light[:, 4:], light[:, :4], light[:4], light[4:])], axis=1)
@@ -58,7 +60,9 @@ def surroundings(backdrop: UInt8[np.ndarray, "size size 3"]) -> Float32[np.ndarr
     return (sides * (0.35 + 1.1 * mean) / max(mean, 0.02)).astype(np.float32)
 
 
-def dapple(p: FaceParameters, noise: Noise, points: Float32[np.ndarray, "3 n"], towards: Float32[np.ndarray, "3 1"]) -> Row:
+def dapple(
+    p: FaceParameters, noise: Noise, points: Float32[np.ndarray, "3 n"], towards: Float32[np.ndarray, "3 1"]
+) -> Row:
     """Share of the main light that leaves (for one seed in three: blinds) let pass: a pattern thrown along the light."""
     away = float(towards[2, 0])
     x, y, _ = points - towards * (points[2] / np.float32(min(away, -0.35) if away < 0 else max(away, 0.35)))
@@ -70,7 +74,12 @@ def dapple(p: FaceParameters, noise: Noise, points: Float32[np.ndarray, "3 n"], 
 
 
 def shade(
-    canvas: Canvas, p: FaceParameters, head: Frame, solids: tuple[StarSurface, StarSurface | None], noise: Noise, behind: Around
+    canvas: Canvas,
+    p: FaceParameters,
+    head: Frame,
+    solids: tuple[StarSurface, StarSurface | None],
+    noise: Noise,
+    behind: Around,
 ) -> Float32[np.ndarray, "3 n"]:
     """Linear light from every point that was met (others stay 0). behind: what `surroundings` found in the background."""
     result = np.zeros_like(canvas.albedo)
@@ -90,11 +99,16 @@ def shade(
     # Light scatters under skin: the edge of a shadow is soft, and softest in red.
     wrap = np.array([[0.22], [0.12], [0.09]], dtype=np.float32)
     diffuse = np.maximum((facing + wrap) / (1 + wrap), 0) * shadow * (0.35 + 0.65 * around)
-    colours = [np.array(c, dtype=np.float32)[:, None] for c in (p.key_colour, p.sky_colour, p.ground_colour, p.rim_colour, p.fill_colour)]
+    colours = [
+        np.array(c, dtype=np.float32)[:, None]
+        for c in (p.key_colour, p.sky_colour, p.ground_colour, p.rim_colour, p.fill_colour)
+    ]
     up = 0.5 + 0.5 * normal[1]
     ambient = colours[2] + up * (colours[1] - colours[2])
     right, left, above, below = (behind[:, k : k + 1] for k in range(4))
-    ambient += p.surroundings * (0.5 * (right + left + normal[0] * (right - left) + normal[1] * (above - below)) - ambient)
+    ambient += p.surroundings * (
+        0.5 * (right + left + normal[0] * (right - left) + normal[1] * (above - below)) - ambient
+    )
     ambient *= p.sky_strength * around
     if p.fill_strength > 0:
         soft = np.maximum(0.3 + 0.7 * (normal * direction_of(p.fill_azimuth, p.fill_elevation)).sum(0), 0)
@@ -106,6 +120,10 @@ def shade(
     gloss = np.maximum((normal * half).sum(0), 0) ** 22
     grazing = (1 - np.abs((normal * rays.direction).sum(0))) ** 3
     shine = canvas.shine[seen]
-    specular = 0.45 * shine * (p.key_strength * colours[0] * gloss * shadow + 0.5 * p.sky_strength * colours[1] * grazing * up * around)
+    specular = (
+        0.45
+        * shine
+        * (p.key_strength * colours[0] * gloss * shadow + 0.5 * p.sky_strength * colours[1] * grazing * up * around)
+    )
     result[:, seen] = albedo * light + specular + canvas.glare[seen] * p.sky_strength * colours[1]
     return result

@@ -4,7 +4,17 @@ import numpy as np
 from jaxtyping import Float32
 
 from .canvas import Canvas, paint
-from .geometry import Frame, Noise, Number, StarSurface, Vector, ellipsoid_radius, smooth_max, smoothstep, table_directions
+from .geometry import (
+    Frame,
+    Noise,
+    Number,
+    StarSurface,
+    Vector,
+    ellipsoid_radius,
+    smooth_max,
+    smoothstep,
+    table_directions,
+)
 from .hair import bend_normals, hair_albedo, hair_locks
 from .head import HANGING, hat_height
 from .parameters import FaceParameters
@@ -23,7 +33,9 @@ def mane_kind(p: FaceParameters) -> str:
 
 
 def make_mane(p: FaceParameters, noise: Noise) -> StarSurface | None:
-    """The solid in the head's frame; None where nothing hangs. Its layer `cover` is 1 where it is whole, 0 in its opening."""
+    """The solid in the head's frame; None where nothing hangs. Its layer `cover` is 1 where it is whole, 0 in its
+    opening.
+    """
     kind = mane_kind(p)
     if kind == "none":
         return None
@@ -100,4 +112,12 @@ def paint_mane(canvas: Canvas, p: FaceParameters, head: Frame, mane: StarSurface
         label, shine = LABEL["headwear" if kind == "scarf" else "clothing"], 0.02
     bent = head.vectors_out(bend_normals(p, normal[:, keep], lean[keep]))
     at = chosen[keep]
-    canvas.put(at, depth[at], label, albedo[:, keep].astype(np.float32), bent, openness=openness[keep].astype(np.float32), shine=shine)
+    canvas.put(
+        at,
+        depth[at],
+        label,
+        albedo[:, keep].astype(np.float32),
+        bent,
+        openness=openness[keep].astype(np.float32),
+        shine=shine,
+    )

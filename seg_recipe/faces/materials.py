@@ -1,4 +1,6 @@
-"""Surfaces of backgrounds: plaster, brick, planks, tiles, cloth, leaves, sky. All are pictures, painted from one table of fractal noise."""
+"""Surfaces of backgrounds: plaster, brick, planks, tiles, cloth, leaves, sky. All are pictures, painted from one table
+of fractal noise.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,7 +21,9 @@ _SLOPES = (1.0, 1.4, 1.9, 2.4, 2.8, 3.5)
 
 @lru_cache(maxsize=len(_SLOPES))
 def _atlas(slope: float) -> Image.Image:
-    """Fractal noise (float, 0-1, mean 0.5) that repeats every 512 pixels, laid twice side by side; power falls as frequency ** -slope."""
+    """Fractal noise (float, 0-1, mean 0.5) that repeats every 512 pixels, laid twice side by side; power falls as
+    frequency ** -slope.
+    """
     rng = np.random.default_rng(20)
     across, down = np.meshgrid(np.fft.rfftfreq(_ATLAS), np.fft.fftfreq(_ATLAS))
     frequency = np.maximum(np.hypot(across, down), 2 / _ATLAS)
@@ -31,7 +35,9 @@ def _atlas(slope: float) -> Image.Image:
 def grain(
     rng: np.random.Generator, size: Size, zoom: float | int = 1.0, stretch: float | int = 1.0, slope: float | int = 2.4
 ) -> Float32[np.ndarray, "height width"]:
-    """Fractal noise in 0-1. zoom: < 1 larger features; stretch: > 1 wider than high, < 1 higher; slope: 1 sandy, 2.4 earthy, 3.5 cloudy."""
+    """Fractal noise in 0-1. zoom: < 1 larger features; stretch: > 1 wider than high, < 1 higher; slope: 1 sandy, 2.4
+    earthy, 3.5 cloudy.
+    """
     nearest = min(_SLOPES, key=lambda known: abs(known - slope))
     wide, high = (float(np.clip(_ATLAS * zoom * part, 4, _ATLAS)) for part in (min(1, 1 / stretch), min(1, stretch)))
     x, y = rng.uniform(0, _ATLAS, 2)
@@ -51,12 +57,23 @@ def scaled(colour: Shade, factor: float | int) -> Shade:
     return red, green, blue
 
 
-_HUES = ((150, 105, 70), (205, 175, 140), (190, 150, 125), (120, 80, 60), (90, 110, 140), (95, 115, 80), (170, 70, 55), (60, 65, 80))
+_HUES = (
+    (150, 105, 70),
+    (205, 175, 140),
+    (190, 150, 125),
+    (120, 80, 60),
+    (90, 110, 140),
+    (95, 115, 80),
+    (170, 70, 55),
+    (60, 65, 80),
+)
 """Wood, sand, skin, earth, slate blue, moss, brick, dusk."""
 
 
 def natural(rng: np.random.Generator, light: float | int | None = None) -> Shade:
-    """A colour as walls and things have it: mostly greyish, often near wood, sand or skin, seldom vivid. light: 0-1, else any."""
+    """A colour as walls and things have it: mostly greyish, often near wood, sand or skin, seldom vivid. light: 0-1,
+    else any.
+    """
     kind = rng.random()
     if kind < 0.05:
         colour = rng.uniform(0, 255, 3)
@@ -85,18 +102,26 @@ def jittered(rng: np.random.Generator, colour: Shade, spread: float | int) -> Sh
 
 def plaster(rng: np.random.Generator, size: Size, colour: Shade) -> Image.Image:
     """Painted or bare plaster, concrete, stone: blotches, stains that run down, now and then cracks or seams."""
-    field = 0.72 + rng.uniform(0.1, 0.5) * grain(rng, size, rng.uniform(0.3, 1), 1, 2.4) + 0.25 * (grain(rng, size, 0.6, 0.15, 2.0) - 0.5)
+    field = (
+        0.72
+        + rng.uniform(0.1, 0.5) * grain(rng, size, rng.uniform(0.3, 1), 1, 2.4)
+        + 0.25 * (grain(rng, size, 0.6, 0.15, 2.0) - 0.5)
+    )
     picture = mixed((0, 0, 0), colour, field)
     draw = ImageDraw.Draw(picture)
     if rng.random() < 0.35:
         for x in np.arange(rng.uniform(0, 0.3), 1, rng.uniform(0.12, 0.5)):
-            draw.line([(x * size[0], 0), (x * size[0], size[1])], fill=scaled(colour, 0.6), width=max(1, size[0] // 150))
+            draw.line(
+                [(x * size[0], 0), (x * size[0], size[1])], fill=scaled(colour, 0.6), width=max(1, size[0] // 150)
+            )
     return picture
 
 
 def _cells(rng: np.random.Generator, size: Size, columns: int, rows: int, colour: Shade, spread: float) -> Image.Image:
     """Cells of one colour, each a little different, as a picture of columns x rows pixels."""
-    light = np.clip(rng.normal(1, spread, (rows, columns, 1)) + rng.normal(0, spread / 4, (rows, columns, 3)), 0.2, 1.9)
+    light = np.clip(
+        rng.normal(1, spread, (rows, columns, 1)) + rng.normal(0, spread / 4, (rows, columns, 3)), 0.2, 1.9
+    )
     return Image.fromarray(np.clip(light * colour, 0, 255).astype(np.uint8))
 
 
@@ -156,9 +181,13 @@ def folds(rng: np.random.Generator, size: Size, colour: Shade) -> Image.Image:
         wave = wave + 0.3 * (grain(rng, size, 0.5, 0.2, 3) - 0.5)
         light = 0.35 + 1.1 * wave
     else:
-        light = np.repeat(0.75 + 0.25 * np.sin(np.linspace(0, rng.uniform(40, 200), size[0]))[None, :], size[1], axis=0)
+        light = np.repeat(
+            0.75 + 0.25 * np.sin(np.linspace(0, rng.uniform(40, 200), size[0]))[None, :], size[1], axis=0
+        )
     if rng.random() < 0.5:
-        return Image.fromarray(np.clip(np.asarray(pattern(rng, size, colour), np.float32) * light[..., None], 0, 255).astype(np.uint8))
+        return Image.fromarray(
+            np.clip(np.asarray(pattern(rng, size, colour), np.float32) * light[..., None], 0, 255).astype(np.uint8)
+        )
     picture = mixed((0, 0, 0), colour, light)
     return picture if rng.random() < 0.6 else picture.transpose(Image.Transpose.ROTATE_90).resize(size)
 
@@ -198,19 +227,31 @@ def leaves(rng: np.random.Generator, size: Size, colour: Shade) -> Image.Image:
 
 def leaf_colour(rng: np.random.Generator) -> Shade:
     """Green of some season, or autumn."""
-    options = ((92, 106, 62), (72, 88, 50), (122, 128, 92), (66, 78, 62), (140, 130, 72), (165, 115, 55), (108, 84, 60))
+    options = (
+        (92, 106, 62),
+        (72, 88, 50),
+        (122, 128, 92),
+        (66, 78, 62),
+        (140, 130, 72),
+        (165, 115, 55),
+        (108, 84, 60),
+    )
     return jittered(rng, options[rng.choice(7, p=[0.25, 0.25, 0.15, 0.15, 0.08, 0.06, 0.06])], 0.2)
 
 
 def sky(rng: np.random.Generator, size: Size) -> Image.Image:
-    """Blue, grey, white or evening sky, with or without clouds and the glow of the sun; the horizon is at the lower edge."""
+    """Blue, grey, white or evening sky, with or without clouds and the glow of the sun; the horizon is at the lower
+    edge.
+    """
     looks = (
         ((62, 105, 175), (175, 205, 235)), ((110, 150, 205), (225, 232, 240)), ((168, 176, 188), (228, 231, 235)),
         ((252, 253, 255), (255, 255, 255)), ((60, 72, 115), (235, 170, 115)),
         ((20, 32, 70), (80, 95, 130)), ((25, 60, 130), (110, 150, 205)),
     )  # fmt: skip
     top, bottom = looks[rng.choice(len(looks), p=[0.2, 0.16, 0.2, 0.14, 0.1, 0.08, 0.12])]
-    down = np.linspace(0, 1, size[1], dtype=np.float32)[:, None] ** rng.uniform(0.5, 1.6) + np.zeros(size[::-1], np.float32)
+    down = np.linspace(0, 1, size[1], dtype=np.float32)[:, None] ** rng.uniform(0.5, 1.6) + np.zeros(
+        size[::-1], np.float32
+    )
     base: np.ndarray = np.asarray(mixed(top, bottom, down), np.float32)
     if rng.random() < 0.75:
         field = grain(rng, size, rng.uniform(0.3, 0.8), rng.uniform(1.5, 4), 2.7)
@@ -219,7 +260,9 @@ def sky(rng: np.random.Generator, size: Size) -> Image.Image:
         base = base + share[..., None] * (white - base)
     if rng.random() < 0.3:
         x, y = np.meshgrid(np.linspace(0, 1, size[0], dtype=np.float32), np.linspace(0, 1, size[1], dtype=np.float32))
-        glow = np.exp(-np.hypot(x - rng.uniform(0, 1), y - rng.uniform(0.1, 1)) / rng.uniform(0.08, 0.4)).astype(np.float32)
+        glow = np.exp(-np.hypot(x - rng.uniform(0, 1), y - rng.uniform(0.1, 1)) / rng.uniform(0.08, 0.4)).astype(
+            np.float32
+        )
         base = base + glow[..., None] * np.array([220, 200, 155], np.float32)
     return Image.fromarray(np.clip(base, 0, 255).astype(np.uint8))
 
@@ -236,6 +279,8 @@ FLOORS: tuple[Material, ...] = (planks, tiles, earth, pattern, plaster, tiles)
 GROUNDS: tuple[Material, ...] = (earth, earth, earth, tiles, plaster, brick)
 
 
-def any_of(rng: np.random.Generator, materials: tuple[Material, ...], size: Size, light: float | int | None = None) -> Image.Image:
+def any_of(
+    rng: np.random.Generator, materials: tuple[Material, ...], size: Size, light: float | int | None = None
+) -> Image.Image:
     """A surface of one of these materials in a natural colour."""
     return materials[rng.integers(len(materials))](rng, size, natural(rng, light))

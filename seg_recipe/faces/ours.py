@@ -1,7 +1,8 @@
 """What tells our faces from other people's pictures: a mark in each file, and metadata that only the generator writes.
 
-The mark is the last chunk of a PNG before its end: text with the SHA-256 of all that stands before it. A picture that was put in a face's
-place, or that was changed and saved again, has none that fits. Faces over photographs get no mark: part of them is not ours.
+The mark is the last chunk of a PNG before its end: text with the SHA-256 of all that stands before it. A picture that
+was put in a face's place, or that was changed and saved again, has none that fits. Faces over photographs get no mark:
+part of them is not ours.
 """
 
 import hashlib
@@ -46,7 +47,9 @@ def _mark(body: bytes) -> bytes:
 
 
 def has_our_metadata(folder: Path) -> bool:
-    """Whether the folder's metadata.jsonl describes our faces. imagefolder of `datasets`, among others, has a file of that name, too."""
+    """Whether the folder's metadata.jsonl describes our faces. imagefolder of `datasets`, among others, has a file of
+    that name, too.
+    """
     try:
         with (folder / METADATA).open("rb") as lines:
             first = json.loads(lines.readline(1 << 20))
@@ -56,7 +59,9 @@ def has_our_metadata(folder: Path) -> bool:
 
 
 def foreign_names(folder: Path) -> list[str]:
-    """What a folder holds that we did not put there: neither empty folders of a split nor whole data sets that we drew or imported."""
+    """What a folder holds that we did not put there: neither empty folders of a split nor whole data sets that we drew
+    or imported.
+    """
     if has_our_metadata(folder):
         return []
     return sorted(path.name for path in folder.iterdir() if path.name not in JUNK and not _is_made_here(path))

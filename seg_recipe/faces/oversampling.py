@@ -21,8 +21,8 @@ _DRAWS = 300
 def sample_with_rare(seed: int, index: int, portraits: bool = False) -> FaceParameters:
     """Face `index` of the series `seed` with rare classes oversampled; like `sample`, a function of these alone.
 
-    With probability one half it is `sample(seed, index)`. Otherwise one of `RARE` is chosen, each as likely, and faces are drawn until one
-    shows it (300 at most), so that what is rare goes with everything else as it does in `sample`.
+    With probability one half it is `sample(seed, index)`. Otherwise one of `RARE` is chosen, each as likely, and faces
+    are drawn until one shows it (300 at most), so that what is rare goes with everything else as it does in `sample`.
     """
     rng = np.random.default_rng((seed, index, 5))
     if rng.random() < 0.5:

@@ -27,20 +27,30 @@ _COLOUR = {"range": (0.0, 1.0), "unit": "sRGB"}
 
 @dataclass(frozen=True)
 class FaceParameters:
-    """Everything that a picture of a face depends on, besides its size; `range`, `unit` and `options` are in each field's metadata.
+    """Everything that a picture of a face depends on, besides its size; `range`, `unit` and `options` are in each
+    field's metadata.
 
-    Lengths are centimetres on a head 23 cm high, angles degrees. +x is the VIEWER's right when the head looks at the camera, +y up,
-    +z towards the camera; `right` is the viewer's right everywhere. Raises ValueError for a value outside its range.
+    Lengths are centimetres on a head 23 cm high, angles degrees. +x is the VIEWER's right when the head looks at the
+    camera, +y up, +z towards the camera; `right` is the viewer's right everywhere. Raises ValueError for a value
+    outside its range.
     """
 
     # View
-    yaw: float = field(default=0.0, metadata=_number(-75, 75, "degrees, the face turned to the viewer's right", _OPPOSITE))
+    yaw: float = field(
+        default=0.0, metadata=_number(-75, 75, "degrees, the face turned to the viewer's right", _OPPOSITE)
+    )
     pitch: float = field(default=0.0, metadata=_number(-35, 35, "degrees, the face turned up"))
-    roll: float = field(default=0.0, metadata=_number(-30, 30, "degrees, the head tilted to the viewer's right", _OPPOSITE))
-    body_yaw: float = field(default=0.0, metadata=_number(-60, 60, "degrees, the torso turned to the viewer's right", _OPPOSITE))
+    roll: float = field(
+        default=0.0, metadata=_number(-30, 30, "degrees, the head tilted to the viewer's right", _OPPOSITE)
+    )
+    body_yaw: float = field(
+        default=0.0, metadata=_number(-60, 60, "degrees, the torso turned to the viewer's right", _OPPOSITE)
+    )
     field_of_view: float = field(default=16.0, metadata=_number(6, 45, "degrees, over the picture's height"))
     head_share: float = field(default=0.45, metadata=_number(0.2, 1.1, "head height over the picture's height"))
-    centre_x: float = field(default=0.0, metadata=_number(-0.6, 0.6, "head centre, picture halves to the right of the middle", _OPPOSITE))
+    centre_x: float = field(
+        default=0.0, metadata=_number(-0.6, 0.6, "head centre, picture halves to the right of the middle", _OPPOSITE)
+    )
     centre_y: float = field(default=0.05, metadata=_number(-0.6, 0.6, "head centre, picture halves above the middle"))
 
     # Identity
@@ -52,7 +62,9 @@ class FaceParameters:
     cheekbone: float = field(default=0.3, metadata=_number(0, 0.9, "cm"))
     brow_ridge: float = field(default=0.3, metadata=_number(0, 0.9, "cm"))
     forehead_slope: float = field(default=0.0, metadata=_number(-0.8, 0.8, "cm"))
-    eye_spacing: float = field(default=3.15, metadata=_number(2.8, 3.6, "cm, from the middle of the face to an eye's centre"))
+    eye_spacing: float = field(
+        default=3.15, metadata=_number(2.8, 3.6, "cm, from the middle of the face to an eye's centre")
+    )
     eye_width: float = field(default=1.2, metadata=_number(0.95, 1.6, "cm, half the width"))
     eye_tilt: float = field(default=3.0, metadata=_number(-8, 12, "degrees, outer corners up"))
     eye_depth: float = field(default=0.9, metadata=_number(0.4, 1.5, "cm, of the socket"))
@@ -78,7 +90,9 @@ class FaceParameters:
     eye_colour: Colour = field(default=(0.35, 0.22, 0.12), metadata=_COLOUR)
 
     # Expression
-    gaze_x: float = field(default=0.0, metadata=_number(-35, 35, "degrees, the eyes turned to the viewer's right", _OPPOSITE))
+    gaze_x: float = field(
+        default=0.0, metadata=_number(-35, 35, "degrees, the eyes turned to the viewer's right", _OPPOSITE)
+    )
     gaze_y: float = field(default=0.0, metadata=_number(-25, 25, "degrees, the eyes turned up"))
     lid_right: float = field(default=1.0, metadata=_number(0, 1.3, "share: 0 shut, 1 open", _PARTNER))
     lid_left: float = field(default=1.0, metadata=_number(0, 1.3, "share: 0 shut, 1 open", _PARTNER))
@@ -87,8 +101,12 @@ class FaceParameters:
     frown: float = field(default=0.0, metadata=_number(0, 1, "share"))
     smile: float = field(default=0.0, metadata=_number(-1, 1, "share: -1 corners down, 1 corners up"))
     jaw_open: float = field(default=0.0, metadata=_number(0, 3.2, "cm, between the lips"))
-    mouth_shift: float = field(default=0.0, metadata=_number(-0.7, 0.7, "cm, the mouth pulled to the viewer's right", _OPPOSITE))
-    asymmetry: float = field(default=0.0, metadata=_number(-1, 1, "share: eye and lips higher on the viewer's right", _OPPOSITE))
+    mouth_shift: float = field(
+        default=0.0, metadata=_number(-0.7, 0.7, "cm, the mouth pulled to the viewer's right", _OPPOSITE)
+    )
+    asymmetry: float = field(
+        default=0.0, metadata=_number(-1, 1, "share: eye and lips higher on the viewer's right", _OPPOSITE)
+    )
     teeth: float = field(default=0.5, metadata=_number(0, 1, "share of the opening that the upper teeth may fill"))
 
     # Hair
@@ -105,9 +123,13 @@ class FaceParameters:
     hair_fringe: float = field(default=0.0, metadata=_number(0, 1, "share: 0 none, 1 down to the brows"))
     hair_over_ears: float = field(default=0.0, metadata=_number(0, 1, "share: 0 ears free, 1 covered"))
     hair_end: float = field(default=-14.0, metadata=_number(-30, -6, "cm, height of the ends of hanging hair"))
-    hair_opening: float = field(default=60.0, metadata=_number(25, 110, "degrees from the middle of the face to hanging hair"))
+    hair_opening: float = field(
+        default=60.0, metadata=_number(25, 110, "degrees from the middle of the face to hanging hair")
+    )
     hair_parting: float = field(default=0.3, metadata=_number(-1, 1, "side of the parting", _OPPOSITE))
-    hair_sweep: float = field(default=0.0, metadata=_number(-1, 1, "share: hair hangs over the right side (negative: left)", _OPPOSITE))
+    hair_sweep: float = field(
+        default=0.0, metadata=_number(-1, 1, "share: hair hangs over the right side (negative: left)", _OPPOSITE)
+    )
     hair_wave: float = field(default=0.0, metadata=_number(0, 1, "share: 0 straight, 1 wavy"))
     hair_raggedness: float = field(default=0.4, metadata=_number(0, 1, "share"))
     hair_strand: float = field(default=0.2, metadata=_number(0.1, 0.5, "cm, width of a lock"))
@@ -116,50 +138,75 @@ class FaceParameters:
     brow_arch: float = field(default=0.8, metadata=_number(0, 1.4, "factor: 0 straight, 1 arched"))
     brow_density: float = field(default=0.8, metadata=_number(0.35, 1, "share"))
     brow_colour: Colour = field(default=(0.2, 0.14, 0.1), metadata=_COLOUR)
-    beard_style: str = field(default="none", metadata=_choice("none", "stubble", "moustache", "goatee", "chinstrap", "full"))
+    beard_style: str = field(
+        default="none", metadata=_choice("none", "stubble", "moustache", "goatee", "chinstrap", "full")
+    )
     beard_density: float = field(default=0.8, metadata=_number(0.3, 1, "share"))
     beard_thickness: float = field(default=0.4, metadata=_number(0.1, 2, "cm, above the chin"))
     beard_colour: Colour = field(default=(0.22, 0.15, 0.1), metadata=_COLOUR)
 
     # Worn
-    headwear: str = field(default="none", metadata=_choice("none", "cap", "beanie", "hat", "headscarf", "headphones", "band", "visor"))
+    headwear: str = field(
+        default="none", metadata=_choice("none", "cap", "beanie", "hat", "headscarf", "headphones", "band", "visor")
+    )
     headwear_line: float = field(default=5.5, metadata=_number(3.6, 8.5, "cm, height of the rim over the forehead"))
     headwear_colour: Colour = field(default=(0.3, 0.3, 0.5), metadata=_COLOUR)
     glasses: str = field(default="none", metadata=_choice("none", "spectacles", "sunglasses"))
     glasses_width: float = field(default=2.5, metadata=_number(2.1, 3.1, "cm, half the width of a lens"))
     glasses_height: float = field(default=1.7, metadata=_number(1.2, 2.4, "cm, half the height of a lens"))
-    glasses_roundness: float = field(default=3.0, metadata=_number(2, 6, "exponent of the lens outline: 2 ellipse, 6 nearly a rectangle"))
+    glasses_roundness: float = field(
+        default=3.0, metadata=_number(2, 6, "exponent of the lens outline: 2 ellipse, 6 nearly a rectangle")
+    )
     glasses_rim: float = field(default=0.2, metadata=_number(0.08, 0.4, "cm, width of the rim"))
     glasses_colour: Colour = field(default=(0.08, 0.08, 0.08), metadata=_COLOUR)
     facewear: str = field(default="none", metadata=_choice("none", "mask", "scarf"))
     facewear_colour: Colour = field(default=(0.6, 0.75, 0.85), metadata=_COLOUR)
-    clothing: str = field(default="crew", metadata=_choice("crew", "v_neck", "wide_neck", "shirt", "turtleneck", "hood", "hood_up", "suit"))
+    clothing: str = field(
+        default="crew",
+        metadata=_choice("crew", "v_neck", "wide_neck", "shirt", "turtleneck", "hood", "hood_up", "suit"),
+    )
     clothing_colour: Colour = field(default=(0.3, 0.35, 0.4), metadata=_COLOUR)
-    clothing_pattern: str = field(default="plain", metadata=_choice("plain", "stripes", "checks", "dots", "blotches", "knit"))
+    clothing_pattern: str = field(
+        default="plain", metadata=_choice("plain", "stripes", "checks", "dots", "blotches", "knit")
+    )
     clothing_second: Colour = field(default=(0.8, 0.8, 0.78), metadata=_COLOUR)
     pattern_scale: float = field(default=2.0, metadata=_number(0.5, 5, "cm, of one repeat"))
 
     # Light
-    key_azimuth: float = field(default=30.0, metadata=_number(-150, 150, "degrees, the main light to the viewer's right", _OPPOSITE))
+    key_azimuth: float = field(
+        default=30.0, metadata=_number(-150, 150, "degrees, the main light to the viewer's right", _OPPOSITE)
+    )
     key_elevation: float = field(default=35.0, metadata=_number(-25, 80, "degrees, the main light up"))
     key_strength: float = field(default=0.9, metadata=_number(0, 2.5, "irradiance, 1 = white paper is white"))
     key_colour: Colour = field(default=(1.0, 0.96, 0.9), metadata=_COLOUR)
     key_hardness: float = field(default=0.6, metadata=_number(0, 1, "share: 0 no cast shadow, 1 a sharp one"))
     rim_strength: float = field(default=0.2, metadata=_number(0, 1.5, "irradiance, of a light behind"))
-    rim_azimuth: float = field(default=140.0, metadata=_number(-170, 170, "degrees, the light behind to the viewer's right", _OPPOSITE))
+    rim_azimuth: float = field(
+        default=140.0, metadata=_number(-170, 170, "degrees, the light behind to the viewer's right", _OPPOSITE)
+    )
     rim_colour: Colour = field(default=(0.9, 0.95, 1.0), metadata=_COLOUR)
-    fill_strength: float = field(default=0.0, metadata=_number(0, 1.5, "irradiance, of a second source without shadows"))
-    fill_azimuth: float = field(default=-60.0, metadata=_number(-180, 180, "degrees, the second source to the viewer's right", _OPPOSITE))
+    fill_strength: float = field(
+        default=0.0, metadata=_number(0, 1.5, "irradiance, of a second source without shadows")
+    )
+    fill_azimuth: float = field(
+        default=-60.0, metadata=_number(-180, 180, "degrees, the second source to the viewer's right", _OPPOSITE)
+    )
     fill_elevation: float = field(default=10.0, metadata=_number(-60, 80, "degrees, the second source up"))
     fill_colour: Colour = field(default=(1.0, 1.0, 1.0), metadata=_COLOUR)
-    surroundings: float = field(default=0.5, metadata=_number(0, 1, "share of the light around that comes coloured from the background"))
-    dapple: float = field(default=0.0, metadata=_number(0, 1, "share of the main light taken by leaves or blinds in its way"))
+    surroundings: float = field(
+        default=0.5, metadata=_number(0, 1, "share of the light around that comes coloured from the background")
+    )
+    dapple: float = field(
+        default=0.0, metadata=_number(0, 1, "share of the main light taken by leaves or blinds in its way")
+    )
     sky_strength: float = field(default=0.5, metadata=_number(0.1, 1.2, "irradiance, from above"))
     sky_colour: Colour = field(default=(0.9, 0.95, 1.0), metadata=_COLOUR)
     ground_colour: Colour = field(default=(0.6, 0.5, 0.45), metadata=_COLOUR)
 
     # Scene and camera
-    backdrop: str = field(default="outdoors", metadata=_choice("outdoors", "town", "room", "shapes", "texture", "bokeh", "foliage"))
+    backdrop: str = field(
+        default="outdoors", metadata=_choice("outdoors", "town", "room", "shapes", "texture", "bokeh", "foliage")
+    )
     backdrop_blur: float = field(default=0.006, metadata=_number(0, 0.03, "radius over the picture's height"))
     backdrop_light: float = field(default=0.45, metadata=_number(0.02, 1, "mean brightness of the background, sRGB"))
     occluder: str = field(default="none", metadata=_choice("none", "hand", "phone", "cup", "bar", "card"))
@@ -169,11 +216,17 @@ class FaceParameters:
     warmth: float = field(default=0.0, metadata=_number(-0.25, 0.25, "red up and blue down, as shares"))
     blur: float = field(default=0.001, metadata=_number(0, 0.008, "radius over the picture's height"))
     motion: float = field(default=0.0, metadata=_number(0, 0.02, "length over the picture's height"))
-    motion_angle: float = field(default=0.0, metadata=_number(-90, 90, "degrees, its direction, up to the viewer's right", _OPPOSITE))
-    jpeg_quality: float = field(default=100.0, metadata=_number(15, 100, "quality of the JPEG that the picture went through, 100: none"))
+    motion_angle: float = field(
+        default=0.0, metadata=_number(-90, 90, "degrees, its direction, up to the viewer's right", _OPPOSITE)
+    )
+    jpeg_quality: float = field(
+        default=100.0, metadata=_number(15, 100, "quality of the JPEG that the picture went through, 100: none")
+    )
     noise: float = field(default=0.01, metadata=_number(0, 0.08, "standard deviation, 1 = full scale"))
     vignette: float = field(default=0.1, metadata=_number(0, 0.5, "share of light lost in the corners"))
-    lateral: float = field(default=1.0, metadata=_number(-1, 1, "1, or -1 where every random texture is mirrored", _OPPOSITE))
+    lateral: float = field(
+        default=1.0, metadata=_number(-1, 1, "1, or -1 where every random texture is mirrored", _OPPOSITE)
+    )
     texture_seed: int = field(default=0, metadata={"range": (0, 2**31 - 1), "unit": "seed of every random texture"})
 
     def __post_init__(self):
@@ -183,15 +236,21 @@ class FaceParameters:
                 raise ValueError(f"{item.name} is {value!r}; it can be {', '.join(options)}.")
             parts = value if isinstance(value, tuple) else (value,)
             if bounds and not all(bounds[0] <= part <= bounds[1] for part in parts):
-                raise ValueError(f"{item.name} is {value}; it is {item.metadata['unit']}, from {bounds[0]} to {bounds[1]}.")
+                raise ValueError(
+                    f"{item.name} is {value}; it is {item.metadata['unit']}, from {bounds[0]} to {bounds[1]}."
+                )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists: one line of metadata.jsonl, which `FaceParameters(**line)` reads but for tuples made lists."""
+        """Plain numbers, strings and lists: one line of metadata.jsonl, which `FaceParameters(**line)` reads but for
+        tuples made lists.
+        """
         return asdict(self)
 
 
 def mirror(parameters: FaceParameters) -> FaceParameters:
-    """The same face seen in a mirror: its render is the mirror image, and in its mask right and left parts have changed places."""
+    """The same face seen in a mirror: its render is the mirror image, and in its mask right and left parts have
+    changed places.
+    """
     changed: dict[str, Any] = {}
     for item in fields(parameters):
         if item.metadata.get("mirror") == _OPPOSITE:
@@ -203,13 +262,23 @@ def mirror(parameters: FaceParameters) -> FaceParameters:
 
 
 def sample(seed: int, index: int, portraits: bool = False) -> FaceParameters:
-    """Face `index` of the series `seed`: a pure function of both, whatever was drawn before (numpy's PCG64, seeded with the pair).
+    """Face `index` of the series `seed`: a pure function of both, whatever was drawn before (numpy's PCG64, seeded
+    with the pair).
 
     portraits: the same people, scenes and light, but from a narrow range of views (`sample_portrait_view`).
     """
     rng = np.random.default_rng((seed, index))
     view = sample_portrait_view if portraits else sample_view
-    groups = (view, _sample_identity, _sample_expression, _sample_hair, _sample_worn, sample_scene, sample_light, sample_camera)
+    groups = (
+        view,
+        _sample_identity,
+        _sample_expression,
+        _sample_hair,
+        _sample_worn,
+        sample_scene,
+        sample_light,
+        sample_camera,
+    )
     drawn: dict[str, Any] = {}
     for group in groups:
         drawn |= group(np.random.default_rng(rng.integers(2**63)), drawn)
@@ -239,8 +308,17 @@ def _sample_identity(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[st
 
     tone = rng.uniform(-0.3, 9.3) if rng.random() < 0.5 else rng.normal(3, 1.8)
     painted = rng.random() < 0.25
-    eye_colours = [(0.28, 0.16, 0.08), (0.2, 0.11, 0.06), (0.45, 0.3, 0.15), (0.35, 0.45, 0.3), (0.35, 0.5, 0.65), (0.5, 0.55, 0.58)]
-    eye_shares = np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.1]) if tone < 4.5 else np.array([0.4, 0.5, 0.07, 0.01, 0.01, 0.01])
+    eye_colours = [
+        (0.28, 0.16, 0.08),
+        (0.2, 0.11, 0.06),
+        (0.45, 0.3, 0.15),
+        (0.35, 0.45, 0.3),
+        (0.35, 0.5, 0.65),
+        (0.5, 0.55, 0.58),
+    ]
+    eye_shares = (
+        np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.1]) if tone < 4.5 else np.array([0.4, 0.5, 0.07, 0.01, 0.01, 0.01])
+    )
     return {
         "head_width": factor(0.04), "head_depth": factor(0.035), "jaw_width": factor(0.08), "chin_length": rng.normal(0, 0.4),
         "cheek_fullness": rng.normal(0.25, 0.35), "cheekbone": rng.normal(0.35, 0.2), "brow_ridge": rng.normal(0.35, 0.2),
@@ -271,7 +349,8 @@ def _sample_expression(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[
 
 def _hair_colour(rng: np.random.Generator, age: float, tone: float) -> np.ndarray:
     black, brown, blond, red, grey = (
-        np.array(c) for c in ((0.1, 0.085, 0.08), (0.36, 0.25, 0.17), (0.74, 0.6, 0.42), (0.55, 0.29, 0.15), (0.7, 0.69, 0.67))
+        np.array(c)
+        for c in ((0.1, 0.085, 0.08), (0.36, 0.25, 0.17), (0.74, 0.6, 0.42), (0.55, 0.29, 0.15), (0.7, 0.69, 0.67))
     )
     light = max(0.05, 1 - tone / 5)
     kind = rng.choice(4, p=np.array([0.4, 0.55, 0.4 * light, 0.18 * light]) / (0.95 + 0.58 * light))
@@ -299,7 +378,10 @@ def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "bun": 5, "ponytail": 5, "horseshoe": 1 + 5 * age,
     })  # fmt: skip
     colour = _hair_colour(rng, age, tone)
-    bearded = rng.random() < (0.1 if style in ("bob", "long", "long_curly", "bun", "ponytail") else 0.62) and drawn["make_up"] == 0
+    bearded = (
+        rng.random() < (0.1 if style in ("bob", "long", "long_curly", "bun", "ponytail") else 0.62)
+        and drawn["make_up"] == 0
+    )
     styles = {"stubble": 3, "moustache": 2, "goatee": 2, "chinstrap": 1.5, "full": 4.0}
     beard = pick(rng, styles) if bearded else "none"
     fringed = rng.random() < 0.35
@@ -325,7 +407,19 @@ def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    headwear = pick(rng, {"none": 84, "cap": 4, "beanie": 3.5, "hat": 2.5, "headscarf": 2.5, "headphones": 2, "band": 0.8, "visor": 0.8})
+    headwear = pick(
+        rng,
+        {
+            "none": 84,
+            "cap": 4,
+            "beanie": 3.5,
+            "hat": 2.5,
+            "headscarf": 2.5,
+            "headphones": 2,
+            "band": 0.8,
+            "visor": 0.8,
+        },
+    )
     facewear = pick(rng, {"none": 95, "mask": 4, "scarf": 1})
     glasses = pick(rng, {"none": 79, "spectacles": 15, "sunglasses": 6})
     dark = rng.random() < 0.65

@@ -1,7 +1,7 @@
 """From parameters to pixels: the camera's rays, the scene that they meet, the light, the lens.
 
-`trace` answers for any list of picture positions, each on its own; `render` asks for the pixel centres, and for four more positions in
-every pixel on an edge. The mask is what the centres met.
+`trace` answers for any list of picture positions, each on its own; `render` asks for the pixel centres, and for four
+more positions in every pixel on an edge. The mask is what the centres met.
 """
 
 from typing import NamedTuple
@@ -64,10 +64,14 @@ def make_scene(parameters: FaceParameters, backdrop: UInt8[np.ndarray, "size siz
     half_view = np.tan(np.radians(0.5 * p.field_of_view))
     visible = HEAD_HEIGHT / p.head_share
     middle = head.points_out(np.zeros((3, 1), dtype=np.float32))
-    camera = middle + np.array([[-p.centre_x * visible / 2], [-p.centre_y * visible / 2], [visible / 2 / half_view]], dtype=np.float32)
+    camera = middle + np.array(
+        [[-p.centre_x * visible / 2], [-p.centre_y * visible / 2], [visible / 2 / half_view]], dtype=np.float32
+    )
     surface = make_head(p, anatomy, noise)
     mane, torso = make_mane(p, noise), make_torso(p, noise)
-    return Scene(p, anatomy, noise, head, body, surface, mane, torso, camera.astype(np.float32), surroundings(backdrop))
+    return Scene(
+        p, anatomy, noise, head, body, surface, mane, torso, camera.astype(np.float32), surroundings(backdrop)
+    )
 
 
 def camera_rays(scene: Scene, position: Float32[np.ndarray, "2 n"]) -> Rays:
@@ -94,7 +98,9 @@ def trace(scene: Scene, position: Float32[np.ndarray, "2 n"]) -> tuple[Float32[n
 
 
 def _paint_head(canvas: Canvas, scene: Scene) -> None:
-    """The star-shaped head; where the outline runs through hair or beard, single strands end short of it and the ray goes on."""
+    """The star-shaped head; where the outline runs through hair or beard, single strands end short of it and the ray
+    goes on.
+    """
     p, surface = scene.parameters, scene.surface
     rays = scene.head.rays_in(canvas.rays)
     depth = surface.intersect(rays, canvas.depth)
@@ -149,9 +155,9 @@ def render(
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
     """The picture of a face (sRGB) and its mask (class ids of `labels.FACE`), `size` pixels on each side.
 
-    Pure: the same bytes for the same arguments. The mask holds what each pixel's centre shows, and no pixel is ignored; the picture is
-    anti-aliased. backdrop: what stands behind instead of what the parameters say.
-    Raises ValueError for a size below 16.
+    Pure: the same bytes for the same arguments. The mask holds what each pixel's centre shows, and no pixel is
+    ignored; the picture is anti-aliased. backdrop: what stands behind instead of what the parameters say. Raises
+    ValueError for a size below 16.
     """
     if size < 16:
         raise ValueError(f"size is {size}; a face needs at least 16 pixels on a side.")

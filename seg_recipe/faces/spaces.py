@@ -1,4 +1,6 @@
-"""Walls, floors and ceilings in perspective: the rooms and streets of backgrounds. Lengths in metres; x right, y up, z away."""
+"""Walls, floors and ceilings in perspective: the rooms and streets of backgrounds. Lengths in metres; x right, y up, z
+away.
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +8,23 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageDraw
 
-from .materials import FLOORS, GROUNDS, WALLS, Size, any_of, brick, folds, grain, leaf_colour, leaves, natural, plaster, scaled, sky, tiles
+from .materials import (
+    FLOORS,
+    GROUNDS,
+    WALLS,
+    Size,
+    any_of,
+    brick,
+    folds,
+    grain,
+    leaf_colour,
+    leaves,
+    natural,
+    plaster,
+    scaled,
+    sky,
+    tiles,
+)
 from .things import write
 
 _PIXELS = 256
@@ -22,12 +40,16 @@ class Wall(NamedTuple):
     along: tuple[float | int, float | int]
     """What the picture's width covers: from, to, in metres along x (z where the wall lies left or right)."""
     upright: tuple[float | int, float | int]
-    """What the picture's height covers, from its upper edge downwards: heights (z for floors and ceilings, far to near)."""
+    """What the picture's height covers, from its upper edge downwards: heights (z for floors and ceilings, far to
+    near).
+    """
     light: float | int = 1.0
 
 
 def camera(rng: np.random.Generator, side: int, turn: float | int) -> Float32[np.ndarray, "3 3"]:
-    """Matrix from (column, row, 1), pixels, to a direction; looks about straight on, up to `turn` degrees to either side."""
+    """Matrix from (column, row, 1), pixels, to a direction; looks about straight on, up to `turn` degrees to either
+    side.
+    """
     slope = np.tan(np.radians(rng.uniform(9, 30)))
     yaw, pitch = np.radians(rng.uniform(-turn, turn)), np.radians(rng.normal(2, 5))
     lens = np.array([[2 * slope / side, 0, -slope], [0, -2 * slope / side, slope], [0, 0, 1]])
@@ -48,7 +70,9 @@ def see(picture: Image.Image, view: Float32[np.ndarray, "3 3"], walls: list[Wall
         closer = t < nearest
         if wall.normal[1] >= 0:
             closer &= _within(t * direction[2 if wall.normal[0] else 0], wall.along)
-            closer &= t * direction[1] < wall.upright[0] if wall.normal[1] == 0 else _within(t * direction[2], wall.upright)
+            closer &= (
+                t * direction[1] < wall.upright[0] if wall.normal[1] == 0 else _within(t * direction[2], wall.upright)
+            )
         nearest, chosen = np.where(closer, t, nearest), np.where(closer, k, chosen)
     codes = np.array(picture)
     for k, wall in enumerate(walls):
@@ -56,8 +80,16 @@ def see(picture: Image.Image, view: Float32[np.ndarray, "3 3"], walls: list[Wall
         if share.any():
             away = nearest[share]
             floor = wall.normal[1] < 0
-            seen = _ground(wall, direction[:, share], away) if floor else np.asarray(_perspective(wall, view, side))[share]
-            light = wall.light * (0.75 + 0.35 * np.exp(-away / 8)) * (0.8 + 0.3 * np.exp(-(((row[share] - side / 2) / side) ** 2) * 4))
+            seen = (
+                _ground(wall, direction[:, share], away)
+                if floor
+                else np.asarray(_perspective(wall, view, side))[share]
+            )
+            light = (
+                wall.light
+                * (0.75 + 0.35 * np.exp(-away / 8))
+                * (0.8 + 0.3 * np.exp(-(((row[share] - side / 2) / side) ** 2) * 4))
+            )
             codes[share] = np.clip(seen * light[:, None], 0, 255).astype(np.uint8)
     picture.paste(Image.fromarray(codes))
 
@@ -71,15 +103,22 @@ def _perspective(wall: Wall, view: Float32[np.ndarray, "3 3"], side: int) -> Ima
     across, down = ((1, 0, 0) if wall.normal[0] == 0 else (0, 0, 1)), ((0, 0, 1) if wall.normal[1] else (0, 1, 0))
     below = np.array(wall.normal, dtype=float) @ view
     numerators = []
-    for axis, (start, end), pixels in ((across, wall.along, wall.picture.width), (down, wall.upright, wall.picture.height)):
-        numerators.append(pixels / (end - start) * (wall.distance * (np.array(axis, dtype=float) @ view) - start * below))
+    for axis, (start, end), pixels in (
+        (across, wall.along, wall.picture.width),
+        (down, wall.upright, wall.picture.height),
+    ):
+        numerators.append(
+            pixels / (end - start) * (wall.distance * (np.array(axis, dtype=float) @ view) - start * below)
+        )
     last = below[2] if abs(below[2]) > 1e-6 else 1e-6
     x, y = numerators
     coefficients = [float(c) for c in (*(x / last), *(y / last), below[0] / last, below[1] / last)]
     return wall.picture.transform((side, side), Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR)
 
 
-def _ground(wall: Wall, direction: Float32[np.ndarray, "3 n"], distance: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
+def _ground(
+    wall: Wall, direction: Float32[np.ndarray, "3 n"], distance: Float32[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n 3"]:
     """A floor's picture repeated without end, fading to its mean colour where it is too far away to be seen."""
     texture = np.asarray(wall.picture)
     high, wide = texture.shape[:2]
@@ -101,8 +140,14 @@ def interior(rng: np.random.Generator, side: int) -> Image.Image:
     colour = natural(rng, light)
     picture = Image.new("RGB", (side, side), scaled(colour, 0.3))
     walls = []
-    for normal, distance, along in (((-1, 0, 0), left, (-3, depth)), ((1, 0, 0), right, (-3, depth)), ((0, 0, 1), depth, (-left, right))):
-        base = material(rng, (_PIXELS, _PIXELS), colour) if rng.random() < 0.8 else any_of(rng, WALLS, (_PIXELS, _PIXELS))
+    for normal, distance, along in (
+        ((-1, 0, 0), left, (-3, depth)),
+        ((1, 0, 0), right, (-3, depth)),
+        ((0, 0, 1), depth, (-left, right)),
+    ):
+        base = (
+            material(rng, (_PIXELS, _PIXELS), colour) if rng.random() < 0.8 else any_of(rng, WALLS, (_PIXELS, _PIXELS))
+        )
         furnish(rng, base, along[1] - along[0], top + floor)
         walls.append(Wall(normal, distance, base, along, (top, -floor), rng.uniform(0.5, 1.1)))
     ceiling = plaster(rng, (_PIXELS, _PIXELS), natural(rng, rng.uniform(0.4, 1.0)))
@@ -122,7 +167,9 @@ def _lamps(rng: np.random.Generator, ceiling: Image.Image) -> None:
             draw.rectangle((0, y * _PIXELS, _PIXELS, (y + 0.03) * _PIXELS), fill=scaled(natural(rng), 0.6))
         if kind == 1:
             for x in np.arange(0.1, 1, 0.3):
-                draw.rectangle((x * _PIXELS, y * _PIXELS, (x + 0.15) * _PIXELS, (y + 0.04) * _PIXELS), fill=(255, 253, 245))
+                draw.rectangle(
+                    (x * _PIXELS, y * _PIXELS, (x + 0.15) * _PIXELS, (y + 0.04) * _PIXELS), fill=(255, 253, 245)
+                )
 
 
 _METRES = {"door": (0.9, 2.0, 0.0), "frame": (0.6, 0.5, 1.3), "cupboard": (1.4, 1.2, 0.0), "radiator": (1.0, 0.6, 0.1)}
@@ -131,7 +178,9 @@ _FURNITURE = ("window", "door", "frame", "shelf", "curtain", "cupboard", "marks"
 
 
 def furnish(rng: np.random.Generator, wall: Image.Image, width: float | int, height: float | int) -> None:
-    """What hangs on or stands at a wall of so many metres: windows, doors, pictures, shelves, curtains, cupboards, writing."""
+    """What hangs on or stands at a wall of so many metres: windows, doors, pictures, shelves, curtains, cupboards,
+    writing.
+    """
     for _ in range(rng.integers(1, 3 + int(width / 1.5))):
         x = rng.uniform(-0.05, 0.9)
         kind = _FURNITURE[rng.integers(len(_FURNITURE))]
@@ -146,7 +195,12 @@ def furnish(rng: np.random.Generator, wall: Image.Image, width: float | int, hei
         else:
             wide, high, low = _METRES[kind]
             top = 1 - (low + high * rng.uniform(0.7, 1.3)) / height
-            _panel(rng, wall, (x, top, x + wide * rng.uniform(0.6, 1.5) / width, 1 - low / height), int(rng.integers(1, 6)))
+            _panel(
+                rng,
+                wall,
+                (x, top, x + wide * rng.uniform(0.6, 1.5) / width, 1 - low / height),
+                int(rng.integers(1, 6)),
+            )
 
 
 Box = tuple[float, float, float, float]
@@ -214,10 +268,23 @@ def street(rng: np.random.Generator, side: int, picture: Image.Image) -> float:
     eye = rng.uniform(1.2, 1.8)
     walls = []
     left, right, depth = rng.uniform(2, 14), rng.uniform(2, 14), rng.uniform(8, 60)
-    for normal, distance, along in (((-1, 0, 0), left, (-4, depth)), ((1, 0, 0), right, (-4, depth)), ((0, 0, 1), depth, (-left, right))):
+    for normal, distance, along in (
+        ((-1, 0, 0), left, (-4, depth)),
+        ((1, 0, 0), right, (-4, depth)),
+        ((0, 0, 1), depth, (-left, right)),
+    ):
         if rng.random() < 0.8:
             high = rng.uniform(2, 6) if rng.random() < 0.3 else rng.uniform(6, 25)
-            walls.append(Wall(normal, distance, facade(rng, along[1] - along[0], high + eye), along, (high, -eye), rng.uniform(0.45, 1.15)))
+            walls.append(
+                Wall(
+                    normal,
+                    distance,
+                    facade(rng, along[1] - along[0], high + eye),
+                    along,
+                    (high, -eye),
+                    rng.uniform(0.45, 1.15),
+                )
+            )
     ground = any_of(rng, GROUNDS, (_PIXELS, _PIXELS), rng.uniform(0.15, 0.65))
     if rng.random() < 0.5:
         draw = ImageDraw.Draw(ground)
@@ -230,7 +297,9 @@ def street(rng: np.random.Generator, side: int, picture: Image.Image) -> float:
 
 
 def facade(rng: np.random.Generator, width: float | int, height: float | int) -> Image.Image:
-    """A house front of so many metres: rows of windows with sills, a ground floor with doors and shops, ledges, a shadow across it."""
+    """A house front of so many metres: rows of windows with sills, a ground floor with doors and shops, ledges, a
+    shadow across it.
+    """
     size: Size = (2 * _PIXELS if width > 1.5 * height else _PIXELS, _PIXELS)
     colour = natural(rng, rng.uniform(0.2, 0.85))
     wall = (brick if rng.random() < 0.3 else plaster if rng.random() < 0.7 else tiles)(rng, size, colour)

@@ -1,4 +1,6 @@
-"""Things that stand about in backgrounds: trees, people, cars, furniture, poles, writing. Lengths as shares of the picture's side."""
+"""Things that stand about in backgrounds: trees, people, cars, furniture, poles, writing. Lengths as shares of the
+picture's side.
+"""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -29,8 +31,14 @@ def tree(rng: np.random.Generator, picture: Image.Image, x: float, foot: float, 
     wide, high = height * rng.uniform(0.25, 0.7), height * rng.uniform(0.3, 0.5)
     box = [round(part * side) for part in (x - wide, foot - height, x + wide, foot - height + 2 * high)]
     size = (max(4, box[2] - box[0]), max(4, box[3] - box[1]))
-    across, down = np.meshgrid(np.linspace(-1, 1, size[0], dtype=np.float32), np.linspace(-1, 1, size[1], dtype=np.float32))
-    inside = 1 - (np.abs(across) / np.clip(0.35 + 0.65 * (down + 1), 0, 1)) if rng.random() < 0.2 else 1 - np.hypot(across, down)
+    across, down = np.meshgrid(
+        np.linspace(-1, 1, size[0], dtype=np.float32), np.linspace(-1, 1, size[1], dtype=np.float32)
+    )
+    inside = (
+        1 - (np.abs(across) / np.clip(0.35 + 0.65 * (down + 1), 0, 1))
+        if rng.random() < 0.2
+        else 1 - np.hypot(across, down)
+    )
     ragged = np.minimum(inside + 1.4 * (grain(rng, size, 0.7, 1, 1.9) - 0.5), 2.5 * (1.0 - np.hypot(across, down)))
     share = np.clip(ragged * size[0] / 10, 0, 1)
     crown = leaves(rng, size, leaf_colour(rng))
@@ -39,7 +47,9 @@ def tree(rng: np.random.Generator, picture: Image.Image, x: float, foot: float, 
     picture.paste(crown, (box[0], box[1]), Image.fromarray((255 * share).astype(np.uint8)))
 
 
-def branches(rng: np.random.Generator, picture: Image.Image, x: float, foot: float, height: float, bark: tuple[int, int, int]) -> None:
+def branches(
+    rng: np.random.Generator, picture: Image.Image, x: float, foot: float, height: float, bark: tuple[int, int, int]
+) -> None:
     """A tree without leaves: every branch splits in two or three, six times."""
     side, draw = picture.width, ImageDraw.Draw(picture)
     tips = [(x, foot, np.pi / 2 + rng.normal(0, 0.08), 0.3 * height, 0.05 * height)]
@@ -71,7 +81,13 @@ def write(rng: np.random.Generator, picture: Image.Image, x: float, y: float, si
             if rng.random() < 0.7:
                 draw.line([(px, py), (px, py + h)], fill=ink, width=thick)
             if rng.random() < 0.5:
-                draw.arc((px - w / 2, py, px + w, py + h * rng.choice([0.5, 1])), -90, rng.choice([90, 270]), fill=ink, width=thick)
+                draw.arc(
+                    (px - w / 2, py, px + w, py + h * rng.choice([0.5, 1])),
+                    -90,
+                    rng.choice([90, 270]),
+                    fill=ink,
+                    width=thick,
+                )
             for level in (0, 0.5, 1):
                 if rng.random() < 0.3:
                     draw.line([(px, py + level * h), (px + w, py + level * h)], fill=ink, width=thick)
@@ -97,14 +113,29 @@ def person(rng: np.random.Generator, picture: Image.Image, x: float, y: float, r
     back, long_hair = rng.random() < 0.3, rng.random() < 0.4
     _disc(draw, side, x, y - 0.25 * r, 1.15 * r, 1.2 * r, hair)
     if long_hair:
-        _polygon(draw, side, [(x + r * a, y + r * b) for a, b in ((-1.15, -0.2), (1.15, -0.2), (1.3, 2.4), (-1.3, 2.4))], hair)
-    _polygon(draw, side, [(x + r * a, y + r * b) for a, b in ((-0.5, 0.6), (0.5, 0.6), (0.7, 2.0), (-0.7, 2.0))], scaled(skin, 0.7))
+        _polygon(
+            draw,
+            side,
+            [(x + r * a, y + r * b) for a, b in ((-1.15, -0.2), (1.15, -0.2), (1.3, 2.4), (-1.3, 2.4))],
+            hair,
+        )
+    _polygon(
+        draw,
+        side,
+        [(x + r * a, y + r * b) for a, b in ((-0.5, 0.6), (0.5, 0.6), (0.7, 2.0), (-0.7, 2.0))],
+        scaled(skin, 0.7),
+    )
     if back:
         _disc(draw, side, x, y, 1.05 * r, 1.25 * r, hair)
         return
     _disc(draw, side, x + 0.25 * lean * r, y + 0.15 * r, 0.85 * r, 1.2 * r, skin)
     _disc(draw, side, x + (0.25 * lean + 0.4) * r, y + 0.2 * r, 0.45 * r, 1.0 * r, scaled(skin, 0.85))
-    _polygon(draw, side, [(x + r * a, y + r * b) for a, b in ((-1, -0.5), (-0.6, -1.3), (0.6, -1.3), (1, -0.5), (0.4 + lean, -0.75))], hair)
+    _polygon(
+        draw,
+        side,
+        [(x + r * a, y + r * b) for a, b in ((-1, -0.5), (-0.6, -1.3), (0.6, -1.3), (1, -0.5), (0.4 + lean, -0.75))],
+        hair,
+    )
     if r * side > 5:
         for eye in (-0.38, 0.38):
             _disc(draw, side, x + (eye + 0.5 * lean) * r, y + 0.02 * r, 0.16 * r, 0.08 * r, scaled(skin, 0.35))
@@ -129,7 +160,12 @@ def car(rng: np.random.Generator, picture: Image.Image, x: float, foot: float, l
     outline = [(0, 0), (0, -0.5), (0.2, -0.55), (0.33, -1), (0.72, -1), (0.86, -0.55), (1, -0.45), (1, 0)]
     _disc(draw, side, x + length / 2, foot, 0.55 * length, 0.05 * length, (20, 20, 22))
     _polygon(draw, side, [(x + a * length, foot + b * high) for a, b in outline], paint)
-    _polygon(draw, side, [(x + a * length, foot + b * high) for a, b in ((0, 0), (0, -0.25), (1, -0.25), (1, 0))], scaled(paint, 0.6))
+    _polygon(
+        draw,
+        side,
+        [(x + a * length, foot + b * high) for a, b in ((0, 0), (0, -0.25), (1, -0.25), (1, 0))],
+        scaled(paint, 0.6),
+    )
     glass = [(0.25, -0.57), (0.36, -0.92), (0.7, -0.92), (0.8, -0.57)]
     _polygon(draw, side, [(x + a * length, foot + b * high) for a, b in glass], (40, 46, 52))
     for wheel in (0.2, 0.8):
@@ -138,30 +174,50 @@ def car(rng: np.random.Generator, picture: Image.Image, x: float, foot: float, l
 
 
 def furniture(rng: np.random.Generator, picture: Image.Image) -> None:
-    """Boxes with a lit top, backs of sofas and chairs, tables with things on them, a lamp, a plant: what stands in a room."""
+    """Boxes with a lit top, backs of sofas and chairs, tables with things on them, a lamp, a plant: what stands in a
+    room.
+    """
     side, draw = picture.width, ImageDraw.Draw(picture)
     for _ in range(rng.integers(1, 5)):
         x, y, wide, high = rng.uniform(-0.2, 0.9), rng.uniform(0.4, 0.95), rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.4)
         colour, kind = natural(rng), rng.integers(5)
         if kind == 0:
-            _polygon(draw, side, [(x, y), (x + 0.15 * wide, y - 0.05), (x + 1.1 * wide, y - 0.05), (x + wide, y)], scaled(colour, 1.3))
+            _polygon(
+                draw,
+                side,
+                [(x, y), (x + 0.15 * wide, y - 0.05), (x + 1.1 * wide, y - 0.05), (x + wide, y)],
+                scaled(colour, 1.3),
+            )
             size = (max(2, round(wide * side)), max(2, round(high * side)))
             picture.paste(any_of(rng, (plaster, pattern), size), (round(x * side), round(y * side)))
         elif kind == 1:
             radius = 0.08 * side
             edge = scaled(colour, 0.6)
-            draw.rounded_rectangle((x * side, y * side, (x + wide) * side, 1.2 * side), radius, fill=colour, outline=edge, width=2)
-            draw.rounded_rectangle((x * side, (y + 0.1) * side, (x + wide) * side, 1.3 * side), radius, fill=scaled(colour, 0.75))
+            draw.rounded_rectangle(
+                (x * side, y * side, (x + wide) * side, 1.2 * side), radius, fill=colour, outline=edge, width=2
+            )
+            draw.rounded_rectangle(
+                (x * side, (y + 0.1) * side, (x + wide) * side, 1.3 * side), radius, fill=scaled(colour, 0.75)
+            )
         elif kind == 2:
             for k in range(rng.integers(3, 8)):
-                draw.line([((x + k * 0.05) * side, y * side), ((x + k * 0.05) * side, side)], fill=colour, width=max(1, side // 60))
+                draw.line(
+                    [((x + k * 0.05) * side, y * side), ((x + k * 0.05) * side, side)],
+                    fill=colour,
+                    width=max(1, side // 60),
+                )
             draw.rectangle((x * side, y * side, (x + 0.35) * side, (y + 0.04) * side), fill=scaled(colour, 1.2))
         elif kind == 3:
             tree(rng, picture, x + wide / 2, y + high, rng.uniform(0.15, 0.5))
         else:
             draw.line([(x * side, (y - 0.3) * side), (x * side, side)], fill=(40, 38, 36), width=max(1, side // 90))
             glow = (255, int(rng.uniform(220, 255)), int(rng.uniform(150, 230)))
-            _polygon(draw, side, [(x - 0.07, y - 0.2), (x - 0.04, y - 0.33), (x + 0.04, y - 0.33), (x + 0.07, y - 0.2)], glow)
+            _polygon(
+                draw,
+                side,
+                [(x - 0.07, y - 0.2), (x - 0.04, y - 0.33), (x + 0.04, y - 0.33), (x + 0.07, y - 0.2)],
+                glow,
+            )
 
 
 def poles(rng: np.random.Generator, picture: Image.Image) -> None:
@@ -171,7 +227,9 @@ def poles(rng: np.random.Generator, picture: Image.Image) -> None:
         colour, thick = natural(rng, rng.uniform(0.05, 0.6)), max(1, round(side * rng.uniform(0.003, 0.03)))
         kind, x, y = rng.integers(4), rng.uniform(0, 1), rng.uniform(0.1, 0.9)
         if kind == 0:
-            draw.line([(x * side, side), ((x + rng.normal(0, 0.02)) * side, (y - 0.4) * side)], fill=colour, width=thick)
+            draw.line(
+                [(x * side, side), ((x + rng.normal(0, 0.02)) * side, (y - 0.4) * side)], fill=colour, width=thick
+            )
         elif kind == 1:
             top, low = y * side, (y + rng.uniform(0.1, 0.35)) * side
             for level in (top, low):
@@ -180,4 +238,6 @@ def poles(rng: np.random.Generator, picture: Image.Image) -> None:
                 draw.line([(post, top), (post, low)], fill=colour, width=max(1, thick // 3))
         else:
             ends = [(-0.05, y), (0.5, y + rng.normal(0, 0.1)), (1.05, y + rng.normal(0, 0.3))]
-            draw.line([(a * side, b * side) for a, b in ends], fill=colour, width=max(1, thick // 3 if kind == 2 else thick))
+            draw.line(
+                [(a * side, b * side) for a, b in ends], fill=colour, width=max(1, thick // 3 if kind == 2 else thick)
+            )

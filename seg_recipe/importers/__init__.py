@@ -1,11 +1,11 @@
-"""Foreign data sets: a folder, a zip or a tar becomes samples (id, image, mask, group), and those the folders that training reads.
+"""Foreign data sets: a folder, a zip or a tar becomes samples (id, image, mask, group), and those the folders that
+training reads.
 
 sources.py      lists a folder or an archive as it is, safely
-formats.py      FORMATS, the layouts that are known, a module each, whose docstring shows it: from files to a Layout (samples.py)
-recognition.py  which of them a source is, by that set's own marks; what another one looks like, and how it is imported
-published.py    what makers call their splits
-labelling.py    from a layout's classes to a label space, by name
-placement.py    which file of DEST is made of what; pictures.py reads what may be broken or hostile
+formats.py      FORMATS, the layouts that are known, a module each, whose docstring shows it: from files to a Layout
+(samples.py) recognition.py  which of them a source is, by that set's own marks; what another one looks like, and how
+it is imported published.py    what makers call their splits labelling.py    from a layout's classes to a label space,
+by name placement.py    which file of DEST is made of what; pictures.py reads what may be broken or hostile
 destination.py  places files so that nothing is ever half-written
 
 Another layout is another module with MARKS and `read`, and a row in FORMATS.
@@ -16,4 +16,15 @@ from seg_recipe.importers.recognition import looks_like, recognise
 from seg_recipe.importers.samples import Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile, open_source
 
-__all__ = ["FORMATS", "PAIRS", "Layout", "LeftOut", "Painted", "Sample", "SourceFile", "looks_like", "open_source", "recognise"]
+__all__ = [
+    "FORMATS",
+    "PAIRS",
+    "Layout",
+    "LeftOut",
+    "Painted",
+    "Sample",
+    "SourceFile",
+    "looks_like",
+    "open_source",
+    "recognise",
+]

@@ -4,10 +4,10 @@
     CamVid/trainannot/0001TP_006690.png       grey or palette PNG: ids 0-10, 11 where nothing is labelled
     CamVid/val  valannot  test  testannot
 
-Recognised by the names of its four drives: the tutorial's folders with pictures of your own are `segnet`. The split is the published one,
-which cuts through the drives. (The original CamVid, with colours in 701 files ending in _L.png and label_colors.txt, is imported by
---format pairs with that text as --table.) The order of the names is the tutorial's, from memory: it could not be checked against the
-pictures.
+Recognised by the names of its four drives: the tutorial's folders with pictures of your own are `segnet`. The split is
+the published one, which cuts through the drives. (The original CamVid, with colours in 701 files ending in _L.png and
+label_colors.txt, is imported by --format pairs with that text as --table.) The order of the names is the tutorial's,
+from memory: it could not be checked against the pictures.
 """
 
 import functools
@@ -43,7 +43,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     return Layout(NAMES, _samples(images, masks, left_out), sets=SETS)
 
 
-def _samples(images: dict[tuple[str, str], SourceFile], masks: dict[tuple[str, str], SourceFile], left_out: LeftOut) -> Iterator[Sample]:
+def _samples(
+    images: dict[tuple[str, str], SourceFile], masks: dict[tuple[str, str], SourceFile], left_out: LeftOut
+) -> Iterator[Sample]:
     for (published, name), image, mask in pair_up(images, masks, left_out):
         yield Sample(safe_id(name), image, Painted((mask,), functools.partial(_paint, mask)), safe_id(name), published)
 

@@ -1,18 +1,19 @@
 """CelebAMask-HQ, https://github.com/switchablenorms/CelebAMask-HQ, as unpacked
 
     CelebA-HQ-img/0.jpg                              1024 x 1024, 30,000 of them
-    CelebAMask-HQ-mask-anno/0/00000_skin.png         512 x 512, one file per part that the face has; 2,000 pictures a folder
-    CelebAMask-HQ-mask-anno/0/00000_l_eye.png ...
-    CelebA-HQ-to-CelebA-mapping.txt                  idx orig_idx orig_file
-    identity_CelebA.txt, list_eval_partition.txt     from CelebA, not in the download: put them beside the mapping
+    CelebAMask-HQ-mask-anno/0/00000_skin.png         512 x 512, one file per part that the face has; 2,000 pictures a
+    folder CelebAMask-HQ-mask-anno/0/00000_l_eye.png ... CelebA-HQ-to-CelebA-mapping.txt                  idx orig_idx
+    orig_file identity_CelebA.txt, list_eval_partition.txt     from CelebA, not in the download: put them beside the
+    mapping
 
-Parts are painted in the order of PARTS, which is that of the makers' own script; what no part covers is background. l_ and r_ are the
-SUBJECT's: the subject's left eye lies right in the picture and becomes right_eye, for names here are the viewer's, as in `labels.FACE`.
-Where a part has a class in FACE it gets that name; earring and necklace have none. The mask is repeated to the picture's size.
+Parts are painted in the order of PARTS, which is that of the makers' own script; what no part covers is background. l_
+and r_ are the SUBJECT's: the subject's left eye lies right in the picture and becomes right_eye, for names here are
+the viewer's, as in `labels.FACE`. Where a part has a class in FACE it gets that name; earring and necklace have none.
+The mask is repeated to the picture's size.
 
-With identity_CelebA.txt a person's pictures stay together; without, nothing says who is who, and one person can be in both splits. With
-list_eval_partition.txt the split is CelebA's. Both need the mapping. Whether part files are grey or have three equal channels is not said
-by the makers; both are read. For non-commercial research only.
+With identity_CelebA.txt a person's pictures stay together; without, nothing says who is who, and one person can be in
+both splits. With list_eval_partition.txt the split is CelebA's. Both need the mapping. Whether part files are grey or
+have three equal channels is not said by the makers; both are read. For non-commercial research only.
 """
 
 import functools
@@ -44,7 +45,9 @@ _TEXTS = ("CelebA-HQ-to-CelebA-mapping.txt", "identity_CelebA.txt", "list_eval_p
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 19 classes of its own; the group of a sample is the person where that is known, else the picture."""
+    """The layout above, in 19 classes of its own; the group of a sample is the person where that is known, else the
+    picture.
+    """
     images: dict[int, SourceFile] = {}
     parts: dict[int, dict[str, SourceFile]] = {}
     texts: dict[str, SourceFile] = {}
@@ -58,14 +61,30 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         else:
             left_out.add("other file", name)
     mapping, identities, partition = (_columns(texts.get(name)) for name in _TEXTS)
-    person = {int(row[0]): identities[row[2]][1] for row in mapping.values() if len(row) == 3 and len(identities.get(row[2], ())) > 1}
-    sets = {int(row[0]): _SET.get(partition[row[2]][-1], "") for row in mapping.values() if len(row) == 3 and row[2] in partition}
-    notes = () if person or sets else ("No identity_CelebA.txt (with the mapping) beside it: one person's pictures can be in both splits.",)
+    person = {
+        int(row[0]): identities[row[2]][1]
+        for row in mapping.values()
+        if len(row) == 3 and len(identities.get(row[2], ())) > 1
+    }
+    sets = {
+        int(row[0]): _SET.get(partition[row[2]][-1], "")
+        for row in mapping.values()
+        if len(row) == 3 and row[2] in partition
+    }
+    notes = (
+        ()
+        if person or sets
+        else ("No identity_CelebA.txt (with the mapping) beside it: one person's pictures can be in both splits.",)
+    )
     return Layout(NAMES, _samples(images, parts, person, sets, left_out), sets=SETS if sets else (), notes=notes)
 
 
 def _samples(
-    images: dict[int, SourceFile], parts: dict[int, dict[str, SourceFile]], person: dict[int, str], sets: dict[int, str], left_out: LeftOut
+    images: dict[int, SourceFile],
+    parts: dict[int, dict[str, SourceFile]],
+    person: dict[int, str],
+    sets: dict[int, str],
+    left_out: LeftOut,
 ) -> Iterator[Sample]:
     for number in parts.keys() - images.keys():
         left_out.add("mask without an image", next(iter(parts[number].values())).name)

@@ -1,18 +1,19 @@
 """The lists of classes that labelling tools write beside their masks.
 
-class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is background, __ignore__ no class
-labelmap.txt of CVAT                           # label:color_rgb:parts:actions, then name:R,G,B:: a line
+class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is background,
+__ignore__ no class labelmap.txt of CVAT                           # label:color_rgb:parts:actions, then name:R,G,B:: a
+line
 """
 
 import re
 from pathlib import Path
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import Unusable
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
 from seg_recipe.importers.tables import Table, colour_table, read_table
 from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.runtime.errors import InputError
 
 NAMES_FILES = ("class_names.txt", "classes.txt")
 LABELMAP = "labelmap.txt"
@@ -30,7 +31,9 @@ def is_labelmap(text: str) -> bool:
 
 
 def read_labelmap(text: str, name: str) -> Table:
-    """The colours of a labelmap. Raises ValueError, naming the file, for a line of another form, and for two classes with one colour."""
+    """The colours of a labelmap. Raises ValueError, naming the file, for a line of another form, and for two classes
+    with one colour.
+    """
     colours: dict[str, int] = {}
     for line in _lines(text):
         match = _COLOURED.fullmatch(line)
@@ -45,7 +48,8 @@ def read_labelmap(text: str, name: str) -> Table:
 
 
 def read_names(text: str, name: str) -> Table:
-    """The ids of a list of names. Raises ValueError, naming the file, for a name that is there twice and for lines that are no names.
+    """The ids of a list of names. Raises ValueError, naming the file, for a name that is there twice and for lines
+    that are no names.
 
     A leading __ignore__ has no id (labelme counts it as -1, which is 255 in a mask); elsewhere its id is not labelled.
     """
@@ -56,37 +60,52 @@ def read_names(text: str, name: str) -> Table:
     names: list[str] = []
     for number, line in enumerate(lines):
         if re.search(r"[,;\t]|^\d+\s*[:\s]", line):
-            raise InputError(f"{name} has the line {line[:80]!r}; wanted is one name a line and nothing else, the first for id 0.")
+            raise InputError(
+                f"{name} has the line {line[:80]!r}; wanted is one name a line and nothing else, the first for id 0."
+            )
         codes[number] = NOT_LABELLED if line == _NO_CLASS else len(names)
         names += [] if line == _NO_CLASS else [_OTHER_NAMES.get(line, line)]
     if len(set(names)) < len(names):
-        raise InputError(f"{name} has {next(n for n in names if names.count(n) > 1)!r} twice; give each class a name of its own.")
+        raise InputError(
+            f"{name} has {next(n for n in names if names.count(n) > 1)!r} twice; give each class a name of its own."
+        )
     return Table(tuple(names), codes, colours=False)
 
 
 def table_in(path: Path) -> Table:
     """The table that --table names: one of these lists, or what `tables` reads. Raises ValueError for anything else."""
     try:
-        text = path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""
+        text = (
+            path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""
+        )
     except (OSError, UnicodeDecodeError):
         text = ""
     if is_labelmap(text):
         return read_labelmap(text, f"--table {path}")
     if re.fullmatch(r"semantic_segmentation_labels_\d+\.json", path.name):
-        raise InputError(f"--table {path} is of one frame of Replicator; leave out --images, --masks and --table: each has its own there.")
+        raise InputError(
+            f"--table {path} is of one frame of Replicator; leave out --images, --masks and --table: each has its own "
+            "there."
+        )
     if path.name in NAMES_FILES:
         return read_names(text, f"--table {path}")
     return read_table(path)
 
 
 def table_beside(files: dict[str, SourceFile], names: tuple[str, ...]) -> Table:
-    """The table in the one file of the source that has one of these names. Raises ValueError where there are none or several."""
+    """The table in the one file of the source that has one of these names. Raises ValueError where there are none or
+    several.
+    """
     found = [file for name, file in files.items() if name.rpartition("/")[2] in names]
     if not found:
-        raise InputError(f"SOURCE holds no {' or '.join(names)}, which names its classes; put it beside them, or see --images and --table.")
+        raise InputError(
+            f"SOURCE holds no {' or '.join(names)}, which names its classes; put it beside them, or see --images and "
+            "--table."
+        )
     if len(found) > 1:
         raise InputError(
-            f"SOURCE holds {', '.join(file.name for file in found[:5])}; import one export at a time, each into a DEST of its own."
+            f"SOURCE holds {', '.join(file.name for file in found[:5])}; import one export at a time, each into a "
+            "DEST of its own."
         )
     text = text_of(found[0])
     return read_labelmap(text, found[0].name) if is_labelmap(text) else read_names(text, found[0].name)

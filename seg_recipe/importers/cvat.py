@@ -6,7 +6,8 @@
     ImageSets/Segmentation/default.txt       the names; Train.txt, Validation.txt, Test.txt where the task has subsets
     labelmap.txt                             # label:color_rgb:parts:actions, then name:R,G,B:: a line
 
-The folders are Pascal VOC's, the classes and colours those of labelmap.txt. CVAT exports pictures only where "Save images" is ticked.
+The folders are Pascal VOC's, the classes and colours those of labelmap.txt. CVAT exports pictures only where "Save
+images" is ticked.
 """
 
 import functools

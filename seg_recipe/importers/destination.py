@@ -1,8 +1,9 @@
 """The folder that an import makes: held by one process, resumable, and never with a half-written file in it.
 
 Files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed to
-DEST/{train,val,test}/images/{id}.png (or .jpg) and DEST/{train,val,test}/annotations/{id}_seg.png. DEST/import.json records where they came
-from, and DEST/labels.json what the ids mean, unless they are those of the built-in label space.
+DEST/{train,val,test}/images/{id}.png (or .jpg) and DEST/{train,val,test}/annotations/{id}_seg.png. DEST/import.json
+records where they came from, and DEST/labels.json what the ids mean, unless they are those of the built-in label
+space.
 """
 
 import contextlib
@@ -21,14 +22,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.samples import SETS
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
-from seg_recipe.locks import held, make_writable
-from seg_recipe.pools import Threads, in_order
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.locks import held, make_writable
+from seg_recipe.runtime.pools import Threads, in_order
 
 RECORD = "import.json"
 LABELS = "labels.json"
@@ -38,15 +39,28 @@ FOLDERS = tuple(f"{split}/{kind}" for split in SETS for kind in ("images", "anno
 _CHUNK = 2**20
 # What reading a damaged zip member, or a file that changes meanwhile, raises.
 _DAMAGE = (Unusable, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
-# What os.link raises where the file systems differ, know no hard links, or the kernel forbids linking to another user's file.
-_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+# What os.link raises where the file systems differ, know no hard links, or the kernel forbids linking to another
+# user's file.
+_NO_LINKS = {
+    errno.EXDEV,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EMLINK,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EINVAL,
+}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def check_apart(source: Path, destination: Path) -> None:
     """Raises ValueError if DEST lies inside SOURCE, or is a file."""
     if source.is_dir() and destination.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder outside it.")
+        raise InputError(
+            f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder "
+            "outside it."
+        )
     if destination.exists() and not destination.is_dir():
         raise InputError(f"DEST {destination} is a file; give a folder that is new, empty, or of an earlier import.")
 
@@ -55,20 +69,28 @@ def check_apart(source: Path, destination: Path) -> None:
 def own_folder(destination: Path) -> Iterator[None]:
     """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
 
-    .partial is there from `begin` to `finish`, so that an import that is refused leaves a finished one finished. If no pair lies in it at
-    the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST holds other things
-    than an import, if another import is writing there, or if a link in it leads outside.
+    .partial is there from `begin` to `finish`, so that an import that is refused leaves a finished one finished. If no
+    pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST
+    holds other things than an import, if another import is writing there, or if a link in it leads outside.
     """
     new = make_writable(destination, "DEST")
-    with held(destination, lambda: f"Another import is writing to DEST {destination}; wait for its end, or give another DEST."):
+    with held(
+        destination,
+        lambda: f"Another import is writing to DEST {destination}; wait for its end, or give another DEST.",
+    ):
         names = sorted(entry.name for entry in destination.iterdir())
         if RECORD not in names and set(names) - {PARTIAL}:
             shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
-            raise InputError(f"DEST {destination} is no earlier import: it holds {shown} but no {RECORD}; give a new or an empty folder.")
+            raise InputError(
+                f"DEST {destination} is no earlier import: it holds {shown} but no {RECORD}; give a new or an empty "
+                "folder."
+            )
         for folder in (PARTIAL, *FOLDERS):
             inside = destination / folder
             if not inside.resolve().is_relative_to(destination.resolve()):
-                raise InputError(f"{inside} leads out of DEST, to {inside.resolve()}; remove that link, or give another DEST.")
+                raise InputError(
+                    f"{inside} leads out of DEST, to {inside.resolve()}; remove that link, or give another DEST."
+                )
         try:
             yield
         finally:
@@ -76,15 +98,20 @@ def own_folder(destination: Path) -> Iterator[None]:
 
 
 def earlier_files(
-    source: Path, destination: Path, placements: dict[str, Placement], val_fraction: float | int, settings: dict[str, Any]
+    source: Path,
+    destination: Path,
+    placements: dict[str, Placement],
+    val_fraction: float | int,
+    settings: dict[str, Any],
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """The files in DEST, path -> bytes, after a check that they come from this source with these settings; and the record of all three.
+    """The files in DEST, path -> bytes, after a check that they come from this source with these settings; and the
+    record of all three.
 
     Nothing is written.
 
-    The same source is one with the same pairs of the same sizes, wherever it lies, folder or archive; or the one at the same place, to
-    which pairs were added since. settings: what else the files depend on, name -> value. Raises ValueError for another source, fraction or
-    setting, and for a record that cannot be read.
+    The same source is one with the same pairs of the same sizes, wherever it lies, folder or archive; or the one at
+    the same place, to which pairs were added since. settings: what else the files depend on, name -> value. Raises
+    ValueError for another source, fraction or setting, and for a record that cannot be read.
     """
     expected = {path: file for files in placements.values() for path, file in files.items()}
     contents = "\n".join(f"{path.rpartition('/')[2]} {_source_sizes(file)}" for path, file in expected.items())
@@ -97,24 +124,40 @@ def earlier_files(
     }
     placed: dict[str, int] = {}
     for folder in FOLDERS:
-        with os.scandir(destination / folder) if (destination / folder).is_dir() else contextlib.nullcontext(()) as entries:
+        with (
+            os.scandir(destination / folder)
+            if (destination / folder).is_dir()
+            else contextlib.nullcontext(()) as entries
+        ):
             placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
     earlier = _read_record(destination / RECORD) if (destination / RECORD).exists() else None
     if earlier and placed:  # an import that placed nothing binds nobody
-        foreign = sorted(path for path, size in placed.items() if path not in expected or not fits(expected[path], size))
+        foreign = sorted(
+            path for path, size in placed.items() if path not in expected or not fits(expected[path], size)
+        )
         _check_record(earlier, record, source, destination, foreign)
-        damaged = [path for path in foreign if path in expected]  # a failure of disk or power can cut a file that was finished
+        damaged = [
+            path for path in foreign if path in expected
+        ]  # a failure of disk or power can cut a file that was finished
         strangers = [path for path in foreign if path not in expected]
-        for paths, verdict in ((damaged, "differ in length from SOURCE and are made anew"), (strangers, "are not from SOURCE and stay")):
+        for paths, verdict in (
+            (damaged, "differ in length from SOURCE and are made anew"),
+            (strangers, "are not from SOURCE and stay"),
+        ):
             if paths:
-                print(f"{len(paths):,} files in {destination} {verdict}: {', '.join(paths[:5] + ['...'] * (len(paths) > 5))}")
+                print(
+                    f"{len(paths):,} files in {destination} {verdict}: "
+                    f"{', '.join(paths[:5] + ['...'] * (len(paths) > 5))}"
+                )
     return placed, record
 
 
 def begin(destination: Path, record: dict[str, Any], space: LabelSpace) -> Path | None:
-    """Make the folders of DEST, mark it as unfinished, and write its record, and what the ids mean to DEST/labels.json.
+    """Make the folders of DEST, mark it as unfinished, and write its record, and what the ids mean to
+    DEST/labels.json.
 
-    What a killed run left in .partial is removed. Returns that file; None for the built-in label space, which needs none.
+    What a killed run left in .partial is removed. Returns that file; None for the built-in label space, which needs
+    none.
     """
     for folder in (PARTIAL, *FOLDERS):
         (destination / folder).mkdir(parents=True, exist_ok=True)
@@ -131,24 +174,36 @@ def _source_sizes(file: SourceFile | Made) -> str:
     return " ".join(str(part.size) for part in (file.sources if isinstance(file, Made) else (file,)))
 
 
-def _check_record(earlier: dict[str, Any], record: dict[str, Any], source: Path, destination: Path, foreign: list[str]) -> None:
-    """Raises ValueError if the earlier import was of another source or fraction; `foreign` are files in DEST that this source has not."""
+def _check_record(
+    earlier: dict[str, Any], record: dict[str, Any], source: Path, destination: Path, foreign: list[str]
+) -> None:
+    """Raises ValueError if the earlier import was of another source or fraction; `foreign` are files in DEST that this
+    source has not.
+    """
     way_out = "give another DEST, or delete this one"
     if earlier["val_fraction"] != record["val_fraction"]:
         raise InputError(
-            f"DEST {destination} was imported with --val_fraction {earlier['val_fraction']}, not {record['val_fraction']}: some samples "
-            f"would lie in both splits; repeat that value, {way_out}. Of published sets one import takes all: {{split}} in the patterns."
+            f"DEST {destination} was imported with --val_fraction {earlier['val_fraction']}, not "
+            f"{record['val_fraction']}: some samples would lie in both splits; repeat that value, {way_out}. Of "
+            f"published sets one import takes all: {{split}} in the patterns."
         )
     for name, value in record["settings"].items():
         was = earlier["settings"].get(name, value)
         if was != value:
-            raise InputError(f"DEST {destination} was imported with other {name} ({was}, now {value}); repeat those, {way_out}.")
+            raise InputError(
+                f"DEST {destination} was imported with other {name} ({was}, now {value}); repeat those, {way_out}."
+            )
     if earlier["pairs_sha256"] == record["pairs_sha256"]:
         return
     if earlier["source"] != record["source"]:
-        raise InputError(f"DEST {destination} was imported from {earlier['source']}, and SOURCE {source} holds other files; {way_out}.")
+        raise InputError(
+            f"DEST {destination} was imported from {earlier['source']}, and SOURCE {source} holds other files; "
+            f"{way_out}."
+        )
     if foreign:
-        raise InputError(f"SOURCE {source} has changed since the import into {destination}: {foreign[0]} differs; {way_out}.")
+        raise InputError(
+            f"SOURCE {source} has changed since the import into {destination}: {foreign[0]} differs; {way_out}."
+        )
 
 
 def moved_groups(destination: Path) -> dict[str, str]:
@@ -162,7 +217,9 @@ def _read_record(path: Path) -> dict[str, Any]:
         found = {key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}
         return {**found, "settings": dict(record.get("settings", {})), "moved": dict(record.get("moved", {}))}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one.") from None
+        raise InputError(
+            f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one."
+        ) from None
 
 
 def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
@@ -175,7 +232,9 @@ def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
 
 
 def finish(destination: Path) -> None:
-    """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without pairs."""
+    """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without
+    pairs.
+    """
     for folder in (*FOLDERS, *SETS):
         _remove_empty(destination / folder)
     (destination / PARTIAL).rmdir()
@@ -205,16 +264,18 @@ def check_space(source: Path, destination: Path, todo: list[Placement], copy: bo
     needed, free = sum(file.size for files in todo for file in files.values()), shutil.disk_usage(destination).free
     if needed > free:
         raise InputError(
-            f"DEST {destination} has {free / 1e9:.2f} GB free, and {len(todo):,} pairs to copy need {needed / 1e9:.2f} GB; make room, "
+            f"DEST {destination} has {free / 1e9:.2f} GB free, and {len(todo):,} pairs to copy need "
+            f"{needed / 1e9:.2f} GB; make room, "
             "take fewer with --limit, or unpack SOURCE on the disk of DEST, where links need no room."
         )
 
 
 def place(todo: list[Placement], destination: Path, copy: bool, workers: int, left_out: LeftOut) -> Counter[str]:
-    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files linked, copied, turned.
+    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files
+    linked, copied, turned.
 
-    A file that can be hard-linked is, unless `copy`. Of a sample with a damaged file nothing is placed, and it goes to `left_out`. Raises
-    OSError for a full disk, saying how far it came.
+    A file that can be hard-linked is, unless `copy`. Of a sample with a damaged file nothing is placed, and it goes to
+    `left_out`. Raises OSError for a full disk, saying how far it came.
     """
     counts: Counter[str] = Counter()
     try:
@@ -229,8 +290,8 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
         if error.errno not in _FULL:
             raise
         raise InputError(
-            f"The disk of DEST {destination} is full after {counts['written']:,} of {len(todo):,} pairs; nothing is half-written: make "
-            "room and run the same command again."
+            f"The disk of DEST {destination} is full after {counts['written']:,} of {len(todo):,} pairs; nothing is "
+            "half-written: make room and run the same command again."
         ) from None
     return counts
 

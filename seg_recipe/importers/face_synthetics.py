@@ -2,9 +2,9 @@
 
     000000.png  000000_seg.png  000000_ldmks.txt  000001.png ...
 
-One flat folder or zip (its pairs may lie in one folder inside it). The classes are those of `labels.FACE`, 255 is not labelled. Each
-picture is a person of its own. What is worn over a face is painted as background and class 18, facewear, never occurs: see `facewear`. For
-non-commercial research only.
+One flat folder or zip (its pairs may lie in one folder inside it). The classes are those of `labels.FACE`, 255 is not
+labelled. Each picture is a person of its own. What is worn over a face is painted as background and class 18,
+facewear, never occurs: see `facewear`. For non-commercial research only.
 """
 
 import re
@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import Layout, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE
+from seg_recipe.runtime.errors import InputError
 
 LAYOUT = "one folder or zip with {id}.png and {id}_seg.png, at its top or in one folder inside it"
 
@@ -36,10 +36,12 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 
 
 def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator[Sample]:
-    """The pairs of Microsoft FaceSynthetics, in the order of their ids: {id}.png with {id}_seg.png, each id its own group.
+    """The pairs of Microsoft FaceSynthetics, in the order of their ids: {id}.png with {id}_seg.png, each id its own
+    group.
 
-    Landmarks and whatever is no pair go to `left_out`. Ids are letters, digits, "_" and "-" (six digits in the released sets). Raises
-    ValueError if there is no pair, or if more than one folder holds pairs. Source: https://github.com/microsoft/FaceSynthetics
+    Landmarks and whatever is no pair go to `left_out`. Ids are letters, digits, "_" and "-" (six digits in the
+    released sets). Raises ValueError if there is no pair, or if more than one folder holds pairs. Source:
+    https://github.com/microsoft/FaceSynthetics
     """
     images, masks, others = _face_names(files)
     folders = sorted({folder for folder, _ in images.keys() & masks.keys()})
@@ -47,7 +49,10 @@ def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator
         raise InputError(_no_pairs(files, left_out))
     if len(folders) > 1:
         named = ", ".join(folder or "the top" for folder in folders[:5])
-        raise InputError(f"SOURCE holds pairs in {len(folders)} folders ({named}); import them one at a time, each into a DEST of its own.")
+        raise InputError(
+            f"SOURCE holds pairs in {len(folders)} folders ({named}); import them one at a time, each into a DEST of "
+            "its own."
+        )
     for name in sorted(others):
         left_out.add(_reason(name), name)
     for key in sorted(masks.keys() - images.keys()):
@@ -65,8 +70,12 @@ def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator
             yield Sample(sample_id, files[images[key]], files[masks[key]], group=sample_id)
 
 
-def _face_names(files: dict[str, SourceFile]) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str], list[str]]:
-    """Names of images and of masks by (folder, id), and all other names. A name ending in _seg.png is a mask, never an image."""
+def _face_names(
+    files: dict[str, SourceFile],
+) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str], list[str]]:
+    """Names of images and of masks by (folder, id), and all other names. A name ending in _seg.png is a mask, never an
+    image.
+    """
     images, masks, others = {}, {}, []
     for name in files:
         folder, _, base = name.rpartition("/")
@@ -93,13 +102,17 @@ def _no_pairs(files: dict[str, SourceFile], left_out: LeftOut) -> str:
     """What was found instead of pairs, in one line."""
     endings = Counter(Path(name).suffix.lower() or "without an ending" for name in files)
     found = [f"{count:,} {ending}" for ending, count in endings.most_common(5)] + [
-        f"{count:,} left out as {reason}, {left_out.first[reason][0]}" for reason, count in left_out.counts.most_common(5)
+        f"{count:,} left out as {reason}, {left_out.first[reason][0]}"
+        for reason, count in left_out.counts.most_common(5)
     ]
     advice = f"wanted: {LAYOUT}"
     if any(re.match(r"(train|val)/(images|annotations)/", name) for name in left_out.first.get(DEEPER, ())):
-        advice += "; a folder with train/images and train/annotations needs no import: give it to finetune.py as --dataset"
+        advice += (
+            "; a folder with train/images and train/annotations needs no import: give it to finetune.py as --dataset"
+        )
     elif endings[".zip"]:
         advice += "; to import a zip give the zip itself as SOURCE"
     return (
-        f"SOURCE holds no pair of image and mask; found {', '.join(found) or 'nothing'}; {advice}. Other layouts: --format (pairs for any)."
+        f"SOURCE holds no pair of image and mask; found {', '.join(found) or 'nothing'}; {advice}. Other layouts: "
+        "--format (pairs for any)."
     )

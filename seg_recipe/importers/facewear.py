@@ -1,6 +1,8 @@
-"""FaceSynthetics paints what is worn over a face, such as a medical mask, as background (https://github.com/microsoft/FaceSynthetics/issues/22).
+"""FaceSynthetics paints what is worn over a face, such as a medical mask, as background
+(https://github.com/microsoft/FaceSynthetics/issues/22).
 
-Class 18, facewear, is in no mask of the released sets. The landmarks tell such pairs: those of nose and mouth lie on id 0.
+Class 18, facewear, is in no mask of the released sets. The landmarks tell such pairs: those of nose and mouth lie on
+id 0.
 """
 
 import functools
@@ -10,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import Unusable, look_up, read_ids
 from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, IGNORE_INDEX
-from seg_recipe.pools import Threads, in_order
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import Threads, in_order
 
 TREATMENTS = ("keep", "ignore", "leave_out")
 
@@ -24,17 +26,24 @@ _MAX_BYTES = 2**16
 _CODES = {0: NOT_LABELLED, IGNORE_INDEX: NOT_LABELLED, **{number: number for number in range(1, len(FACE))}}
 
 
-def treated(layout: Layout, files: dict[str, SourceFile], treatment: str, count: int, workers: int, left_out: LeftOut) -> Layout:
-    """The layout of FaceSynthetics with its pairs that hide facewear kept, their background not labelled ("ignore"), or left out.
+def treated(
+    layout: Layout, files: dict[str, SourceFile], treatment: str, count: int, workers: int, left_out: LeftOut
+) -> Layout:
+    """The layout of FaceSynthetics with its pairs that hide facewear kept, their background not labelled ("ignore"),
+    or left out.
 
-    Kept ones are only counted, in `count` evenly chosen pairs. Raises ValueError where pairs are to be told and there are no landmarks.
+    Kept ones are only counted, in `count` evenly chosen pairs. Raises ValueError where pairs are to be told and there
+    are no landmarks.
     """
     samples = list(layout.samples)
     known = [sample for sample in samples if _landmark_name(sample) in files]
     if treatment == "keep":
         known = known if count >= len(known) else [known[i * len(known) // count] for i in range(count)]
     elif not known:
-        raise InputError(f"--facewear {treatment} tells pairs by their landmarks, and SOURCE has no *_ldmks.txt; leave --facewear out.")
+        raise InputError(
+            f"--facewear {treatment} tells pairs by their landmarks, and SOURCE has no *_ldmks.txt; leave --facewear "
+            "out."
+        )
     with Threads(workers) as pool:
         looks = in_order(pool, functools.partial(_hides, files=files), known, ahead=4 * workers)
         hidden = {sample.id for sample, hides in looks if hides}
@@ -45,10 +54,14 @@ def treated(layout: Layout, files: dict[str, SourceFile], treatment: str, count:
         samples = [sample for sample in samples if sample.id not in hidden]
     elif treatment == "ignore":
         samples = [_without_background(sample) if sample.id in hidden else sample for sample in samples]
-    done = {"keep": "are kept (--facewear ignore or leave_out)", "ignore": "have no labelled background", "leave_out": "are left out"}
+    done = {
+        "keep": "are kept (--facewear ignore or leave_out)",
+        "ignore": "have no labelled background",
+        "leave_out": "are left out",
+    }
     note = (
-        f"FaceSynthetics paints what is worn over a face, such as a medical mask, as background: {len(hidden):,} of {len(known):,} pairs "
-        f"looked at, which {done[treatment]}."
+        f"FaceSynthetics paints what is worn over a face, such as a medical mask, as background: {len(hidden):,} of "
+        f"{len(known):,} pairs looked at, which {done[treatment]}."
     )
     return replace(layout, samples=samples, notes=(*layout.notes, note))
 
@@ -58,7 +71,9 @@ def _landmark_name(sample: Sample) -> str:
 
 
 def _hides(sample: Sample, files: dict[str, SourceFile]) -> bool:
-    """Whether most landmarks of nose and mouth lie on background. Of a file that cannot be read, no: placing it names what is wrong."""
+    """Whether most landmarks of nose and mouth lie on background. Of a file that cannot be read, no: placing it names
+    what is wrong.
+    """
     points = _landmarks(files[_landmark_name(sample)])
     if points is None or isinstance(sample.mask, Painted):
         return False
@@ -80,11 +95,17 @@ def _landmarks(file: SourceFile) -> Float64[np.ndarray, "points 2"] | None:
     """The points of a text of "x y" lines; None for any other text."""
     try:
         with file.open() as stream:
-            lines: Sequence[list[str]] = [line.split() for line in stream.read(_MAX_BYTES).decode("ascii").splitlines() if line.strip()]
+            lines: Sequence[list[str]] = [
+                line.split() for line in stream.read(_MAX_BYTES).decode("ascii").splitlines() if line.strip()
+            ]
         points = np.array([[float(number) for number in line] for line in lines])
     except (ValueError, OSError):
         return None
-    return points if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 68 and np.abs(points).max() < 1e6 else None
+    return (
+        points
+        if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 68 and np.abs(points).max() < 1e6
+        else None
+    )
 
 
 def _without_background(sample: Sample) -> Sample:

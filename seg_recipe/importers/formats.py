@@ -29,7 +29,8 @@ PAIRS = "pairs"
 class Format(NamedTuple):
     """A layout: its reader, and how it is told from every other one.
 
-    marks: patterns, each of which matches a name in it. never: patterns that match none, for what has the same folders and other classes.
+    marks: patterns, each of which matches a name in it. never: patterns that match none, for what has the same folders
+    and other classes.
     confirm: a look into its files, where names do not suffice.
     """
 

@@ -14,8 +14,8 @@ _HEAD, _CHUNK = 2**14, 2**20
 def joined(samples: Sequence[Sample]) -> dict[str, str]:
     """Group -> the group that it belongs with, itself for most: groups that share a picture, byte for byte, are one.
 
-    Only pictures of one size are read, and of those that begin alike the rest. A picture that cannot be read is no other's equal: what
-    places it says what is wrong with it.
+    Only pictures of one size are read, and of those that begin alike the rest. A picture that cannot be read is no
+    other's equal: what places it says what is wrong with it.
     """
     root: dict[str, str] = {}
 
@@ -60,10 +60,13 @@ def _digest(file: SourceFile, length: int | None) -> bytes:
     return digest.digest()
 
 
-def sides(groups: Iterable[str], val_fraction: float | int, moved: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def sides(
+    groups: Iterable[str], val_fraction: float | int, moved: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Group -> train or val, by a hash of its name; and those that lie where the hash does not put them.
 
-    A share above 0 and below 1 holds out one group of several at least, and trains on one at least: that nearest to the other side.
+    A share above 0 and below 1 holds out one group of several at least, and trains on one at least: that nearest to
+    the other side.
     moved: those of an earlier import, which stay.
     """
     names = sorted(set(groups))
@@ -72,6 +75,8 @@ def sides(groups: Iterable[str], val_fraction: float | int, moved: dict[str, str
     missing = {"train", "val"} - set(split.values())
     if len(names) > 1 and len(missing) == 1 and 0 < val_fraction < 1:
         (side,) = missing
-        chosen = (min if side == "val" else max)(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest())
+        chosen = (min if side == "val" else max)(
+            names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+        )
         split[chosen] = moved[chosen] = side
     return split, moved

@@ -1,13 +1,14 @@
 """The face labels of Helen by Smith et al., http://pages.cs.wisc.edu/~lizhang/projects/face-parsing, as unpacked
 
     SmithCVPR2013_dataset_resized/images/232194_1.jpg
-    SmithCVPR2013_dataset_resized/labels/232194_1/232194_1_lbl00.png ... _lbl10.png    how probable each class is, 0-255
-    SmithCVPR2013_dataset_resized/exemplars.txt  tuning.txt  testing.txt               1 , 232194_1
+    SmithCVPR2013_dataset_resized/labels/232194_1/232194_1_lbl00.png ... _lbl10.png    how probable each class is,
+    0-255 SmithCVPR2013_dataset_resized/exemplars.txt  tuning.txt  testing.txt               1 , 232194_1
 
-A pixel gets the most probable class, the first of equal ones. The classes are the eleven of LaPa, in the same order (the makers' readme);
-skin is without ears and neck, which are background. The readme says "left eyebrow" and not whose left: here it is the viewer's, which could
-not be checked on the pictures (the import's report says on which side each lies). The published split is kept: exemplars are trained on
-(train), tuning is val, testing is test. Of the first number in a line of these texts nothing is used.
+A pixel gets the most probable class, the first of equal ones. The classes are the eleven of LaPa, in the same order
+(the makers' readme); skin is without ears and neck, which are background. The readme says "left eyebrow" and not whose
+left: here it is the viewer's, which could not be checked on the pictures (the import's report says on which side each
+lies). The published split is kept: exemplars are trained on (train), tuning is val, testing is test. Of the first
+number in a line of these texts nothing is used.
 """
 
 import functools
@@ -60,7 +61,13 @@ def _samples(
             left_out.add(f"image without all {len(NAMES)} label maps" if maps else "image without a mask", image.name)
             continue
         ordered = tuple(maps[number] for number in range(len(NAMES)))
-        yield Sample(safe_id(name), image, Painted(ordered, functools.partial(_paint, ordered)), safe_id(name), sets.get(name, ""))
+        yield Sample(
+            safe_id(name),
+            image,
+            Painted(ordered, functools.partial(_paint, ordered)),
+            safe_id(name),
+            sets.get(name, ""),
+        )
 
 
 def _paint(maps: tuple[SourceFile, ...]) -> Int32[np.ndarray, "height width"]:

@@ -10,19 +10,21 @@ from jaxtyping import Float64, Int64
 from PIL import Image
 from tqdm import tqdm
 
-from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.masks import ids_of_file
-from seg_recipe.pools import Threads, in_order
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import Threads, in_order
 from seg_recipe.sides import is_left
 
 
 def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) -> dict[str, Any]:
     """What `count` evenly chosen masks hold.
 
-    masks: how many were read. masks_without_ids: how many could not be. class_shares: name -> share of the labelled pixels.
-    ignored_share: of all pixels. unknown_ids: ids without a name. sides: for each mirror pair of a left and a right, the left one's name ->
-    share of the masks with both in which its pixels lie left of the other's; None where no mask has both.
+    masks: how many were read. masks_without_ids: how many could not be. class_shares: name -> share of the labelled
+    pixels.
+    ignored_share: of all pixels. unknown_ids: ids without a name. sides: for each mirror pair of a left and a right,
+    the left one's name -> share of the masks with both in which its pixels lie left of the other's; None where no mask
+    has both.
     """
     chosen = [masks[i * len(masks) // count] for i in range(count)] if count < len(masks) else masks
     pixels, unreadable = np.zeros(256, dtype=np.int64), 0
@@ -45,12 +47,17 @@ def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) 
         "class_shares": {name: int(pixels[label]) / labelled for label, name in space.id2label.items()},
         "ignored_share": int(pixels[IGNORE_INDEX]) / total,
         "unknown_ids": [label for label in range(len(space), IGNORE_INDEX) if pixels[label]],
-        "sides": {space.names[left]: sum(side) / len(side) if side else None for (left, _), side in zip(pairs, sides, strict=True)},
+        "sides": {
+            space.names[left]: sum(side) / len(side) if side else None
+            for (left, _), side in zip(pairs, sides, strict=True)
+        },
     }
 
 
 def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
-    """How many things are wrong with the pairs of an imported folder, as training will see them, and the text that names them."""
+    """How many things are wrong with the pairs of an imported folder, as training will see them, and the text that
+    names them.
+    """
     # Here, because they take seconds to load, which --help and every refusal would wait for.
     from seg_recipe.data import DataProblems, load_data
     from seg_recipe.data.check import check_pairs, problems_of
@@ -74,8 +81,11 @@ def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
     return 0, ""
 
 
-def _look(path: Path, pairs: Sequence[tuple[int, int]]) -> tuple[Int64[np.ndarray, "256"], Float64[np.ndarray, " pairs"]] | None:
-    """Pixels per id, and how many columns the first of each pair lies left of the second (nan where one of them is not there).
+def _look(
+    path: Path, pairs: Sequence[tuple[int, int]]
+) -> tuple[Int64[np.ndarray, "256"], Float64[np.ndarray, " pairs"]] | None:
+    """Pixels per id, and how many columns the first of each pair lies left of the second (nan where one of them is not
+    there).
 
     None for a file from which no ids of 0-255 can be read.
     """
@@ -86,7 +96,9 @@ def _look(path: Path, pairs: Sequence[tuple[int, int]]) -> tuple[Int64[np.ndarra
     if ids.size and not 0 <= ids.min() <= ids.max() < 256:
         return None
     pixels = np.bincount(ids.ravel(), minlength=256)
-    distances = [_column(ids, right) - _column(ids, left) if pixels[left] and pixels[right] else np.nan for left, right in pairs]
+    distances = [
+        _column(ids, right) - _column(ids, left) if pixels[left] and pixels[right] else np.nan for left, right in pairs
+    ]
     return pixels, np.array(distances, dtype=np.float64)
 
 

@@ -1,7 +1,7 @@
 """From the classes of a layout, by name, to the label space that DEST gets: renamed, merged, ignored.
 
-An id map is a JSON object, class -> new name, or null to ignore its pixels. A key may be a pattern (`Tree*`), which holds for the classes
-that no earlier key names; classes without a key keep their names.
+An id map is a JSON object, class -> new name, or null to ignore its pixels. A key may be a pattern (`Tree*`), which
+holds for the classes that no earlier key names; classes without a key keep their names.
 
     {"earring": "skin", "neck*": "neck", "facewear": null}
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import Layout
 from seg_recipe.labels import FACE, IGNORE_INDEX, IdMap, LabelSpace, renamed, unmatched_keys, with_nearest
+from seg_recipe.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,17 @@ class Labelling:
 
 
 def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None = None) -> Labelling:
-    """The labelling of a layout: its own classes after the id map, in their order; or those of `wanted`, which must have every name.
+    """The labelling of a layout: its own classes after the id map, in their order; or those of `wanted`, which must
+    have every name.
 
-    Raises ValueError for keys that no class has, for names that `wanted` has not (nearest names listed), and for more than 255 classes.
+    Raises ValueError for keys that no class has, for names that `wanted` has not (nearest names listed), and for more
+    than 255 classes.
     """
     id_map = id_map or {}
     if unknown := unmatched_keys(id_map, layout.names):
         raise InputError(
-            f"--id_map names no class of SOURCE with {with_nearest(unknown, layout.names)}. Its classes: {_listed(layout.names)}."
+            f"--id_map names no class of SOURCE with {with_nearest(unknown, layout.names)}. Its classes: "
+            f"{_listed(layout.names)}."
         )
     new_names = renamed(layout.names, id_map)
     kept = list(dict.fromkeys(name for name in new_names if name is not None))
@@ -51,16 +54,19 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
         missing = [name for name in kept if name not in wanted.names]
         if missing:
             raise InputError(
-                f"The label space of --labels has no {with_nearest(missing, wanted.names)}; rename, merge or ignore (null) these with "
-                f"--id_map. It has: {_listed(wanted.names)}."
+                f"The label space of --labels has no {with_nearest(missing, wanted.names)}; rename, merge or ignore "
+                f"(null) these with --id_map. It has: {_listed(wanted.names)}."
             )
     elif len(kept) > IGNORE_INDEX:
         raise InputError(
-            f"SOURCE has {len(kept):,} classes, and a mask holds {IGNORE_INDEX} ({_listed(kept, 8)}); merge them with --id_map, "
+            f"SOURCE has {len(kept):,} classes, and a mask holds {IGNORE_INDEX} ({_listed(kept, 8)}); merge them with "
+            "--id_map, "
             'as in {"Tree*": "tree", "*": null}.'
         )
     space = wanted or LabelSpace(names=tuple(kept), palette=_palette(layout, new_names, kept))
-    table = np.array([IGNORE_INDEX if name is None else space.label2id[name] for name in new_names] + [IGNORE_INDEX], dtype=np.uint8)
+    table = np.array(
+        [IGNORE_INDEX if name is None else space.label2id[name] for name in new_names] + [IGNORE_INDEX], dtype=np.uint8
+    )
     return Labelling(space, table, same=bool((table[:-1] == np.arange(len(new_names))).all()))
 
 

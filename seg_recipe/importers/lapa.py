@@ -5,10 +5,11 @@
     LaPa/train/landmarks/{name}.txt    not used
     LaPa/val/...  LaPa/test/...
 
-The classes are NAMES, as code that reads the set lists them, under the names of `labels.FACE`; neck, ears, clothing and glasses are
-background or skin here, so that --labels face wants an id map that says what background means. The makers write "left eyebrow", and not
-whose left; others call the same id "rb". Here it is the viewer's left, which could not be checked on the pictures: the import's report says
-on which side each lies, and an id map can swap them. The split is the published one. For non-commercial research only.
+The classes are NAMES, as code that reads the set lists them, under the names of `labels.FACE`; neck, ears, clothing
+and glasses are background or skin here, so that --labels face wants an id map that says what background means. The
+makers write "left eyebrow", and not whose left; others call the same id "rb". Here it is the viewer's left, which
+could not be checked on the pictures: the import's report says on which side each lies, and an id map can swap them.
+The split is the published one. For non-commercial research only.
 """
 
 import functools
@@ -52,7 +53,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     return Layout(NAMES, _samples(found["images"], found["labels"], left_out), sets=SETS)
 
 
-def _samples(images: dict[tuple[str, str], SourceFile], masks: dict[tuple[str, str], SourceFile], left_out: LeftOut) -> Iterator[Sample]:
+def _samples(
+    images: dict[tuple[str, str], SourceFile], masks: dict[tuple[str, str], SourceFile], left_out: LeftOut
+) -> Iterator[Sample]:
     for (published, name), image, mask in pair_up(images, masks, left_out):
         yield Sample(safe_id(name), image, Painted((mask,), functools.partial(_paint, mask)), safe_id(name), published)
 

@@ -14,9 +14,11 @@ _AT_ONCE = 4096
 
 
 class Nearest:
-    """Gives a colour without a class that of the table's nearest colour, up to `limit` away in RGB (0-441), and else no label.
+    """Gives a colour without a class that of the table's nearest colour, up to `limit` away in RGB (0-441), and else
+    no label.
 
-    What was done is counted, in pixels: all, near (given a class), far (not labelled). Several threads may ask at once.
+    What was done is counted, in pixels: all, near (given a class), far (not labelled). Several threads may ask at
+    once.
     """
 
     def __init__(self, limit: int):
@@ -24,7 +26,9 @@ class Nearest:
         self.pixels: Counter[str] = Counter(all=0, near=0, far=0)
         self._lock = threading.Lock()
 
-    def look_up(self, values: Int32[np.ndarray, "height width"], codes: dict[int, int]) -> Int32[np.ndarray, "height width"]:
+    def look_up(
+        self, values: Int32[np.ndarray, "height width"], codes: dict[int, int]
+    ) -> Int32[np.ndarray, "height width"]:
         """The class number of each packed colour."""
         colours, places, counts = np.unique(values, return_inverse=True, return_counts=True)
         known = np.array(sorted(codes))
@@ -50,8 +54,8 @@ class Nearest:
             return []
         near, far = (self.pixels[kind] / total for kind in ("near", "far"))
         return [
-            f"{near + far:.2%} of the pixels have colours that the table has not: {near:.2%} got the class of the nearest one, at most "
-            f"{self.limit} away, and {far:.2%} are ignored."
+            f"{near + far:.2%} of the pixels have colours that the table has not: {near:.2%} got the class of the "
+            f"nearest one, at most {self.limit} away, and {far:.2%} are ignored."
         ]
 
 

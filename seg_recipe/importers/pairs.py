@@ -3,14 +3,15 @@
     --images 'photos/*.jpg'  --masks 'labels/*_mask.png'  --table table.json
     --images 'images/{split}/*.jpg'  --masks 'masks/{split}/*.png'  --table table.json
 
-A * stands for anything but "/"; what it stands for must be the same in both patterns, and makes the id (several are joined by "-").
-Patterns are of the whole name below SOURCE. Of the ending, capitals do not matter, and .{jpg,png}, .[jp]* and .* take several.
-What the masks hold is said by the table (see `tables`): ids, as `seg_recipe.masks` reads them or in .npy arrays; or colours. A value that
-is not in the table leaves its pair out, but 255, which is not labelled where the table does not name it, and colours with --nearest_colour.
-{split} stands for the split that the makers published: train, training, val, valid, validation, test, testing, also in train2017. So does
-a * that is a folder and stands for such names alone, and a folder of the patterns that is called so. What merely looks like a split is
-refused until it is written {split}, or --resplit says that it is none.
---group N: the N-th * names the group (a person, a drive), which is never split; {split} counts for none.
+A * stands for anything but "/"; what it stands for must be the same in both patterns, and makes the id (several are
+joined by "-"). Patterns are of the whole name below SOURCE. Of the ending, capitals do not matter, and .{jpg,png},
+.[jp]* and .* take several. What the masks hold is said by the table (see `tables`): ids, as `seg_recipe.masks` reads
+them or in .npy arrays; or colours. A value that is not in the table leaves its pair out, but 255, which is not
+labelled where the table does not name it, and colours with --nearest_colour. {split} stands for the split that the
+makers published: train, training, val, valid, validation, test, testing, also in train2017. So does a * that is a
+folder and stands for such names alone, and a folder of the patterns that is called so. What merely looks like a split
+is refused until it is written {split}, or --resplit says that it is none. --group N: the N-th * names the group (a
+person, a drive), which is never split; {split} counts for none.
 """
 
 import functools
@@ -21,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers import replicator
 from seg_recipe.importers.nearest import Nearest
 from seg_recipe.importers.pictures import look_up, read_array, read_colours, read_ids
@@ -29,6 +29,7 @@ from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table, show_colour
+from seg_recipe.runtime.errors import InputError
 
 SPLIT = "{split}"
 _ENDINGS = "jpe?g|png|bmp|tiff?|webp|p[gpn]m|npy"
@@ -59,13 +60,16 @@ def read(
 ) -> Layout:
     """The pairs of two patterns.
 
-    group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published split is none. part:
-    the patterns may name one published set where SOURCE has others beside it. nearest: what becomes of colours that the table has not;
-    None leaves their pairs out. Raises ValueError for patterns that do not fit each other, that nothing matches, or that may hide a
-    published split.
+    group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published
+    split is none. part: the patterns may name one published set where SOURCE has others beside it. nearest: what
+    becomes of colours that the table has not; None leaves their pairs out. Raises ValueError for patterns that do not
+    fit each other, that nothing matches, or that may hide a published split.
     """
     if nearest and not table.colours:
-        raise InputError("--nearest_colour has no effect: the table has ids and no colours; an id that it has not leaves its pair out.")
+        raise InputError(
+            "--nearest_colour has no effect: the table has ids and no colours; an id that it has not leaves its pair "
+            "out."
+        )
     images, masks = _with_ending(images, masks), _with_ending(masks, images)
     if resplit:
         images, masks = (text.replace(SPLIT, "*") for text in (images, masks))
@@ -74,7 +78,9 @@ def read(
     for kind, text in (("images", images), ("masks", masks)):
         if not found[kind]:
             shown = (", ".join(sorted(files)[:5]) + ", ..." * (len(files) > 5)) or "no file"
-            raise InputError(f"--{kind} {text!r} matches no file of SOURCE, by its whole name below it; SOURCE holds {shown}.")
+            raise InputError(
+                f"--{kind} {text!r} matches no file of SOURCE, by its whole name below it; SOURCE holds {shown}."
+            )
     given = group
     if not resplit and SPLIT not in images:
         if not part:
@@ -83,8 +89,12 @@ def read(
     pairs = pair_up(found["images"], found["masks"], left_out)
     replicator.check_table(files, [mask for _, _, mask in pairs], table)
     sets = tuple(sorted({key.published for key, _, _ in pairs} - {""}))
-    notes = [f"the split is the published one, by folders called {', '.join(sets)}; --resplit splits otherwise."] * bool(sets)
-    notes += ["--group has no effect: the published split is kept; --resplit splits by groups."] * bool("val" in sets and given)
+    notes = [
+        f"the split is the published one, by folders called {', '.join(sets)}; --resplit splits otherwise."
+    ] * bool(sets)
+    notes += ["--group has no effect: the published split is kept; --resplit splits by groups."] * bool(
+        "val" in sets and given
+    )
     return Layout(table.names, _samples(pairs, table, group, nearest), table.palette, sets, notes=tuple(notes))
 
 
@@ -97,7 +107,9 @@ def _check(images: str, masks: str, group: int) -> int:
             "for the same text as that of the other, as in 'photos/*.jpg' and 'labels/*_mask.png'."
         )
     if images.count(SPLIT) != masks.count(SPLIT) or images.count(SPLIT) > 1:
-        raise InputError(f"{SPLIT} stands once in --images and once in --masks, or in neither; they are {images!r} and {masks!r}.")
+        raise InputError(
+            f"{SPLIT} stands once in --images and once in --masks, or in neither; they are {images!r} and {masks!r}."
+        )
     if not 0 <= group <= stars:
         raise InputError(f"--group is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none.")
     return stars
@@ -106,12 +118,17 @@ def _check(images: str, masks: str, group: int) -> int:
 def _match(files: dict[str, SourceFile], images: str, masks: str, left_out: LeftOut) -> dict[str, _Found]:
     found: dict[str, _Found] = {"masks": {}, "images": {}}
     twice: dict[str, dict[Key, SourceFile]] = {"masks": {}, "images": {}}
-    patterns = {"masks": _pattern(masks), "images": _pattern(images)}  # masks first: 'a/*.png' is the name of a/1_mask.png too
+    patterns = {
+        "masks": _pattern(masks),
+        "images": _pattern(images),
+    }  # masks first: 'a/*.png' is the name of a/1_mask.png too
     for name, file in files.items():
         for kind, pattern in patterns.items():
             if match := pattern.fullmatch(name):
                 split = match.groupdict().get("split") or ""
-                stars = tuple(text for place, text in enumerate(match.groups(), 1) if place != pattern.groupindex.get("split"))
+                stars = tuple(
+                    text for place, text in enumerate(match.groups(), 1) if place != pattern.groupindex.get("split")
+                )
                 key = Key(stars, split_of(split) or split_in(split) or split)
                 if key in found[kind]:
                     twice[kind][key] = file
@@ -121,7 +138,9 @@ def _match(files: dict[str, SourceFile], images: str, masks: str, left_out: Left
             left_out.add("other file", name)
     for kind, same in twice.items():  # 1.jpg beside 1.png: which of them the other file belongs to, nothing says
         for key, file in same.items():
-            left_out.add("name that another file has too, but for its ending", f"{found[kind].pop(key).name} and {file.name}")
+            left_out.add(
+                "name that another file has too, but for its ending", f"{found[kind].pop(key).name} and {file.name}"
+            )
     return found
 
 
@@ -129,11 +148,15 @@ def _pattern(text: str) -> re.Pattern[str]:
     words = "|".join(sorted(WORDS, key=len, reverse=True))
     pieces = {"*": "([^/]+)", SPLIT: rf"(?P<split>(?i:{words})\d*|[^/]+?)"}
     body, ending = _parts(text)
-    return re.compile("".join(pieces.get(part) or re.escape(part) for part in re.split(r"(\*|\{split\})", body)) + _ending(ending))
+    return re.compile(
+        "".join(pieces.get(part) or re.escape(part) for part in re.split(r"(\*|\{split\})", body)) + _ending(ending)
+    )
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """A pattern up to its ending, and that: "photos/*", ".jpg". What stands for the split, or alone for the id, is no ending."""
+    """A pattern up to its ending, and that: "photos/*", ".jpg". What stands for the split, or alone for the id, is no
+    ending.
+    """
     body, dot, ending = text.rpartition(".")
     if not dot or "/" in ending or SPLIT in ending or not ("*" in body or SPLIT in body):
         return text, ""
@@ -141,7 +164,9 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _ending(text: str) -> str:
-    """An ending as a regular expression: * for any, [jp] for one of these letters, {jpg,png} for one of these; then it is a picture's."""
+    """An ending as a regular expression: * for any, [jp] for one of these letters, {jpg,png} for one of these; then it
+    is a picture's.
+    """
     wild = re.search(r"[*\[{]", text)
     found = "".join(
         "[^./]*"
@@ -157,11 +182,15 @@ def _ending(text: str) -> str:
 
 
 def _with_ending(text: str, other: str) -> str:
-    """`photos/*` as photos/*.*, where the other pattern has an ending: else the * would have to stand for 1.jpg here and for 1 there."""
+    """`photos/*` as photos/*.*, where the other pattern has an ending: else the * would have to stand for 1.jpg here
+    and for 1 there.
+    """
     return text + ".*" if text.endswith("*") and "." not in text.rpartition("/")[2] and _parts(other)[1] else text
 
 
-def _with_splits(found: dict[str, _Found], images: str, masks: str, group: int, stars: int) -> tuple[dict[str, _Found], int]:
+def _with_splits(
+    found: dict[str, _Found], images: str, masks: str, group: int, stars: int
+) -> tuple[dict[str, _Found], int]:
     """The keys with the published split that a folder names, and the group's number without the * that this was."""
     shared = found["images"].keys() & found["masks"].keys()
     values = [{key.stars[place] for key in shared} for place in range(stars)]
@@ -169,24 +198,36 @@ def _with_splits(found: dict[str, _Found], images: str, masks: str, group: int, 
     chosen = [place for place in whole if values[place] and all(map(split_of, values[place]))]
     named = {split_of(part) for part in _folders(images) | _folders(masks)} - {""}
     if len(chosen) + len(named) > 1:
-        raise InputError(f"--images {images!r} and --masks {masks!r} name the published split more than once; {_WRITE_IT}.")
+        raise InputError(
+            f"--images {images!r} and --masks {masks!r} name the published split more than once; {_WRITE_IT}."
+        )
     if chosen:
         (place,) = chosen
         moved = {
-            kind: {Key(key.stars[:place] + key.stars[place + 1 :], split_of(key.stars[place])): file for key, file in part.items()}
+            kind: {
+                Key(key.stars[:place] + key.stars[place + 1 :], split_of(key.stars[place])): file
+                for key, file in part.items()
+            }
             for kind, part in found.items()
         }
         if any(len(moved[kind]) < len(part) for kind, part in found.items()):
-            raise InputError(f"Folders such as val and valid hold files of one name: both would be one pair; {_WRITE_IT}.")
+            raise InputError(
+                f"Folders such as val and valid hold files of one name: both would be one pair; {_WRITE_IT}."
+            )
         return moved, 0 if group == place + 1 else group - (group > place + 1)
     if named:
         (published,) = named
-        return {kind: {Key(key.stars, published): file for key, file in part.items()} for kind, part in found.items()}, group
+        return {
+            kind: {Key(key.stars, published): file for key, file in part.items()} for kind, part in found.items()
+        }, group
     for place, texts in enumerate(values):
         spoken = {split_in(text) for text in texts} - {""}
         if (place in whole and spoken) or len(spoken) > 1:
             shown = ", ".join(sorted(texts)[:5]) + ", ..." * (len(texts) > 5)
-            raise InputError(f"* number {place + 1} of the patterns stands for {shown}, which looks like a published split; {_WRITE_IT}.")
+            raise InputError(
+                f"* number {place + 1} of the patterns stands for {shown}, which looks like a published split; "
+                f"{_WRITE_IT}."
+            )
     return found, group
 
 
@@ -206,7 +247,9 @@ def _folder_of(text: str, star: int) -> str:
 
 
 def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> None:
-    """Raises ValueError where a folder of the patterns is called as a published split, and SOURCE has others in the same places."""
+    """Raises ValueError where a folder of the patterns is called as a published split, and SOURCE has others in the
+    same places.
+    """
     both = ["/".join([*map(_unsplit, text.split("/")[:-1]), text.rpartition("/")[2]]) for text in (images, masks)]
     if any(text.count(SPLIT) != 1 for text in both):
         return
@@ -215,7 +258,8 @@ def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> No
     if len(sets) > 1:
         raise InputError(
             f"SOURCE has the published sets {', '.join(sets)}, and the patterns name one of them; to import all write "
-            f"--images {both[0]!r} --masks {both[1]!r}; to import this one alone, say with --val_fraction which share of it is held out."
+            f"--images {both[0]!r} --masks {both[1]!r}; to import this one alone, say with --val_fraction which share "
+            "of it is held out."
         )
 
 
@@ -226,7 +270,9 @@ def _unsplit(part: str) -> str:
     return WORD.sub(SPLIT, part) if split_in(part) and "*" not in part else part
 
 
-def _samples(pairs: list[tuple[Key, SourceFile, SourceFile]], table: Table, group: int, nearest: Nearest | None) -> Iterator[Sample]:
+def _samples(
+    pairs: list[tuple[Key, SourceFile, SourceFile]], table: Table, group: int, nearest: Nearest | None
+) -> Iterator[Sample]:
     for key, image, mask in pairs:
         name = "-".join(key.stars) or key.published
         painted = Painted((mask,), functools.partial(paint, mask, table, nearest))

@@ -11,10 +11,10 @@ from jaxtyping import Int32, Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
 from seg_recipe.masks import NotIds, ids_in, stored_in_16_bits
+from seg_recipe.runtime.errors import InputError
 
 MAX_PIXELS = 64 * 2**20
 """The largest picture that is decoded, 8,192 pixels squared; a header that promises more is refused unread."""
@@ -26,9 +26,27 @@ _TURNS = {
 QUARTER_TURNS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 """Those that exchange width and height."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # named, so that no file can choose among Pillow's rarer decoders
+_FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # named, so that no file can choose among Pillow's rarer decoders
 _PNG = b"\x89PNG\r\n\x1a\n"
-_BROKEN = (SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+_BROKEN = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
 
 class Unusable(InputError):
@@ -50,7 +68,9 @@ def _check_size(width: int, height: int) -> None:
 
 @contextmanager
 def opened(file: SourceFile) -> Iterator[Image.Image]:
-    """The picture with nothing decoded yet. Raises Unusable for a file that is none, is damaged (also within the context), or too large."""
+    """The picture with nothing decoded yet. Raises Unusable for a file that is none, is damaged (also within the
+    context), or too large.
+    """
     check_header(file)
     try:
         with file.open() as stream, Image.open(stream, formats=_FORMATS) as picture:
@@ -77,13 +97,17 @@ def size_of(file: SourceFile) -> tuple[int, int]:
 
 
 def turn_of(file: SourceFile) -> Image.Transpose | None:
-    """What makes the picture as it is stored the picture as it is displayed, by its EXIF orientation; None where they are the same."""
+    """What makes the picture as it is stored the picture as it is displayed, by its EXIF orientation; None where they
+    are the same.
+    """
     with opened(file) as picture:
         return _turn(picture)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    return _TURNS.get(Image.Image.getexif(picture).get(ExifTag.Orientation, 1))  # that of a PNG would decode it to look behind the pixels
+    return _TURNS.get(
+        Image.Image.getexif(picture).get(ExifTag.Orientation, 1)
+    )  # that of a PNG would decode it to look behind the pixels
 
 
 def read_ids(file: SourceFile) -> Int32[np.ndarray, "height width"]:
@@ -106,7 +130,9 @@ def read_grey(file: SourceFile) -> UInt8[np.ndarray, "height width"]:
 
 
 def read_colours(file: SourceFile, blurred: bool = False) -> Int32[np.ndarray, "height width"]:
-    """The colours in a mask, each as red * 65536 + green * 256 + blue; transparency is not looked at. blurred: a JPEG does."""
+    """The colours in a mask, each as red * 65536 + green * 256 + blue; transparency is not looked at. blurred: a JPEG
+    does.
+    """
     with opened(file) as picture:
         if picture.format == "JPEG" and not blurred:
             raise Unusable(f"{file.name} is a JPEG, which blurs colours")
@@ -117,14 +143,19 @@ def read_colours(file: SourceFile, blurred: bool = False) -> Int32[np.ndarray, "
 
 
 def read_array(file: SourceFile) -> Integer[np.ndarray, "height width"]:
-    """The numbers in a .npy file of one whole number per pixel. Nothing is unpickled; the header is judged before the array is made."""
+    """The numbers in a .npy file of one whole number per pixel. Nothing is unpickled; the header is judged before the
+    array is made.
+    """
     try:
         with file.open() as stream:
             version = np.lib.format.read_magic(stream)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, kind = header(stream)
         if len(shape) != 2 or kind.kind not in "iu":
-            raise Unusable(f"{file.name} is an array of {kind}, {' x '.join(map(str, shape))}; wanted: whole numbers, height x width")
+            raise Unusable(
+                f"{file.name} is an array of {kind}, {' x '.join(map(str, shape))}; wanted: whole numbers, height x "
+                "width"
+            )
         _check_size(shape[1], shape[0])
         with file.open() as stream:
             return np.load(stream, allow_pickle=False)
@@ -135,9 +166,14 @@ def read_array(file: SourceFile) -> Integer[np.ndarray, "height width"]:
 
 
 def look_up(
-    values: Integer[np.ndarray, "height width"], classes: Mapping[int, int], show: Callable[[int], str] = str, otherwise: int | None = None
+    values: Integer[np.ndarray, "height width"],
+    classes: Mapping[int, int],
+    show: Callable[[int], str] = str,
+    otherwise: int | None = None,
 ) -> Int32[np.ndarray, "height width"]:
-    """The class number of each value. Values without one become `otherwise`; where that is None, Unusable names the first of them."""
+    """The class number of each value. Values without one become `otherwise`; where that is None, Unusable names the
+    first of them.
+    """
     if not classes:
         codes, numbers = np.array([0]), np.array([NOT_LABELLED if otherwise is None else otherwise])
     else:
@@ -148,14 +184,17 @@ def look_up(
         if otherwise is None:
             unknown, counts = np.unique(np.asarray(values)[~known], return_counts=True)
             first = np.argsort(-counts)[:5]
-            listed = ", ".join(f"{show(int(unknown[i]))} in {counts[i]:,} pixels" for i in first) + ", ..." * (len(unknown) > 5)
+            listed = ", ".join(f"{show(int(unknown[i]))} in {counts[i]:,} pixels" for i in first) + ", ..." * (
+                len(unknown) > 5
+            )
             raise Unusable(f"without a class: {listed}")
         found[~known] = otherwise
     return found
 
 
 def fit(mask: Int32[np.ndarray, "height width"], size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
-    """The mask at the picture's size (width, height): each pixel repeated, or every n-th taken, where one is a whole multiple of the other.
+    """The mask at the picture's size (width, height): each pixel repeated, or every n-th taken, where one is a whole
+    multiple of the other.
 
     Raises Unusable for other sizes.
     """
@@ -171,14 +210,22 @@ def fit(mask: Int32[np.ndarray, "height width"], size: tuple[int, int]) -> Int32
 
 
 def is_plain_rgb(file: SourceFile) -> bool:
-    """Whether the file can be used as it is: 8-bit RGB without transparency, a PNG or a JPEG, as its name says, and not turned by EXIF."""
+    """Whether the file can be used as it is: 8-bit RGB without transparency, a PNG or a JPEG, as its name says, and
+    not turned by EXIF.
+    """
     wanted = {".png": "PNG", ".jpg": "JPEG", "jpeg": "JPEG"}.get(file.name[-4:].lower())
     with opened(file) as picture:
-        return picture.format == wanted and picture.mode == "RGB" and not picture.has_transparency_data and _turn(picture) is None
+        return (
+            picture.format == wanted
+            and picture.mode == "RGB"
+            and not picture.has_transparency_data
+            and _turn(picture) is None
+        )
 
 
 def write_rgb(file: SourceFile, out: IO[bytes]) -> bool:
-    """The picture as it is displayed, as 8-bit RGB, as PNG, or as JPEG where its name says so; returns whether EXIF had it turned.
+    """The picture as it is displayed, as 8-bit RGB, as PNG, or as JPEG where its name says so; returns whether EXIF
+    had it turned.
 
     Raises Unusable for transparent pixels and for 16 bits.
     """

@@ -9,7 +9,17 @@ from PIL import Image
 
 from seg_recipe.importers.groups import joined, sides
 from seg_recipe.importers.labelling import Labelling
-from seg_recipe.importers.pictures import QUARTER_TURNS, Unusable, fit, is_plain_rgb, look_up, read_ids, size_of, turn_of, write_rgb
+from seg_recipe.importers.pictures import (
+    QUARTER_TURNS,
+    Unusable,
+    fit,
+    is_plain_rgb,
+    look_up,
+    read_ids,
+    size_of,
+    turn_of,
+    write_rgb,
+)
 from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, safe_id, unique
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import IGNORE_INDEX
@@ -18,7 +28,8 @@ _MASK_BYTES = 100_000  # what a mask as PNG takes, generously; only the check fo
 
 
 class Made(NamedTuple):
-    """A file of DEST that is made of files of the source: `write` makes it; where `as_is` says so the first of them can be linked.
+    """A file of DEST that is made of files of the source: `write` makes it; where `as_is` says so the first of them
+    can be linked.
 
     `write` returns whether a picture was turned, as its EXIF orientation says.
     """
@@ -43,7 +54,9 @@ Placement = dict[str, SourceFile | Made]
 
 
 def fits(file: SourceFile | Made, size: int | None) -> bool:
-    """Whether a file of DEST with so many bytes (None: no file) is what `file` makes; of what is made anew only that it is not empty."""
+    """Whether a file of DEST with so many bytes (None: no file) is what `file` makes; of what is made anew only that
+    it is not empty.
+    """
     return bool(size) if isinstance(file, Made) else size == file.size
 
 
@@ -62,15 +75,20 @@ def plan(
     left_out: LeftOut,
     moved: dict[str, str] | None = None,
 ) -> Plan:
-    """Where each sample goes: to the split that its makers published, else to the one that the hash of its group decides.
+    """Where each sample goes: to the split that its makers published, else to the one that the hash of its group
+    decides.
 
-    val_from: which published sets become val, else val; train and test stay what they are, and others go to `left_out`. Where no sample is
-    published as one that becomes val, and `val_from` names none, the hash decides among those of train. Paths are made of the checked id,
-    never of a name in the source.
+    val_from: which published sets become val, else val; train and test stay what they are, and others go to
+    `left_out`. Where no sample is published as one that becomes val, and `val_from` names none, the hash decides among
+    those of train. Paths are made of the checked id, never of a name in the source.
     """
     samples = list(unique(layout.samples, left_out))
     chosen = val_from or ["val"]
-    hashed = [sample for sample in samples if not layout.sets or (sample.published == "train" and not validates(layout, samples, val_from))]
+    hashed = [
+        sample
+        for sample in samples
+        if not layout.sets or (sample.published == "train" and not validates(layout, samples, val_from))
+    ]
     groups = joined(hashed) if 0 < val_fraction < 1 else {sample.group: sample.group for sample in hashed}
     split_of_group, moved = sides(groups.values(), val_fraction, moved or {})
     by_hash = {id(sample): split_of_group[groups[sample.group]] for sample in hashed}
@@ -84,11 +102,15 @@ def plan(
         elif sample.published in ("train", "test"):
             split = sample.published
         else:
-            named = f"published as {sample.published}; --val_from takes it" if sample.published else "in no published set"
+            named = (
+                f"published as {sample.published}; --val_from takes it" if sample.published else "in no published set"
+            )
             left_out.add(f"pair {named}", sample.image.name)
             continue
         if f"{split}/{sample.id}".casefold() in taken:
-            left_out.add("id that another pair has too (or one that differs in upper and lower case only)", sample.image.name)
+            left_out.add(
+                "id that another pair has too (or one that differs in upper and lower case only)", sample.image.name
+            )
             continue
         taken.add(f"{split}/{sample.id}".casefold())
         suffix = ".jpg" if sample.image.name.lower().endswith((".jpg", ".jpeg")) else ".png"
@@ -134,11 +156,17 @@ def _mask(sample: Sample, labelling: Labelling, classes: int) -> SourceFile | Ma
 
 
 def _numbers(file: SourceFile, classes: int):
-    return look_up(read_ids(file), {**{number: number for number in range(classes)}, IGNORE_INDEX: NOT_LABELLED}, show="id {}".format)
+    return look_up(
+        read_ids(file),
+        {**{number: number for number in range(classes)}, IGNORE_INDEX: NOT_LABELLED},
+        show="id {}".format,
+    )
 
 
 def _write_mask(painted: Painted, image: SourceFile, labelling: Labelling, out: IO[bytes]) -> bool:
-    """The mask at the picture's size, turned as the picture is, unless its size says that it was drawn on the picture as displayed."""
+    """The mask at the picture's size, turned as the picture is, unless its size says that it was drawn on the picture
+    as displayed.
+    """
     numbers, size, turn = painted.paint(), size_of(image), turn_of(image)
     try:
         numbers = fit(numbers, size)

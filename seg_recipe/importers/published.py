@@ -17,6 +17,8 @@ def split_of(text: str) -> str:
 
 
 def split_in(text: str) -> str:
-    """The split that a longer name speaks of, as train2017, val_images and images-test do; empty where none or several stand in it."""
+    """The split that a longer name speaks of, as train2017, val_images and images-test do; empty where none or several
+    stand in it.
+    """
     found = {WORDS[word.lower()] for word in WORD.findall(text)}
     return found.pop() if len(found) == 1 else ""

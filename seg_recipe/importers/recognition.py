@@ -1,6 +1,8 @@
-"""Which known layout a source is, by that data set's own marks; for any other source, what it looks like and how it is imported.
+"""Which known layout a source is, by that data set's own marks; for any other source, what it looks like and how it is
+imported.
 
-Folders that several data sets share, such as VOC's, prove nothing: classes under the names of another data set look right in every check.
+Folders that several data sets share, such as VOC's, prove nothing: classes under the names of another data set look
+right in every check.
 """
 
 import itertools
@@ -12,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.formats import FORMATS
 from seg_recipe.importers.published import WORDS, split_of
 from seg_recipe.importers.sources import MAX_DEPTH, LeftOut, SourceFile
+from seg_recipe.runtime.errors import InputError
 
 MOST_NAMES = 20_000
 """So many files of a folder are looked at to say what it looks like."""
@@ -23,7 +25,8 @@ MOST_NAMES = 20_000
 _COMMAND = "python scripts/import_dataset.py"
 _TOP = r"(?:.*/)?"
 _LIKE = (
-    # what it looks like; patterns that all match a name in it; the format that it may be of; the way out where it is something else
+    # what it looks like; patterns that all match a name in it; the format that it may be of; the way out where it is
+    # something else
     ("the folders that finetune.py reads", (r"(?:train|val)/images/.+", r"(?:train|val)/annotations/.+_seg\.png"), "",
      "it needs no import: give it to finetune.py as --dataset"),
     ("Pascal VOC's folders", (_TOP + r"JPEGImages/[^/]+\.jpg", _TOP + r"SegmentationClass(?:PNG)?/[^/]+\.png"), "voc",
@@ -33,10 +36,11 @@ _LIKE = (
     ("LaPa's folders", (_TOP + r"train/labels/[^/]+\.png", _TOP + r"train/images/[^/]+\.jpg"), "lapa", ""),
     ("Helen's folders", (_TOP + r"labels/([^/]+)/\1_lbl00\.png",), "helen", ""),
     ("pictures beside their masks", (r"(?:[^/]+/)?[^/]+_seg\.png",), "face_synthetics",
-     "for pictures of your own it needs no import: give that folder to finetune.py as --dataset, with --labels FILE.json for its classes"),
+     "for pictures of your own it needs no import: give that folder to finetune.py as --dataset, with --labels "
+     "FILE.json for its classes"),
     ("Cityscapes' folders", (_TOP + r"leftImg8bit/.+_leftImg8bit\.png", _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
-     "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks 'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, "
-     "where FILE names the ids"),
+     "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks "
+     "'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, where FILE names the ids"),
     ("polygons in JSON (COCO)", (_TOP + r"(?:instances_|panoptic_|_annotations\.coco|coco_annotations).*\.json",), "",
      "draw its masks first, one PNG of ids for each picture"),
 )  # fmt: skip
@@ -51,18 +55,23 @@ def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
     """
     found = [name for name, known in FORMATS.items() if known.claims(files)]
     if len(found) > 1:
-        raise InputError(f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them.")
+        raise InputError(
+            f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them."
+        )
     if found:
         return found[0]
     unread = "".join(f", and left out {line}" for line in left_out.lines())
     raise InputError(
-        f"SOURCE has the marks of no known data set; found {_endings(files)}{unread}. {_sentence(files, 'SOURCE', 'DEST')}".rstrip()
+        f"SOURCE has the marks of no known data set; found {_endings(files)}{unread}. "
+        f"{_sentence(files, 'SOURCE', 'DEST')}".rstrip()
         + " --help lists the formats; with --images, --masks and --table any pictures with masks are imported."
     )
 
 
 def looks_like(folder: Path) -> str:
-    """What a folder looks like, if it is a data set in a foreign layout, and the command that imports it; empty where nothing is known."""
+    """What a folder looks like, if it is a data set in a foreign layout, and the command that imports it; empty where
+    nothing is known.
+    """
     files = dict(itertools.islice(_walk(folder), MOST_NAMES))
     for name, known in FORMATS.items():
         if known.claims(files):
@@ -77,21 +86,34 @@ def _walk(folder: Path) -> Iterator[tuple[str, SourceFile]]:
         below[:] = sorted(below) if depth < MAX_DEPTH else []
         for name in sorted(names):
             path = name if inside == "." else f"{inside}/{name}"
-            yield path, SourceFile(path, Path(place, name).stat().st_size if Path(place, name).is_file() else 0, None, str(folder))
+            yield (
+                path,
+                SourceFile(
+                    path, Path(place, name).stat().st_size if Path(place, name).is_file() else 0, None, str(folder)
+                ),
+            )
 
 
 def _sentence(files: Iterable[str], source: str, destination: str) -> str:
     names = list(files)
     command = f"{_COMMAND} {source} {destination}"
     patterns = guess_patterns(names)
-    pairs = f"{command} --images {shlex.quote(patterns.images)} --masks {shlex.quote(patterns.masks)} --table FILE" if patterns else ""
+    pairs = (
+        f"{command} --images {shlex.quote(patterns.images)} --masks {shlex.quote(patterns.masks)} --table FILE"
+        if patterns
+        else ""
+    )
     for what, marks, known, otherwise in _LIKE:
         if all(any(map(re.compile(mark).fullmatch, names)) for mark in marks):
             ways = [f"if it is that data set, {command} --format {known}"] if known else []
             ways += [otherwise] if otherwise else []
             ways += [f"or {pairs}"] if pairs and known else []
             return f"It looks like {what}: {'; '.join(ways)}."
-    return f"It looks like pictures and masks; import them: {pairs}, where FILE names the ids or colours of the classes." if pairs else ""
+    return (
+        f"It looks like pictures and masks; import them: {pairs}, where FILE names the ids or colours of the classes."
+        if pairs
+        else ""
+    )
 
 
 def _endings(names: Iterable[str]) -> str:
@@ -107,7 +129,9 @@ class Patterns(NamedTuple):
 
 
 def guess_patterns(names: Iterable[str]) -> Patterns | None:
-    """The patterns that pair most names: two kinds of files that differ in folder, ending, or in letters before or behind the rest."""
+    """The patterns that pair most names: two kinds of files that differ in folder, ending, or in letters before or
+    behind the rest.
+    """
     kinds: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
     for name in names:
         folder, _, base = name.rpartition("/")
@@ -116,7 +140,9 @@ def guess_patterns(names: Iterable[str]) -> Patterns | None:
             continue
         parts = folder.split("/") if folder else []
         split = next((found for found in map(_split_folder, parts) if found), None)
-        folder = "/".join(f"{{split}}{part[len(split[0]) :]}" if split and part == split[1] else part for part in parts)
+        folder = "/".join(
+            f"{{split}}{part[len(split[0]) :]}" if split and part == split[1] else part for part in parts
+        )
         for lead, core, trail in _readings(stem):
             kinds[folder, lead, trail, ending].add((split_of(split[0]) if split else "", core))
     best: tuple[float, Patterns] | None = None
@@ -127,13 +153,23 @@ def guess_patterns(names: Iterable[str]) -> Patterns | None:
             continue
         score = shared + 0.5 * (marked == [False, True]) - 0.1 * len(image[1] + image[2])
         if shared > 0.8 * len(kinds[mask]) and shared > 0.4 * len(kinds[image]) and (best is None or score > best[0]):
-            best = score, Patterns(*(("/" if kind[0] else "").join((kind[0], f"{kind[1]}*{kind[2]}{kind[3]}")) for kind in (image, mask)))
+            best = (
+                score,
+                Patterns(
+                    *(
+                        ("/" if kind[0] else "").join((kind[0], f"{kind[1]}*{kind[2]}{kind[3]}"))
+                        for kind in (image, mask)
+                    )
+                ),
+            )
     return best[1] if best else None
 
 
 def _split_folder(part: str) -> tuple[str, str] | None:
     """(the split's name, the folder's) for train, and for trainannot or val_images."""
-    if match := re.fullmatch(rf"({'|'.join(WORDS)})([_-]?(?:annot|mask|label|image|img|gt|seg)\w*)?", part, re.IGNORECASE):
+    if match := re.fullmatch(
+        rf"({'|'.join(WORDS)})([_-]?(?:annot|mask|label|image|img|gt|seg)\w*)?", part, re.IGNORECASE
+    ):
         return match[1], part
     return None
 

@@ -1,12 +1,15 @@
-"""What the BasicWriter of Omniverse Replicator and Isaac Sim writes, https://docs.omniverse.nvidia.com/extensions/latest/ext_replicator
+"""What the BasicWriter of Omniverse Replicator and Isaac Sim writes,
+https://docs.omniverse.nvidia.com/extensions/latest/ext_replicator
 
     rgb_0000.png
     semantic_segmentation_0000.png                  RGBA colours; or ids, where colorize_semantic_segmentation is off
-    semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or {"2": {"class": "cube"}, ...}
+    semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or {"2": {"class":
+    "cube"}, ...}
 
-All in one folder, or rgb/ and semantic_segmentation/ in one for each camera. Colours and ids are given anew in each run and may differ from
-frame to frame, so that each mask is read by the json of its own frame. The classes are all names in them, first BACKGROUND and UNLABELLED
-(objects that have no label); merge or ignore them with --id_map. Read against descriptions of the format, not against a set made by NVIDIA.
+All in one folder, or rgb/ and semantic_segmentation/ in one for each camera. Colours and ids are given anew in each
+run and may differ from frame to frame, so that each mask is read by the json of its own frame. The classes are all
+names in them, first BACKGROUND and UNLABELLED (objects that have no label); merge or ignore them with --id_map. Read
+against descriptions of the format, not against a set made by NVIDIA.
 """
 
 import functools
@@ -17,12 +20,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import Unusable, look_up, opened, read_ids
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table
 from seg_recipe.labels import plain_name
+from seg_recipe.runtime.errors import InputError
 
 MARKS = (
     r"(?:.*/)?rgb_\d+\.(?:png|jpe?g)", r"(?:.*/)?semantic_segmentation_\d+\.png", r"(?:.*/)?semantic_segmentation_labels_\d+\.json"
@@ -36,8 +39,14 @@ _Frame = tuple[str, str]
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in the classes that its frames name, each a group of its own. Raises ValueError for a json of another form."""
-    found: dict[str, dict[_Frame, SourceFile]] = {"rgb": {}, "semantic_segmentation": {}, "semantic_segmentation_labels": {}}
+    """The layout above, in the classes that its frames name, each a group of its own. Raises ValueError for a json of
+    another form.
+    """
+    found: dict[str, dict[_Frame, SourceFile]] = {
+        "rgb": {},
+        "semantic_segmentation": {},
+        "semantic_segmentation_labels": {},
+    }
     for name, file in files.items():
         if match := _NAME.fullmatch(name):
             folder = match[1] or ""
@@ -46,7 +55,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         else:
             left_out.add("other file", name)
     masks = found["semantic_segmentation"]
-    labels = {frame: read_labels(file) for frame, file in found["semantic_segmentation_labels"].items() if frame in masks}
+    labels = {
+        frame: read_labels(file) for frame, file in found["semantic_segmentation_labels"].items() if frame in masks
+    }
     seen = {name for named in labels.values() for _, name in named}
     names = (*(name for name in _FIRST if name in seen), *sorted(seen - set(_FIRST)))
     return Layout(names, _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out))
@@ -65,7 +76,9 @@ def _samples(
         name = safe_id("-".join(part for part in frame if part))
         codes = {_code(value): numbers[label] for value, label in labels[frame]}
         colours = any(len(value) == 4 for value, _ in labels[frame])
-        painted = Painted((mask, found["semantic_segmentation_labels"][frame]), functools.partial(_paint, mask, codes, colours))
+        painted = Painted(
+            (mask, found["semantic_segmentation_labels"][frame]), functools.partial(_paint, mask, codes, colours)
+        )
         yield Sample(name, image, painted, name)
 
 
@@ -77,36 +90,50 @@ def _code(value: Iterable[int]) -> int:
 def _paint(mask: SourceFile, codes: dict[int, int], colours: bool) -> Int32[np.ndarray, "height width"]:
     if not colours:
         return look_up(read_ids(mask), codes, show="id {}".format)
-    return look_up(_read_rgba(mask), codes, show=lambda code: str([code >> 24, code >> 16 & 255, code >> 8 & 255, code & 255]))
+    return look_up(
+        _read_rgba(mask), codes, show=lambda code: str([code >> 24, code >> 16 & 255, code >> 8 & 255, code & 255])
+    )
 
 
 def _read_rgba(file: SourceFile) -> Int64[np.ndarray, "height width"]:
     with opened(file) as picture:
         if picture.mode != "RGBA":
             raise Unusable(
-                f"{file.name} has mode {picture.mode}, and its labels are colours with alpha: BACKGROUND and UNLABELLED are both black"
+                f"{file.name} has mode {picture.mode}, and its labels are colours with alpha: BACKGROUND and "
+                "UNLABELLED are both black"
             )
         red, green, blue, alpha = (np.asarray(channel).astype(np.int64) for channel in picture.split())
     return (red << 24) + (green << 16) + (blue << 8) + alpha
 
 
 def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
-    """(colour with alpha, or id, and the class) of each label in a frame's json. Raises ValueError, naming the file, for another form."""
+    """(colour with alpha, or id, and the class) of each label in a frame's json. Raises ValueError, naming the file,
+    for another form.
+    """
     try:
         with file.open() as stream:
             content = json.load(stream)
         named = []
         for key, value in content.items():
             match = _COLOUR.fullmatch(key)
-            named.append((tuple(int(part) for part in match.groups()) if match else (int(key),), str(value["class"]).strip() or "unnamed"))
+            named.append(
+                (
+                    tuple(int(part) for part in match.groups()) if match else (int(key),),
+                    str(value["class"]).strip() or "unnamed",
+                )
+            )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         wanted = 'wanted: {"(140, 255, 25, 255)": {"class": "cube"}} or {"2": {"class": "cube"}}'
-        raise InputError(f"{file.name} is not as Replicator writes it ({' '.join(str(error).split())[:80]}); {wanted}.") from None
+        raise InputError(
+            f"{file.name} is not as Replicator writes it ({' '.join(str(error).split())[:80]}); {wanted}."
+        ) from None
     return named
 
 
 def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table: Table) -> None:
-    """Raises ValueError where the json that lies beside a mask gives one of the table's names to another colour or id than the table."""
+    """Raises ValueError where the json that lies beside a mask gives one of the table's names to another colour or id
+    than the table.
+    """
     names = {plain_name(name): number for number, name in enumerate(table.names)}
     for mask in masks:
         beside = re.sub(r"semantic_segmentation_(\d+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
@@ -115,8 +142,14 @@ def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table
         for value, name in read_labels(files[beside]):
             code = _code(value[:3])
             known = table.codes.get(code)
-            if table.colours == (len(value) == 4) and plain_name(name) in names and known is not None and known != names[plain_name(name)]:
+            if (
+                table.colours == (len(value) == 4)
+                and plain_name(name) in names
+                and known is not None
+                and known != names[plain_name(name)]
+            ):
                 raise InputError(
-                    f"{beside} calls {list(value)} {name!r}, and --table {table.names[known]!r}: colours and ids may differ from frame to "
+                    f"{beside} calls {list(value)} {name!r}, and --table {table.names[known]!r}: colours and ids may "
+                    "differ from frame to "
                     "frame here; leave out --images, --masks and --table, and each mask is read by its own json."
                 )

@@ -1,4 +1,6 @@
-"""What a reader makes of the files of a layout: classes by name, and samples with a picture and a mask that is a file or is painted."""
+"""What a reader makes of the files of a layout: classes by name, and samples with a picture and a mask that is a file
+or is painted.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +24,8 @@ _Key = TypeVar("_Key")
 class Painted(NamedTuple):
     """A mask made of one file or several: the files, and what paints it.
 
-    `paint` gives the class number of each pixel (a place in the layout's names, or NOT_LABELLED), and raises `Unusable` for files that are
-    not what the layout promises.
+    `paint` gives the class number of each pixel (a place in the layout's names, or NOT_LABELLED), and raises
+    `Unusable` for files that are not what the layout promises.
     """
 
     parts: tuple[SourceFile, ...]
@@ -31,8 +33,9 @@ class Painted(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One pair. A mask that is a file holds the layout's class numbers as it is. Samples of one group (a person, a scene) belong on one
-    side of a split; `published` is the split that the data set's makers put it in ("" where they made none).
+    """One pair. A mask that is a file holds the layout's class numbers as it is. Samples of one group (a person, a
+    scene) belong on one side of a split; `published` is the split that the data set's makers put it in ("" where they
+    made none).
     """
 
     id: str
@@ -46,9 +49,10 @@ class Sample(NamedTuple):
 class Layout:
     """A data set as its makers mean it.
 
-    names: its classes; class number i is names[i]. samples: in the order of their ids, read once. palette: one colour per class, or none.
-    sets: the names of the splits that its makers published, none where they made none. rgb: whether every picture is known to be an RGB
-    PNG, so that none need be opened. notes: lines for the user.
+    names: its classes; class number i is names[i]. samples: in the order of their ids, read once. palette: one colour
+    per class, or none.
+    sets: the names of the splits that its makers published, none where they made none. rgb: whether every picture is
+    known to be an RGB PNG, so that none need be opened. notes: lines for the user.
     """
 
     names: tuple[str, ...]
@@ -66,7 +70,9 @@ def safe_id(text: str) -> str:
 
 
 def unique(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
-    """The samples in the order of their ids, without those whose id another one has; ids that differ in case are one file on macOS."""
+    """The samples in the order of their ids, without those whose id another one has; ids that differ in case are one
+    file on macOS.
+    """
     groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.id.casefold(), sample.published), []).append(sample)
@@ -75,10 +81,14 @@ def unique(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
         if len(same) == 1:
             yield same[0]
         for sample in same if len(same) > 1 else ():
-            left_out.add("id that another pair has too (or one that differs in upper and lower case only)", sample.image.name)
+            left_out.add(
+                "id that another pair has too (or one that differs in upper and lower case only)", sample.image.name
+            )
 
 
-def pair_up(images: dict[_Key, SourceFile], masks: dict[_Key, SourceFile], left_out: LeftOut) -> list[tuple[_Key, SourceFile, SourceFile]]:
+def pair_up(
+    images: dict[_Key, SourceFile], masks: dict[_Key, SourceFile], left_out: LeftOut
+) -> list[tuple[_Key, SourceFile, SourceFile]]:
     """(key, image, mask) for the keys that both have; what has no partner goes to `left_out`."""
     for key in masks.keys() - images.keys():
         left_out.add("mask without an image", masks[key].name)

@@ -17,7 +17,11 @@ from seg_recipe.importers.published import split_of
 from seg_recipe.importers.samples import SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 
-MARKS = (r"(?:.*/)?train/[^/]+\.(?:png|jpe?g)", r"(?:.*/)?trainannot/[^/]+\.png", rf"(?:.*/)?(?:{'|'.join(map(re.escape, NAMES_FILES))})")
+MARKS = (
+    r"(?:.*/)?train/[^/]+\.(?:png|jpe?g)",
+    r"(?:.*/)?trainannot/[^/]+\.png",
+    rf"(?:.*/)?(?:{'|'.join(map(re.escape, NAMES_FILES))})",
+)
 
 _NAME = re.compile(r"(?:.*/)?(train|val|valid|validation|test)(annot)?/([^/]+)\.(?:png|jpe?g)")
 

@@ -1,7 +1,7 @@
 """A folder, a zip or a tar as a list of files that can be read safely.
 
-Nothing is unpacked and no pixel is read here: a file is a name, a size and an opener. Names inside a source are only ever looked up, never
-used as a path to write to.
+Nothing is unpacked and no pixel is read here: a file is a name, a size and an opener. Names inside a source are only
+ever looked up, never used as a path to write to.
 """
 
 import functools
@@ -18,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 MAX_MEMBER_BYTES = 64 * 2**20
 """The largest file that is read from an archive; a 512x512 RGB picture without any compression has 0.75 MiB."""
 
 MAX_RATIO = 100
-"""The most that a zip, or a member of it above SMALL_BYTES, may be compressed; pictures are compressed already and come to about 1."""
+"""The most that a zip, or a member of it above SMALL_BYTES, may be compressed; pictures are compressed already and
+come to about 1.
+"""
 
 SMALL_BYTES = 2**20
 
@@ -33,12 +35,15 @@ MAX_DEPTH = 8
 
 DEEPER = f"deeper than {MAX_DEPTH} folders (not looked at)"
 UNSAFE = "unsafe name (empty, absolute, '..', drive letter, backslash or NUL)"
-_FLAGS_NOT_READ = 0x1 | 0x20 | 0x40 | 0x2000  # encrypted, patched data, strong encryption, masked headers (zip specification 4.4.4)
+_FLAGS_NOT_READ = (
+    0x1 | 0x20 | 0x40 | 0x2000
+)  # encrypted, patched data, strong encryption, masked headers (zip specification 4.4.4)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the source: its name there ("/" between folders), its bytes, and where to read it: `opener`, or as `name` below `root`.
+    """A file of the source: its name there ("/" between folders), its bytes, and where to read it: `opener`, or as
+    `name` below `root`.
 
     A data set can have a million, so it is small, and makes its path when asked.
     """
@@ -86,13 +91,14 @@ class LeftOut:
 
 @contextmanager
 def open_source(source: Path, left_out: LeftOut) -> Iterator[dict[str, SourceFile]]:
-    """The files of a folder, a zip or a tar by name, down to MAX_DEPTH folders, while the context lasts; the rest goes to `left_out`.
+    """The files of a folder, a zip or a tar by name, down to MAX_DEPTH folders, while the context lasts; the rest goes
+    to `left_out`.
 
-    Of an archive only what can be read safely is listed: plain members whose names are unique and stay inside, of at most
-    MAX_MEMBER_BYTES; in a zip stored or deflated, not encrypted, at most MAX_RATIO. Links to folders, and all links in an archive, are not
-    followed. Several threads may open files at once. Memory grows with the number of names, not with the size of the files. Raises
-    FileNotFoundError if there is no such source; ValueError for a file that is no archive, is a compressed tar, is cut off, or unpacks to
-    more than MAX_RATIO times its size.
+    Of an archive only what can be read safely is listed: plain members whose names are unique and stay inside, of at
+    most MAX_MEMBER_BYTES; in a zip stored or deflated, not encrypted, at most MAX_RATIO. Links to folders, and all
+    links in an archive, are not followed. Several threads may open files at once. Memory grows with the number of
+    names, not with the size of the files. Raises FileNotFoundError if there is no such source; ValueError for a file
+    that is no archive, is a compressed tar, is cut off, or unpacks to more than MAX_RATIO times its size.
     """
     if source.is_dir():
         yield _list_folder(source, left_out)
@@ -133,7 +139,9 @@ def _list_folder(folder: Path, left_out: LeftOut) -> dict[str, SourceFile]:
 
 
 def _list_one(root: str, prefix: str, files: dict[str, SourceFile], below: list[str], left_out: LeftOut) -> None:
-    """Adds the plain files of the folder `prefix` to `files`, the names of the folders in it to `below`; links to files count as files."""
+    """Adds the plain files of the folder `prefix` to `files`, the names of the folders in it to `below`; links to
+    files count as files.
+    """
     with os.scandir(Path(root, prefix)) as entries:
         for entry in entries:
             name = prefix + entry.name
@@ -146,7 +154,9 @@ def _list_one(root: str, prefix: str, files: dict[str, SourceFile], below: list[
 
 
 def _list_tar(source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
-    """A tar without compression: each member is a stretch of the file. (A compressed one can be read from front to back only.)"""
+    """A tar without compression: each member is a stretch of the file. (A compressed one can be read from front to
+    back only.)
+    """
     files: dict[str, SourceFile] = {}
     twice: set[str] = set()
     size = source.stat().st_size
@@ -161,9 +171,13 @@ def _list_tar(source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
                 name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
                 if name in files:
                     twice.add(name)
-                files[name] = SourceFile(name, member.size, functools.partial(_open_stretch, source, member.offset_data, member.size))
+                files[name] = SourceFile(
+                    name, member.size, functools.partial(_open_stretch, source, member.offset_data, member.size)
+                )
     except tarfile.ReadError as error:
-        raise InputError(f"SOURCE {source} is a compressed tar, or cut off ({error}); unpack it and give the folder.") from None
+        raise InputError(
+            f"SOURCE {source} is a compressed tar, or cut off ({error}); unpack it and give the folder."
+        ) from None
     _drop(twice, files, left_out)
     return files
 
@@ -214,10 +228,12 @@ def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict
         files[name] = SourceFile(name, member.file_size, functools.partial(_open_member, archive, member, lock))
     _drop(twice, files, left_out)
     total = sum(file.size for file in files.values())
-    if total > max(MAX_RATIO * size, MAX_MEMBER_BYTES):  # members that share their bytes, as in the overlapping kind of bomb
+    if total > max(
+        MAX_RATIO * size, MAX_MEMBER_BYTES
+    ):  # members that share their bytes, as in the overlapping kind of bomb
         raise InputError(
-            f"SOURCE {source} says that its {size:,} bytes unpack to {total:,}; more than {MAX_RATIO} times is no set of pictures "
-            "but a zip bomb."
+            f"SOURCE {source} says that its {size:,} bytes unpack to {total:,}; more than {MAX_RATIO} times is no set "
+            "of pictures but a zip bomb."
         )
     return files
 

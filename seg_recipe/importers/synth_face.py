@@ -2,14 +2,17 @@
 
     img_0000123_004.jpg             identity 123, frame 4; about five frames of each identity
     segm_parts_0000123_004.png      ids 0-12, those of `labels.FACE`
-    segm_hair_0000123_004.png       how much of each pixel is hair, 0-255; also beard, glasses, headwear, facewear, clothing,
-                                    eyebrows and eyelashes; a file that is not there is an item that the face does not have
+    segm_hair_0000123_004.png       how much of each pixel is hair, 0-255; also beard, glasses, headwear, facewear,
+    clothing,
+                                    eyebrows and eyelashes; a file that is not there is an item that the face does not
+                                    have
 
-The overlays are painted over the parts where they cover half a pixel or more, in the order of OVERLAYS, which is that of the makers' own
-viewer (it paints from 100 of 255). Eyebrows and eyelashes are not painted: the parts hold the brows. Identities are never split. Faces in
-the background are not annotated. Names and ids are those of the makers' description; that right and left are the viewer's, as in
-FaceSynthetics, could not be checked on the pictures (the import's report says which side they lie on). SynthBody has the same names with
-other part ids: a pair with ids above 12 is left out. For non-commercial research only.
+The overlays are painted over the parts where they cover half a pixel or more, in the order of OVERLAYS, which is that
+of the makers' own viewer (it paints from 100 of 255). Eyebrows and eyelashes are not painted: the parts hold the
+brows. Identities are never split. Faces in the background are not annotated. Names and ids are those of the makers'
+description; that right and left are the viewer's, as in FaceSynthetics, could not be checked on the pictures (the
+import's report says which side they lie on). SynthBody has the same names with other part ids: a pair with ids above
+12 is left out. For non-commercial research only.
 """
 
 import functools
@@ -50,7 +53,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 def _samples(found: dict[str, dict[str, SourceFile]], left_out: LeftOut) -> Iterator[Sample]:
     for frame, image, parts in pair_up(found["img"], found["parts"], left_out):
         overlays = {kind: found[kind][frame] for kind in OVERLAYS if frame in found[kind]}
-        yield Sample(frame, image, Painted((parts, *overlays.values()), functools.partial(_paint, parts, overlays)), frame[:7])
+        yield Sample(
+            frame, image, Painted((parts, *overlays.values()), functools.partial(_paint, parts, overlays)), frame[:7]
+        )
 
 
 def _paint(parts: SourceFile, overlays: dict[str, SourceFile]) -> Int32[np.ndarray, "height width"]:

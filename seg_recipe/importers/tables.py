@@ -15,19 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.labels import IGNORE_INDEX, names_by_id, plain_name
+from seg_recipe.runtime.errors import InputError
 
 _UNLABELLED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not_labelled", "not_labeled", "unannotated")
 """What 255 is called where it is no class."""
 
-_WANTED = 'wanted: {"background": 0, "leaf": 1}, {"background": [0, 0, 0], "leaf": [0, 255, 0]}, {"names": [...]}, or a frame of SOLO.'
+_WANTED = (
+    'wanted: {"background": 0, "leaf": 1}, {"background": [0, 0, 0], "leaf": [0, 255, 0]}, {"names": '
+    "[...]}, or "
+    "a frame of SOLO."
+)
 
 
 @dataclass(frozen=True)
 class Table:
-    """names: the classes. codes: value in the mask -> class number; a colour is red * 65536 + green * 256 + blue. colours: the kind."""
+    """names: the classes. codes: value in the mask -> class number; a colour is red * 65536 + green * 256 + blue.
+    colours: the kind.
+    """
 
     names: tuple[str, ...]
     codes: dict[int, int]
@@ -37,7 +43,11 @@ class Table:
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """The colours, one per class; none for ids."""
         by_number = {number: code for code, number in self.codes.items() if number != NOT_LABELLED}
-        return tuple((code >> 16, code >> 8 & 255, code & 255) for _, code in sorted(by_number.items())) if self.colours else ()
+        return (
+            tuple((code >> 16, code >> 8 & 255, code & 255) for _, code in sorted(by_number.items()))
+            if self.colours
+            else ()
+        )
 
 
 def read_table(path: Path) -> Table:
@@ -47,7 +57,9 @@ def read_table(path: Path) -> Table:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--table {path} cannot be read ({error}); {_WANTED}") from None
     try:
-        lines = [re.fullmatch(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*", line) for line in text.splitlines() if line.strip()]
+        lines = [
+            re.fullmatch(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*", line) for line in text.splitlines() if line.strip()
+        ]
         if lines and all(lines):
             return _from_values({str(line[4]): [int(line[i]) for i in (1, 2, 3)] for line in lines if line})
         content = json.loads(text)
@@ -58,7 +70,11 @@ def read_table(path: Path) -> Table:
         if "names" in content:
             ignored = [int(value) for value in content.get("ignore", ())]
             names = tuple(str(name) for name in content["names"])
-            return Table(names, {**dict(enumerate(range(len(names)))), **dict.fromkeys([*ignored, 255], NOT_LABELLED)}, colours=False)
+            return Table(
+                names,
+                {**dict(enumerate(range(len(names)))), **dict.fromkeys([*ignored, 255], NOT_LABELLED)},
+                colours=False,
+            )
         named = names_by_id(content)
         return _from_ids(named) if named is not None else _from_values(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -77,7 +93,9 @@ def _from_values(content: dict[str, Any]) -> Table:
     """A table of colours. Raises ValueError for any other."""
     if all(isinstance(value, list) for value in content.values()):
         return colour_table({name: packed(value) for name, value in content.items()})
-    strange = next((name, value) for name, value in content.items() if not isinstance(value, int) or isinstance(value, bool))
+    strange = next(
+        (name, value) for name, value in content.items() if not isinstance(value, int) or isinstance(value, bool)
+    )
     others = ", and others have ids" * any(isinstance(value, int) for value in content.values())
     raise InputError(f"{strange[0]!r} has the value {strange[1]!r}{others}")
 
@@ -113,5 +131,8 @@ def semantic_colours(content: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for annotation in annotations:
         if "SemanticSegmentation" in str(annotation.get("@type")):
             for item in annotation.get("instances", annotation.get("spec", ())):
-                name, colour = item.get("labelName", item.get("label_name")), item.get("pixelValue", item.get("pixel_value"))
+                name, colour = (
+                    item.get("labelName", item.get("label_name")),
+                    item.get("pixelValue", item.get("pixel_value")),
+                )
                 yield str(name), packed(colour)

@@ -1,12 +1,13 @@
 """Pascal VOC, semantic segmentation, http://host.robots.ox.ac.uk/pascal/VOC, as unpacked
 
     VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg
-    VOCdevkit/VOC2012/SegmentationClass/2007_000032.png       palette PNG: the place in the palette is the id, 0-20, 255 at outlines
-    VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt        one name a line; val.txt
+    VOCdevkit/VOC2012/SegmentationClass/2007_000032.png       palette PNG: the place in the palette is the id, 0-20,
+    255 at outlines VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt        one name a line; val.txt
 
-Recognised by its texts in ImageSets and by its names, a year and a number; a labelling tool's export has the same folders and classes of
-its own. The split is the one of ImageSets/Segmentation; without these texts a hash of the name. A name in several of them counts for the
-first of train, val, test; trainval.txt is not read. Pictures without a mask (most of VOC) are left out.
+Recognised by its texts in ImageSets and by its names, a year and a number; a labelling tool's export has the same
+folders and classes of its own. The split is the one of ImageSets/Segmentation; without these texts a hash of the name.
+A name in several of them counts for the first of train, val, test; trainval.txt is not read. Pictures without a mask
+(most of VOC) are left out.
 """
 
 import functools
@@ -16,19 +17,22 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.errors import InputError
 from seg_recipe.importers.pictures import look_up, read_ids
 from seg_recipe.importers.published import split_of
 from seg_recipe.importers.samples import NOT_LABELLED, SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.runtime.errors import InputError
 
 MARKS = (
     r"(?:.*/)?SegmentationClass/(?:19|20)\d\d_\d{6}\.png",
     r"(?:.*/)?JPEGImages/(?:19|20)\d\d_\d{6}\.jpg",
     r"(?:.*/)?ImageSets/Segmentation/(?:train|val|trainval|test)\.txt",
 )
-NEVER = (r"(?:.*/)?(?:class_names|labelmap)\.txt", r"(?:.*/)?SegmentationClass/(?!(?:19|20)\d\d_\d{6}\.png|\.)[^/]+\.png")
+NEVER = (
+    r"(?:.*/)?(?:class_names|labelmap)\.txt",
+    r"(?:.*/)?SegmentationClass/(?!(?:19|20)\d\d_\d{6}\.png|\.)[^/]+\.png",
+)
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -41,11 +45,15 @@ _CODES = {**{number: number for number in range(len(NAMES))}, IGNORE_INDEX: NOT_
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 21 classes; each picture is a group of its own. Raises ValueError where a list of other classes lies beside."""
+    """The layout above, in 21 classes; each picture is a group of its own. Raises ValueError where a list of other
+    classes lies beside.
+    """
     lists = [name for name in files if name.rpartition("/")[2] in ("class_names.txt", "labelmap.txt")]
     if lists and _other_classes(files[lists[0]]):
         other = "labelme" if lists[0].endswith("class_names.txt") else "cvat"
-        raise InputError(f"{lists[0]} names other classes than Pascal VOC's; import SOURCE with --format {other}, which reads it.")
+        raise InputError(
+            f"{lists[0]} names other classes than Pascal VOC's; import SOURCE with --format {other}, which reads it."
+        )
     images, masks, sets = collect(files, left_out, _MASKS)
     paints = {name: functools.partial(_paint, mask) for name, mask in masks.items()}
     return Layout(NAMES, samples(images, masks, paints, sets, left_out), sets=SETS if sets else ())
@@ -54,7 +62,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 def collect(
     files: dict[str, SourceFile], left_out: LeftOut, masks: tuple[str, ...]
 ) -> tuple[dict[str, SourceFile], dict[str, SourceFile], dict[str, str]]:
-    """Pictures and masks by name, and name -> published set, of VOC's folders. masks: patterns; the first that fits a file is meant."""
+    """Pictures and masks by name, and name -> published set, of VOC's folders. masks: patterns; the first that fits a
+    file is meant.
+    """
     patterns = [re.compile(f"(?:.*/)?{mask}") for mask in masks]
     meant = next((pattern for pattern in patterns if any(map(pattern.fullmatch, files))), patterns[0])
     images: dict[str, SourceFile] = {}

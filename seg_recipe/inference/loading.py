@@ -8,27 +8,29 @@ from pathlib import Path
 import torch
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel
 
-from seg_recipe.errors import InputError
+from seg_recipe.fast.segformer import quicken
 from seg_recipe.inference.segmenter import Precision, Segmenter
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
-from seg_recipe.model.build import WHOLE_PICTURES, quiet_transformers, read_config
-from seg_recipe.model.checkpoint import CheckpointFiles, find_checkpoint
-from seg_recipe.model.segformer import quicken
-from seg_recipe.precision import computes_in_bf16
+from seg_recipe.models.build import WHOLE_PICTURES, quiet_transformers, read_config
+from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.precision import computes_in_bf16
 
 IDENTITY = "identity.json"
 """Beside the model of every run that was trained here."""
 
 
 def load_segmenter(source: str | Path, *, device: str = "auto", precision: str = "auto") -> Segmenter:
-    """The model of a folder that `save_pretrained` wrote or of a Hub id, ready to predict; any AutoModelForSemanticSegmentation.
+    """The model of a folder that `save_pretrained` wrote or of a Hub id, ready to predict; any
+    AutoModelForSemanticSegmentation.
 
     device: auto (an accelerator where there is one), cpu, cuda, cuda:1 and so on.
     precision: fp32, bf16, fp16, or auto: bf16 where the hardware computes in it, as in training, else fp32.
     The label space is that of labels.json beside the weights, else the names in the config (see `named_space`).
 
-    Raises ValueError or OSError in one line for a model that is not there, whose weights are a pickle, which wants to run code of its own,
-    or which lacks tensors, its image processor or a label space that fits; and for a device or precision that this machine has not.
+    Raises ValueError or OSError in one line for a model that is not there, whose weights are a pickle, which wants to
+    run code of its own, or which lacks tensors, its image processor or a label space that fits; and for a device or
+    precision that this machine has not.
     """
     name = str(source)
     chosen = _device(device)
@@ -37,7 +39,9 @@ def load_segmenter(source: str | Path, *, device: str = "auto", precision: str =
     _refuse_code(files, name)
     with quiet_transformers():
         model = _model(files, name)
-        processor = AutoImageProcessor.from_pretrained(str(files.config.parent), trust_remote_code=False, local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(
+            str(files.config.parent), trust_remote_code=False, local_files_only=True
+        )
     model.to(chosen)  # type: ignore[arg-type]  # transformers wraps the method so that mypy loses its first argument
     trained_on = getattr(model.config, "trained_on", None)
     if trained_on is None and (files.config.parent / IDENTITY).is_file():
@@ -48,9 +52,9 @@ def load_segmenter(source: str | Path, *, device: str = "auto", precision: str =
 def named_space(names: Sequence[str]) -> LabelSpace:
     """The label space of a model that comes with names alone.
 
-    The names of FACE are FACE, with its palette. Otherwise names that differ only in their side (`l_eye`, `r_eye`) are mirror pairs.
-    A repeated name gets its id, as in `door (14)`.
-    Raises ValueError for fewer than 2 or more than 255 names.
+    The names of FACE are FACE, with its palette. Otherwise names that differ only in their side (`l_eye`, `r_eye`) are
+    mirror pairs. A repeated name gets its id, as in `door (14)`. Raises ValueError for fewer than 2 or more than 255
+    names.
     """
     if tuple(names) == FACE.names:
         return FACE
@@ -60,13 +64,19 @@ def named_space(names: Sequence[str]) -> LabelSpace:
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+        return (
+            torch.accelerator.current_accelerator() or torch.device("cpu")
+            if torch.accelerator.is_available()
+            else torch.device("cpu")
+        )
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"device is {device}, which PyTorch cannot use here ({first}). Wanted auto, cpu, cuda or cuda:N.") from None
+        raise InputError(
+            f"device is {device}, which PyTorch cannot use here ({first}). Wanted auto, cpu, cuda or cuda:N."
+        ) from None
     return chosen
 
 
@@ -92,8 +102,8 @@ def _files(name: str) -> CheckpointFiles:
         raise type(error)(f"{problem} {way_out}") from None
     if files.processor is None:
         raise InputError(
-            f"model: {name} has no preprocessor_config.json, which says how pictures are resized and normalised; save the image processor "
-            "that it was trained with beside it."
+            f"model: {name} has no preprocessor_config.json, which says how pictures are resized and normalised; save "
+            "the image processor that it was trained with beside it."
         )
     return files
 
@@ -108,8 +118,8 @@ def _refuse_code(files: CheckpointFiles, name: str) -> None:
             raise InputError(f"model: {path} is not valid JSON ({error}); fetch or copy it again.") from None
         if not isinstance(content, dict) or "auto_map" in content:
             raise InputError(
-                f"model: the {path.name} of {name} asks to run code of its own (auto_map), which is never done here; take a model whose "
-                "architecture transformers knows."
+                f"model: the {path.name} of {name} asks to run code of its own (auto_map), which is never done here; "
+                "take a model whose architecture transformers knows."
             )
 
 
@@ -132,15 +142,19 @@ def _model(files: CheckpointFiles, name: str) -> PreTrainedModel:
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise InputError(f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again.") from None
+        raise InputError(
+            f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again."
+        ) from None
     if model.main_input_name != "pixel_values":
         raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
-    missing = sorted({str(key) for key in report["missing_keys"]} | {str(entry[0]) for entry in report["mismatched_keys"]})
+    missing = sorted(
+        {str(key) for key in report["missing_keys"]} | {str(entry[0]) for entry in report["mismatched_keys"]}
+    )
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise InputError(
-            f"model: {name} lacks tensors that a segmentation model of its kind needs, or has them in another shape: {shown}. "
-            "Fine-tune it first, or take a model that was trained for segmentation."
+            f"model: {name} lacks tensors that a segmentation model of its kind needs, or has them in another shape: "
+            f"{shown}. Fine-tune it first, or take a model that was trained for segmentation."
         )
     quicken(model)
     return model
@@ -155,7 +169,7 @@ def _label_space(files: CheckpointFiles, model: PreTrainedModel, name: str) -> L
     label_space = load_label_space(str(beside))
     if len(label_space) != len(names):
         raise InputError(
-            f"model: {name} has {len(names)} classes, but the labels.json beside it names {len(label_space)}; put the right one there, "
-            "or none."
+            f"model: {name} has {len(names)} classes, but the labels.json beside it names {len(label_space)}; put the "
+            "right one there, or none."
         )
     return label_space

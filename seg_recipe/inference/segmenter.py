@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
-from seg_recipe import kernels
-from seg_recipe.errors import InputError
+from seg_recipe.fast import kernels
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import first_greatest
-from seg_recipe.model.build import WHOLE_PICTURES
+from seg_recipe.models.build import WHOLE_PICTURES
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms import normalisation, normalise
 from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
@@ -25,7 +25,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 SCALES = (0.25, 4.0)
 """The least and the greatest of `scales`."""
 WINDOW_STEP = 32
-"""Windows begin at multiples of this many pixels, so that the logits of all of them lie on one grid; strides are 1 to 32."""
+"""Windows begin at multiples of this many pixels, so that the logits of all of them lie on one grid; strides are 1 to
+32.
+"""
 WINDOWS_AT_ONCE = 8
 
 
@@ -35,16 +37,24 @@ class Segmenter:
     model, device, precision: the network, where it is, and fp32, bf16 or fp16. label_space: what its classes are.
     network: pixel values to logits; the model, unless something that computes the same is put in its place.
     trained_on: what it saw in training, as its config says (WHOLE_PICTURES); None: nobody says.
-    image_size: (height, width) that the image processor resizes to. mean, std: of red, green and blue in 0-1, as lists.
-    Pictures are Pillow images of any size, 8 bits a channel; what is no RGB is converted. They are taken as they are stored:
-    whoever opens a photograph applies its EXIF orientation first (`PIL.ImageOps.exif_transpose`), as the pipeline does.
+    image_size: (height, width) that the image processor resizes to. mean, std: of red, green and blue in 0-1, as
+    lists. Pictures are Pillow images of any size, 8 bits a channel; what is no RGB is converted. They are taken as
+    they are stored: whoever opens a photograph applies its EXIF orientation first (`PIL.ImageOps.exif_transpose`), as
+    the pipeline does.
 
-    processor: its size, mean, standard deviation and resampling count. Where it does more than resize to a fixed size, rescale and
-    normalise (kept proportions, padding), it is called itself; only a crop is left out, because a mask must show the whole picture.
+    processor: its size, mean, standard deviation and resampling count. Where it does more than resize to a fixed size,
+    rescale and normalise (kept proportions, padding), it is called itself; only a crop is left out, because a mask
+    must show the whole picture.
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: Any, label_space: LabelSpace, *, precision: Precision, trained_on: str | None = None
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        label_space: LabelSpace,
+        *,
+        precision: Precision,
+        trained_on: str | None = None,
     ):
         self.model = model.eval()
         self.network: Callable[[Tensor], Tensor] = lambda pixel_values: self.model(pixel_values=pixel_values).logits
@@ -56,18 +66,22 @@ class Segmenter:
         self.image_size = _image_size(processor)
         self.mean, self.std = _normalisation(processor)
         self._factors = normalisation(self.mean, self.std)
-        self._resample = Image.Resampling(processor.resample if processor.resample is not None else Image.Resampling.BILINEAR)
+        self._resample = Image.Resampling(
+            processor.resample if processor.resample is not None else Image.Resampling.BILINEAR
+        )
         self._reversed = bool(getattr(processor, "do_flip_channel_order", False))  # blue, green, red
         self._plain = _is_plain(processor)
 
     def unlike_training(self, window: bool) -> list[str]:
-        """A line where the model is asked to see pictures as it has never seen them in training, and says how it was trained."""
+        """A line where the model is asked to see pictures as it has never seen them in training, and says how it was
+        trained.
+        """
         if not window or self.trained_on != WHOLE_PICTURES:
             return []
         height, width = self.image_size
         return [
-            f"It was trained on whole pictures, squeezed to {width} x {height} pixels; --window shows it pieces of larger ones at "
-            "their own resolution, which it has never seen: expect worse masks than without --window."
+            f"It was trained on whole pictures, squeezed to {width} x {height} pixels; --window shows it pieces of "
+            "larger ones at their own resolution, which it has never seen: expect worse masks than without --window."
         ]
 
     def logits(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> Float32[Tensor, "batch classes h w"]:
@@ -77,7 +91,8 @@ class Segmenter:
             return self.network(pixel_values.to(self.device, torch.float32)).float()
 
     def prepare(self, image: Image.Image) -> Float32[Tensor, "3 height width"]:
-        """The picture as the model takes it: resized to `image_size` and normalised, exactly as `EvalTransform` does; on the CPU.
+        """The picture as the model takes it: resized to `image_size` and normalised, exactly as `EvalTransform` does;
+        on the CPU.
 
         Raises ValueError for more than 8 bits a channel.
         """
@@ -91,15 +106,21 @@ class Segmenter:
         return self._by_shape(prepared, flip=None)
 
     def scores(
-        self, images: Sequence[Image.Image], *, flip: bool = False, scales: Sequence[float | int] = (1.0,), window: bool = False
+        self,
+        images: Sequence[Image.Image],
+        *,
+        flip: bool = False,
+        scales: Sequence[float | int] = (1.0,),
+        window: bool = False,
     ) -> list[Float32[Tensor, "classes _ _"]]:
-        """Per picture a score for each class on a grid over the whole picture, on the model's device; softmax makes probabilities of it.
+        """Per picture a score for each class on a grid over the whole picture, on the model's device; softmax makes
+        probabilities of it.
 
         Without options these are the logits. With any of them they are means of log-softmax values:
         flip: with those of the mirror image, mirrored back, the sides of the label space's mirror pairs swapped.
         scales: over these sizes of the model's input (1 = `image_size`), on the finest of their grids.
-        window: of a picture that is larger than `image_size` in either direction, windows of that size are looked at, at the picture's
-        own resolution; they overlap by a third or more, and their middles weigh most.
+        window: of a picture that is larger than `image_size` in either direction, windows of that size are looked at,
+        at the picture's own resolution; they overlap by a third or more, and their middles weigh most.
         Memory: the batch is as large as `images`, and the grid of a windowed picture grows with the picture.
 
         Raises ValueError for scales out of SCALES or that the model cannot take.
@@ -109,7 +130,9 @@ class Segmenter:
             return self.logits_of([self.prepare(image) for image in images])
         parts: list[list[Float32[Tensor, "classes _ _"]]] = [[] for _ in images]
         for scale in checked:
-            windowed = [window and (image.height > self.image_size[0] or image.width > self.image_size[1]) for image in images]
+            windowed = [
+                window and (image.height > self.image_size[0] or image.width > self.image_size[1]) for image in images
+            ]
             whole = [place for place, is_windowed in enumerate(windowed) if not is_windowed]
             try:
                 found = self._by_shape([self._prepared_at(images[place], scale) for place in whole], flip=flip)
@@ -117,7 +140,9 @@ class Segmenter:
                 if scale == 1 or isinstance(error, torch.OutOfMemoryError):
                     raise
                 first = str(error).strip().splitlines()[0].rstrip(".")
-                raise InputError(f"scales holds {scale:g}, an input that this model cannot take ({first}). Leave that scale out.") from None
+                raise InputError(
+                    f"scales holds {scale:g}, an input that this model cannot take ({first}). Leave that scale out."
+                ) from None
             for place, part in zip(whole, found, strict=True):
                 parts[place].append(part)
             for place in set(range(len(images))) - set(whole):
@@ -135,12 +160,14 @@ class Segmenter:
     ) -> list[UInt8[np.ndarray, "_ _"]]:
         """Per picture the predicted class ids, (height, width), at its own size or that of `sizes` (height, width).
 
-        The prediction is the class with the greatest score after bilinear upsampling, the first of equals: what the pipeline shows and
-        what `confusion_matrices` counts. Options as in `scores`. Raises ValueError for scores that are not finite.
+        The prediction is the class with the greatest score after bilinear upsampling, the first of equals: what the
+        pipeline shows and what `confusion_matrices` counts. Options as in `scores`. Raises ValueError for scores that
+        are not finite.
         """
         wanted = [(image.height, image.width) for image in images] if sizes is None else sizes
         return [
-            mask_of(score, size) for score, size in zip(self.scores(images, flip=flip, scales=scales, window=window), wanted, strict=True)
+            mask_of(score, size)
+            for score, size in zip(self.scores(images, flip=flip, scales=scales, window=window), wanted, strict=True)
         ]
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
@@ -151,13 +178,17 @@ class Segmenter:
         return values.flip(0) if self._reversed else values
 
     def _prepared_at(self, image: Image.Image, scale: float) -> Float32[Tensor, "3 height width"]:
-        """The picture at `scale` times the size that `prepare` gives it, to whole multiples of WINDOW_STEP, which any model takes."""
+        """The picture at `scale` times the size that `prepare` gives it, to whole multiples of WINDOW_STEP, which any
+        model takes.
+        """
         if scale == 1:
             return self.prepare(image)
         height, width = self.image_size if self._plain else self.prepare(image).shape[1:]
         return self._normalised(self._resized(image, (_whole(height * scale), _whole(width * scale))))
 
-    def _by_shape(self, pictures: Sequence[Float32[Tensor, "3 _ _"]], *, flip: bool | None) -> list[Float32[Tensor, "classes _ _"]]:
+    def _by_shape(
+        self, pictures: Sequence[Float32[Tensor, "3 _ _"]], *, flip: bool | None
+    ) -> list[Float32[Tensor, "classes _ _"]]:
         """The scores of prepared pictures, those of one shape in one batch; flip None: the logits as they are."""
         places: dict[tuple[int, ...], list[int]] = {}
         for place, picture in enumerate(pictures):
@@ -169,19 +200,28 @@ class Segmenter:
             scores.update(zip(together, found, strict=True))
         return [scores[place] for place in range(len(pictures))]
 
-    def _log_scores(self, pixel_values: Float32[Tensor, "batch 3 height width"], flip: bool) -> Float32[Tensor, "batch classes h w"]:
+    def _log_scores(
+        self, pixel_values: Float32[Tensor, "batch 3 height width"], flip: bool
+    ) -> Float32[Tensor, "batch classes h w"]:
         scores = log_softmax(self.logits(pixel_values), dim=1)
         if flip:
             mirrored = log_softmax(self.logits(pixel_values.flip(-1)), dim=1)
-            sides = torch.from_numpy(self.label_space.mirror_table[: len(self.label_space)].astype(np.int64)).to(self.device)
+            sides = torch.from_numpy(self.label_space.mirror_table[: len(self.label_space)].astype(np.int64)).to(
+                self.device
+            )
             scores = (scores + mirrored.flip(-1)[:, sides]) / 2
         return scores
 
     def _blended(self, image: Image.Image, scale: float, flip: bool) -> Float32[Tensor, "classes h w"]:
-        """The scores of a picture from overlapping windows of `image_size`, of the picture enlarged until it fills one."""
+        """The scores of a picture from overlapping windows of `image_size`, of the picture enlarged until it fills
+        one.
+        """
         window = self.image_size
         factor = scale * max(1.0, window[0] / image.height, window[1] / image.width)
-        lengths = [_covered(round(length * factor), side) for length, side in zip((image.height, image.width), window, strict=True)]
+        lengths = [
+            _covered(round(length * factor), side)
+            for length, side in zip((image.height, image.width), window, strict=True)
+        ]
         pixels = self._resized(image, (lengths[0], lengths[1]))
         corners = list(product(*(_window_starts(length, side) for length, side in zip(lengths, window, strict=True))))
         total = weights = torch.empty(0)
@@ -189,7 +229,10 @@ class Segmenter:
             some = corners[first : first + WINDOWS_AT_ONCE]
             batch = [self._normalised(pixels[top : top + window[0], left : left + window[1]]) for top, left in some]
             found = self._log_scores(torch.stack(batch), flip)
-            stride_down, stride_across = _whole_stride(window[0], found.shape[2]), _whole_stride(window[1], found.shape[3])
+            stride_down, stride_across = (
+                _whole_stride(window[0], found.shape[2]),
+                _whole_stride(window[1], found.shape[3]),
+            )
             if first == 0:
                 total = found.new_zeros(found.shape[1], lengths[0] // stride_down, lengths[1] // stride_across)
                 weights = torch.zeros_like(total[0])
@@ -203,15 +246,20 @@ class Segmenter:
 
 
 def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
-    """The class with the greatest score at each pixel of `size` (height, width), the first of equals, after bilinear upsampling.
+    """The class with the greatest score at each pixel of `size` (height, width), the first of equals, after bilinear
+    upsampling.
 
-    Made in parts: memory does not grow with classes x pixels. Weights are computed in float64, and in torch's `interpolate`, which the
-    pipeline uses, in float32: of 6.1 million pixels of real pictures 3 differed, whose two best logits were within 1.1e-7.
+    Made in parts: memory does not grow with classes x pixels. Weights are computed in float64, and in torch's
+    `interpolate`, which the pipeline uses, in float32: of 6.1 million pixels of real pictures 3 differed, whose two
+    best logits were within 1.1e-7.
 
     Raises ValueError for scores that are not finite.
     """
     if not all_finite(scores):
-        raise InputError("The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for fp16.")
+        raise InputError(
+            "The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for "
+            "fp16."
+        )
     if scores.device.type == "cpu":
         return _compiled_mask(scores, size)
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
@@ -245,7 +293,9 @@ def _image_size(processor: Any) -> tuple[int, int]:
         return height, width
     if edge:
         return edge, edge
-    raise InputError(f"model: its image processor has the size {processor.size}; wanted height and width, or shortest_edge.")
+    raise InputError(
+        f"model: its image processor has the size {processor.size}; wanted height and width, or shortest_edge."
+    )
 
 
 def _length(processor: Any, key: str) -> int | None:
@@ -276,7 +326,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _checked_scales(scales: Sequence[float | int]) -> list[float]:
     if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
         raise InputError(
-            f"scales is {list(scales)}; wanted one or more numbers in {SCALES[0]:g}-{SCALES[1]:g} (1 = the model's image size)."
+            f"scales is {list(scales)}; wanted one or more numbers in {SCALES[0]:g}-{SCALES[1]:g} (1 = the model's "
+            "image size)."
         )
     return [float(scale) for scale in scales]
 
@@ -291,7 +342,9 @@ def _covered(length: int, window: int) -> int:
 
 
 def _window_starts(length: int, window: int) -> list[int]:
-    """Where the windows begin: evenly, at whole steps, neighbours with a third or more in common, the last one at the end."""
+    """Where the windows begin: evenly, at whole steps, neighbours with a third or more in common, the last one at the
+    end.
+    """
     steps = (length - window) // WINDOW_STEP
     stride = max(1, 2 * window // 3 // WINDOW_STEP)
     gaps = -(-steps // stride)
@@ -302,7 +355,8 @@ def _whole_stride(window: int, cells: int) -> int:
     stride = window // cells
     if stride * cells != window or WINDOW_STEP % stride:
         raise InputError(
-            f"window: this model answers {window} pixels with {cells} logits, which cannot be laid side by side; leave --window out."
+            f"window: this model answers {window} pixels with {cells} logits, which cannot be laid side by side; "
+            "leave --window out."
         )
     return stride
 
@@ -318,7 +372,9 @@ def _mean_on_finest(parts: list[Float32[Tensor, "classes _ _"]]) -> Float32[Tens
         return parts[0]
     finest = max(parts, key=lambda part: part.shape[1] * part.shape[2]).shape[1:]
     grown = [
-        part if part.shape[1:] == finest else interpolate(part[None], size=tuple(finest), mode="bilinear", align_corners=False)[0]
+        part
+        if part.shape[1:] == finest
+        else interpolate(part[None], size=tuple(finest), mode="bilinear", align_corners=False)[0]
         for part in parts
     ]
     return torch.stack(grown).mean(0)

@@ -1,18 +1,21 @@
-"""The sums over pixels that power Jaccard and cross entropy are made of, and their gradient, without a tensor of full size x classes.
+"""The sums over pixels that power Jaccard and cross entropy are made of, and their gradient, without a tensor of full
+size x classes.
 
-Both losses depend on the logits only through a few numbers per image and class. With Z the upsampled logits of a pixel, q = softmax(Z),
-y its target (one-hot for hard labels), and sums over the pixels that are not ignored:
+Both losses depend on the logits only through a few numbers per image and class. With Z the upsampled logits of a
+pixel, q = softmax(Z), y its target (one-hot for hard labels), and sums over the pixels that are not ignored:
 
     I_c = sum y_c q_c          intersection
     Q_c = sum q_c^p            probability_power
     L_c = sum -y_c log q_c     target_surprise
     U_c = sum -log q_c         uniform_surprise (label smoothing)
 
-Everything after them, up to the loss, is arithmetic on (images, classes) tensors and left to autograd. What autograd would do badly is
-this step: it keeps a handful of full-size tensors. Here the forward pass goes through the picture part by part and keeps nothing but the
-sums; the backward pass goes through it again. Memory does not depend on the label size but for a few rows of it.
+Everything after them, up to the loss, is arithmetic on (images, classes) tensors and left to autograd. What autograd
+would do badly is this step: it keeps a handful of full-size tensors. Here the forward pass goes through the picture
+part by part and keeps nothing but the sums; the backward pass goes through it again. Memory does not depend on the
+label size but for a few rows of it.
 
-On the CPU `compiled` does both passes with the loops of `seg_recipe.kernels`, on accelerators and in float64 `tiled` with torch.
+On the CPU `compiled` does both passes with the loops of `seg_recipe.fast.kernels`, on accelerators and in float64
+`tiled` with torch.
 
 The gradient. Let a, b, k, s (images, classes) be the loss's gradients at I, Q, L, U. For one pixel
 
@@ -26,8 +29,8 @@ q_c d loss/d q_c = F_c + m_c - s_c, so
 
     d loss/d Z_c = F_c + m_c - s_c - q_c sum_j (F_j + m_j - s_j).
 
-There is no negative power of q in it, so it is finite for every logit and every p >= 1. For hard labels m has one entry per pixel, at
-the target. Ignored pixels have q, m and s set to 0.
+There is no negative power of q in it, so it is finite for every logit and every p >= 1. For hard labels m has one
+entry per pixel, at the target. Ignored pixels have q, m and s set to 0.
 """
 
 from typing import NamedTuple
@@ -37,7 +40,8 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seg_recipe.losses import compiled, tiled
+from seg_recipe.fast import loss as compiled
+from seg_recipe.losses import tiled
 
 
 class PixelSums(NamedTuple):
@@ -59,7 +63,8 @@ def pixel_sums(
     ignore_index: int,
     uniform: bool = False,
 ) -> PixelSums:
-    """The sums, with the logits upsampled to the labels' size. `uniform`: also uniform_surprise, which label smoothing needs.
+    """The sums, with the logits upsampled to the labels' size. `uniform`: also uniform_surprise, which label smoothing
+    needs.
 
     Hard labels: a pixel of `ignore_index` is ignored. Soft labels: a pixel whose targets are all 0 is ignored.
     Differentiable once, with respect to the logits. Shapes and settings are taken as checked (see `power_jaccard`).
@@ -114,7 +119,9 @@ def check_labels(labels: Integer[Tensor, "..."] | Float[Tensor, "..."], classes:
     )
 
 
-def wrong_labels(labels: Integer[Tensor, "*shape"] | Float[Tensor, "*shape"], classes: int, ignore_index: int) -> Bool[Tensor, "*shape"]:
+def wrong_labels(
+    labels: Integer[Tensor, "*shape"] | Float[Tensor, "*shape"], classes: int, ignore_index: int
+) -> Bool[Tensor, "*shape"]:
     """Where ids are neither a class nor `ignore_index`, or soft labels lie outside [0, 1]."""
     if labels.is_floating_point():
         return ~((labels >= 0) & (labels <= 1))

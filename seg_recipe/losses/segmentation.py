@@ -1,4 +1,6 @@
-"""Power Jaccard, and its weighted sum with cross entropy, as functions of the pixel sums: reductions, present classes, ranks."""
+"""Power Jaccard, and its weighted sum with cross entropy, as functions of the pixel sums: reductions, present classes,
+ranks.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +17,9 @@ REDUCTIONS = ("image", "batch", "micro")
 CLASSES = ("present", "all")
 
 Labels = Integer[Tensor, "..."] | Float[Tensor, "..."]
-"""Hard labels (batch, height, width), integer class ids or the ignore index; or soft ones (batch, classes, height, width), in [0, 1]."""
+"""Hard labels (batch, height, width), integer class ids or the ignore index; or soft ones (batch, classes, height,
+width), in [0, 1].
+"""
 
 
 def power_jaccard(
@@ -29,35 +33,44 @@ def power_jaccard(
     ignore_index: int = IGNORE_INDEX,
     synchronize: bool = True,
 ) -> Float[Tensor, ""]:
-    """The power Jaccard loss, in [0, 1]: per class 1 - (S(y q) + smooth) / (S(y^power) + S(q^power) - S(y q) + smooth), then a mean.
+    """The power Jaccard loss, in [0, 1]: per class 1 - (S(y q) + smooth) / (S(y^power) + S(q^power) - S(y q) +
+    smooth), then a mean.
 
-    q is the softmax over classes of the logits, which come at the model's stride and are upsampled here to the labels' size (bilinear,
-    align_corners=False); y is the target; S sums over pixels. Logits may be float32, float64, bfloat16 or float16; everything after them
-    is float32 (float64 for float64), under autocast too, since 512 x 512 ones already exceed the largest float16. The full-size
-    probabilities are never held in memory.
+    q is the softmax over classes of the logits, which come at the model's stride and are upsampled here to the labels'
+    size (bilinear, align_corners=False); y is the target; S sums over pixels. Logits may be float32, float64, bfloat16
+    or float16; everything after them is float32 (float64 for float64), under autocast too, since 512 x 512 ones
+    already exceed the largest float16. The full-size probabilities are never held in memory.
 
-    labels: class ids (batch, height, width) of any integer dtype, with `ignore_index` for pixels that do not count; or soft targets
+    labels: class ids (batch, height, width) of any integer dtype, with `ignore_index` for pixels that do not count; or
+    soft targets
         (batch, classes, height, width) in [0, 1], where a pixel whose targets are all 0 does not count.
-    power: in [1, 2]. 1 is the soft Jaccard index, 2 the one with squares, which alone has its minimum at q = y for soft targets. Below 1
-        the slope of q^power at q = 0 is infinite. Above 2 a perfect answer is not the minimum, since y q <= (y^p + q^p) / 2 need not hold:
-        the loss falls below 0 (for power 3 and smooth 0 to -0.124, at q = 0.79 where y = 1).
-    smooth: >= 0, added above and below in each ratio. 0 / 0 (with smooth = 0: nothing there, nothing predicted) is a loss of 0.
+    power: in [1, 2]. 1 is the soft Jaccard index, 2 the one with squares, which alone has its minimum at q = y for
+    soft targets. Below 1
+        the slope of q^power at q = 0 is infinite. Above 2 a perfect answer is not the minimum, since y q <= (y^p +
+        q^p) / 2 need not hold: the loss falls below 0 (for power 3 and smooth 0 to -0.124, at q = 0.79 where y = 1).
+    smooth: >= 0, added above and below in each ratio. 0 / 0 (with smooth = 0: nothing there, nothing predicted) is a
+    loss of 0.
     reduction: over what a sum runs, hence how many ratios there are.
-        image: a ratio per image and class; the mean over an image's classes, then over the images. The same however a batch is cut.
+        image: a ratio per image and class; the mean over an image's classes, then over the images. The same however a
+        batch is cut.
         batch: a ratio per class, from sums over the batch and over all ranks; the mean over classes.
-        micro: one ratio from sums over the classes too. With classes="all" it is the published code but for three things: softmax where
+        micro: one ratio from sums over the classes too. With classes="all" it is the published code but for three
+        things: softmax where
             that has sigmoid outputs, the background class counts, and ignored pixels exist.
-    classes: `present` takes the mean (micro: the sum) over the classes that occur in the truth, judged over the same sums; `all` over all.
+    classes: `present` takes the mean (micro: the sum) over the classes that occur in the truth, judged over the same
+    sums; `all` over all.
 
     An image without a counted pixel has loss 0 and gradient 0, and stays in the denominator of the mean over images.
 
-    synchronize: with batch and micro, add up the sums over the ranks of torch.distributed's default group where it is initialised.
+    synchronize: with batch and micro, add up the sums over the ranks of torch.distributed's default group where it is
+    initialised.
         All ranks must make the call. Each gets the same loss, and a gradient whose MEAN over the ranks, which is what
-        DistributedDataParallel and FSDP form, is that of the loss. `image` needs none of this: its mean over ranks with equally many
-        images is the mean over all.
+        DistributedDataParallel and FSDP form, is that of the loss. `image` needs none of this: its mean over ranks
+        with equally many images is the mean over all.
 
     Raises ValueError for settings outside these ranges, shapes that do not fit, and ids that are neither a class nor
-    `ignore_index`. Looking at the ids would stop an accelerator at every step: there such labels make loss and gradient NaN instead.
+    `ignore_index`. Looking at the ids would stop an accelerator at every step: there such labels make loss and
+    gradient NaN instead.
 
     Duque-Arias et al., "On Power Jaccard Losses for Semantic Segmentation", VISAPP 2021.
     """
@@ -67,7 +80,9 @@ def power_jaccard(
 
 
 class LossTerms(NamedTuple):
-    """Scalars, or a number for each row of sums; total = jaccard_weight * jaccard + cross_entropy_weight * cross_entropy."""
+    """Scalars, or a number for each row of sums; total = jaccard_weight * jaccard + cross_entropy_weight *
+    cross_entropy.
+    """
 
     total: Float[Tensor, "*rows"]
     jaccard: Float[Tensor, "*rows"]
@@ -77,17 +92,19 @@ class LossTerms(NamedTuple):
 class SegmentationLoss(nn.Module):
     """The weighted sum of power Jaccard and cross entropy, from one pass over the pixels.
 
-    jaccard_weight, cross_entropy_weight: >= 0, not both 0. Both terms are always computed, since both are worth reporting.
-    power, smooth, reduction, classes: as in `power_jaccard`.
+    jaccard_weight, cross_entropy_weight: >= 0, not both 0. Both terms are always computed, since both are worth
+    reporting. power, smooth, reduction, classes: as in `power_jaccard`.
     class_weights: one number >= 0 per class for the cross entropy, or None (or nothing in it) for equal ones.
     label_smoothing: in [0, 1), for the cross entropy.
 
-    The cross entropy is that of torch.nn.functional.cross_entropy, class weights and label smoothing included: a mean over the pixels
-    that count, each weighted (hard labels) by its class. With reduction `image` it is this mean for each image and then the plain mean over
-    the images, so that the whole loss does not depend on how a batch is cut; with `batch` and `micro` it is the mean over the batch and
-    all ranks. Where the pixels' weights add up to nothing it is 0 (torch has NaN).
+    The cross entropy is that of torch.nn.functional.cross_entropy, class weights and label smoothing included: a mean
+    over the pixels that count, each weighted (hard labels) by its class. With reduction `image` it is this mean for
+    each image and then the plain mean over the images, so that the whole loss does not depend on how a batch is cut;
+    with `batch` and `micro` it is the mean over the batch and all ranks. Where the pixels' weights add up to nothing
+    it is 0 (torch has NaN).
 
-    `forward(logits, labels)` takes what `power_jaccard` takes, and raises what it raises. Sums run over the ranks while `self.training`
+    `forward(logits, labels)` takes what `power_jaccard` takes, and raises what it raises. Sums run over the ranks
+    while `self.training`
     only: ranks may have different numbers of evaluation batches, and waiting for one another they would hang.
     """
 
@@ -110,13 +127,19 @@ class SegmentationLoss(nn.Module):
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"{name} is {weight}; it must be a number >= 0.")
         if jaccard_weight == cross_entropy_weight == 0:
-            raise ValueError("jaccard_weight and cross_entropy_weight are both 0, so there is nothing to learn; set one above 0.")
+            raise ValueError(
+                "jaccard_weight and cross_entropy_weight are both 0, so there is nothing to learn; set one above 0."
+            )
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must lie in [0, 1), where 0 is none.")
         self.jaccard_weight, self.cross_entropy_weight = jaccard_weight, cross_entropy_weight
         self.power, self.smooth, self.reduction, self.classes = power, smooth, reduction, classes
         self.label_smoothing = label_smoothing
-        weights = None if class_weights is None or len(class_weights) == 0 else torch.as_tensor(class_weights, dtype=torch.float64)
+        weights = (
+            None
+            if class_weights is None or len(class_weights) == 0
+            else torch.as_tensor(class_weights, dtype=torch.float64)
+        )
         if weights is not None and not (weights.isfinite().all() and (weights >= 0).all() and weights.sum() > 0):
             raise ValueError(f"class_weights is {weights.tolist()}; they must be numbers >= 0, and not all 0.")
         self.register_buffer("class_weights", weights if weights is None else weights.float(), persistent=False)
@@ -133,20 +156,27 @@ class SegmentationLoss(nn.Module):
     def _sums(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> PixelSums:
         weights = self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
-            raise ValueError(f"class_weights has {len(weights)} numbers for {logits.shape[1]} classes; give one per class, or none.")
-        return _checked_sums(logits, labels, power=self.power, ignore_index=IGNORE_INDEX, uniform=self.label_smoothing > 0)
+            raise ValueError(
+                f"class_weights has {len(weights)} numbers for {logits.shape[1]} classes; give one per class, or none."
+            )
+        return _checked_sums(
+            logits, labels, power=self.power, ignore_index=IGNORE_INDEX, uniform=self.label_smoothing > 0
+        )
 
     def _terms(self, sums: PixelSums, soft: bool) -> LossTerms:
         """For each row of the sums."""
         jaccard = _jaccard(sums, self.smooth, self.reduction, self.classes)
         cross_entropy = _cross_entropy(sums, self.class_weights, self.label_smoothing, soft=soft)
-        return LossTerms(self.jaccard_weight * jaccard + self.cross_entropy_weight * cross_entropy, jaccard, cross_entropy)
+        return LossTerms(
+            self.jaccard_weight * jaccard + self.cross_entropy_weight * cross_entropy, jaccard, cross_entropy
+        )
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""
         return (
-            f"jaccard_weight={self.jaccard_weight}, cross_entropy_weight={self.cross_entropy_weight}, power={self.power}, "
-            f"smooth={self.smooth}, reduction={self.reduction!r}, classes={self.classes!r}, label_smoothing={self.label_smoothing}"
+            f"jaccard_weight={self.jaccard_weight}, cross_entropy_weight={self.cross_entropy_weight}, "
+            f"power={self.power}, smooth={self.smooth}, reduction={self.reduction!r}, classes={self.classes!r}, "
+            f"label_smoothing={self.label_smoothing}"
         )
 
 
@@ -166,7 +196,9 @@ def _jaccard(sums: PixelSums, smooth: float, reduction: str, classes: str) -> Fl
 def _cross_entropy(
     sums: PixelSums, class_weights: Float[Tensor, " classes"] | None, label_smoothing: float, soft: bool
 ) -> Float[Tensor, " rows"]:
-    """One mean for each row of the sums. For soft labels torch divides by the number of pixels, for hard ones by their weights' sum."""
+    """One mean for each row of the sums. For soft labels torch divides by the number of pixels, for hard ones by their
+    weights' sum.
+    """
     surprise = sums.target_surprise
     if label_smoothing > 0:
         surprise = (1 - label_smoothing) * surprise + label_smoothing / surprise.shape[1] * sums.uniform_surprise
@@ -183,7 +215,9 @@ def _reduced(sums: PixelSums, reduction: str, synchronize: bool) -> PixelSums:
     rows = [part.sum(0, keepdim=True) for part in sums]
     if synchronize and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         together = _SumOverRanks.apply(torch.cat([row.flatten() for row in rows]))
-        rows = [part.view_as(row) for part, row in zip(together.split([row.numel() for row in rows]), rows, strict=True)]
+        rows = [
+            part.view_as(row) for part, row in zip(together.split([row.numel() for row in rows]), rows, strict=True)
+        ]
     return PixelSums(*rows)
 
 
@@ -191,8 +225,9 @@ class _SumOverRanks(torch.autograd.Function):
     """A sum over ranks whose gradient is right after the mean over ranks that DistributedDataParallel and FSDP take.
 
     Let s_r be rank r's share, S = sum_r s_r, and f(S) the loss, which all R ranks compute alike. By the chain rule
-    d f/d theta = sum_r f'(S) d s_r/d theta. Rank r can only form its own summand, and the mean over ranks divides by R: so each rank passes
-    R f'(S) down to s_r, and mean_r R f'(S) d s_r/d theta is the gradient of f. Nothing is communicated in the backward pass.
+    d f/d theta = sum_r f'(S) d s_r/d theta. Rank r can only form its own summand, and the mean over ranks divides by
+    R: so each rank passes R f'(S) down to s_r, and mean_r R f'(S) d s_r/d theta is the gradient of f. Nothing is
+    communicated in the backward pass.
     """
 
     @staticmethod
@@ -206,11 +241,17 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient * dist.get_world_size()
 
 
-def _checked_sums(logits: Shaped[Tensor, "..."], labels: Labels, *, power: float, ignore_index: int, uniform: bool = False) -> PixelSums:
+def _checked_sums(
+    logits: Shaped[Tensor, "..."], labels: Labels, *, power: float, ignore_index: int, uniform: bool = False
+) -> PixelSums:
     images, classes = logits.shape[:2]
     shape = (images, classes) if labels.is_floating_point() else (images,)
     if logits.ndim != 4 or labels.shape[:-2] != shape or 0 in (*logits.shape, *labels.shape):
-        kind = "soft labels (batch, classes, height, width)" if labels.is_floating_point() else "labels (batch, height, width)"
+        kind = (
+            "soft labels (batch, classes, height, width)"
+            if labels.is_floating_point()
+            else "labels (batch, height, width)"
+        )
         raise ValueError(
             f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit; "
             f"logits (batch, classes, h, w) and {kind} were wanted."

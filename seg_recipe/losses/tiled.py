@@ -1,6 +1,7 @@
-"""The pixel sums and their gradient with torch operations on one tile at a time: for accelerators, and for float64 everywhere.
+"""The pixel sums and their gradient with torch operations on one tile at a time: for accelerators, and for float64
+everywhere.
 
-On the CPU `seg_recipe.losses.compiled` does the same in a fraction of the time; the tests hold the two against each other.
+On the CPU `seg_recipe.fast.loss` does the same in a fraction of the time; the tests hold the two against each other.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,9 @@ from torch import Tensor
 from seg_recipe.upsampling import map_tiles, tiles
 
 SAFE_SPREAD = 80.0
-"""exp(-80) is a normal float32 number. Below this spread of a source pixel's logits no maximum has to be taken at full size."""
+"""exp(-80) is a normal float32 number. Below this spread of a source pixel's logits no maximum has to be taken at full
+size.
+"""
 
 
 def sums(logits, labels, *, power, ignore_index, uniform):
@@ -37,7 +40,9 @@ def gradient(logits, labels, slopes, *, power, ignore_index, uniform):
     def gradient_of(chosen, tile):
         target = _target(labels[chosen, ..., tile.rows, tile.columns], source.shape[1], ignore_index, source.dtype)
         values = _values(source[chosen], tile, needs_maximum)
-        return tile.adjoint(_tile_gradient(values, target, power, uniform, slopes[:, chosen, :, None]).unflatten(-1, tile.size))
+        return tile.adjoint(
+            _tile_gradient(values, target, power, uniform, slopes[:, chosen, :, None]).unflatten(-1, tile.size)
+        )
 
     for chosen, tile, part in map_tiles(gradient_of, _tiles(source, labels), source.device):
         total[chosen, :, tile.source_rows, tile.source_columns] += part
@@ -45,9 +50,13 @@ def gradient(logits, labels, slopes, *, power, ignore_index, uniform):
 
 
 def _tile_sums(values, target, power, uniform):
-    """The six sums of PixelSums over one tile (6, images, classes); the last, which has no classes, repeated. Overwrites the values."""
+    """The six sums of PixelSums over one tile (6, images, classes); the last, which has no classes, repeated.
+    Overwrites the values.
+    """
     classes = values.shape[1]
-    surprise = target.of(values).neg_()  # with `values_sum`, all that is needed of the values before `exp` overwrites them
+    surprise = target.of(
+        values
+    ).neg_()  # with `values_sum`, all that is needed of the values before `exp` overwrites them
     values_sum = (values @ target.valid[..., None]).squeeze(-1) if uniform else None
     probabilities, normaliser = _softmax(values, target.valid)
     log_normaliser = normaliser.log_()
@@ -84,7 +93,9 @@ def _tile_gradient(values, target, power, uniform, gradients):
 
 
 class _HardTarget(NamedTuple):
-    """One-hot targets of a tile. Of y_c x_c only the entry at the target is kept, so that such a product is (images, 1, pixels)."""
+    """One-hot targets of a tile. Of y_c x_c only the entry at the target is kept, so that such a product is (images,
+    1, pixels).
+    """
 
     ids: Int64[Tensor, "images 1 pixels"]  # 0 where ignored
     weights: Float[Tensor, "images 1 pixels"]  # 0 where ignored, else 1
@@ -100,7 +111,9 @@ class _HardTarget(NamedTuple):
         return per_class.squeeze(-1).gather(1, self.ids.squeeze(1)).unsqueeze(1)
 
     def per_class(self, product, classes):
-        """Sums such a product over the pixels of each class, in float64: one by one in float32, a million can be a hundredth off."""
+        """Sums such a product over the pixels of each class, in float64: one by one in float32, a million can be a
+        hundredth off.
+        """
         precise = torch.float32 if product.device.type == "mps" else torch.float64  # Apple's GPU has no float64
         sums = torch.zeros(product.shape[0], classes, dtype=precise, device=product.device)
         return sums.scatter_add_(1, self.ids.squeeze(1), product.squeeze(1).to(precise)).to(product.dtype)
@@ -138,11 +151,13 @@ def _target(labels, classes, ignore_index, dtype):
 
 
 def _shifted(logits):
-    """The logits at their own size, less their maximum over classes, and whether a tile needs to take a maximum of its own.
+    """The logits at their own size, less their maximum over classes, and whether a tile needs to take a maximum of its
+    own.
 
-    They come in the statistics' dtype. Softmax does not see the shift, which upsampling turns into one number per pixel. After it no
-    upsampled value is above 0, nor below the least source value, so a tile's `exp` neither overflows nor vanishes unless that is very low.
-    To look at it would stop an accelerator, where a maximum costs little.
+    They come in the statistics' dtype. Softmax does not see the shift, which upsampling turns into one number per
+    pixel. After it no upsampled value is above 0, nor below the least source value, so a tile's `exp` neither
+    overflows nor vanishes unless that is very low. To look at it would stop an accelerator, where a maximum costs
+    little.
     """
     source = logits.to(torch.promote_types(logits.dtype, torch.float32))
     source = source - source.amax(1, keepdim=True)
@@ -152,7 +167,9 @@ def _shifted(logits):
 
 def _tiles(source, labels):
     images, classes = source.shape[:2]
-    return tiles(source.shape[2:], labels.shape[-2:], images=images, classes=classes, dtype=source.dtype, device=source.device)
+    return tiles(
+        source.shape[2:], labels.shape[-2:], images=images, classes=classes, dtype=source.dtype, device=source.device
+    )
 
 
 def _values(source, tile, needs_maximum):

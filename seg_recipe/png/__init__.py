@@ -1,7 +1,8 @@
-"""Plain PNG files, decoded in a third of the time that Pillow takes: 8-bit grey, palette and RGB, with every checksum right.
+"""Plain PNG files, decoded in a third of the time that Pillow takes: 8-bit grey, palette and RGB, with every checksum
+right.
 
-Most masks and many pictures are of that kind. All others, and everything that is wrong with a file, are Pillow's to read and to name:
-here they are None. What is decoded here is, to the bit, what Pillow decodes.
+Most masks and many pictures are of that kind. All others, and everything that is wrong with a file, are Pillow's to
+read and to name: here they are None. What is decoded here is, to the bit, what Pillow decodes.
 
 files.py  reads one file after the other
 loops.py  the loops over the pixels, compiled by numba
@@ -22,14 +23,22 @@ LARGEST = 2**25
 
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1}
-_HARMLESS = {b"pHYs": 9, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"tIME": 7}  # their lengths; Pillow stumbles over some of other lengths
+_HARMLESS = {
+    b"pHYs": 9,
+    b"sRGB": 1,
+    b"gAMA": 4,
+    b"cHRM": 32,
+    b"tIME": 7,
+}  # their lengths; Pillow stumbles over some of other lengths
 _MOST_INFLATED = 1032  # times; what deflate can do
 
 
 class Plain(NamedTuple):
-    """A PNG file of header, palette if it has one, pixels and end, and chunks that do not matter, each with its right checksum.
+    """A PNG file of header, palette if it has one, pixels and end, and chunks that do not matter, each with its right
+    checksum.
 
-    palette: whether the pixels are places in a palette; colours: that palette, red, green and blue of each place, else empty.
+    palette: whether the pixels are places in a palette; colours: that palette, red, green and blue of each place, else
+    empty.
     channels: 1, or 3 for RGB. pixels: what is deflated, in pieces.
     """
 
@@ -42,7 +51,9 @@ class Plain(NamedTuple):
 
 
 def chunks(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of each chunk of a PNG, up to IEND. Ends before it where a checksum is wrong, the file ends, or it is no PNG."""
+    """Kind and content of each chunk of a PNG, up to IEND. Ends before it where a checksum is wrong, the file ends, or
+    it is no PNG.
+    """
     view, place = memoryview(data), len(SIGNATURE)
     while view[: len(SIGNATURE)] == SIGNATURE and place + 12 <= len(view):
         end = place + 8 + int.from_bytes(view[place : place + 4], "big")
@@ -84,9 +95,11 @@ def read_plain(data: bytes | memoryview) -> Plain | None:
 
 
 def decode_plain(plain: Plain) -> UInt8[np.ndarray, "height width"] | UInt32[np.ndarray, "height width"] | None:
-    """The pixels: grey values or places in the palette as they stand; RGB in one number, red lowest, above blue 255, as Pillow packs them.
+    """The pixels: grey values or places in the palette as they stand; RGB in one number, red lowest, above blue 255,
+    as Pillow packs them.
 
-    None where they cannot be inflated to what the header says, byte for byte. No more is inflated than that, whatever the file holds.
+    None where they cannot be inflated to what the header says, byte for byte. No more is inflated than that, whatever
+    the file holds.
     """
     row = 1 + plain.channels * plain.width
     packed = plain.pixels[0] if len(plain.pixels) == 1 else b"".join(plain.pixels)

@@ -1,4 +1,6 @@
-"""Loops over the rows of a PNG, compiled by numba at the first use: the filters that each row was written with are undone."""
+"""Loops over the rows of a PNG, compiled by numba at the first use: the filters that each row was written with are
+undone.
+"""
 
 from typing import Any, no_type_check
 
@@ -7,12 +9,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from seg_recipe.compilation import compiled
+from seg_recipe.fast.compilation import compiled
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 _BYTES, _WIDE = ir.VectorType(ir.IntType(8), 4), ir.VectorType(ir.IntType(16), 4)
 _1, _8, _16, _OPAQUE = np.uint32(1), np.uint32(8), np.uint32(16), np.uint32(0xFF000000)
-_HIGH, _LOW, _UNEVEN = np.uint32(0x80808080), np.uint32(0x7F7F7F7F), np.uint32(0xFEFEFEFE)  # in each byte: bit 7, the others, all but bit 0
+_HIGH, _LOW, _UNEVEN = (
+    np.uint32(0x80808080),
+    np.uint32(0x7F7F7F7F),
+    np.uint32(0xFEFEFEFE),
+)  # in each byte: bit 7, the others, all but bit 0
 _ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 _ID = np.uint64(0x0101010101010101)
 
@@ -47,7 +53,9 @@ def _narrow(_, wide):
 @intrinsic
 @no_type_check
 def _add_paeth(_, pixel, left, above, corner):
-    """Each channel of `pixel` plus the one of its three neighbours that is nearest to left + above - corner; all widened, as the sum is."""
+    """Each channel of `pixel` plus the one of its three neighbours that is nearest to left + above - corner; all
+    widened, as the sum is.
+    """
 
     def code(context, builder, signature, arguments):
         def size(value):
@@ -60,7 +68,9 @@ def _add_paeth(_, pixel, left, above, corner):
         upper = builder.icmp_signed("<=", from_above, from_corner)
         other, distance = builder.select(upper, above, corner), builder.select(upper, from_above, from_corner)
         nearest = builder.select(builder.icmp_signed("<=", from_left, distance), left, other)
-        return builder.bitcast(builder.and_(builder.add(pixel, nearest), ir.Constant(_WIDE, [255] * 4)), ir.IntType(64))
+        return builder.bitcast(
+            builder.and_(builder.add(pixel, nearest), ir.Constant(_WIDE, [255] * 4)), ir.IntType(64)
+        )
 
     return types.uint64(types.uint64, types.uint64, types.uint64, types.uint64), code
 
@@ -82,7 +92,8 @@ def _mean(a, b):
 @_compiled
 @no_type_check
 def unfilter_colours(lines, pixels):
-    """Fill `pixels`, uint32 (height, width), red lowest, its highest byte 255, from `lines`, uint8 (height, 1 + 3 width).
+    """Fill `pixels`, uint32 (height, width), red lowest, its highest byte 255, from `lines`, uint8 (height, 1 + 3
+    width).
 
     lines: of each row its filter, 0 to 4, and its filtered bytes. Returns False where another filter stands.
     """

@@ -1,8 +1,8 @@
 """A recipe is a command line, written down: a flat YAML file of settings, which the command line wins over.
 
-settings.py is the manual of our settings, arguments.py decides on the Hugging Face ones, reading.py turns text into typed values,
-paths.py finds what they name, checks.py says what is wrong with them, hardware.py asks the machine, resolved.py writes the recipe that
-repeats a run, manual.py prints `--help`.
+settings.py is the manual of our settings, arguments.py decides on the Hugging Face ones, reading.py turns text into
+typed values, paths.py finds what they name, checks.py says what is wrong with them, hardware.py asks the machine,
+resolved.py writes the recipe that repeats a run, manual.py prints `--help`.
 """
 
 import copy
@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from seg_recipe.errors import InputError
-from seg_recipe.precision import computes_in_bf16
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED, build_training_arguments
 from seg_recipe.recipe.checks import check_idle, check_values
@@ -23,8 +21,17 @@ from seg_recipe.recipe.manual import manual
 from seg_recipe.recipe.paths import find_paths
 from seg_recipe.recipe.reading import read_settings
 from seg_recipe.recipe.resolved import HARMLESS, differences, read_flat_dict, resolved_text, write_resolved
-from seg_recipe.recipe.settings import AugmentationSettings, DataSettings, LossSettings, ModelSettings, ReportingSettings, RunSettings
+from seg_recipe.recipe.settings import (
+    AugmentationSettings,
+    DataSettings,
+    LossSettings,
+    ModelSettings,
+    ReportingSettings,
+    RunSettings,
+)
 from seg_recipe.recipe_file import refuse_early
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.precision import computes_in_bf16
 
 __all__ = [
     "HARMLESS",
@@ -48,7 +55,8 @@ class Recipe:
     """The settings of a run, typed, checked and resolved for this machine: `model.precision` is never auto.
 
     training: ready for a Trainer; its push_to_hub is False, for the push is not the Trainer's: see `reporting`.
-    flat: every setting of ours and every honoured TrainingArgument by name, as given or by default; use_cpu is None when it was not given.
+    flat: every setting of ours and every honoured TrainingArgument by name, as given or by default; use_cpu is None
+    when it was not given.
     notes: one line for each thing that the user should read before the run starts, as a setting that has no effect.
     typed: names of the settings that stood on the command line, for checks that need the data.
     """
@@ -66,11 +74,15 @@ class Recipe:
 
     @property
     def output_dir(self) -> Path:
-        """The folder of the run; TrainingArguments have it as a text, which `resume: never` may change to a fresh folder's."""
+        """The folder of the run; TrainingArguments have it as a text, which `resume: never` may change to a fresh
+        folder's.
+        """
         return Path(str(self.training.output_dir))
 
     def as_flat_dict(self) -> dict[str, Any]:
-        """A copy of `flat` for JSON and for W&B: text, numbers, booleans, null, lists and mappings of these. It holds no secrets."""
+        """A copy of `flat` for JSON and for W&B: text, numbers, booleans, null, lists and mappings of these. It holds
+        no secrets.
+        """
         return copy.deepcopy(self.flat)
 
 
@@ -78,7 +90,8 @@ def load_recipe(argv: list[str]) -> Recipe:
     """The recipe of a command line without the program's name: `recipes/x.yaml --setting value --setting=value ...`.
 
     With several processes this sets up torch.distributed. `--help` prints the manual and ends the process with 0.
-    Raises ValueError, in one line, for the first thing that is wrong: the setting, its value, where it stands, what was wanted.
+    Raises ValueError, in one line, for the first thing that is wrong: the setting, its value, where it stands, what
+    was wanted.
     """
     if any(token in ("-h", "--help") for token in argv):
         print(manual())
@@ -99,7 +112,10 @@ def load_recipe(argv: list[str]) -> Recipe:
     for problem in launcher_conflicts(values["gradient_accumulation_steps"]):
         raise InputError(problem)
     notes += _settle_precision(values, on_cpu)
-    groups = {name: group(**{setting.name: values[setting.name] for setting in fields(group)}) for name, group in settings.GROUPS.items()}
+    groups = {
+        name: group(**{setting.name: values[setting.name] for setting in fields(group)})
+        for name, group in settings.GROUPS.items()
+    }
     training = build_training_arguments(
         {name: copy.deepcopy(values[name]) for name in HONOURED},
         precision=values["precision"],
@@ -132,9 +148,13 @@ def _settle(values: dict[str, Any]) -> list[str]:
     if names and not values["best_on"]:  # of several the first one, where no evaluation chooses: the report is on it
         values["best_on"] = names[0]
     if values["save_only_model"] and values["save_strategy"] != "no":
-        lines.append("save_only_model is true: a run can go on after it was asked to stop, but not from its other checkpoints.")
+        lines.append(
+            "save_only_model is true: a run can go on after it was asked to stop, but not from its other checkpoints."
+        )
     if values["streaming"] and values["eval_strategy"] == "epoch":
-        lines.append("A stream is evaluated at the end of each pass over it, however long that is: eval_strategy is epoch.")
+        lines.append(
+            "A stream is evaluated at the end of each pass over it, however long that is: eval_strategy is epoch."
+        )
     return lines
 
 
@@ -145,7 +165,10 @@ def _settle_precision(values: dict[str, Any], on_cpu: bool) -> list[str]:
     if asked == "auto":
         return [f"precision is {values['precision']} for this run: auto, on this {where}."]
     if values["precision"] == "bf16" and not computes_in_bf16(use_cpu=on_cpu):
-        return [f"precision is bf16, which this {where} does not compute in hardware: it is emulated, and slower than fp32."]
+        return [
+            f"precision is bf16, which this {where} does not compute in hardware: it is emulated, and slower than "
+            "fp32."
+        ]
     return []
 
 
@@ -160,4 +183,7 @@ def _unused_devices(training: TrainingArguments) -> list[str]:
     unused = torch.cuda.device_count() - 1
     if unused < 1:
         return []
-    return [f"{unused} more GPU(s) stand idle; to use all: accelerate launch --quiet --config_file recipes/accelerate/multi_gpu.yaml ..."]
+    return [
+        f"{unused} more GPU(s) stand idle; to use all: accelerate launch --quiet --config_file "
+        "recipes/accelerate/multi_gpu.yaml ..."
+    ]

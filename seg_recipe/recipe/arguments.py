@@ -1,7 +1,7 @@
 """Which of `transformers.TrainingArguments` a recipe may set, which it may not and why, and how they are built.
 
-Every field of the class (transformers 5.23) stands in exactly one of HONOURED, REFUSED, OURS and ALIASES; a test says so when a new
-version has a new one.
+Every field of the class (transformers 5.23) stands in exactly one of HONOURED, REFUSED, OURS and ALIASES; a test says
+so when a new version has a new one.
 """
 
 import inspect
@@ -14,8 +14,8 @@ from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 
-from seg_recipe.errors import InputError
 from seg_recipe.recipe.settings import Range
+from seg_recipe.runtime.errors import InputError
 
 HONOURED = (
     # length and batches
@@ -39,10 +39,14 @@ HONOURED = (
     # several processes
     "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_timeout",
 )  # fmt: skip
-"""TrainingArguments that a recipe may set under their own names. Their documentation: https://hf.co/docs/transformers/main_classes/trainer"""
+"""TrainingArguments that a recipe may set under their own names. Their documentation:
+https://hf.co/docs/transformers/main_classes/trainer
+"""
 
 OURS = ("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy")
-"""TrainingArguments whose names are settings of ours (ReportingSettings). The push is made by this project, not by the Trainer."""
+"""TrainingArguments whose names are settings of ours (ReportingSettings). The push is made by this project, not by the
+Trainer.
+"""
 
 OUR_DEFAULTS: dict[str, Any] = {
     "eval_strategy": "epoch",
@@ -50,11 +54,14 @@ OUR_DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "load_best_model_at_end": True,
     "logging_steps": 50.0,
-    "ddp_find_unused_parameters": False,  # every parameter of SegFormer takes part in each step; looking for unused ones costs time
+    # every parameter of SegFormer takes part in each step; looking for unused ones costs time
+    "ddp_find_unused_parameters": False,
     "use_cpu": None,  # None: when there is no accelerator
     "dataloader_num_workers": None,  # None: hardware.data_workers says
 }
-"""Defaults of honoured TrainingArguments that differ from the stock ones; that of output_dir is runs/{name of the recipe file}."""
+"""Defaults of honoured TrainingArguments that differ from the stock ones; that of output_dir is runs/{name of the
+recipe file}.
+"""
 
 FIXED: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -66,20 +73,28 @@ FIXED: dict[str, Any] = {
     "average_tokens_across_devices": False,
     "trackio_static_space_id": False,
 }
-"""Refused TrainingArguments that are built with another value than the stock one. metric_for_best_model follows from best_on."""
+"""Refused TrainingArguments that are built with another value than the stock one. metric_for_best_model follows from
+best_on.
+"""
 
 _LANGUAGE = "It is for language models; there is nothing here for it to act on."
-_SCALE_OUT = "How a run is spread over devices is accelerate's: accelerate launch --quiet --config_file recipes/accelerate/fsdp.yaml ..."
+_SCALE_OUT = (
+    "How a run is spread over devices is accelerate's: accelerate launch --quiet --config_file "
+    "recipes/accelerate/fsdp.yaml ..."
+)
 _TRAINER = "The Trainer of this project fixes it; leave it out."
 _PRECISION = "Use precision: auto, fp32, bf16 or fp16."
 _TRACKIO = "Trackio's figures stay on this machine; leave it out."
 _COMPILE = "Exact resume is not proven for compiled models; leave it out."
 _SCRIPT = "finetune.py always trains and evaluates."
-_SAMPLER = "The order of the images follows from seed (or data_seed) and epoch alone, which resume relies on; leave it out."
+_SAMPLER = (
+    "The order of the images follows from seed (or data_seed) and epoch alone, which resume relies on; leave it out."
+)
 
 REFUSED: dict[str, str] = {
     # secrets
-    "hub_token": "Log in with `hf auth login`, or set HF_TOKEN in the environment; one in a recipe would be saved with the run.",
+    "hub_token": "Log in with `hf auth login`, or set HF_TOKEN in the environment; one in a recipe would be saved "
+    "with the run.",
     # under another name here
     "bf16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
     "fp16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
@@ -97,21 +112,26 @@ REFUSED: dict[str, str] = {
     "eval_accumulation_steps": f"Evaluation streams its counts and keeps no outputs. {_TRAINER}",
     "eval_use_gather_object": f"Only tensors of counts are gathered. {_TRAINER}",
     "include_for_metrics": f"The metrics need predictions and labels only. {_TRAINER}",
-    "prediction_loss_only": "Without the metrics there is no best checkpoint; use eval_strategy: no to leave evaluation out.",
+    "prediction_loss_only": "Without the metrics there is no best checkpoint; use eval_strategy: no to leave "
+    "evaluation out.",
     "restore_callback_states_from_checkpoint": f"Early stopping is exact over a resume only with it. {_TRAINER}",
     "ignore_data_skip": "A resumed run goes on with the next unseen image, always; leave it out.",
     "enable_jit_checkpoint": "SIGTERM and Ctrl-C already finish the step and save; leave it out.",
     "save_on_each_node": "One process saves, to an output_dir that all machines share; leave it out.",
-    "auto_find_batch_size": "It changes the batch unasked; lower per_device_train_batch_size, raise gradient_accumulation_steps.",
-    "average_tokens_across_devices": "The loss is a mean over images on all processes; there are no tokens. Leave it out.",
+    "auto_find_batch_size": "It changes the batch unasked; lower per_device_train_batch_size, raise "
+    "gradient_accumulation_steps.",
+    "average_tokens_across_devices": "The loss is a mean over images on all processes; there are no tokens. Leave it "
+    "out.",
     "logging_nan_inf_filter": "A loss that is not finite stops the run and names the images; leave it out.",
     "debug": "A loss that is not finite already stops the run with the step and the images; leave it out.",
-    "full_determinism": "Runs on a CPU repeat bit for bit without it; on a GPU it refuses torch.nn.NLLLoss, among others. Leave it out.",
+    "full_determinism": "Runs on a CPU repeat bit for bit without it; on a GPU it refuses torch.nn.NLLLoss, among "
+    "others. Leave it out.",
     "dataloader_drop_last": "Each epoch is cut to whole optimizer steps already; leave it out.",
     "dataloader_in_order": _SAMPLER,
     "train_sampling_strategy": _SAMPLER,
     "length_column_name": _SAMPLER,
-    "optim_target_modules": "The optimizers that need it (GaLore, APOLLO) have no parameter groups for backbone and head; leave it out.",
+    "optim_target_modules": "The optimizers that need it (GaLore, APOLLO) have no parameter groups for backbone and "
+    "head; leave it out.",
     "torch_compile": _COMPILE,
     "torch_compile_backend": _COMPILE,
     "torch_compile_mode": _COMPILE,
@@ -121,7 +141,8 @@ REFUSED: dict[str, str] = {
     "fsdp": _SCALE_OUT,
     "fsdp_config": _SCALE_OUT,
     "ddp_backend": "It follows the hardware: nccl on GPUs, gloo on CPUs. Leave it out.",
-    "deepspeed": "DeepSpeed is not supported; FSDP shards, too: accelerate launch --quiet --config_file recipes/accelerate/fsdp.yaml ...",
+    "deepspeed": "DeepSpeed is not supported; FSDP shards, too: accelerate launch --quiet --config_file "
+    "recipes/accelerate/fsdp.yaml ...",
     # the Hub and Trackio
     "hub_always_push": "A push that fails or is late is made up for at the end; leave it out.",
     "hub_revision": "Pushes go to the main branch; leave it out.",
@@ -178,10 +199,21 @@ RANGES = {
     "warmup_steps": _NOT_NEGATIVE, "eval_delay": _NOT_NEGATIVE, "dataloader_num_workers": _NOT_NEGATIVE, "save_total_limit": _NOT_NEGATIVE,
     "max_steps": Range(-1), "seed": Range(0, 2**32 - 1), "data_seed": Range(0, 2**32 - 1), "adam_beta1": _SHARE, "adam_beta2": _SHARE,
 }  # fmt: skip
-"""Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to num_train_epochs."""
+"""Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to
+num_train_epochs.
+"""
 
-ACTIVATION_CHECKPOINTING = ("every_n_layers", "offload", "use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop")
-"""What activation_checkpointing_kwargs may hold: what the Trainer takes itself, and torch.utils.checkpoint.checkpoint."""
+ACTIVATION_CHECKPOINTING = (
+    "every_n_layers",
+    "offload",
+    "use_reentrant",
+    "preserve_rng_state",
+    "determinism_check",
+    "debug",
+    "early_stop",
+)
+"""What activation_checkpointing_kwargs may hold: what the Trainer takes itself, and torch.utils.checkpoint.checkpoint.
+"""
 
 SCHEDULES_NEED = {
     "warmup_stable_decay": (("num_decay_steps",),),
@@ -201,7 +233,9 @@ OPTIM_ARGS = {
     "adagrad": ("lr_decay", "eps"),
     "rmsprop": ("momentum", "alpha", "eps", "centered"),
 }
-"""Optimizers that need no further package and take groups of parameters -> what optim_args, as in momentum=0.9, may hold for them."""
+"""Optimizers that need no further package and take groups of parameters -> what optim_args, as in momentum=0.9, may
+hold for them.
+"""
 
 
 def defaults() -> dict[str, Any]:
@@ -210,7 +244,9 @@ def defaults() -> dict[str, Any]:
 
 
 def as_here(name: str) -> tuple[Any, ...]:
-    """The values of a refused TrainingArgument that ask for nothing else than what happens here; empty for a name of an older version."""
+    """The values of a refused TrainingArgument that ask for nothing else than what happens here; empty for a name of
+    an older version.
+    """
     stock = {field.name: _default(field) for field in fields(TrainingArguments)}
     return AS_HERE.get(name, (FIXED.get(name, stock[name]),)) if name in stock else ()
 
@@ -224,11 +260,16 @@ def scheduler_keys(name: str) -> tuple[str, ...]:
     """What lr_scheduler_kwargs may hold for a schedule: the parameters that the run itself does not fill in."""
     if name in ("constant", "constant_with_warmup"):
         return ()  # transformers.get_scheduler does not hand them on
-    classes: dict[str, Callable[..., Any]] = {"reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau, "greedy": GreedyLR}
+    classes: dict[str, Callable[..., Any]] = {
+        "reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau,
+        "greedy": GreedyLR,
+    }
     schedules: dict[SchedulerType, Any] = TYPE_TO_SCHEDULER_FUNCTION
     schedule = classes.get(name) or schedules[SchedulerType(name)]
     takes = inspect.signature(schedule).parameters
-    return tuple(key for key in takes if key not in ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"))
+    return tuple(
+        key for key in takes if key not in ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+    )
 
 
 def build_training_arguments(
@@ -236,26 +277,40 @@ def build_training_arguments(
 ) -> TrainingArguments:
     """The TrainingArguments of a checked recipe. With several processes this also sets up torch.distributed.
 
-    settings: the honoured ones, all of them. precision: bf16, fp32 or fp16. best_metric: as evaluation logs it, `eval_miou`.
-    Raises ValueError, in one line, with what the class itself finds wrong.
+    settings: the honoured ones, all of them. precision: bf16, fp32 or fp16. best_metric: as evaluation logs it,
+    `eval_miou`. Raises ValueError, in one line, with what the class itself finds wrong.
     """
     values = {**settings, **FIXED, "use_cpu": use_cpu, "bf16": precision == "bf16", "fp16": precision == "fp16"}
-    values |= {"metric_for_best_model": best_metric, "report_to": report_to, "save_total_limit": settings["save_total_limit"] or None}
-    if settings["dataloader_num_workers"] == 0:  # idle then, as check_idle says; the class or the DataLoader would refuse them
-        values |= {"dataloader_prefetch_factor": None, "dataloader_persistent_workers": False, "dataloader_multiprocessing_context": None}
+    values |= {
+        "metric_for_best_model": best_metric,
+        "report_to": report_to,
+        "save_total_limit": settings["save_total_limit"] or None,
+    }
+    if (
+        settings["dataloader_num_workers"] == 0
+    ):  # idle then, as check_idle says; the class or the DataLoader would refuse them
+        values |= {
+            "dataloader_prefetch_factor": None,
+            "dataloader_persistent_workers": False,
+            "dataloader_multiprocessing_context": None,
+        }
     if OPTIM_ARGS.get(settings["optim"]) == ():
         values["optim_args"] = None  # idle then, too; the Trainer would read them all the same
     if settings["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy"):
-        # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate as mIoU rises.
+        # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate
+        # as mIoU rises.
         values["lr_scheduler_kwargs"] = {"mode": "max", **(settings["lr_scheduler_kwargs"] or {})}
     try:
-        # The class wants saves to follow evaluations for it, since the best may not be saved else: SegmentationTrainer saves it.
+        # The class wants saves to follow evaluations for it, since the best may not be saved else: SegmentationTrainer
+        # saves it.
         arguments = TrainingArguments(**{**values, "load_best_model_at_end": False})
         arguments.load_best_model_at_end = values["load_best_model_at_end"]
     except ValueError as error:
         raise InputError(f"TrainingArguments: {' '.join(str(error).split())}") from None
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # torch.nn.DataParallel, which the Trainer takes otherwise, averages over devices instead of images
+        arguments._n_gpu = (
+            1  # torch.nn.DataParallel, which the Trainer takes otherwise, averages over devices instead of images
+        )
     return arguments
 
 

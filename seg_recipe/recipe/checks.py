@@ -1,4 +1,6 @@
-"""What is wrong with a recipe whose values have the right types: ranges, settings that contradict each other, settings without effect."""
+"""What is wrong with a recipe whose values have the right types: ranges, settings that contradict each other, settings
+without effect.
+"""
 
 import json
 import re
@@ -6,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from seg_recipe.errors import InputError
 from seg_recipe.figure_names import shared_name
 from seg_recipe.labels import load_label_space
 from seg_recipe.recipe import arguments, settings
+from seg_recipe.runtime.errors import InputError
 
 Values = Mapping[str, Any]
 """Every setting of ours and every honoured TrainingArgument -> its typed value."""
@@ -29,9 +31,17 @@ IDLE = (
     Idle(("generate_size", "generate_portraits"), "generate_faces", lambda count: count == 0),
     Idle(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
     Idle(("best_on",), "eval_datasets", lambda sources: not sources),
-    Idle(("early_stopping_patience", "eval_delay", "load_best_model_at_end"), "eval_strategy", lambda strategy: strategy == "no"),
+    Idle(
+        ("early_stopping_patience", "eval_delay", "load_best_model_at_end"),
+        "eval_strategy",
+        lambda strategy: strategy == "no",
+    ),
     Idle(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
-    Idle(("save_total_limit", "save_only_model", "load_best_model_at_end"), "save_strategy", lambda strategy: strategy == "no"),
+    Idle(
+        ("save_total_limit", "save_only_model", "load_best_model_at_end"),
+        "save_strategy",
+        lambda strategy: strategy == "no",
+    ),
     Idle(("save_steps",), "save_strategy", lambda strategy: strategy != "steps"),
     Idle(("logging_steps",), "logging_strategy", lambda strategy: strategy != "steps"),
     Idle(("num_train_epochs",), "max_steps", lambda steps: steps > 0),
@@ -62,14 +72,17 @@ OFF_AT_ZERO = (
 
 
 def check_values(values: Values, origins: Mapping[str, str]) -> None:
-    """Raises ValueError for the first setting outside its range, or at odds with another one; it says where it was set."""
+    """Raises ValueError for the first setting outside its range, or at odds with another one; it says where it was
+    set.
+    """
     for problem in (*_out_of_range(values), *_contradictions(values)):
         name = problem.split(maxsplit=1)[0].rstrip(":")
         raise InputError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
 
 
 def check_idle(values: Values, defaults: Values, origins: Mapping[str, str], typed: frozenset[str]) -> list[str]:
-    """One line for each setting of the recipe that is not at its default and has no effect, naming the setting that makes it idle.
+    """One line for each setting of the recipe that is not at its default and has no effect, naming the setting that
+    makes it idle.
 
     Raises ValueError for one that was typed on the command line.
     """
@@ -195,8 +208,8 @@ def _schedule(values: Values, given: Mapping[str, Any]) -> Iterator[str]:
         end = given.get(key, default)
         if isinstance(end, int | float) and schedule not in ("reduce_lr_on_plateau", "greedy") and end >= rate:
             yield (
-                f"learning_rate is {rate:g}, and the schedule {schedule} ends at {end:g}, its {key}, which must be lower: raise "
-                f"learning_rate, or lower {key} in lr_scheduler_kwargs."
+                f"learning_rate is {rate:g}, and the schedule {schedule} ends at {end:g}, its {key}, which must be "
+                f"lower: raise learning_rate, or lower {key} in lr_scheduler_kwargs."
             )
 
 

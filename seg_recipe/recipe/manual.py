@@ -21,7 +21,11 @@ the working directory: nothing is written beside a recipe. --traceback shows the
 def manual(columns: int | None = None) -> str:
     """The text of `--help`, wrapped to `columns` (by default the terminal's width, within 80 and 100)."""
     width = columns or min(100, max(80, shutil.get_terminal_size().columns))
-    lines = ["usage: finetune.py RECIPE.yaml [--setting value | --setting=value] ...", "", *_wrapped(_INTRODUCTION, width)]
+    lines = [
+        "usage: finetune.py RECIPE.yaml [--setting value | --setting=value] ...",
+        "",
+        *_wrapped(_INTRODUCTION, width),
+    ]
     lines += ["", "example:", *_wrapped(EXAMPLE, width, indent=2)]
     ranges = settings.ranges()
     for name, group in settings.GROUPS.items():
@@ -50,11 +54,14 @@ def _training_arguments(width: int) -> Iterator[str]:
         width,
     )
     yield from _wrapped(" ".join(f"--{name}" for name in arguments.HONOURED), width, indent=2)
-    different = ", ".join(f"{name} {_as_typed(value)}" for name, value in arguments.OUR_DEFAULTS.items() if value is not None)
+    different = ", ".join(
+        f"{name} {_as_typed(value)}" for name, value in arguments.OUR_DEFAULTS.items() if value is not None
+    )
     yield from _wrapped(
-        f"Defaults that differ from the class's: output_dir runs/(name of the recipe), {different}, use_cpu where there is no GPU, "
-        "dataloader_num_workers 0 on a CPU, whose threads make the batches, and else one for each core, at most 8; "
-        "save_total_limit 0 keeps all checkpoints. warmup_steps, eval_steps, save_steps and logging_steps below 1 are shares of all steps.",
+        f"Defaults that differ from the class's: output_dir runs/(name of the recipe), {different}, use_cpu where "
+        "there is no GPU, dataloader_num_workers 0 on a CPU, whose threads make the batches, and else one for each "
+        "core, at most 8; save_total_limit 0 keeps all checkpoints. warmup_steps, eval_steps, save_steps and "
+        "logging_steps below 1 are shares of all steps.",
         width,
         indent=2,
     )
@@ -63,7 +70,12 @@ def _training_arguments(width: int) -> Iterator[str]:
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     margin = " " * indent
     return textwrap.wrap(
-        " ".join(text.split()), width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False
+        " ".join(text.split()),
+        width,
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
 
 

@@ -1,7 +1,8 @@
 """Where the paths of a recipe lead: they are relative to its file, those of the command line to the working directory.
 
-What a run reads is looked for beside the recipe first, and then in the working directory. What it writes (output_dir, rendered faces) lies
-in the working directory: a recipe may be shared, or be part of an installed package, and nothing is written beside it.
+What a run reads is looked for beside the recipe first, and then in the working directory. What it writes (output_dir,
+rendered faces) lies in the working directory: a recipe may be shared, or be part of an installed package, and nothing
+is written beside it.
 """
 
 import os
@@ -10,15 +11,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-READ: dict[str, tuple[str, ...]] = {"model": (), "dataset": (), "eval_datasets": (), "labels": ("face",), "resume": ("auto", "never")}
+READ: dict[str, tuple[str, ...]] = {
+    "model": (),
+    "dataset": (),
+    "eval_datasets": (),
+    "labels": ("face",),
+    "resume": ("auto", "never"),
+}
 """Settings that may name files or folders which are there before a run -> words that are no paths."""
 
 
 def find_paths(values: Mapping[str, Any], recipe: Path) -> tuple[dict[str, Any], list[str]]:
-    """The settings of READ with each path that exists beside the recipe as one that leads there from the working directory.
+    """The settings of READ with each path that exists beside the recipe as one that leads there from the working
+    directory.
 
-    values: what the recipe's file says, without what the command line replaced. A recipe in a checkpoint has its run's folder as well.
-    The second part: a line for each path that leads to something else from the working directory.
+    values: what the recipe's file says, without what the command line replaced. A recipe in a checkpoint has its run's
+    folder as well. The second part: a line for each path that leads to something else from the working directory.
     """
     folders = [recipe.parent]
     if re.fullmatch(r"checkpoint-\d+", recipe.absolute().parent.name):
@@ -39,7 +47,9 @@ def find_paths(values: Mapping[str, Any], recipe: Path) -> tuple[dict[str, Any],
 
 
 def paths_from(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of READ with each relative path that exists as one that leads there from `folder`, where the recipe will lie."""
+    """The settings of READ with each relative path that exists as one that leads there from `folder`, where the recipe
+    will lie.
+    """
 
     def moved(text: str) -> str:
         path = Path(text)

@@ -13,9 +13,17 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from seg_recipe.errors import InputError
 from seg_recipe.recipe import arguments, settings
-from seg_recipe.recipe_file import DICT_VALUED, Given, plain_value, read_file, refuse_secret, refuse_secret_name, refuse_secret_value
+from seg_recipe.recipe_file import (
+    DICT_VALUED,
+    Given,
+    plain_value,
+    read_file,
+    refuse_secret,
+    refuse_secret_name,
+    refuse_secret_value,
+)
+from seg_recipe.runtime.errors import InputError
 
 
 class Settings(NamedTuple):
@@ -35,7 +43,9 @@ class _TypingEngine(HfArgumentParser):
 
 
 def read_settings(path: Path, options: list[str]) -> Settings:
-    """The settings of a recipe file with the command line's on top. Raises ValueError, in one line, for the first thing that is wrong."""
+    """The settings of a recipe file with the command line's on top. Raises ValueError, in one line, for the first
+    thing that is wrong.
+    """
     notes: list[str] = []
     in_file, on_command_line = (_renamed(place, notes) for place in (read_file(path), _read_options(options)))
     given = {**in_file, **on_command_line}
@@ -87,7 +97,8 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
         elif not found:
             refuse_secret(token, "The command line")
             raise InputError(
-                f"{token!r} is the value of no setting. Write --setting {token}; the recipe is the only thing that stands alone."
+                f"{token!r} is the value of no setting. Write --setting {token}; the recipe is the only thing that "
+                "stands alone."
             )
         else:
             found[-1][1].append(token)
@@ -99,7 +110,9 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _renamed(given: dict[str, Given], notes: list[str]) -> dict[str, Given]:
-    """What one place says, with the other names of settings replaced, and without what asks for nothing else than what happens here."""
+    """What one place says, with the other names of settings replaced, and without what asks for nothing else than what
+    happens here.
+    """
     taken: dict[str, Given] = {}
     floats = [name for name in ("bf16", "fp16") if name in given and given[name].value is not None]
     for name, entry in given.items():
@@ -111,18 +124,25 @@ def _renamed(given: dict[str, Given], notes: list[str]) -> dict[str, Given]:
     if floats:
         on = [name for name in floats if _typed(name, given[name])]
         if len(on) == 2:
-            raise InputError(f"bf16 and fp16 are both true ({given['fp16'].origin}). Keep one of them, or write precision: bf16.")
-        _take(taken, given, (on or floats)[0], Given([on[0] if on else "fp32"], given[(on or floats)[0]].origin), notes)
+            raise InputError(
+                f"bf16 and fp16 are both true ({given['fp16'].origin}). Keep one of them, or write precision: bf16."
+            )
+        _take(
+            taken, given, (on or floats)[0], Given([on[0] if on else "fp32"], given[(on or floats)[0]].origin), notes
+        )
     return taken
 
 
 def _take(taken: dict[str, Given], given: dict[str, Given], name: str, entry: Given, notes: list[str]) -> None:
     target = arguments.ALIASES[name]
     if target in given or target in taken:
-        raise InputError(f"{name} ({entry.origin}) and {target} are one setting, which stands here twice. Keep {target}.")
+        raise InputError(
+            f"{name} ({entry.origin}) and {target} are one setting, which stands here twice. Keep {target}."
+        )
     taken[target] = Given(entry.value, f"{entry.origin}, as {name}", entry.is_list)
     notes.append(
-        f"{name} is taken as {target}: {' '.join(entry.value) if isinstance(entry.value, list) else entry.value} ({entry.origin})."
+        f"{name} is taken as {target}: {' '.join(entry.value) if isinstance(entry.value, list) else entry.value} "
+        f"({entry.origin})."
     )
 
 
@@ -136,7 +156,9 @@ def _under_its_name(name: str, entry: Given) -> Given:
     if name == "warmup_ratio" and isinstance(entry.value, list):
         share = _as_float(entry.value[0])
         if share is None or not 0 <= share < 1:
-            raise InputError(f"warmup_ratio is {' '.join(entry.value)}; wanted a share of all steps, in [0, 1) ({entry.origin}).")
+            raise InputError(
+                f"warmup_ratio is {' '.join(entry.value)}; wanted a share of all steps, in [0, 1) ({entry.origin})."
+            )
     return entry
 
 
@@ -181,11 +203,15 @@ def _known() -> tuple[str, ...]:
 
 @cache
 def _actions() -> dict[str, tuple[_TypingEngine, Action]]:
-    """Setting -> the parser that types it and its action; ours come last, and so win over TrainingArguments of the same name."""
+    """Setting -> the parser that types it and its action; ours come last, and so win over TrainingArguments of the
+    same name.
+    """
     actions: dict[str, tuple[_TypingEngine, Action]] = {}
     for classes in ([TrainingArguments], [*settings.GROUPS.values()]):
         engine = _TypingEngine([*classes], allow_abbrev=False, add_help=False)
-        actions |= {action.dest: (engine, action) for action in engine._actions if action.const is not False}  # without the --no_x forms
+        actions |= {
+            action.dest: (engine, action) for action in engine._actions if action.const is not False
+        }  # without the --no_x forms
     return actions
 
 
@@ -205,7 +231,9 @@ def _typed(name: str, given: Given) -> Any:
         return given.value
     texts = given.value or []
     if name in DICT_VALUED:
-        raise InputError(f"{name} is {' '.join(texts)}; wanted a mapping, as in {name}: {{power: 2.0}} ({given.origin}).")
+        raise InputError(
+            f"{name} is {' '.join(texts)}; wanted a mapping, as in {name}: {{power: 2.0}} ({given.origin})."
+        )
     if action.nargs == "+":
         return [_typed_value(engine, name, text, given.origin) for text in texts]
     if given.is_list or len(texts) != 1:
@@ -214,12 +242,17 @@ def _typed(name: str, given: Given) -> Any:
 
 
 def _typed_value(engine: _TypingEngine, name: str, text: str, origin: str) -> Any:
-    """One value, typed by HfArgumentParser as `--name=text`, so that a text may begin with a hyphen; 1e3 is a whole number too."""
+    """One value, typed by HfArgumentParser as `--name=text`, so that a text may begin with a hyphen; 1e3 is a whole
+    number too.
+    """
     kind = _value_type(name)
     if kind is int and (number := _as_float(text)) is not None and number.is_integer():
         text = str(int(number))
     if kind is str and text in ("None", "none", "null") and name not in ("report_to",):
-        raise InputError(f"{name} is {text!r}; to leave a setting at its default write null, without quotes, or leave it out ({origin}).")
+        raise InputError(
+            f"{name} is {text!r}; to leave a setting at its default write null, without quotes, or leave it out "
+            f"({origin})."
+        )
     try:
         value = getattr(engine.parse_args([f"--{name}={text}"]), name)
     except ValueError:

@@ -38,15 +38,24 @@ _TRAINING = "training: transformers.TrainingArguments, where they differ from it
 
 
 def resolved_text(flat: Mapping[str, Any]) -> str:
-    """The YAML recipe of a flat dict of settings (`Recipe.as_flat_dict`): all of ours, and TrainingArguments not at their defaults.
+    """The YAML recipe of a flat dict of settings (`Recipe.as_flat_dict`): all of ours, and TrainingArguments not at
+    their defaults.
 
-    Reading it gives the same values: numbers are written as Python reads them, texts are quoted where YAML would read something else.
+    Reading it gives the same values: numbers are written as Python reads them, texts are quoted where YAML would read
+    something else.
     """
     stock, ours = arguments.stock_defaults(), arguments.defaults()
     groups = {name: [setting.name for setting in fields(group)] for name, group in settings.GROUPS.items()}
     training = [name for name in arguments.HONOURED if not flat[name] == stock[name] == ours[name]]
-    groups = {"model": groups.pop("model"), **{name: groups[name] for name in groups if name != "reporting"}, _TRAINING: training} | groups
-    lines = ["# Resolved recipe of a run. To repeat: accelerate launch --quiet scripts/finetune.py THIS_FILE --output_dir ANOTHER_FOLDER"]
+    groups = {
+        "model": groups.pop("model"),
+        **{name: groups[name] for name in groups if name != "reporting"},
+        _TRAINING: training,
+    } | groups
+    lines = [
+        "# Resolved recipe of a run. To repeat: accelerate launch --quiet scripts/finetune.py THIS_FILE --output_dir "
+        "ANOTHER_FOLDER"
+    ]
     for heading, names in groups.items():
         lines += ["", f"# {heading}"] + [f"{name}: {_yaml(flat[name])}" for name in names]
     return "\n".join(lines) + "\n"
@@ -62,7 +71,8 @@ def write_resolved(flat: Mapping[str, Any], path: str | Path) -> None:
 
 
 def read_flat_dict(path: str | Path) -> dict[str, Any]:
-    """Every setting as a recipe file gives it, defaults filled in: neither checked, nor resolved for this machine. For comparing runs.
+    """Every setting as a recipe file gives it, defaults filled in: neither checked, nor resolved for this machine. For
+    comparing runs.
 
     Raises ValueError, in one line, for a file that is no recipe.
     """
@@ -70,10 +80,11 @@ def read_flat_dict(path: str | Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What makes the run of recipe `new` another run than that of `old`, as in `learning_rate: 6e-05 -> 0.0001`; empty if nothing does.
+    """What makes the run of recipe `new` another run than that of `old`, as in `learning_rate: 6e-05 -> 0.0001`; empty
+    if nothing does.
 
-    Both are flat dicts (`Recipe.as_flat_dict`, `read_flat_dict`, or either from JSON). A setting that one of them does not have counts as
-    its default. Settings in HARMLESS are left out.
+    Both are flat dicts (`Recipe.as_flat_dict`, `read_flat_dict`, or either from JSON). A setting that one of them does
+    not have counts as its default. Settings in HARMLESS are left out.
     """
     defaults = {**settings.defaults(), **arguments.defaults()}
     names = [name for name in defaults if name not in HARMLESS]

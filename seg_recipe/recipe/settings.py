@@ -1,8 +1,8 @@
 # ruff: noqa: RUF009  (_setting is dataclasses.field with a text; it is called once per field on purpose)
 """The settings of a recipe, in its order: name, type, range, default and meaning. This file is their manual.
 
-What is called a share lies in 0-1; what is called a probability is drawn anew for each sample in each epoch. The settings of training
-that carry the names of `transformers.TrainingArguments` are decided on in arguments.py.
+What is called a share lies in 0-1; what is called a probability is drawn anew for each sample in each epoch. The
+settings of training that carry the names of `transformers.TrainingArguments` are decided on in arguments.py.
 """
 
 import math
@@ -14,7 +14,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may take: from `low` to `high`, without an end that is open; NaN and infinity are in no range."""
+    """The numbers that a setting may take: from `low` to `high`, without an end that is open; NaN and infinity are in
+    no range.
+    """
 
     low: int | float
     high: int | float = math.inf
@@ -31,7 +33,9 @@ class Range:
         multiple = f", a multiple of {self.multiple_of}" if self.multiple_of > 1 else ""
         if self.high == math.inf:
             return f"{'above' if self.open_low else 'at least'} {self.low:g}{multiple}"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}{multiple}"
+        return (
+            f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}{multiple}"
+        )
 
 
 Count = Annotated[int, Range(0)]
@@ -51,21 +55,28 @@ class ModelSettings:
     """The network, its input size and the arithmetic."""
 
     model: str = _setting("nvidia/mit-b0", "Backbone or segmentation checkpoint: an id on the Hub, or a folder.")
-    from_scratch: bool = _setting(False, "Take only the architecture, with random weights; needs no network for the SegFormer sizes.")
+    from_scratch: bool = _setting(
+        False, "Take only the architecture, with random weights; needs no network for the SegFormer sizes."
+    )
     config_overrides: list[str] = _setting(
         [], "Changes to the model's config, each name=value, as in [drop_path_rate=0.0, classifier_dropout_prob=0.0]."
     )
-    image_size: Annotated[int, Range(32, 16384, multiple_of=32)] = _setting(512, "Side of the square that the model sees, in pixels.")
+    image_size: Annotated[int, Range(32, 16384, multiple_of=32)] = _setting(
+        512, "Side of the square that the model sees, in pixels."
+    )
     precision: Precision = _setting(
         "auto",
-        "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: bf16 where the hardware has it, else fp32.",
+        "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: bf16 where the hardware has it, else "
+        "fp32.",
     )
     channels_last: bool = _setting(
         False,
-        "Keep the channels of a pixel side by side in memory. Saves time where convolutions rule (the small UperNet on a CPU), costs some "
-        "where attention does (SegFormer-B0 in fp32 on a CPU).",
+        "Keep the channels of a pixel side by side in memory. Saves time where convolutions rule (the small UperNet "
+        "on a CPU), costs some where attention does (SegFormer-B0 in fp32 on a CPU).",
     )
-    cpu_threads: Count = _setting(0, "Threads of each process. 0: all cores of its share (affinity and container quota over processes).")
+    cpu_threads: Count = _setting(
+        0, "Threads of each process. 0: all cores of its share (affinity and container quota over processes)."
+    )
 
 
 @dataclass(frozen=True)
@@ -74,13 +85,21 @@ class DataSettings:
 
     dataset: list[str] = _setting(["input"], "Training data, one source or several: folders, Hub ids, saved datasets.")
     dataset_weights: list[float] = _setting(
-        [], "Share of an epoch from each source of `dataset`, relative to the others; no picture is left out. Empty: all once."
+        [],
+        "Share of an epoch from each source of `dataset`, relative to the others; no picture is left out. Empty: all "
+        "once.",
     )
-    eval_datasets: list[str] = _setting([], "Named evaluation sets, each name=source. Empty: the validation part of `dataset`.")
+    eval_datasets: list[str] = _setting(
+        [], "Named evaluation sets, each name=source. Empty: the validation part of `dataset`."
+    )
     best_on: str = _setting(
-        "", "Name of the evaluation set whose mIoU chooses the best checkpoint; needed when there are several. The report is on it."
+        "",
+        "Name of the evaluation set whose mIoU chooses the best checkpoint; needed when there are several. The report "
+        "is on it.",
     )
-    labels: str = _setting("face", "The label space: face (built in), or a JSON file {names, palette?, mirror_pairs?, ignore?}.")
+    labels: str = _setting(
+        "face", "The label space: face (built in), or a JSON file {names, palette?, mirror_pairs?, ignore?}."
+    )
     val_fraction: Annotated[float, Range(0, 1, open_high=True)] = _setting(
         0.1, "Share held out of a source that has no evaluation part, by a stable hash of the id."
     )
@@ -88,13 +107,19 @@ class DataSettings:
     label_column: str = _setting("label", "Column of the masks in a Hub or saved dataset.")
     train_split: str = _setting("train", "Split to train on in a Hub or saved dataset.")
     eval_split: str = _setting("validation", "Split to evaluate on in a Hub or saved dataset.")
-    streaming: bool = _setting(False, "Read Hub datasets as a stream: no check of all pairs, no exact resume; needs max_steps.")
+    streaming: bool = _setting(
+        False, "Read Hub datasets as a stream: no check of all pairs, no exact resume; needs max_steps."
+    )
     bad_samples: Literal["error", "skip"] = _setting(
         "error", "What the check of all pairs does with bad ones: stop, or leave them out and name them."
     )
-    generate_faces: Count = _setting(0, "Faces rendered into the first `dataset` folder when it does not exist. 0: none.")
+    generate_faces: Count = _setting(
+        0, "Faces rendered into the first `dataset` folder when it does not exist. 0: none."
+    )
     generate_size: Annotated[int, Range(32)] = _setting(256, "Side of a rendered face, in pixels.")
-    generate_portraits: bool = _setting(False, "Render a narrow range of views only: faces large and towards the camera.")
+    generate_portraits: bool = _setting(
+        False, "Render a narrow range of views only: faces large and towards the camera."
+    )
 
 
 @dataclass(frozen=True)
@@ -104,11 +129,21 @@ class AugmentationSettings:
     augment_scale: Annotated[list[float], Range(0.1, 10)] = _setting([0.5, 2.0], "Zoom: smallest and largest factor.")
     augment_rotation: Annotated[float, Range(0, 180)] = _setting(30.0, "Largest rotation either way, in degrees.")
     augment_shear: Annotated[float, Range(0, 60)] = _setting(10.0, "Largest shear either way, in degrees.")
-    augment_translation: Annotated[float, Range(0, 0.5)] = _setting(0.15, "Largest shift either way, as a share of the picture's side.")
-    augment_flip: Probability = _setting(0.5, "Horizontal flip, in which the mirror pairs of the label space change places: probability.")
-    augment_brightness: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of brightness either way.")
-    augment_contrast: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of contrast either way.")
-    augment_saturation: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of saturation either way.")
+    augment_translation: Annotated[float, Range(0, 0.5)] = _setting(
+        0.15, "Largest shift either way, as a share of the picture's side."
+    )
+    augment_flip: Probability = _setting(
+        0.5, "Horizontal flip, in which the mirror pairs of the label space change places: probability."
+    )
+    augment_brightness: Annotated[float, Range(0, 0.9)] = _setting(
+        0.3, "Largest relative change of brightness either way."
+    )
+    augment_contrast: Annotated[float, Range(0, 0.9)] = _setting(
+        0.3, "Largest relative change of contrast either way."
+    )
+    augment_saturation: Annotated[float, Range(0, 0.9)] = _setting(
+        0.3, "Largest relative change of saturation either way."
+    )
     augment_gamma: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of gamma either way.")
     augment_grey: Probability = _setting(0.1, "Picture without colour: probability.")
     augment_blur: Probability = _setting(0.2, "Box blur, whose radius is 0.2 to 0.8 % of image_size: probability.")
@@ -131,8 +166,12 @@ class LossSettings:
         "image: mean over images, the same however the batch is cut. batch: sums over the batch on all processes. "
         "micro: one ratio over all classes and the batch.",
     )
-    jaccard_classes: Literal["present", "all"] = _setting("present", "Classes averaged over: those in the truth, or all.")
-    class_weights: Annotated[list[float], Range(0)] = _setting([], "Weights of the cross entropy, one per class. Empty: all 1.")
+    jaccard_classes: Literal["present", "all"] = _setting(
+        "present", "Classes averaged over: those in the truth, or all."
+    )
+    class_weights: Annotated[list[float], Range(0)] = _setting(
+        [], "Weights of the cross entropy, one per class. Empty: all 1."
+    )
     cross_entropy_label_smoothing: Annotated[float, Range(0, 1, open_high=True)] = _setting(
         0.0, "Share of each target spread over all classes."
     )
@@ -146,9 +185,16 @@ class RunSettings:
         10.0, "Learning rate of the head, as a multiple of learning_rate."
     )
     early_stopping_patience: Count = _setting(0, "Evaluations without a better mIoU after which the run ends. 0: off.")
-    resume: str = _setting("auto", "auto: from the last complete checkpoint of output_dir, if there is one. never. Or a checkpoint folder.")
-    check: bool = _setting(False, "Take one step of training, evaluate one batch of each evaluation set, and stop; nothing of it is kept.")
-    preview: Count = _setting(0, "Write a sheet of this many augmented samples as the model sees them, before the first step. 0: off.")
+    resume: str = _setting(
+        "auto",
+        "auto: from the last complete checkpoint of output_dir, if there is one. never. Or a checkpoint folder.",
+    )
+    check: bool = _setting(
+        False, "Take one step of training, evaluate one batch of each evaluation set, and stop; nothing of it is kept."
+    )
+    preview: Count = _setting(
+        0, "Write a sheet of this many augmented samples as the model sees them, before the first step. 0: off."
+    )
 
 
 @dataclass(frozen=True)
@@ -157,13 +203,21 @@ class ReportingSettings:
 
     panel_images: Count = _setting(8, "Validation images shown in W&B with truth and prediction.")
     data_license: str = _setting("", "Licence of the training data, for the model card; required by push_to_hub.")
-    model_license: str = _setting("", "Licence of the backbone's weights, for the model card; required by push_to_hub.")
+    model_license: str = _setting(
+        "", "Licence of the backbone's weights, for the model card; required by push_to_hub."
+    )
     report_to: list[str] = _setting(["none"], "Where figures go: none, or several of wandb, tensorboard, trackio.")
     push_to_hub: bool = _setting(False, "Send the model to the Hub.")
-    hub_model_id: str | None = _setting(None, "Repository on the Hub. Left out: the name of output_dir, under your account.")
+    hub_model_id: str | None = _setting(
+        None, "Repository on the Hub. Left out: the name of output_dir, under your account."
+    )
     hub_private_repo: bool | None = _setting(None, "Make a new repository private. Left out: as your account has it.")
-    hub_strategy: Literal["end", "every_save"] = _setting("every_save", "Push at the end only, or at each save as well.")
-    hub_space: str = _setting("", "Space of the Hub, owner/name, that shows the model at work; made at the end. Empty: none.")
+    hub_strategy: Literal["end", "every_save"] = _setting(
+        "every_save", "Push at the end only, or at each save as well."
+    )
+    hub_space: str = _setting(
+        "", "Space of the Hub, owner/name, that shows the model at work; made at the end. Empty: none."
+    )
 
 
 GROUPS: dict[str, type] = {

@@ -18,10 +18,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.errors import InputError
 from seg_recipe.inference import Segmenter
 from seg_recipe.labels import IdMap, LabelSpace
 from seg_recipe.report import package_versions
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.scoring.causes import find_causes
 from seg_recipe.scoring.examples import Example, make_examples
 from seg_recipe.scoring.figures import point, resampled
@@ -57,20 +57,30 @@ class Score:
 
 
 def contestant(name: str, segmenter: Segmenter, data: LabelSpace, id_map: IdMap | None = None) -> Contestant:
-    """A model with its classes matched to the data's, sides included, which its test-time flip swaps. Raises ValueError: `match_labels`."""
+    """A model with its classes matched to the data's, sides included, which its test-time flip swaps. Raises
+    ValueError: `match_labels`.
+    """
     match = match_labels(segmenter.label_space, data, id_map)
-    segmenter.label_space = replace(segmenter.label_space, mirror_pairs=mirror_pairs(segmenter.label_space, data, match))
+    segmenter.label_space = replace(
+        segmenter.label_space, mirror_pairs=mirror_pairs(segmenter.label_space, data, match)
+    )
     return Contestant(name, segmenter, match)
 
 
-def measure(model: Contestant, pictures: Pictures, *, batch_size: int = 8, progress: bool = True, **options: Any) -> Tally:
-    """The sums of each picture; options: those of `Segmenter.scores`. Two batches are held at a time, full-size scores never."""
+def measure(
+    model: Contestant, pictures: Pictures, *, batch_size: int = 8, progress: bool = True, **options: Any
+) -> Tally:
+    """The sums of each picture; options: those of `Segmenter.scores`. Two batches are held at a time, full-size scores
+    never.
+    """
     tally = Tally(len(pictures), len(pictures.label_space))
     with tqdm(total=len(pictures), desc=f"scoring {model.name}", unit=" images", disable=not progress) as bar:
         for numbers, images, truths in pictures.batches(batch_size):
             for number, truth, scores in zip(numbers, truths, model.segmenter.scores(images, **options), strict=True):
                 counts = count_pixels(scores, truth, model.match, tally.classes)
-                tally.add(number, truth, *predict_pixels(scores, (truth.shape[0], truth.shape[1]), model.match), counts)
+                tally.add(
+                    number, truth, *predict_pixels(scores, (truth.shape[0], truth.shape[1]), model.match), counts
+                )
             bar.update(len(images))
     return tally
 
@@ -94,8 +104,8 @@ def score_models(
 ) -> Score:
     """The score of a model, and of another one beside it on the same pictures.
 
-    dataset, split: what the report calls them. metadata: id -> values, to group the pictures by. examples: how many of the worst, of
-    the middle and of the best are shown. Raises ValueError when no pixel of the pictures is labelled.
+    dataset, split: what the report calls them. metadata: id -> values, to group the pictures by. examples: how many of
+    the worst, of the middle and of the best are shown. Raises ValueError when no pixel of the pictures is labelled.
     """
     options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
     models = [model] if other is None else [model, other]
@@ -147,11 +157,16 @@ def score_models(
             "figures": theirs["figures"],
             "classes": theirs["classes"],
             "difference": compared_content(
-                (point(tally), samples[0]), (point(tallies[1]), samples[1]), content["images_counted"], pictures.label_space
+                (point(tally), samples[0]),
+                (point(tallies[1]), samples[1]),
+                content["images_counted"],
+                pictures.label_space,
             ),
         }
     content["versions"] = package_versions()
-    shown = make_examples(partial(segmenter.scores, **options), pictures, model.match, tally.image_mious, order, examples)
+    shown = make_examples(
+        partial(segmenter.scores, **options), pictures, model.match, tally.image_mious, order, examples
+    )
     return Score(content, pictures.label_space, shown)
 
 

@@ -1,4 +1,6 @@
-"""The report of a finished run, made from the saved model by the code of scripts/score.py, and its pictures for the model card."""
+"""The report of a finished run, made from the saved model by the code of scripts/score.py, and its pictures for the
+model card.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,15 +8,15 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from seg_recipe.errors import explain
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
 from seg_recipe.report import spread
+from seg_recipe.runtime.errors import explain
+from seg_recipe.runtime.files import FULL
 from seg_recipe.scoring import Score, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.pictures import Pictures
 from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, prediction_sheet
-from seg_recipe.writing import FULL
 
 REPORT = "report"
 """The folder in a run's output folder that holds report.html, score.json and the pictures."""
@@ -34,10 +36,12 @@ def report_run(
     batch_size: int,
     progress: bool = True,
 ) -> tuple[dict[str, str], str]:
-    """Scores the model saved in `folder` on `rows` (id, image, label) and writes folder/report; caption -> picture, and a line on it.
+    """Scores the model saved in `folder` on `rows` (id, image, label) and writes folder/report; caption -> picture,
+    and a line on it.
 
-    dataset, split: where the rows come from; of a folder with a metadata.jsonl the report shows the error by cause. Nothing is raised for
-    a report that cannot be made, since the model is saved by now: there are no pictures then, and the line says why. A full disk is raised.
+    dataset, split: where the rows come from; of a folder with a metadata.jsonl the report shows the error by cause.
+    Nothing is raised for a report that cannot be made, since the model is saved by now: there are no pictures then,
+    and the line says why. A full disk is raised.
     """
     if not isinstance(rows, Dataset):
         return {}, f"No report of a stream: scripts/score.py {folder} makes one of a data set that is stored."
@@ -58,7 +62,11 @@ def report_run(
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         reason = explain(error).removeprefix("error: ").rstrip(".")
-        return {}, f"The report could not be made ({reason}); the model is not touched by that. To try again: scripts/score.py {folder} ..."
+        return (
+            {},
+            f"The report could not be made ({reason}); the model is not touched by that. To try again: "
+            f"scripts/score.py {folder} ...",
+        )
     part = f" on {MOST_IMAGES:,} of the {len(rows):,} images, from all over the set" if len(rows) > MOST_IMAGES else ""
     return pictures, f"Report{part}: {page}."
 
@@ -66,7 +74,9 @@ def report_run(
 def _save_pictures(score: Score, folder: Path) -> dict[str, str]:
     """IoU per class, confusion matrix and the worst images in folder/report; caption -> path relative to `folder`."""
     content, label_space = score.content, score.label_space
-    figures = {name: values["iou"] for name, values in content["classes"].items() if values["iou"]["value"] is not None}
+    figures = {
+        name: values["iou"] for name, values in content["classes"].items() if values["iou"]["value"] is not None
+    }
     ends = {name: (figure["low"], figure["high"]) for name, figure in figures.items() if figure["low"] is not None}
     counts = np.array(content["confusion"]["pixels"], np.int64)[:, : len(label_space)]
     worst = [Prediction(one.id, one.image, one.truth, one.prediction) for one in score.examples if one.kind == "worst"]
@@ -76,7 +86,10 @@ def _save_pictures(score: Score, folder: Path) -> dict[str, str]:
             iou_figure({name: figure["value"] for name, figure in figures.items()}, label_space, intervals=ends),
         ),
         "What is taken for what": ("confusion.png", confusion_figure(counts, label_space)),
-        "The worst images of the evaluation set": ("worst.png", prediction_sheet(worst, label_space, title="The worst by mean IoU")),
+        "The worst images of the evaluation set": (
+            "worst.png",
+            prediction_sheet(worst, label_space, title="The worst by mean IoU"),
+        ),
     }
     for name, picture in drawn.values():
         picture.save(folder / REPORT / name)

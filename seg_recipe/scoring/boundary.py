@@ -9,16 +9,19 @@ from seg_recipe.labels import IGNORE_INDEX
 
 
 def boundary_width(size: tuple[int, int], share: float) -> int:
-    """The width of the boundary in pixels, for a picture of (height, width): a share of its diagonal, at least one pixel."""
+    """The width of the boundary in pixels, for a picture of (height, width): a share of its diagonal, at least one
+    pixel.
+    """
     return max(1, round(share * math.hypot(*size)))
 
 
 def near_contour(labels: UInt8[np.ndarray, "height width"], width: int) -> Bool[np.ndarray, "height width"]:
     """Which pixels lie within `width` of the contour of their own class: another class, or the picture's edge.
 
-    Distance is the greater of those along the two axes, and the edge of the picture is a contour, as in the authors' code, which erodes
-    each class's mask `width` times by a square of 3 x 3; here all classes are done in one pass. Ignored pixels belong to no class and are
-    no contour: what they hide is not known. Their own value in the result means nothing.
+    Distance is the greater of those along the two axes, and the edge of the picture is a contour, as in the authors'
+    code, which erodes each class's mask `width` times by a square of 3 x 3; here all classes are done in one pass.
+    Ignored pixels belong to no class and are no contour: what they hide is not known. Their own value in the result
+    means nothing.
     """
     values = labels.astype(np.int16)
     ignored = labels == IGNORE_INDEX

@@ -1,4 +1,6 @@
-"""Error by cause: the images grouped by each column of a metadata.jsonl, and how much of their IoU the grouping explains."""
+"""Error by cause: the images grouped by each column of a metadata.jsonl, and how much of their IoU the grouping
+explains.
+"""
 
 import json
 import math
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.scoring.intervals import CONFIDENCE, t_quantile
 from seg_recipe.scoring.tally import Tally
 
@@ -22,7 +24,9 @@ _SHUFFLES, _WORK = 200, 2e7
 
 
 class Group(NamedTuple):
-    """Images that share a value, or a range of values: their number, mean mIoU-I, and the ends of its 95 % interval (NaN: one image)."""
+    """Images that share a value, or a range of values: their number, mean mIoU-I, and the ends of its 95 % interval
+    (NaN: one image).
+    """
 
     name: str
     images: int
@@ -33,7 +37,9 @@ class Group(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """One column. explained: the share of the variance of the images' IoU between its groups, corrected for their number (0 to 1)."""
+    """One column. explained: the share of the variance of the images' IoU between its groups, corrected for their
+    number (0 to 1).
+    """
 
     column: str
     numeric: bool
@@ -45,7 +51,8 @@ class Cause(NamedTuple):
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     """id -> its values, nested objects and short lists flattened (`yaw`, `colour.0`).
 
-    The id of a line is its `id`, else the name of its `file_name` without folder and suffix. Raises ValueError naming file and line.
+    The id of a line is its `id`, else the name of its `file_name` without folder and suffix. Raises ValueError naming
+    file and line.
     """
     rows: dict[str, dict[str, Any]] = {}
     with path.open("rb") as lines:
@@ -55,21 +62,28 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}, is not valid JSON ({error}); mend it, or take the file away.") from None
+                raise InputError(
+                    f"{path}, line {number}, is not valid JSON ({error}); mend it, or take the file away."
+                ) from None
             name = row.get("id", row.get("file_name")) if isinstance(row, dict) else None
             if not isinstance(name, str | int):
-                raise InputError(f"{path}, line {number}, has neither an id nor a file_name; mend it, or take the file away.")
+                raise InputError(
+                    f"{path}, line {number}, has neither an id nor a file_name; mend it, or take the file away."
+                )
             key = str(row["id"]) if "id" in row else Path(str(name)).stem
             rows[key] = dict(_flat({name: value for name, value in row.items() if name not in ("id", "file_name")}))
     return rows
 
 
-def find_causes(tally: Tally, ids: Sequence[str], metadata: Mapping[str, Mapping[str, Any]], seed: int = 0) -> list[Cause]:
-    """The columns that tell the images apart, those that explain most first; ids: of the tally's images, in their order.
+def find_causes(
+    tally: Tally, ids: Sequence[str], metadata: Mapping[str, Mapping[str, Any]], seed: int = 0
+) -> list[Cause]:
+    """The columns that tell the images apart, those that explain most first; ids: of the tally's images, in their
+    order.
 
-    Numbers are cut into five groups of about equal size, categories beyond the ten largest are put together. Columns with a single group,
-    and text that differs in most images, are left out. `beyond_chance`: explains more than the best of all columns does in 95 % of random
-    shufflings of the images (one test for all columns together).
+    Numbers are cut into five groups of about equal size, categories beyond the ten largest are put together. Columns
+    with a single group, and text that differs in most images, are left out. `beyond_chance`: explains more than the
+    best of all columns does in 95 % of random shufflings of the images (one test for all columns together).
     """
     mious = tally.image_mious
     counted = np.flatnonzero(np.isfinite(mious) & np.array([name in metadata for name in ids], bool))
@@ -96,7 +110,9 @@ def find_causes(tally: Tally, ids: Sequence[str], metadata: Mapping[str, Mapping
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and plain values; what is inside an object goes by its own name, or after the object's where that is taken."""
+    """Names and plain values; what is inside an object goes by its own name, or after the object's where that is
+    taken.
+    """
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}" if inner in values else inner, part) for inner, part in _flat(value))
@@ -112,7 +128,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _groups(values: list[Any]) -> tuple[Int64[np.ndarray, " images"], list[str], bool] | None:
-    """The group of each image (-1: it has no value), the groups' names, and whether they are ranges; None for what tells nothing."""
+    """The group of each image (-1: it has no value), the groups' names, and whether they are ranges; None for what
+    tells nothing.
+    """
     known = [value for value in values if value is not None]
     distinct = set(known)
     if len(distinct) < 2:
@@ -123,13 +141,19 @@ def _groups(values: list[Any]) -> tuple[Int64[np.ndarray, " images"], list[str],
         edges = np.unique(np.nanquantile(numbers[np.isfinite(numbers)], np.linspace(0, 1, NUMERIC_BINS + 1)))
         if len(edges) < 3:
             return None
-        of = np.where(np.isfinite(numbers), np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2), -1)
+        of = np.where(
+            np.isfinite(numbers), np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2), -1
+        )
         return of.astype(np.int64), [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)], True
     texts = [None if value is None else str(value) for value in values]
     counts = Counter(text for text in texts if text is not None)
     if len(counts) > max(MOST_CATEGORIES, len(known) // 2):
         return None
-    order = sorted(counts, key=lambda text: float(text)) if numeric else sorted(counts, key=lambda text: (-counts[text], text))
+    order = (
+        sorted(counts, key=lambda text: float(text))
+        if numeric
+        else sorted(counts, key=lambda text: (-counts[text], text))
+    )
     names = order[:MOST_CATEGORIES]
     places = {text: min(place, len(names)) for place, text in enumerate(order)}
     of = np.array([-1 if text is None else places[text] for text in texts], np.int64)
@@ -137,7 +161,9 @@ def _groups(values: list[Any]) -> tuple[Int64[np.ndarray, " images"], list[str],
 
 
 def _explained(scores: Float64[np.ndarray, " images"], of: Int64[np.ndarray, " images"]) -> float:
-    """Omega squared: the share of the variance between groups, less what groups of random images would have; at least 0."""
+    """Omega squared: the share of the variance between groups, less what groups of random images would have; at least
+    0.
+    """
     scores, of = scores[of >= 0], of[of >= 0]
     counts = np.bincount(of)
     groups = int((counts > 0).sum())
@@ -162,12 +188,16 @@ def _chance(scores: Float64[np.ndarray, " images"], groupings: list[Int64[np.nda
     return float(np.quantile(best, CONFIDENCE))
 
 
-def _group(tally: Tally, mious: Float64[np.ndarray, " images"], images: Int64[np.ndarray, " some"], name: str) -> Group:
+def _group(
+    tally: Tally, mious: Float64[np.ndarray, " images"], images: Int64[np.ndarray, " some"], name: str
+) -> Group:
     scores = mious[images]
     mean, reach = float(scores.mean()), math.nan
     if len(scores) > 1:
         reach = t_quantile((1 + CONFIDENCE) / 2, len(scores) - 1) * float(scores.std(ddof=1)) / math.sqrt(len(scores))
-    truth, predicted, right = (part[images].sum(0, dtype=np.int64) for part in (tally.truth, tally.predicted, tally.right))
+    truth, predicted, right = (
+        part[images].sum(0, dtype=np.int64) for part in (tally.truth, tally.predicted, tally.right)
+    )
     iou = np.where(truth > 0, right / np.maximum(truth + predicted - right, 1), np.nan)
     low, high = (float(np.clip(end, 0, 1)) for end in (mean - reach, mean + reach))  # NaN stays
     return Group(name, len(scores), mean, low, high, iou.tolist())

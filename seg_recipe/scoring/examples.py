@@ -1,4 +1,6 @@
-"""The pictures that a report shows: the worst, the middle and the best of the set, predicted once more, so that none is kept meanwhile."""
+"""The pictures that a report shows: the worst, the middle and the best of the set, predicted once more, so that none
+is kept meanwhile.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ LONGEST = 320
 
 
 class Example(NamedTuple):
-    """One picture (h, w, 3), its truth and prediction (h, w), at most LONGEST on a side; a class the data lack is shown as ignored."""
+    """One picture (h, w, 3), its truth and prediction (h, w), at most LONGEST on a side; a class the data lack is
+    shown as ignored.
+    """
 
     kind: str
     id: str
@@ -28,9 +32,11 @@ class Example(NamedTuple):
 
 
 def choose(order: Int64[np.ndarray, " images"], count: int) -> dict[str, Int64[np.ndarray, " some"]]:
-    """The numbers of the `count` worst images, of as many around the median and of the best, of images in the order of their mean IoU.
+    """The numbers of the `count` worst images, of as many around the median and of the best, of images in the order of
+    their mean IoU.
 
-    None is shown twice: of fewer than three times `count` images each kind has a third, and the worst have what is left over.
+    None is shown twice: of fewer than three times `count` images each kind has a third, and the worst have what is
+    left over.
     """
     best = min(count, (len(order) + 1) // 3)
     worst = min(count, -(-(len(order) - best) // 2))
@@ -47,7 +53,9 @@ def make_examples(
     order: Int64[np.ndarray, " images"],
     count: int = 6,
 ) -> list[Example]:
-    """The examples, one picture in memory at a time. scores: a model's scores of some pictures, as when they were scored."""
+    """The examples, one picture in memory at a time. scores: a model's scores of some pictures, as when they were
+    scored.
+    """
     ids = pictures.ids
     made = []
     for kind, numbers in choose(order, count).items():
@@ -56,8 +64,12 @@ def make_examples(
             predicted, _ = predict_pixels(scores([image])[0], (truth.shape[0], truth.shape[1]), match)
             predicted = np.where(predicted == len(pictures.label_space), IGNORE_INDEX, predicted).astype(np.uint8)
             size = _fitted(image.size)
-            small = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in (truth, predicted)]
-            shown = np.asarray(image.resize(size, Image.Resampling.LANCZOS if size < image.size else Image.Resampling.BICUBIC))
+            small = [
+                np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in (truth, predicted)
+            ]
+            shown = np.asarray(
+                image.resize(size, Image.Resampling.LANCZOS if size < image.size else Image.Resampling.BICUBIC)
+            )
             made.append(Example(kind, ids[number], float(mious[number]), shown, small[0], small[1]))
     return made
 

@@ -37,16 +37,22 @@ def resampled(tallies: Sequence[Tally], *, resamples: int = RESAMPLES, seed: int
 def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"]) -> Figures:
     """Every figure, each image counted as often as its weight says.
 
-    miou, miou_i, miou_c, accuracy, mean_accuracy, class_iou, class_accuracy: as `SegmentationMetrics` has them (NaN for a class absent
-    from the truth, in no mean). miou_i_worst: the mean of the lowest 5 % of the images' mean IoUs, rounded up to whole images.
-    boundary_iou_W and class_boundary_iou_W: IoU within W percent of the diagonal of the contours, over all images, as miou.
+    miou, miou_i, miou_c, accuracy, mean_accuracy, class_iou, class_accuracy: as `SegmentationMetrics` has them (NaN
+    for a class absent from the truth, in no mean). miou_i_worst: the mean of the lowest 5 % of the images' mean IoUs,
+    rounded up to whole images. boundary_iou_W and class_boundary_iou_W: IoU within W percent of the diagonal of the
+    contours, over all images, as miou.
     ece: expected calibration error, the mean over pixels of |share right - mean confidence| of the pixel's bin.
     """
     right, truth, predicted = (_total(weights, sums) for sums in (tally.right, tally.truth, tally.predicted))
     here = truth > 0
     iou = _ratio(right, truth + predicted - right, here)
     accuracy = _ratio(right, truth, here)
-    found: Figures = {"miou": _mean(iou), "class_iou": iou, "class_accuracy": accuracy, "mean_accuracy": _mean(accuracy)}
+    found: Figures = {
+        "miou": _mean(iou),
+        "class_iou": iou,
+        "class_accuracy": accuracy,
+        "mean_accuracy": _mean(accuracy),
+    }
     found["accuracy"] = _ratio(right.sum(1), truth.sum(1))
 
     mious = tally.image_mious
@@ -60,12 +66,16 @@ def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"]) -> F
         per_class = _ratio(both, of_truth + of_prediction - both, here)
         found |= {f"boundary_iou_{share}": _mean(per_class), f"class_boundary_iou_{share}": per_class}
 
-    pixels, hits, confidence = (_total(weights, sums) for sums in (tally.bin_pixels, tally.bin_right, tally.bin_confidence))
+    pixels, hits, confidence = (
+        _total(weights, sums) for sums in (tally.bin_pixels, tally.bin_right, tally.bin_confidence)
+    )
     found["ece"] = _ratio(np.abs(hits - confidence).sum(1), pixels.sum(1))
     return found
 
 
-def _total(weights: Float64[np.ndarray, "resamples images"], sums: np.ndarray) -> Float64[np.ndarray, "resamples columns"]:
+def _total(
+    weights: Float64[np.ndarray, "resamples images"], sums: np.ndarray
+) -> Float64[np.ndarray, "resamples columns"]:
     total = np.zeros((len(weights), sums.shape[1]))
     for first in range(0, len(sums), _CHUNK):
         part = slice(first, first + _CHUNK)
@@ -85,7 +95,9 @@ def _mean(per_class: Float64[np.ndarray, "resamples classes"]) -> Float64[np.nda
     return _ratio(np.where(there, per_class, 0.0).sum(1), there.sum(1))
 
 
-def _lowest(weights: Float64[np.ndarray, "resamples images"], values: Float64[np.ndarray, " images"]) -> Float64[np.ndarray, " resamples"]:
+def _lowest(
+    weights: Float64[np.ndarray, "resamples images"], values: Float64[np.ndarray, " images"]
+) -> Float64[np.ndarray, " resamples"]:
     """The mean of the lowest 5 % of the values, each there as often as its weight says."""
     order = np.argsort(values, kind="stable")
     weights = weights[:, order]

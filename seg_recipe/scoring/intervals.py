@@ -14,7 +14,9 @@ _CHUNK = 2**22  # weights made at once: 32 MB
 
 
 def draws(images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Float64[np.ndarray, "some images"]]:
-    """How often each image is drawn when `images` are drawn with replacement, `resamples` times; in pieces of bounded size."""
+    """How often each image is drawn when `images` are drawn with replacement, `resamples` times; in pieces of bounded
+    size.
+    """
     generator = np.random.default_rng(seed)
     together = max(1, _CHUNK // max(images, 1))
     for first in range(0, resamples, together):
@@ -24,11 +26,12 @@ def draws(images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator
 
 
 def interval(values: Float64[np.ndarray, "..."], images: int) -> tuple[Any, Any]:
-    """The ends of the 95 % interval of a figure from its values in the resamples (the first axis); NaN with fewer than two images.
+    """The ends of the 95 % interval of a figure from its values in the resamples (the first axis); NaN with fewer than
+    two images.
 
-    Percentiles, moved outwards as a t interval is from a normal one and by sqrt(n / (n - 1)) ("expanded percentile", Hesterberg, "What
-    Teachers Should Know About the Bootstrap", 2015): plain ones are too narrow for few images. NaN values (a class that occurs in no
-    image of a resample) are left out.
+    Percentiles, moved outwards as a t interval is from a normal one and by sqrt(n / (n - 1)) ("expanded percentile",
+    Hesterberg, "What Teachers Should Know About the Bootstrap", 2015): plain ones are too narrow for few images. NaN
+    values (a class that occurs in no image of a resample) are left out.
     """
     if images < 2:
         nothing = np.full(values.shape[1:], np.nan)
@@ -42,7 +45,9 @@ def interval(values: Float64[np.ndarray, "..."], images: int) -> tuple[Any, Any]
 
 
 def t_quantile(share: float, freedom: int) -> float:
-    """Quantile of Student's t: exact for 1 and 2 degrees of freedom, from 3 on by four terms of Cornish and Fisher, off by 3 % at most."""
+    """Quantile of Student's t: exact for 1 and 2 degrees of freedom, from 3 on by four terms of Cornish and Fisher,
+    off by 3 % at most.
+    """
     if freedom == 1:
         return math.tan(math.pi * (share - 0.5))
     if freedom == 2:

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from seg_recipe.errors import InputError
 from seg_recipe.labels import IdMap, LabelSpace, plain_name, renamed, unmatched_keys, with_nearest
+from seg_recipe.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
 class LabelMatch:
     """Which class of the data each class of the model stands for.
 
-    kept: the model's class ids that may be predicted. target: for each of them the data's class id, or the number of the data's classes
-    for one that the data do not have, whose predictions are wrong wherever a pixel is labelled.
-    dropped, only_in_model, only_in_data: names of classes taken out, of those the data lack, of those the model cannot predict.
+    kept: the model's class ids that may be predicted. target: for each of them the data's class id, or the number of
+    the data's classes for one that the data do not have, whose predictions are wrong wherever a pixel is labelled.
+    dropped, only_in_model, only_in_data: names of classes taken out, of those the data lack, of those the model cannot
+    predict.
     """
 
     kept: tuple[int, ...]
@@ -30,32 +31,43 @@ class LabelMatch:
         lines = []
         if self.only_in_model:
             lines.append(
-                f"The data have no class {_listed(self.only_in_model)}: what the model predicts as such counts as wrong "
-                "(--id_map names the data's class for it, or null, which leaves it out of the contest)."
+                f"The data have no class {_listed(self.only_in_model)}: what the model predicts as such counts as "
+                "wrong (--id_map names the data's class for it, or null, which leaves it out of the contest)."
             )
         if self.only_in_data:
-            lines.append(f"The model has no class {_listed(self.only_in_data)}: its IoU is 0 where it occurs, and counts in the means.")
+            lines.append(
+                f"The model has no class {_listed(self.only_in_data)}: its IoU is 0 where it occurs, and counts in "
+                "the means."
+            )
         if self.dropped:
-            lines.append(f"Never predicted, as the id map says null: {_listed(self.dropped)}; the best of the others is taken.")
+            lines.append(
+                f"Never predicted, as the id map says null: {_listed(self.dropped)}; the best of the others is taken."
+            )
         return lines
 
 
 def check_id_map(id_map: IdMap, model_names: Sequence[str], data_names: Sequence[str]) -> None:
-    """Raises ValueError for a key that fits no class of the models, and for a name that the data have not, with the nearest they have."""
+    """Raises ValueError for a key that fits no class of the models, and for a name that the data have not, with the
+    nearest they have.
+    """
     for strangers, names, whose in (
         (unmatched_keys(id_map, model_names), model_names, "the model"),
         ([name for name in id_map.values() if name is not None and name not in data_names], data_names, "the data"),
     ):
         if strangers:
-            raise InputError(f"--id_map names no class of {whose} with {with_nearest(strangers, names)}. Its classes: {_listed(names)}.")
+            raise InputError(
+                f"--id_map names no class of {whose} with {with_nearest(strangers, names)}. Its classes: "
+                f"{_listed(names)}."
+            )
 
 
 def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = None) -> LabelMatch:
     """The classes of a model matched to those of the data, by the id map where it names them, else by name.
 
-    Names are equal if they are so without regard to case and to what stands between words ("Right eye" is "right_eye"). Sides are taken
-    at their word: CelebAMask-HQ and its models mean the subject's right, FaceSynthetics the viewer's, which an id map can say.
-    Names in the id map that this model does not have are passed over. Raises ValueError when no class matches.
+    Names are equal if they are so without regard to case and to what stands between words ("Right eye" is
+    "right_eye"). Sides are taken at their word: CelebAMask-HQ and its models mean the subject's right, FaceSynthetics
+    the viewer's, which an id map can say. Names in the id map that this model does not have are passed over. Raises
+    ValueError when no class matches.
     """
     own = {plain_name(name): label for label, name in enumerate(data.names)}
     if len(own) < len(data):
@@ -73,7 +85,8 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
     missing = tuple(name for label, name in enumerate(data.names) if label not in target)
     if len(missing) == len(data):
         raise InputError(
-            f"No class of the model ({_listed(model.names)}) has the name of one of the data's ({_listed(data.names)}); "
+            f"No class of the model ({_listed(model.names)}) has the name of one of the data's "
+            f"({_listed(data.names)}); "
             'write which is which, {"model\'s name": "data\'s name"}, and give it with --id_map map.json.'
         )
     return LabelMatch(tuple(kept), np.array(target, np.uint8), tuple(dropped), tuple(strange), missing)

@@ -1,4 +1,6 @@
-"""The report as one HTML file: no script, nothing from outside, readable on a telephone, by keyboard and by a screen reader."""
+"""The report as one HTML file: no script, nothing from outside, readable on a telephone, by keyboard and by a screen
+reader.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +8,7 @@ from html import escape
 from typing import Any
 
 from seg_recipe.labels import LabelSpace
-from seg_recipe.model.build import WHOLE_PICTURES
+from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.scoring.examples import Example
 from seg_recipe.scoring.page_parts import (
     bars,
@@ -33,12 +35,21 @@ _TITLES = {
     "miou_c": ("mIoU-C", "per class over the images in which it occurs, then the mean over classes"),
     "miou_i_worst": ("mIoU-I, worst 5 %", "the mean over the worst twentieth of the images"),
     **{
-        f"boundary_iou_{share}": (f"Boundary IoU, {share} %", f"as mIoU-D, within {share} % of the picture's diagonal of the contours")
+        f"boundary_iou_{share}": (
+            f"Boundary IoU, {share} %",
+            f"as mIoU-D, within {share} % of the picture's diagonal of the contours",
+        )
         for share in shares_of_widths()
     },
     "accuracy": ("Pixel accuracy", "the share of the labelled pixels that are right"),
-    "mean_accuracy": ("Mean class accuracy", "the share of each class's pixels that are found, then the mean over classes"),
-    "ece": ("Calibration error", "how far confidence and accuracy are apart on average (lower is better); 0.05 is five percentage points"),
+    "mean_accuracy": (
+        "Mean class accuracy",
+        "the share of each class's pixels that are found, then the mean over classes",
+    ),
+    "ece": (
+        "Calibration error",
+        "how far confidence and accuracy are apart on average (lower is better); 0.05 is five percentage points",
+    ),
 }
 TITLES = {key: title for key, (title, _) in _TITLES.items()}
 """Key of a figure -> what people call it."""
@@ -72,13 +83,17 @@ def report_page(content: dict[str, Any], label_space: LabelSpace, examples: Sequ
 
 def _what(content: dict[str, Any]) -> str:
     settings = content["settings"]
-    ways = [*(["mirror image"] if settings["flip"] else []), *(["several scales"] if len(settings["scales"]) > 1 else [])]
+    ways = [
+        *(["mirror image"] if settings["flip"] else []),
+        *(["several scales"] if len(settings["scales"]) > 1 else []),
+    ]
     size = " x ".join(map(str, reversed(settings["image_size"])))
     as_trained = settings["trained_on"] == WHOLE_PICTURES
     seen = f"whole, {'squeezed to' if as_trained else 'at'} {size} pixels{', as in training' if as_trained else ''}"
     seen = f"in sliding windows of {size} pixels" if settings["window"] else seen
     return escape(
-        f"On {content['dataset']}, split {content['split']}: {content['images']:,} images, of which {content['images_counted']:,} have "
+        f"On {content['dataset']}, split {content['split']}: {content['images']:,} images, of which "
+        f"{content['images_counted']:,} have "
         f"labelled pixels; {content['classes_present']} classes occur. Seen {seen}; {settings['precision']}"
         + (f", with {', '.join(ways)}." if ways else ".")
     )
@@ -98,15 +113,23 @@ def _headlines(content: dict[str, Any]) -> str:
 
 def _comparison(compared: dict[str, Any], label_space: LabelSpace) -> str:
     names = [name for name in label_space.names if compared["difference"]["classes"][name]["iou"]["value"] is not None]
-    figures = [(escape(title), compared["difference"]["figures"][key], key == "ece") for key, (title, _) in _TITLES.items()]
+    figures = [
+        (escape(title), compared["difference"]["figures"][key], key == "ece") for key, (title, _) in _TITLES.items()
+    ]
     classes = [(_swatched(name, label_space), compared["difference"]["classes"][name]["iou"], False) for name in names]
     rows = [
-        [title, interval_text(compared["figures"][key]), interval_text(compared["difference"]["figures"][key], signed=True)]
+        [
+            title,
+            interval_text(compared["figures"][key]),
+            interval_text(compared["difference"]["figures"][key], signed=True),
+        ]
         for key, title in TITLES.items()
     ]
     return (
-        f"<h2>Compared with {escape(compared['model'])}</h2>\n<p>This model less the other, on the same images and the same resamples; to "
-        "the right this one has more. A difference is called better or worse where its 95 % interval does not hold 0, else undecided.</p>"
+        f"<h2>Compared with {escape(compared['model'])}</h2>\n<p>This model less the other, on the same images and "
+        "the same resamples; to "
+        "the right this one has more. A difference is called better or worse where its 95 % interval does not hold 0, "
+        "else undecided.</p>"
         + _notes(compared["notes"])
         + difference(figures)
         + "\n<h3>IoU per class</h3>\n"
@@ -125,13 +148,17 @@ def _classes(content: dict[str, Any], label_space: LabelSpace) -> str:
         [
             _swatched(name, label_space),
             f"{classes[name]['images']:,}",
-            *(interval_text(classes[name][key]) for key in ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares_of_widths()))),
+            *(
+                interval_text(classes[name][key])
+                for key in ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares_of_widths()))
+            ),
         ]
         for name in present
     ]
     heads = ["class", "images", "IoU", "accuracy", *(f"boundary IoU, {share} %" for share in shares_of_widths())]
     return (
-        "<h2>Per class</h2>\n<p class='pale'>IoU over all pixels of the set, with its 95 % interval. A class in few images has an interval "
+        "<h2>Per class</h2>\n<p class='pale'>IoU over all pixels of the set, with its 95 % interval. A class in few "
+        "images has an interval "
         "that says little.</p>\n"
         + bars([(_swatched(name, label_space), name, classes[name]["iou"]) for name in present])
         + (f"<p class='pale'>In no image: {escape(', '.join(absent))}.</p>" if absent else "")
@@ -151,27 +178,46 @@ def _confusion(content: dict[str, Any], label_space: LabelSpace) -> str:
         for column, share in enumerate(line)
         if share and column != row
     ]
-    largest = [[escape(true), escape(found), f"{100 * share:.1f} %"] for share, true, found in sorted(off, reverse=True)[:8]]
+    largest = [
+        [escape(true), escape(found), f"{100 * share:.1f} %"] for share, true, found in sorted(off, reverse=True)[:8]
+    ]
     predicted = [any(line[column] for line in pixels) for column in range(len(columns))]
     rows = [row for row, line in enumerate(pixels) if sum(line) or predicted[row]]
-    used = [*rows, *([len(names)] if predicted[-1] else [])]  # a class that is never predicted keeps its column: the diagonal is one
+    used = [
+        *rows,
+        *([len(names)] if predicted[-1] else []),
+    ]  # a class that is never predicted keeps its column: the diagonal is one
     return (
         "<h2>What is taken for what</h2>\n"
         + table(
-            "The largest confusions: share of a class's pixels that is predicted as another", ["truth", "predicted as", "share"], largest
+            "The largest confusions: share of a class's pixels that is predicted as another",
+            ["truth", "predicted as", "share"],
+            largest,
         )
         + matrix(
-            [names[row] for row in rows], [columns[column] for column in used], [[shares[row][column] for column in used] for row in rows]
+            [names[row] for row in rows],
+            [columns[column] for column in used],
+            [[shares[row][column] for column in used] for row in rows],
         )
-        + (f"<p class='pale'>{escape(OTHER)}: predicted classes that the data do not have.</p>" if len(names) in used else "")
+        + (
+            f"<p class='pale'>{escape(OTHER)}: predicted classes that the data do not have.</p>"
+            if len(names) in used
+            else ""
+        )
     )
 
 
 def _examples(examples: Sequence[Example], label_space: LabelSpace) -> str:
     if not examples:
         return ""
-    text = "<h2>Examples</h2>\n" + legend_list([mask for one in examples for mask in (one.truth, one.prediction)], label_space)
-    headings = {"worst": "The worst by mean IoU of the image", "median": "In the middle", "best": "The best by mean IoU of the image"}
+    text = "<h2>Examples</h2>\n" + legend_list(
+        [mask for one in examples for mask in (one.truth, one.prediction)], label_space
+    )
+    headings = {
+        "worst": "The worst by mean IoU of the image",
+        "median": "In the middle",
+        "best": "The best by mean IoU of the image",
+    }
     for kind, heading in headings.items():
         if shown := [one for one in examples if one.kind == kind]:
             text += examples_list(heading, shown, label_space)
@@ -186,15 +232,22 @@ def _causes(causes: list[dict[str, Any]] | None, label_space: LabelSpace) -> str
     ends = [group["miou_i"]["high"] or group["miou_i"]["value"] for cause in shown for group in cause["groups"]]
     axis_end = math.ceil(10 * max(ends)) / 10 or 1.0
     text = (
-        "<h2>Error by cause</h2>\n<p>The images grouped by each column of metadata.jsonl: mean IoU of the images of each group, with its "
-        f"95 % interval. {beyond} of {len(causes)} columns explain more than chance does (more than the best of all columns in 95 % of "
+        "<h2>Error by cause</h2>\n<p>The images grouped by each column of metadata.jsonl: mean IoU of the images of "
+        "each group, with its "
+        f"95 % interval. {beyond} of {len(causes)} columns explain more than chance does (more than the best of all "
+        "columns in 95 % of "
         f"random shufflings). The bars' axis ends at {axis_end:g}. An image's mean is over the classes in it, so "
-        f"that a group with harder classes has less for that reason alone: see its IoU per class.</p>\n<div class='causes'>"
+        "that a group with harder classes has less for that reason alone: see its IoU per class.</p>\n<div "
+        "class='causes'>"
     )
     for cause in shown:
         verdict = "beyond chance" if cause["beyond_chance"] else "may be chance"
         rows = [
-            (f"{escape(group['group'])} <span class='pale'>({group['images']:,})</span>", group["group"], group["miou_i"])
+            (
+                f"{escape(group['group'])} <span class='pale'>({group['images']:,})</span>",
+                group["group"],
+                group["miou_i"],
+            )
             for group in cause["groups"]
         ]
         heads = ["class", *(escape(group["group"]) for group in cause["groups"])]
@@ -204,7 +257,8 @@ def _causes(causes: list[dict[str, Any]] | None, label_space: LabelSpace) -> str
             if any(group["iou"][name] is not None for group in cause["groups"])
         ]
         text += (
-            f"<section><h3>{escape(cause['column'])}</h3>\n<p class='pale'>explains {100 * cause['explained']:.0f} % of the variance "
+            f"<section><h3>{escape(cause['column'])}</h3>\n<p class='pale'>explains {100 * cause['explained']:.0f} % "
+            "of the variance "
             f"of the images' IoU; {verdict}</p>{bars(rows, axis_end)}<details><summary>IoU per class</summary>"
             + table(f"IoU per class by {escape(cause['column'])}", heads, lines)
             + "</details></section>\n"
@@ -233,7 +287,8 @@ def _calibration(content: dict[str, Any]) -> str:
     over = sum(part["pixels"] * (part["confidence"] - part["accuracy"]) for part in bins) / max(total, 1)
     side = "more" if over > 0 else "less"
     return (
-        f"<h2>Does it know when it is wrong?</h2>\n<p>Calibration error {interval_text(content['figures']['ece'])}. On average the model "
+        f"<h2>Does it know when it is wrong?</h2>\n<p>Calibration error {interval_text(content['figures']['ece'])}. "
+        "On average the model "
         f"is {100 * abs(over):.1f} percentage points {side} confident than it is right.</p>\n"
         + reliability(bins)
         + "<details><summary>The bins</summary>"
@@ -249,10 +304,14 @@ def _calibration(content: dict[str, Any]) -> str:
 def _method(content: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in content["versions"].items())
     return (
-        "<h2>How this was made</h2>\n<p class='pale'>Ignored pixels are not counted, and a class that is absent from the truth is in no "
-        "mean. Intervals: expanded percentiles of a bootstrap over images, which says how the figures vary with the choice of images, and "
-        "nothing on other training runs. mIoU-D, -I, -C: Wang et al., NeurIPS 2023. Boundary IoU: Cheng et al., CVPR 2021. Calibration "
-        f"error: 15 equal bins of the greatest probability, per pixel. All figures are in score.json. Versions: {escape(versions)}.</p>"
+        "<h2>How this was made</h2>\n<p class='pale'>Ignored pixels are not counted, and a class that is absent from "
+        "the truth is in no "
+        "mean. Intervals: expanded percentiles of a bootstrap over images, which says how the figures vary with the "
+        "choice of images, and "
+        "nothing on other training runs. mIoU-D, -I, -C: Wang et al., NeurIPS 2023. Boundary IoU: Cheng et al., CVPR "
+        "2021. Calibration "
+        "error: 15 equal bins of the greatest probability, per pixel. All figures are in score.json. Versions: "
+        f"{escape(versions)}.</p>"
     )
 
 

@@ -1,4 +1,6 @@
-"""Pieces of the report as HTML: bars with intervals, tables, the matrix, pictures. Texts named `html` are taken as they are."""
+"""Pieces of the report as HTML: bars with intervals, tables, the matrix, pictures. Texts named `html` are taken as
+they are.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -28,14 +30,17 @@ def interval_text(figure: dict[str, float | None], signed: bool = False) -> str:
     if figure["value"] is None:
         return "–"
     value = form.format(figure["value"])
-    return value if figure["low"] is None else f"{value} ({form.format(figure['low'])} to {form.format(figure['high'])})"
+    return (
+        value if figure["low"] is None else f"{value} ({form.format(figure['low'])} to {form.format(figure['high'])})"
+    )
 
 
 def card(title: str, figure: dict[str, float | None], meaning: str) -> str:
     """One headline."""
     ends = "" if figure["low"] is None else f"<span class='pale'>({figure['low']:.3f} to {figure['high']:.3f})</span>"
     return (
-        f"<li><span>{escape(title)}</span><strong>{number(figure['value'])}</strong>{ends}<span class='pale'>{escape(meaning)}</span></li>"
+        f"<li><span>{escape(title)}</span><strong>{number(figure['value'])}</strong>{ends}<span "
+        f"class='pale'>{escape(meaning)}</span></li>"
     )
 
 
@@ -45,11 +50,14 @@ def bars(rows: Sequence[tuple[str, str, dict[str, float | None]]], end: float = 
     for html, name, figure in rows:
         value, low, high = figure["value"] or 0.0, figure["low"], figure["high"]
         whisker = (
-            "" if low is None or high is None else f"<b style='left:{100 * low / end:.2f}%;width:{100 * (high - low) / end:.2f}%'></b>"
+            ""
+            if low is None or high is None
+            else f"<b style='left:{100 * low / end:.2f}%;width:{100 * (high - low) / end:.2f}%'></b>"
         )
         text += (
             f"<span>{html}</span><span class='figure'>{interval_text(figure)}</span><span class='bar' role='img' "
-            f"aria-label='{escape(name)}: {interval_text(figure)}'><i style='width:{100 * value / end:.2f}%'></i>{whisker}</span>"
+            f"aria-label='{escape(name)}: {interval_text(figure)}'><i "
+            f"style='width:{100 * value / end:.2f}%'></i>{whisker}</span>"
         )
     return text + "</div>"
 
@@ -71,19 +79,27 @@ def difference(rows: Sequence[tuple[str, dict[str, float | None], bool]]) -> str
             mark = f"<b style='left:{50 + 50 * start / reach:.2f}%;width:{50 * (end - start) / reach:.2f}%'></b>"
             mark += f"<s style='left:{50 + 50 * value / reach:.2f}%'></s>"
         text += (
-            f"<span>{html}</span><span class='figure {style}'>{'–' if value is None else f'{value:+.3f}'} {verdict}</span>"
-            f"<span class='bar around' role='img' aria-label='{interval_text(figure, signed=True)}, {verdict}'>{mark}</span>"
+            f"<span>{html}</span><span class='figure {style}'>{'–' if value is None else f'{value:+.3f}'} "
+            f"{verdict}</span><span class='bar around' role='img' aria-label='{interval_text(figure, signed=True)}, "
+            f"{verdict}'>{mark}</span>"
         )
     return text + "</div>"
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls by itself where it is too wide; heads and cells are html, the first cell of a row is its heading."""
-    head = "".join(f"<th scope='col'{' class=name' if place == 0 else ''}>{cell}</th>" for place, cell in enumerate(heads))
-    body = "".join("<tr>" + f"<th scope='row'>{row[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>\n" for row in rows)
+    """A table that scrolls by itself where it is too wide; heads and cells are html, the first cell of a row is its
+    heading.
+    """
+    head = "".join(
+        f"<th scope='col'{' class=name' if place == 0 else ''}>{cell}</th>" for place, cell in enumerate(heads)
+    )
+    body = "".join(
+        "<tr>" + f"<th scope='row'>{row[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>\n"
+        for row in rows
+    )
     return (
-        f"<p class='pale'>{caption}</p><div class='scroll' tabindex='0' role='region' aria-label='{caption}'><table aria-label='{caption}'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<p class='pale'>{caption}</p><div class='scroll' tabindex='0' role='region' aria-label='{caption}'><table "
+        f"aria-label='{caption}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -100,35 +116,49 @@ def matrix(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequenc
             cells += f"<td{colour}>{100 * share:.0f}</td>" if share >= 0.005 else "<td></td>"
         body += f"<tr><th scope='row'>{escape(name)}</th>{cells}</tr>\n"
     return (
-        f"<p class='pale'>{caption}</p><div class='scroll' tabindex='0' role='region' aria-label='{caption}'>"
-        f"<table class='matrix' aria-label='{caption}'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<p class='pale'>{caption}</p><div class='scroll' tabindex='0' role='region' aria-label='{caption}'><table "
+        f"class='matrix' aria-label='{caption}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def reliability(bins: Sequence[dict[str, Any]]) -> str:
-    """The reliability diagram: what share of the pixels is right where the model is so confident; on the diagonal it is calibrated."""
+    """The reliability diagram: what share of the pixels is right where the model is so confident; on the diagonal it
+    is calibrated.
+    """
     left, top, side = 58, 10, 280
     total = sum(part["pixels"] for part in bins)
-    text = "Reliability diagram. " + "; ".join(f"confidence {part['confidence']:.2f}: {part['accuracy']:.2f} right" for part in bins)
+    text = "Reliability diagram. " + "; ".join(
+        f"confidence {part['confidence']:.2f}: {part['accuracy']:.2f} right" for part in bins
+    )
     drawn = f"<rect x='{left}' y='{top}' width='{side}' height='{side}' fill='none' stroke='var(--line)'/>"
-    drawn += f"<line x1='{left}' y1='{top + side}' x2='{left + side}' y2='{top}' stroke='var(--pale)' stroke-dasharray='5 4'/>"
+    drawn += (
+        f"<line x1='{left}' y1='{top + side}' x2='{left + side}' y2='{top}' stroke='var(--pale)' "
+        "stroke-dasharray='5 4'/>"
+    )
     for part in bins:
         x = left + side * part["from"]
         height = side * part["accuracy"]
         shade = 0.25 + 0.65 * (part["pixels"] / total) ** 0.5
         drawn += (
-            f"<rect x='{x + 1:.1f}' y='{top + side - height:.1f}' width='{side * (part['to'] - part['from']) - 2:.1f}' "
+            f"<rect x='{x + 1:.1f}' y='{top + side - height:.1f}' "
+            f"width='{side * (part['to'] - part['from']) - 2:.1f}' "
             f"height='{height:.1f}' fill='rgba(var(--accent),{shade:.2f})'/>"
         )
     for tick in (0, 0.5, 1):
         drawn += f"<text x='{left + side * tick}' y='{top + side + 18}' text-anchor='middle'>{tick:g}</text>"
         drawn += f"<text x='{left - 8}' y='{top + side * (1 - tick) + 5}' text-anchor='end'>{tick:g}</text>"
-    drawn += f"<text x='{left + side / 2}' y='{top + side + 36}' text-anchor='middle'>confidence (darker: more pixels)</text>"
     drawn += (
-        f"<text x='14' y='{top + side / 2}' text-anchor='middle' transform='rotate(-90 14 {top + side / 2})'>share that is right</text>"
+        f"<text x='{left + side / 2}' y='{top + side + 36}' text-anchor='middle'>confidence (darker: more "
+        "pixels)</text>"
     )
-    return f"<svg class='plot' viewBox='0 0 {left + side + 16} {top + side + 44}' role='img' aria-label='{escape(text)}'>{drawn}</svg>"
+    drawn += (
+        f"<text x='14' y='{top + side / 2}' text-anchor='middle' transform='rotate(-90 14 "
+        f"{top + side / 2})'>share that is right</text>"
+    )
+    return (
+        f"<svg class='plot' viewBox='0 0 {left + side + 16} {top + side + 44}' role='img' "
+        f"aria-label='{escape(text)}'>{drawn}</svg>"
+    )
 
 
 def legend_list(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace) -> str:
@@ -138,7 +168,9 @@ def legend_list(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpa
     items = ""
     for label in occurring:
         red, green, blue = label_space.colour_table[label].tolist()
-        items += f"<li><span class='swatch' style='background:rgb({red},{green},{blue})'></span>{escape(names[label])}</li>"
+        items += (
+            f"<li><span class='swatch' style='background:rgb({red},{green},{blue})'></span>{escape(names[label])}</li>"
+        )
     return f"<ul class='legend' aria-label='Colours of the classes'>{items}</ul>"
 
 
@@ -155,7 +187,10 @@ def examples_list(heading: str, examples: Sequence[Example], label_space: LabelS
         text += "<li><figure>"
         for name, source, kind, alt in parts:
             size = f"width='{one.image.shape[1]}' height='{one.image.shape[0]}'"
-            text += f"<div><img {size} class='{kind}' src='{source}' alt='{escape(f'{one.id}, {name}: {alt}')}'><span>{name}</span></div>"
+            text += (
+                f"<div><img {size} class='{kind}' src='{source}' "
+                f"alt='{escape(f'{one.id}, {name}: {alt}')}'><span>{name}</span></div>"
+            )
         text += f"<figcaption>{escape(one.id)}: mean IoU {one.miou_i:.3f}</figcaption></figure></li>\n"
     return text + "</ul>"
 

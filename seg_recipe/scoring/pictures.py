@@ -17,9 +17,9 @@ from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.mixing import held_out
 from seg_recipe.data.problems import left_out_notes
 from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
-from seg_recipe.errors import InputError
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
-from seg_recipe.pools import Threads, in_order
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import Threads, in_order
 from seg_recipe.transforms.cells import ids_of_cell
 
 LABELS = "labels.json"
@@ -28,7 +28,9 @@ LABELS = "labels.json"
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of a split with the columns id, image and label, each read when it is asked for; notes are lines for the user."""
+    """Rows of a split with the columns id, image and label, each read when it is asked for; notes are lines for the
+    user.
+    """
 
     rows: Any
     label_space: LabelSpace
@@ -48,18 +50,26 @@ class Pictures:
         return list(self.rows["id"])
 
     def __getitem__(self, number: int) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
-        """Picture (RGB) and truth (class ids and IGNORE_INDEX, at the mask's own size) of a row. Raises ValueError that names it."""
+        """Picture (RGB) and truth (class ids and IGNORE_INDEX, at the mask's own size) of a row. Raises ValueError
+        that names it.
+        """
         row = self._cells[number]
         try:
             image, ids = datasets.Image().decode_example(row["image"]), ids_of_cell(row["id"], row["label"])
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"Picture {row['id']} cannot be read any more ({error}); it has changed since it was checked.") from None
+            raise InputError(
+                f"Picture {row['id']} cannot be read any more ({error}); it has changed since it was checked."
+            ) from None
         if image.size != ids.shape[::-1]:
-            raise InputError(f"Picture {row['id']}: its mask is {ids.shape[::-1]}, its image {image.size}; see --check.")
+            raise InputError(
+                f"Picture {row['id']}: its mask is {ids.shape[::-1]}, its image {image.size}; see --check."
+            )
         return image.convert("RGB"), self.label_space.read_table[ids]
 
     def batches(self, size: int, ahead: int = 2) -> Iterator[tuple[range, list[Image.Image], list[np.ndarray]]]:
-        """Row numbers, pictures and truths, `size` at a time; a thread reads `ahead` batches in advance, and no more are held."""
+        """Row numbers, pictures and truths, `size` at a time; a thread reads `ahead` batches in advance, and no more
+        are held.
+        """
         numbers = (range(first, min(first + size, len(self))) for first in range(0, len(self), size))
         with Threads(1, thread_name_prefix="pictures") as pool:
             for wanted, samples in in_order(pool, lambda rows: [self[row] for row in rows], numbers, ahead):
@@ -69,8 +79,9 @@ class Pictures:
 def data_labels(dataset: str, labels: str | None, own: LabelSpace | None) -> tuple[LabelSpace, str]:
     """What the ids in the masks mean, and who says so.
 
-    `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model that was trained here, else the
-    built-in one, as in training and importing. Raises ValueError for a file that cannot be read.
+    `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model that was
+    trained here, else the built-in one, as in training and importing. Raises ValueError for a file that cannot be
+    read.
     """
     beside = Path(dataset).expanduser() / LABELS
     if labels:
@@ -96,14 +107,20 @@ def open_split(
 ) -> Pictures:
     """One split of a data set as `finetune.py` reads it (`read_source`), each pair checked, its verdict cached.
 
-    split: "val" (or "validation"), "train", another one's name in a saved or Hub data set or of a folder beside train/ (test), or "all" for
-    pairs without splits. Those are split by a hash of the id, as in training: "val" is the share `val_fraction`. limit: the first so many.
-    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises ValueError for a split that is
-    not there, or is empty.
+    split: "val" (or "validation"), "train", another one's name in a saved or Hub data set or of a folder beside train/
+    (test), or "all" for pairs without splits. Those are split by a hash of the id, as in training: "val" is the share
+    `val_fraction`. limit: the first so many.
+    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises ValueError
+    for a split that is not there, or is empty.
     """
     read = partial(read_source, dataset, image_column=image_column, label_column=label_column)
     source = read(eval_split="validation" if split in ("val", "train", "all") else split)
-    if split in ("val", "validation") and source.evaluation is None and "val" in source.others and not source.is_folder:
+    if (
+        split in ("val", "validation")
+        and source.evaluation is None
+        and "val" in source.others
+        and not source.is_folder
+    ):
         source = read(eval_split="val")
     pairs, rows, notes = _choose(source, split, val_fraction)
     verdicts, said = check_pairs(pairs, label_space, progress=progress)
@@ -114,20 +131,25 @@ def open_split(
         raise DataProblems(problems)
     rows = np.setdiff1d(rows, [row for row, _ in found])[:limit]
     if not len(rows):
-        raise InputError(f"{split} of {dataset} holds no pair that could be scored; name another --split, or --split all.")
+        raise InputError(
+            f"{split} of {dataset} holds no pair that could be scored; name another --split, or --split all."
+        )
     notes += [*said, *left_out_notes(problems), f"{dataset}, {split}: {len(rows):,} pictures."]
     dataset_rows: Dataset = pairs.rows.select(rows)
     return Pictures(dataset_rows, label_space, tuple(notes))
 
 
-def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
+def _choose(
+    source: Source, split: str, val_fraction: float | int
+) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
     """The pairs of a split and which of their rows belong to it; notes."""
     train, evaluation = source.train, source.evaluation
     if evaluation is not None and split not in ("train", "all"):
         if source.is_folder and split not in ("val", "validation") and not evaluation.place.endswith(f"/{split}"):
             there = [name for name, part in (("train", train), ("val", evaluation)) if part is not None]
             raise InputError(
-                f"split is {split!r}; {source.place} has {', '.join([*there, *source.others])}: name one of them with --split."
+                f"split is {split!r}; {source.place} has {', '.join([*there, *source.others])}: name one of them with "
+                "--split."
             )
         return evaluation, np.arange(len(evaluation.ids)), []
     if train is not None and split == "train" and (evaluation is not None or source.others):
@@ -140,5 +162,8 @@ def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pair
         return train, np.arange(len(train.ids)), []
     held = held_out(train.ids, val_fraction)
     which = "the others are left out" if split != "train" else "only the others are taken"
-    note = f"{source.place} has no splits: {val_fraction:g} of its ids are held out, by a hash of the id, and {which} (--split all: all)."
+    note = (
+        f"{source.place} has no splits: {val_fraction:g} of its ids are held out, by a hash of the id, and {which} "
+        "(--split all: all)."
+    )
     return train, np.flatnonzero(held == (split != "train")), [note]

@@ -25,7 +25,8 @@ def values_of(found: Figures, resamples: Figures, images: int, label_space: Labe
         "figures": {name: _value(found[name][0], *ends[name]) for name in HEADLINES},
         "classes": {
             class_name: {
-                name: _value(found[f"class_{name}"][0, label], *(end[label] for end in ends[f"class_{name}"])) for name in PER_CLASS
+                name: _value(found[f"class_{name}"][0, label], *(end[label] for end in ends[f"class_{name}"]))
+                for name in PER_CLASS
             }
             for label, class_name in enumerate(label_space.names)
         },
@@ -33,7 +34,11 @@ def values_of(found: Figures, resamples: Figures, images: int, label_space: Labe
 
 
 def score_content(
-    tally: Tally, resamples: Figures, label_space: LabelSpace, ids: Sequence[str], causes: Sequence[Cause] | None = None
+    tally: Tally,
+    resamples: Figures,
+    label_space: LabelSpace,
+    ids: Sequence[str],
+    causes: Sequence[Cause] | None = None,
 ) -> dict[str, Any]:
     """The figures of one model on one set. The keys are described in scripts/score.py."""
     found = point(tally)
@@ -41,13 +46,19 @@ def score_content(
     images_of = tally.present.sum(0)
     for label, name in enumerate(label_space.names):
         content["classes"][name]["images"] = int(images_of[label])
-    pixels, right, confidence = (sums.sum(0, dtype=np.float64) for sums in (tally.bin_pixels, tally.bin_right, tally.bin_confidence))
+    pixels, right, confidence = (
+        sums.sum(0, dtype=np.float64) for sums in (tally.bin_pixels, tally.bin_right, tally.bin_confidence)
+    )
     content |= {
         "images": len(tally),
         "images_counted": _counted(tally),
         "pixels_counted": int(tally.confusion.sum()),
         "classes_present": int((tally.confusion.sum(1) > 0).sum()),
-        "confusion": {"truth": list(label_space.names), "predicted": [*label_space.names, OTHER], "pixels": tally.confusion.tolist()},
+        "confusion": {
+            "truth": list(label_space.names),
+            "predicted": [*label_space.names, OTHER],
+            "pixels": tally.confusion.tolist(),
+        },
         "calibration": [
             {
                 "from": place / BINS,
@@ -58,17 +69,24 @@ def score_content(
             }
             for place in range(BINS)
         ],
-        "worst_images": [{"id": ids[image], "miou_i": float(tally.image_mious[image])} for image in by_miou(tally)[:20].tolist()],
+        "worst_images": [
+            {"id": ids[image], "miou_i": float(tally.image_mious[image])} for image in by_miou(tally)[:20].tolist()
+        ],
     }
     if causes is not None:
         content["causes"] = [_cause(cause, label_space) for cause in causes]
     return content
 
 
-def compared_content(ours: Sequence[Figures], theirs: Sequence[Figures], images: int, label_space: LabelSpace) -> dict[str, Any]:
-    """The paired differences, this model less the other, with their intervals; both given as (point, resamples) of the same draws."""
+def compared_content(
+    ours: Sequence[Figures], theirs: Sequence[Figures], images: int, label_space: LabelSpace
+) -> dict[str, Any]:
+    """The paired differences, this model less the other, with their intervals; both given as (point, resamples) of the
+    same draws.
+    """
     found, resamples = (
-        {name: one[place][name] - other[place][name] for name in one[place]} for place, one, other in ((0, ours, theirs), (1, ours, theirs))
+        {name: one[place][name] - other[place][name] for name in one[place]}
+        for place, one, other in ((0, ours, theirs), (1, ours, theirs))
     )
     return values_of(found, resamples, images, label_space)
 
@@ -81,7 +99,9 @@ def by_miou(tally: Tally) -> Int64[np.ndarray, " some"]:
 
 
 def swapped_sides(content: Mapping[str, Any], label_space: LabelSpace) -> list[str]:
-    """A line for each mirror pair that the model mostly has the other way round: whose right is right differs between data sets."""
+    """A line for each mirror pair that the model mostly has the other way round: whose right is right differs between
+    data sets.
+    """
     pixels = np.array(content["confusion"]["pixels"])
     lines = []
     for left, right in label_space.mirror_pairs:
@@ -89,7 +109,8 @@ def swapped_sides(content: Mapping[str, Any], label_space: LabelSpace) -> list[s
         if crossed > 2 * straight and crossed > 0.5 * (pixels[left].sum() + pixels[right].sum()):
             one, other = label_space.names[left], label_space.names[right]
             lines.append(
-                f"{one} and {other} look swapped: {100 * crossed / max(crossed + straight, 1):.0f} % of what is either is taken for the "
+                f"{one} and {other} look swapped: {100 * crossed / max(crossed + straight, 1):.0f} % of what is "
+                "either is taken for the "
                 "other. Some data name the subject's side, some the viewer's; --id_map can exchange them."
             )
     return lines
@@ -119,7 +140,8 @@ def _cause(cause: Cause, label_space: LabelSpace) -> dict[str, Any]:
                 "images": group.images,
                 "miou_i": _value(group.miou_i, group.low, group.high),
                 "iou": {
-                    name: None if math.isnan(iou) else round(iou, 6) for name, iou in zip(label_space.names, group.class_iou, strict=True)
+                    name: None if math.isnan(iou) else round(iou, 6)
+                    for name, iou in zip(label_space.names, group.class_iou, strict=True)
                 },
             }
             for group in cause.groups

@@ -1,4 +1,6 @@
-"""What is kept of each scored image: a few sums per class, from which every figure, and its interval, is made afterwards."""
+"""What is kept of each scored image: a few sums per class, from which every figure, and its interval, is made
+afterwards.
+"""
 
 from collections.abc import Sequence
 
@@ -22,8 +24,8 @@ BINS = 15
 class Tally:
     """Sums of each image of a set, and the confusion counts of all together.
 
-    Memory: 36 bytes per image and class (9 sums) and 240 per image (calibration): 0.9 MB for 1,000 images of 19 classes, whatever their
-    size; nothing else grows with their number.
+    Memory: 36 bytes per image and class (9 sums) and 240 per image (calibration): 0.9 MB for 1,000 images of 19
+    classes, whatever their size; nothing else grows with their number.
     """
 
     def __init__(self, images: int, classes: int):
@@ -32,7 +34,9 @@ class Tally:
         self.predicted: UInt32[np.ndarray, "images classes"] = np.zeros(shape, np.uint32)
         self.right: UInt32[np.ndarray, "images classes"] = np.zeros(shape, np.uint32)
         # (width; near the truth's contour, near the prediction's, in both and right)
-        self.boundary: UInt32[np.ndarray, "widths 3 images classes"] = np.zeros((len(BOUNDARY_WIDTHS), 3, *shape), np.uint32)
+        self.boundary: UInt32[np.ndarray, "widths 3 images classes"] = np.zeros(
+            (len(BOUNDARY_WIDTHS), 3, *shape), np.uint32
+        )
         self.bin_pixels: UInt32[np.ndarray, "images bins"] = np.zeros((images, BINS), np.uint32)
         self.bin_right: UInt32[np.ndarray, "images bins"] = np.zeros((images, BINS), np.uint32)
         self.bin_confidence: Float64[np.ndarray, "images bins"] = np.zeros((images, BINS))
@@ -56,14 +60,17 @@ class Tally:
     ) -> None:
         """Counts image number `image`; called once for each.
 
-        truth: class ids or IGNORE_INDEX, whose pixels are not counted. predicted: class ids, or the number of classes for a class that
-        the data do not have. confidence: what the model gives the class it predicts, in 0-1. confusion: the pixels of each class (rows)
-        that are predicted as each class (columns, one more for what the data do not have), where that was counted already.
+        truth: class ids or IGNORE_INDEX, whose pixels are not counted. predicted: class ids, or the number of classes
+        for a class that the data do not have. confidence: what the model gives the class it predicts, in 0-1.
+        confusion: the pixels of each class (rows) that are predicted as each class (columns, one more for what the
+        data do not have), where that was counted already.
         """
         count, counted = self.classes, truth != IGNORE_INDEX
         true, found = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
         if confusion is None:
-            confusion = np.bincount(true * (count + 1) + found, minlength=count * (count + 1)).reshape(count, count + 1)
+            confusion = np.bincount(true * (count + 1) + found, minlength=count * (count + 1)).reshape(
+                count, count + 1
+            )
         self.confusion += confusion
         self.truth[image], self.predicted[image] = confusion.sum(1), confusion.sum(0)[:count]
         self.right[image] = confusion.diagonal()
@@ -104,10 +111,12 @@ class Tally:
 def predict_pixels(
     scores: Float[Tensor, "classes h w"], size: tuple[int, int], match: LabelMatch
 ) -> tuple[UInt8[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
-    """The data's class of each pixel at (height, width) and the model's confidence in it, from scores at the model's stride.
+    """The data's class of each pixel at (height, width) and the model's confidence in it, from scores at the model's
+    stride.
 
-    The greatest of the scores upsampled bilinearly, as evaluation has it; the confidence is its softmax over the model's classes that are
-    kept. A class the data lack is their number of classes. Made in tiles: scores of full size exist nowhere.
+    The greatest of the scores upsampled bilinearly, as evaluation has it; the confidence is its softmax over the
+    model's classes that are kept. A class the data lack is their number of classes. Made in tiles: scores of full size
+    exist nowhere.
     """
     source = scores.float()[None]
     if len(match.kept) < source.shape[1]:
@@ -122,7 +131,9 @@ def predict_pixels(
 
     classes = source.shape[1]
     result = torch.empty(2, *size, device=source.device)
-    cuts = tiles((source.shape[2], source.shape[3]), size, images=1, classes=classes, dtype=source.dtype, device=source.device)
+    cuts = tiles(
+        (source.shape[2], source.shape[3]), size, images=1, classes=classes, dtype=source.dtype, device=source.device
+    )
     for _, tile, found in map_tiles(predict, cuts, source.device):
         result[:, tile.rows, tile.columns] = found
     predicted, confidence = result.cpu().numpy()
@@ -132,7 +143,8 @@ def predict_pixels(
 def count_pixels(
     scores: Float[Tensor, "classes h w"], truth: UInt8[np.ndarray, "height width"], match: LabelMatch, classes: int
 ) -> Int64[np.ndarray, "rows columns"]:
-    """The confusion counts of one image, (classes of the data, one more), by the very function that the Trainer's evaluation uses.
+    """The confusion counts of one image, (classes of the data, one more), by the very function that the Trainer's
+    evaluation uses.
 
     `predict_pixels` rounds differently, which a tie in ten million pixels shows.
     """

@@ -1,4 +1,6 @@
-"""What is random in a training sample: the epoch clock, the generator of (seed, epoch, id), and the numbers drawn from it."""
+"""What is random in a training sample: the epoch clock, the generator of (seed, epoch, id), and the numbers drawn from
+it.
+"""
 
 import math
 from hashlib import blake2b
@@ -7,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seg_recipe.errors import InputError
+from seg_recipe.runtime.errors import InputError
 
 BLUR_RADIUS = (0.002, 0.008)
 """Radius of the box blur, as a share of `image_size` (1 to 4 pixels at 512)."""
@@ -16,7 +18,9 @@ NOISE_LEVELS = (2.0, 16.0)
 JPEG_QUALITY = (30, 90)
 """Pillow's `quality`, both ends included."""
 
-_LIMITS = {  # setting: (least, greatest, unit); relative settings stay below 1, where a factor of 0 would leave nothing of the picture
+# setting: (least, greatest, unit); relative settings stay below 1, where a factor of 0 would leave nothing of the
+# picture
+_LIMITS = {
     "rotation": (0.0, 180.0, "degrees"),
     "shear": (0.0, 60.0, "degrees"),
     "translation": (0.0, 0.5, "share of the picture"),
@@ -36,9 +40,10 @@ _SCALES = (0.1, 10.0)
 class EpochClock:
     """The epoch that training is in, as seen by every process that holds a copy of the clock.
 
-    The number lies in shared memory: data workers that live longer than an epoch (`persistent_workers`) see it move, whether they were
-    forked or spawned. Copies, deep ones too, show the same time: `datasets` deep-copies a transform with its dataset.
-    Set it before the epoch's first batch is asked for; workers fetch ahead. A pickle that is written to a file is a snapshot.
+    The number lies in shared memory: data workers that live longer than an epoch (`persistent_workers`) see it move,
+    whether they were forked or spawned. Copies, deep ones too, show the same time: `datasets` deep-copies a transform
+    with its dataset. Set it before the epoch's first batch is asked for; workers fetch ahead. A pickle that is written
+    to a file is a snapshot.
     """
 
     def __init__(self, epoch: int = 0):
@@ -72,7 +77,8 @@ def sample_generator(seed: int, epoch: int, sample_id: str) -> np.random.Generat
 class Draw(NamedTuple):
     """What was drawn for one sample in one epoch."""
 
-    scale: float = 1.0  # 1 = the whole picture squeezed to the square, as in evaluation; 2 = twice as large: its middle fills the square
+    # 1 = the whole picture squeezed to the square, as in evaluation; 2 = twice as large: its middle fills the square
+    scale: float = 1.0
     rotation: float = 0.0  # degrees, clockwise as one sees the picture
     shear: float = 0.0  # degrees: the lower half moves to the right
     shift: tuple[float, float] = (0.0, 0.0)  # right and down, as shares of the scaled picture
@@ -94,7 +100,8 @@ def checked_settings(scale: list[float], **settings: float) -> dict[str, float]:
     """
     if len(scale) != 2 or not _SCALES[0] <= scale[0] <= scale[1] <= _SCALES[1]:
         raise InputError(
-            f"augment_scale is {list(scale)}; wanted [least, greatest] in {_SCALES[0]:g}-{_SCALES[1]:g} (1 = the whole picture)."
+            f"augment_scale is {list(scale)}; wanted [least, greatest] in {_SCALES[0]:g}-{_SCALES[1]:g} (1 = the "
+            "whole picture)."
         )
     for name, value in settings.items():
         least, greatest, unit = _LIMITS[name]
@@ -106,7 +113,8 @@ def checked_settings(scale: list[float], **settings: float) -> dict[str, float]:
 def draw_augmentation(generator: np.random.Generator, settings: dict[str, float], image_size: int) -> Draw:
     """The numbers of one sample, from the settings that `checked_settings` returned.
 
-    Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others as they were.
+    Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others
+    as they were.
     """
     u = iter(generator.random(20).tolist())
 

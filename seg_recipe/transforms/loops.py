@@ -1,7 +1,7 @@
 """Loops over the pixels of a training picture, compiled by numba at the first use.
 
-Colour pixels are packed as Pillow keeps them: one uint32 each, red in its lowest byte, then green, blue, and a fourth byte that nobody
-looks at.
+Colour pixels are packed as Pillow keeps them: one uint32 each, red in its lowest byte, then green, blue, and a fourth
+byte that nobody looks at.
 """
 
 from typing import Any, no_type_check
@@ -11,12 +11,15 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from seg_recipe.compilation import compiled
+from seg_recipe.fast.compilation import compiled
 
 FRACTION = 16
 """Bits behind the point of a place in a picture: places are whole numbers, in 1/65536 pixel."""
 
-_OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}  # a * b + c in one operation; no check for a division by 0
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"contract"},
+    "error_model": "numpy",
+}  # a * b + c in one operation; no check for a division by 0
 
 # Literals would be 64 bits wide, and with them everything that they touch.
 _0, _HALF, _255 = np.float32(0), np.float32(0.5), np.float32(255)
@@ -30,10 +33,11 @@ _compiled = compiled(**_OPTIONS)
 @intrinsic
 @no_type_check
 def _between(_, pixels, first, below, right, down):
-    """The pixel at `right`, `down` (0-1) between the four around it: at `first`, `below` and one after each. Rounded to the nearest.
+    """The pixel at `right`, `down` (0-1) between the four around it: at `first`, `below` and one after each. Rounded
+    to the nearest.
 
-    The four channels are the four lanes of one vector, for which LLVM has instructions on every processor; numba would take one channel
-    after the other.
+    The four channels are the four lanes of one vector, for which LLVM has instructions on every processor; numba would
+    take one channel after the other.
     """
     four, eight = ir.VectorType(ir.FloatType(), 4), ir.VectorType(ir.IntType(8), 4)
     whole, index = ir.VectorType(ir.IntType(32), 4), ir.IntType(32)
@@ -77,7 +81,9 @@ def _inside(start, step, length, first, last):
 @njit(**_OPTIONS)
 @no_type_check
 def _columns(places, lengths, row, size):
-    """The first column of a row of the square that shows the picture, and the one behind the last; both the same where none does."""
+    """The first column of a row of the square that shows the picture, and the one behind the last; both the same where
+    none does.
+    """
     first, last = _inside(places[0, 1] * row + places[0, 2], places[0, 0], lengths[0], 0, size)
     first, last = _inside(places[1, 1] * row + places[1, 2], places[1, 0], lengths[1], first, last)
     first = min(first, size)
@@ -107,13 +113,16 @@ def _scale(line, factors, red, green, blue):
 @_compiled
 @no_type_check
 def warp(pixels, places, lengths, window_places, fill, mirrored, factors, values):
-    """Fill `values` (3, size, size) from packed `pixels` (height, width), bilinearly; beyond the picture's border from the pixel `fill`.
+    """Fill `values` (3, size, size) from packed `pixels` (height, width), bilinearly; beyond the picture's border from
+    the pixel `fill`.
 
     What is in between is rounded to 8 bits, and then goes through `factors`: see `scale`.
 
-    places: int64 (2, 3). The pixel in column c and row r of the square shows the picture at places @ (c, r, 1), right and down from the
+    places: int64 (2, 3). The pixel in column c and row r of the square shows the picture at places @ (c, r, 1), right
+    and down from the
         picture's corner. lengths: int64 (2), where the picture ends. They say what is outside.
-    window_places: the same from the centre of the first of `pixels` on; outside of `pixels`, the outermost ones go on for ever.
+    window_places: the same from the centre of the first of `pixels` on; outside of `pixels`, the outermost ones go on
+    for ever.
     pixels: at least 2 by 2. mirrored: whether the square is filled from right to left.
     """
     size, width = values.shape[1], pixels.shape[1]
@@ -130,7 +139,10 @@ def warp(pixels, places, lengths, window_places, fill, mirrored, factors, values
         for i in range(len(shown)):
             inner_x, inner_y = min(max(x, 0), right_end), min(max(y, 0), down_end)
             pixel[i] = np.int32((inner_y >> FRACTION) * width + (inner_x >> FRACTION))
-            right[i], down[i] = np.float32(np.int32(inner_x) & _LOW) * _STEP, np.float32(np.int32(inner_y) & _LOW) * _STEP
+            right[i], down[i] = (
+                np.float32(np.int32(inner_x) & _LOW) * _STEP,
+                np.float32(np.int32(inner_y) & _LOW) * _STEP,
+            )
             x += x_step
             y += y_step
         for i in range(len(shown)):
@@ -145,10 +157,11 @@ def warp(pixels, places, lengths, window_places, fill, mirrored, factors, values
 @_compiled
 @no_type_check
 def warp_ids(mask, places, lengths, table, fill, mirrored, square):
-    """Fill `square` (size, size) with table[id] of the nearest pixel of `mask` (height, width), all uint8; outside with `fill`.
+    """Fill `square` (size, size) with table[id] of the nearest pixel of `mask` (height, width), all uint8; outside
+    with `fill`.
 
-    places, lengths, mirrored: as for `warp`; where the picture is longer than the mask, the mask's last pixels are repeated.
-    Returns the greatest of what was taken from the table, where 255 counts as nothing.
+    places, lengths, mirrored: as for `warp`; where the picture is longer than the mask, the mask's last pixels are
+    repeated. Returns the greatest of what was taken from the table, where 255 counts as nothing.
     """
     size, greatest, width = len(square), np.uint8(0), mask.shape[1]
     flat = mask.reshape(-1)
@@ -181,8 +194,8 @@ def warp_ids(mask, places, lengths, table, fill, mirrored, square):
 def tone(pixels, left, top, saturation, table, window):
     """Fill `window` with the part of `pixels` that begins at `left`, `top`, both packed, after saturation and table.
 
-    saturation: float32, factor on the distance from the pixel's own grey. table: uint32 (3, 256), what red, green and blue become, each in
-    its own byte.
+    saturation: float32, factor on the distance from the pixel's own grey. table: uint32 (3, 256), what red, green and
+    blue become, each in its own byte.
     """
     height, width = window.shape
     for row in range(height):
@@ -198,7 +211,9 @@ def tone(pixels, left, top, saturation, table, window):
                 r = min(max(grey + saturation * (r - grey), _0), _255) + _HALF
                 g = min(max(grey + saturation * (g - grey), _0), _255) + _HALF
                 b = min(max(grey + saturation * (b - grey), _0), _255) + _HALF
-                target[column] = np.uint32(np.int32(r)) | (np.uint32(np.int32(g)) << _8) | (np.uint32(np.int32(b)) << _16)
+                target[column] = (
+                    np.uint32(np.int32(r)) | (np.uint32(np.int32(g)) << _8) | (np.uint32(np.int32(b)) << _16)
+                )
         for column in range(width):
             p = target[column]
             red, green, blue = np.uint64(p & _BYTE), np.uint64((p >> _8) & _BYTE), np.uint64((p >> _16) & _BYTE)
@@ -210,8 +225,8 @@ def tone(pixels, left, top, saturation, table, window):
 def blur(values, across, down, blurred):
     """Fill `blurred` with the means over boxes of `values`, uint8 (height, 4 width): four channels, each by itself.
 
-    across, down: radii in pixels, from 0. A box reaches that far from its pixel's border; the pixels that it cuts count in part. At the
-    picture's border the outermost pixels are repeated.
+    across, down: radii in pixels, from 0. A box reaches that far from its pixel's border; the pixels that it cuts
+    count in part. At the picture's border the outermost pixels are repeated.
     """
     height, length = values.shape
     whole_across, whole_down = int(across), int(down)
@@ -250,7 +265,8 @@ def blur(values, across, down, blurred):
 @_compiled
 @no_type_check
 def add_noise(values, noise, starts, level):
-    """Add level * noise to `values`, uint8 (height, n), in place; row y takes the n numbers of `noise` from starts[y] on.
+    """Add level * noise to `values`, uint8 (height, n), in place; row y takes the n numbers of `noise` from starts[y]
+    on.
 
     noise: float32. level: float32. The sums are rounded, and cut off at 0 and 255.
     """
@@ -263,7 +279,8 @@ def add_noise(values, noise, starts, level):
 @_compiled
 @no_type_check
 def scale(pixels, factors, values):
-    """values[c, y, x] = factors[0, c] * channel c of pixels[y, x] + factors[1, c], in one operation where the processor has it.
+    """values[c, y, x] = factors[0, c] * channel c of pixels[y, x] + factors[1, c], in one operation where the
+    processor has it.
 
     pixels: packed (height, width). factors: float32 (2, 3). values: float32 (3, height, width).
     """

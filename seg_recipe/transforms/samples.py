@@ -1,4 +1,6 @@
-"""The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of their samples."""
+"""The transforms that `with_transform` takes, for training and for evaluation, and the collator that makes batches of
+their samples.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,9 +12,9 @@ from jaxtyping import Float32, UInt8, UInt32
 from PIL import Image
 from torch import Tensor
 
-from seg_recipe.errors import InputError
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.pools import spread
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import output_to_source, warp_image, warp_mask, window_of
@@ -23,20 +25,25 @@ _Result = TypeVar("_Result")
 
 
 class TrainTransform:
-    """Augmented training samples: pixel_values float32 (3, S, S), normalised; labels uint8 (S, S), IGNORE_INDEX outside of the picture.
+    """Augmented training samples: pixel_values float32 (3, S, S), normalised; labels uint8 (S, S), IGNORE_INDEX
+    outside of the picture.
 
     label_space: its mirror table is applied with the flip, its read table always.
     image_size: S, side of the square that the model sees, in pixels.
-    mean, std: of red, green and blue in 0-1, three each. Outside of the picture the image has the colour `mean`, in 8 bits.
-    seed, clock: with the sample's id they decide everything that is random.
-    scale: [least, greatest] zoom (0.1-10), drawn log-uniformly; 1 = the whole picture squeezed to S x S, as in evaluation.
-    rotation (0-180), shear (0-60): greatest angle in degrees, either way; in the picture's own proportions, before it is squeezed.
+    mean, std: of red, green and blue in 0-1, three each. Outside of the picture the image has the colour `mean`, in 8
+    bits. seed, clock: with the sample's id they decide everything that is random.
+    scale: [least, greatest] zoom (0.1-10), drawn log-uniformly; 1 = the whole picture squeezed to S x S, as in
+    evaluation. rotation (0-180), shear (0-60): greatest angle in degrees, either way; in the picture's own
+    proportions, before it is squeezed.
     translation: how far the picture's centre moves, either way, as a share of its scaled width and height (0-0.5).
     flip: probability of the left-right mirror image.
-    brightness, contrast, saturation, gamma: x draws a factor (for gamma an exponent) uniformly from 1 - x to 1 + x (0-0.9). Brightness adds
+    brightness, contrast, saturation, gamma: x draws a factor (for gamma an exponent) uniformly from 1 - x to 1 + x
+    (0-0.9). Brightness adds
         a factor of 1 - x/3 to 1 + x/3 for each channel: the colour of the light.
-    grey, blur, noise, jpeg: probability of a picture without colour, a box blur (BLUR_RADIUS), Gaussian noise on each channel
-        (NOISE_LEVELS), a pass through JPEG (JPEG_QUALITY). The last three happen at about the output's resolution, before the resampling.
+    grey, blur, noise, jpeg: probability of a picture without colour, a box blur (BLUR_RADIUS), Gaussian noise on each
+    channel
+        (NOISE_LEVELS), a pass through JPEG (JPEG_QUALITY). The last three happen at about the output's resolution,
+        before the resampling.
 
     Raises ValueError that names the setting (as `augment_rotation`), its value and its range.
     """
@@ -74,10 +81,15 @@ class TrainTransform:
         self.label_space = label_space
         self.seed = seed
         self.clock = clock
-        self._read = {False: label_space.read_table, True: label_space.mirror_table[label_space.read_table]}  # mirrored?
+        self._read = {
+            False: label_space.read_table,
+            True: label_space.mirror_table[label_space.read_table],
+        }  # mirrored?
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        """The samples of the clock's epoch, as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
+        """The samples of the clock's epoch, as `with_transform` wants them: columns id, image, label in, id,
+        pixel_values, labels out.
+        """
         epoch = self.clock.epoch
         size = self.image_size
         values = torch.empty((len(batch["id"]), 3, size, size))
@@ -118,10 +130,12 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Evaluation samples: pixel_values float32 (3, S, S) as the saved image processor makes them; labels uint8 (H, W), the mask's own size.
+    """Evaluation samples: pixel_values float32 (3, S, S) as the saved image processor makes them; labels uint8 (H, W),
+    the mask's own size.
 
-    label_space: its read table is applied to the mask. image_size: S, in pixels. mean, std: of red, green and blue in 0-1, three each.
-    Nothing is rotated for EXIF here: `datasets` has done so, and the check of the data refuses such pictures.
+    label_space: its read table is applied to the mask. image_size: S, in pixels. mean, std: of red, green and blue in
+    0-1, three each. Nothing is rotated for EXIF here: `datasets` has done so, and the check of the data refuses such
+    pictures.
     """
 
     def __init__(self, *, label_space: LabelSpace, image_size: int, mean: list[float], std: list[float]):
@@ -161,14 +175,18 @@ class EvalTransform:
         if greatest >= len(self.label_space):
             raise _foreign_ids(sample_id, ids, self.label_space)
         size = (self.image_size, self.image_size)
-        return picture if picture.shape == size else packed(picture_of(picture).resize(size, Image.Resampling.BILINEAR)), ids
+        return picture if picture.shape == size else packed(
+            picture_of(picture).resize(size, Image.Resampling.BILINEAR)
+        ), ids
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: pixel_values float32 (B, 3, S, S); labels uint8 (B, H, W); label_sizes int64 (B, 2), height and width; ids, a list of str.
+    """A batch: pixel_values float32 (B, 3, S, S); labels uint8 (B, H, W); label_sizes int64 (B, 2), height and width;
+    ids, a list of str.
 
-    Masks of unequal size are padded with IGNORE_INDEX at the bottom and the right to the largest height and width of the batch;
-    `label_sizes` holds what they were. The key is `labels`: the default collator takes one called `label` for a scalar.
+    Masks of unequal size are padded with IGNORE_INDEX at the bottom and the right to the largest height and width of
+    the batch; `label_sizes` holds what they were. The key is `labels`: the default collator takes one called `label`
+    for a scalar.
     """
     masks = [sample["labels"] for sample in samples]
     sizes = torch.tensor([tuple(mask.shape) for mask in masks], dtype=torch.int64)
@@ -185,16 +203,22 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:
-    """torch.stack, without a copy where the parts are already all rows of one tensor, in order: those of one call of a transform are."""
+    """torch.stack, without a copy where the parts are already all rows of one tensor, in order: those of one call of a
+    transform are.
+    """
     whole = parts[0]._base
     if whole is None or whole.shape != (len(parts), *parts[0].shape):
         return torch.stack(parts)
-    in_order = all(part._base is whole and part.data_ptr() == row.data_ptr() for part, row in zip(parts, whole, strict=True))
+    in_order = all(
+        part._base is whole and part.data_ptr() == row.data_ptr() for part, row in zip(parts, whole, strict=True)
+    )
     return whole if in_order else torch.stack(parts)
 
 
 def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _Result]) -> list[_Result]:
-    """`work` on each row: its number, and id, image and label, decoded there. On as many threads as torch has: one in a data worker."""
+    """`work` on each row: its number, and id, image and label, decoded there. On as many threads as torch has: one in
+    a data worker.
+    """
     rows = list(enumerate(zip(batch["id"], batch["image"], batch["label"], strict=True)))
 
     def do(row: tuple[int, tuple[str, Any, Any]]) -> _Result:
@@ -204,7 +228,9 @@ def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _R
         except InputError:
             raise
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"Sample {sample_id} cannot be read any more ({error}); it has changed since it was checked.") from error
+            raise InputError(
+                f"Sample {sample_id} cannot be read any more ({error}); it has changed since it was checked."
+            ) from error
         return work(number, (sample_id, *pictures))
 
     return spread(do, rows, torch.get_num_threads())
@@ -217,16 +243,22 @@ def _checked_size(image_size: int) -> int:
 
 
 def _checked_pair(
-    sample_id: str, image: Image.Image | UInt32[np.ndarray, "height width"], label: Image.Image | UInt8[np.ndarray, "height width"]
+    sample_id: str,
+    image: Image.Image | UInt32[np.ndarray, "height width"],
+    label: Image.Image | UInt8[np.ndarray, "height width"],
 ) -> tuple[UInt32[np.ndarray, "height width"], UInt8[np.ndarray, "height width"]]:
     """The image as packed pixels and the mask as ids; ValueError that names the sample where that cannot be."""
     if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
-        raise InputError(f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB.")
+        raise InputError(
+            f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB."
+        )
     if isinstance(label, Image.Image):
         label = ids_of_cell(sample_id, label)
     sizes = [part.size if isinstance(part, Image.Image) else part.shape[::-1] for part in (image, label)]
     if sizes[0] != sizes[1]:
-        raise InputError(f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal.")
+        raise InputError(
+            f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal."
+        )
     if isinstance(image, Image.Image):
         image = packed(image if image.mode == "RGB" else image.convert("RGB"))
     return image, label
@@ -237,6 +269,6 @@ def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_s
     count = len(label_space)
     foreign = ", ".join(str(label) for label in np.unique(ids).tolist() if count <= label < IGNORE_INDEX)
     return InputError(
-        f"Sample {sample_id}: its mask holds ids {foreign}; the label space has 0-{count - 1} and {IGNORE_INDEX} (ignored). "
-        "Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
+        f"Sample {sample_id}: its mask holds ids {foreign}; the label space has 0-{count - 1} and {IGNORE_INDEX} "
+        "(ignored). Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
     )

@@ -1,0 +1,12 @@
+"""What `python -m scripts.bench` measures with: this project beside the ways that it wants to be better than, in one run, turn
+by turn.
+
+measuring.py    turns, ratios with their spread, peak memory, the machine
+table.py        rows with their targets and verdicts, as a table; the README's is made of docs/bench.json
+eager.py        the losses that ours is compared with, and the float64 oracle
+stock.py        the stock way to train and evaluate, each step that makes it slow named
+contestants.py  processes that take turns at training and evaluating
+ranks.py        what one and two processes run under `accelerate launch`
+loss.py, running.py, data.py  the parts of the bench: from a Plan to rows
+plan.py         the sizes of a run, and the pictures that it works on
+"""

@@ -1,0 +1,1 @@
+"""The same results sooner: numba on a CPU, and modules of transformers made quicker."""

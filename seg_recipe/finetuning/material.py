@@ -1,0 +1,159 @@
+"""What a run learns from: the checked splits, the model's view of them, and the lines about settings that they make
+idle.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seg_recipe.data import Data, load_data
+from seg_recipe.data.sources import HUB_ID
+from seg_recipe.faces import make_faces
+from seg_recipe.faces.folder import face_id
+from seg_recipe.faces.ours import foreign_names, has_our_metadata, holds_data_sets_of_ours
+from seg_recipe.finetuning.trial import shared_scratch_folder
+from seg_recipe.labels import FACE, LabelSpace, faces_are_few
+from seg_recipe.recipe import Recipe
+from seg_recipe.recipe.settings import DataSettings
+from seg_recipe.report import say
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.splits import in_validation
+from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform
+
+
+def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
+    """The checked splits; faces are rendered first where the recipe asks for them and nothing of the user's is in
+    their folder.
+    """
+    settings, args = recipe.data, recipe.training
+    folder = Path(settings.dataset[0])
+    renders = renders_into(recipe, folder)
+    idle = {}
+    if settings.generate_faces and not renders:
+        # With a data set on the command line it is no news that the recipe's own faces are not what is trained on.
+        names = [
+            name
+            for name in ("generate_faces", "generate_size", "generate_portraits")
+            if "dataset" not in recipe.typed or name in recipe.typed
+        ]
+        idle = dict.fromkeys(names, f"{folder} is there already, with other pictures")
+    say(args, *idle_lines(recipe, idle))
+    if renders:
+        folder = draw_faces(recipe, folder)
+    with args.main_process_first(desc="data"):
+        data = load_data(
+            [str(folder), *settings.dataset[1:]] if renders else settings.dataset,
+            label_space=label_space,
+            weights=settings.dataset_weights,
+            eval_sources=dict(entry.split("=", 1) for entry in settings.eval_datasets),
+            val_fraction=settings.val_fraction,
+            image_column=settings.image_column,
+            label_column=settings.label_column,
+            train_split=settings.train_split,
+            eval_split=settings.eval_split,
+            streaming=settings.streaming,
+            seed=args.seed,
+            bad_samples=settings.bad_samples,
+            image_size=recipe.model.image_size,
+            progress=args.process_index == 0 and not args.disable_tqdm,
+        )
+    say(args, *idle_lines(recipe, data.idle))
+    check_faces(recipe, data)
+    return data
+
+
+def check_faces(recipe: Recipe, data: Data) -> None:
+    """Raises ValueError where nobody said that the ids are those of faces, and most classes of faces are in no mask."""
+    if "labels" in recipe.typed or recipe.data.labels != "face" or not data.class_pixels:
+        return
+    seen = int(np.any(list(data.class_pixels.values()), axis=0).sum())
+    if faces_are_few(seen):
+        raise InputError(
+            f"labels is face, and {seen} of its {len(FACE)} classes occur in {', '.join(recipe.data.dataset)}: the "
+            "masks may mean "
+            'something else. Say what their ids mean with --labels FILE, a JSON file with {"names": [...]}, or '
+            "--labels face if they are "
+            "faces."
+        )
+
+
+def renders_into(recipe: Recipe, folder: Path) -> bool:
+    """Whether faces are rendered into a folder.
+
+    They are where the recipe's own folder is not there, was begun by us, or holds data sets of ours alone
+    (input/quickstart in input); and where --generate_faces was typed and the folder is not there, empty or ours.
+    Anything else in it is the user's.
+    """
+    asked = "generate_faces" in recipe.typed
+    if recipe.data.generate_faces == 0 or folder.is_file():
+        return False
+    if "dataset" in recipe.typed and not asked:
+        if not folder.exists() and not HUB_ID.fullmatch(str(folder)):
+            raise InputError(
+                f"There is no folder {folder}. Spell it right, or render faces into it with --generate_faces N."
+            )
+        return False
+    if not folder.exists() or has_our_metadata(folder) or holds_data_sets_of_ours(folder):
+        return True
+    return asked and not foreign_names(folder)
+
+
+def draw_faces(recipe: Recipe, folder: Path) -> Path:
+    """Draw the recipe's faces into the folder, or for a check a few of them into one that is gone at its end. Returns
+    which.
+    """
+    settings, args = recipe.data, recipe.training
+    count = settings.generate_faces
+    # all have looked whether the folder is there before one of them makes it
+    args.distributed_state.wait_for_everyone()
+    if recipe.run.check:
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        folder, count = Path(shared_scratch_folder()), faces_for_a_check(count, batch, settings.val_fraction)
+        say(
+            args,
+            f"The check draws {count} of the {settings.generate_faces} faces for itself alone; {settings.dataset[0]} "
+            "stays as it is.",
+        )
+    make_faces(
+        *(folder, count, settings.generate_size),
+        val_fraction=settings.val_fraction,
+        portraits=settings.generate_portraits,
+        progress=not args.disable_tqdm,
+    )
+    args.distributed_state.wait_for_everyone()
+    return folder
+
+
+def faces_for_a_check(most: int, batch: int, val_fraction: float | int) -> int:
+    """The number of faces that fill an optimizer batch, with eight held out."""
+    trained = held = 0
+    for index in range(most):
+        if trained >= max(batch, 16) and (held >= 8 or not val_fraction):
+            return index
+        out = in_validation(face_id(index), val_fraction)
+        trained, held = trained + (not out), held + out
+    return most
+
+
+def idle_lines(recipe: Recipe, idle: dict[str, str]) -> list[str]:
+    """One line for each setting of the recipe that its data make idle. Raises ValueError for one that was typed."""
+    for name, reason in idle.items():
+        if name in recipe.typed:
+            raise InputError(f"{name} has no effect: {reason}. Leave --{name} out.")
+    return [
+        f"{name} has no effect: {why}."
+        for name, why in idle.items()
+        if getattr(recipe.data, name) != getattr(DataSettings(), name)
+    ]
+
+
+def make_transforms(
+    recipe: Recipe, label_space: LabelSpace, image_processor: Any, clock: EpochClock
+) -> tuple[TrainTransform, EvalTransform]:
+    """What makes samples of the pictures for training, which reads the epoch off `clock`, and for evaluation."""
+    seen: dict[str, Any] = {"label_space": label_space, "image_size": recipe.model.image_size}
+    seen |= {"mean": image_processor.image_mean, "std": image_processor.image_std}
+    augmentation = {name.removeprefix("augment_"): value for name, value in asdict(recipe.augmentation).items()}
+    return TrainTransform(**seen, **augmentation, seed=recipe.training.seed, clock=clock), EvalTransform(**seen)

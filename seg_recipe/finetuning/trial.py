@@ -1,0 +1,111 @@
+"""What --check does instead of training: one whole step and a batch of each evaluation set, of which nothing is kept.
+
+And what can be known of a model before its first step: that it cannot take one.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.trainer import SegmentationTrainer
+
+
+def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_size: int) -> None:
+    """Raise InputError for activation checkpointing that the model has not, and for a BatchNorm that would see one
+    value per channel.
+
+    image_size: side of the square that the model sees, in pixels.
+    """
+    if args.activation_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise InputError(
+            f"activation_checkpointing is true, which {type(model).__name__} does not support: leave it out; to save "
+            "memory lower per_device_train_batch_size and raise gradient_accumulation_steps by as much."
+        )
+    if args.train_batch_size == 1 and (name := _norm_of_one_value(model, image_size)):
+        raise InputError(
+            f"per_device_train_batch_size is 1, and {name} of {type(model).__name__} takes its mean over the batch "
+            "and 1 x 1 pixels, which is one value: raise per_device_train_batch_size to 2 or more "
+            "(gradient_accumulation_steps can be lowered by as much)."
+        )
+
+
+def _norm_of_one_value(model: nn.Module, image_size: int) -> str | None:
+    """The first BatchNorm that trains on feature maps of one pixel, looked for with a black picture in evaluation
+    mode.
+    """
+    was_training = model.training
+    norms: dict[nn.Module, str] = {
+        module: name
+        for name, module in model.train().named_modules()
+        if isinstance(module, _BatchNorm) and module.training
+    }
+    found: list[str] = []
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            found.append(norms[module])
+
+    handles = [norm.register_forward_pre_hook(look) for norm in norms]
+    try:
+        model.eval()
+        if norms:
+            device = next(model.parameters()).device
+            with torch.no_grad():
+                model(pixel_values=torch.zeros(1, 3, image_size, image_size, device=device))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def scratch_folder() -> str:
+    """A folder that is gone when the process ends; the Trainer makes its output_dir, whether it writes there or not."""
+    folder = tempfile.mkdtemp(prefix="seg_recipe-check-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def shared_scratch_folder() -> str:
+    """The same such folder on all ranks. A collective."""
+    name = [scratch_folder() if int(os.environ.get("RANK", "0")) == 0 else ""]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(name, src=0)
+    return name[0]
+
+
+def try_step(trainer: SegmentationTrainer) -> float:
+    """Take the first step of the run, all of its micro-batches, and evaluate a batch of each set. The loss of the step
+    comes back.
+
+    Optimizer, schedule and model are then those after that step, and of no further use. Nothing is saved or logged.
+    """
+    trainer.args.load_best_model_at_end = trainer.args.eval_on_start = False
+    trainer.add_callback(_OneStep())
+    loss = trainer.train().training_loss
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {None: trainer.eval_dataset}
+    for name in sets:
+        model = trainer.model_wrapped.eval()
+        trainer.prediction_step(model, next(iter(trainer.get_eval_dataloader(name))), prediction_loss_only=False)
+    return loss
+
+
+class _OneStep(TrainerCallback):
+    """Ends training after its first step, without a log, an evaluation or a checkpoint. It stands last."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After the step, and again where the epoch ends with it."""
+        control.should_training_stop = True
+        control.should_log = control.should_evaluate = control.should_save = False
+
+    on_epoch_end = on_step_end

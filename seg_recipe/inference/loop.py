@@ -1,0 +1,153 @@
+"""Decoding, the model and writing at the same time, in bounded memory."""
+
+import math
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from seg_recipe.inference import Segmenter, mask_of
+from seg_recipe.inference.inputs import Picture
+from seg_recipe.inference.outputs import Predictions
+from seg_recipe.inference.pictures import problem
+from seg_recipe.runtime.errors import is_fault
+from seg_recipe.runtime.pools import Threads, result
+
+MAX_PIXELS_AT_ONCE = 100_000_000
+"""Of all pictures that are being decoded or wait for the model; a larger one is decoded alone."""
+
+
+class _Read(NamedTuple):
+    size: tuple[int, int]  # height, width
+    prepared: Float32[Tensor, "3 _ _"] | None  # what the model takes, where the picture goes into it as a whole, once
+    image: Image.Image | None  # where it is needed again
+
+
+@dataclass
+class Outcome:
+    """How many pictures were predicted, how many had been before, and what is wrong with which."""
+
+    written: int
+    already_there: int
+    broken: dict[str, str]
+
+
+def predict(
+    segmenter: Segmenter,
+    pictures: Iterable[Picture],
+    output: Predictions,
+    bar: tqdm,
+    *,
+    batch_size: int,
+    workers: int,
+    overlays: bool,
+    options: dict[str, Any],
+) -> Outcome:
+    """Predicts what is not done yet, `batch_size` pictures at a time; `workers` threads decode ahead and as many write
+    behind.
+
+    options: flip, scales and window of `Segmenter.scores`. A picture that cannot be read is named at once and the
+    others go on.
+    """
+    outcome = Outcome(0, 0, {})
+    extra = options["flip"] or options["window"] or list(options["scales"]) != [1.0]
+    readers, writers = Threads(workers, "read"), Threads(workers, "write")
+    writing: deque[Future[None]] = deque()
+
+    def read(picture: Picture) -> _Read:
+        image = picture.read()
+        prepared = None if extra else segmenter.prepare(image)
+        return _Read((image.height, image.width), prepared, image if extra or overlays else None)
+
+    def todo() -> Iterator[Picture]:
+        for picture in pictures:
+            if output.has(picture):
+                outcome.already_there += 1
+                bar.update()
+            else:
+                yield picture
+
+    def broken(picture: Picture, error: Exception) -> None:
+        outcome.broken[picture.source] = problem(error)
+        bar.write(f"left out: {picture.source}: {problem(error)}", file=sys.stderr)
+        bar.update()
+
+    try:
+        for batch in _batches(_read_ahead(todo(), read, readers, broken, 3 * batch_size), batch_size):
+            found = [each for _, each in batch]
+            if extra:
+                scores = segmenter.scores([each.image for each in found if each.image is not None], **options)
+            else:
+                scores = segmenter.logits_of([each.prepared for each in found if each.prepared is not None])
+            for (picture, each), score in zip(batch, scores, strict=True):
+                mask = mask_of(score, each.size)
+                writing.append(writers.submit(output.write, picture, mask, each.image if overlays else None))
+            while len(writing) > 2 * batch_size:
+                _finish(writing, outcome, bar)
+        while writing:
+            _finish(writing, outcome, bar)
+    finally:
+        readers.shutdown(cancel_futures=True)
+        writers.shutdown(cancel_futures=True)
+    return outcome
+
+
+def _finish(writing: deque[Future[None]], outcome: Outcome, bar: tqdm) -> None:
+    result(writing.popleft())
+    outcome.written += 1
+    bar.update()
+
+
+def _read_ahead(
+    pictures: Iterator[Picture], read: Any, pool: Threads, broken: Any, ahead: int
+) -> Iterator[tuple[Picture, _Read]]:
+    """The pictures that can be read, in order; up to `ahead` of them, but not more than MAX_PIXELS_AT_ONCE, are
+    decoded meanwhile.
+    """
+    waiting: deque[tuple[Picture, int, Future[_Read]]] = deque()
+
+    def first() -> Iterator[tuple[Picture, _Read]]:
+        picture, _, future = waiting.popleft()
+        try:
+            found = result(future)
+        except Exception as error:  # decoders of damaged files raise what they like
+            if is_fault(error):
+                raise
+            broken(picture, error)
+        else:
+            yield picture, found
+
+    for picture in pictures:
+        try:
+            pixels = math.prod(picture.measure())
+        except Exception as error:
+            if is_fault(error):
+                raise
+            broken(picture, error)
+            continue
+        while waiting and (len(waiting) >= ahead or pixels + sum(each for _, each, _ in waiting) > MAX_PIXELS_AT_ONCE):
+            yield from first()
+        waiting.append((picture, pixels, pool.submit(read, picture)))
+    while waiting:
+        yield from first()
+
+
+def _batches(found: Iterator[tuple[Picture, _Read]], batch_size: int) -> Iterator[list[tuple[Picture, _Read]]]:
+    """Batches of `batch_size`; smaller where they would hold more than MAX_PIXELS_AT_ONCE of decoded pictures."""
+    batch: list[tuple[Picture, _Read]] = []
+    pixels = 0
+    for picture, each in found:
+        pixels += math.prod(each.size) if each.image is not None else 0
+        batch.append((picture, each))
+        if len(batch) == batch_size or pixels > MAX_PIXELS_AT_ONCE:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,52 @@
+"""Decoding of pictures that nobody vouches for."""
+
+import math
+from contextlib import AbstractContextManager
+from typing import IO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from seg_recipe.runtime.errors import InputError
+
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif",
+}  # fmt: skip
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+
+MAX_PIXELS = 100_000_000
+"""The largest picture that is read; decoded it takes 300 MB. Pillow itself only warns until twice its own limit."""
+
+
+def measure(stream: AbstractContextManager[IO[bytes]]) -> tuple[int, int]:
+    """(width, height) from the header, nothing decoded. Raises ValueError in one line for what is no picture or one
+    above MAX_PIXELS.
+    """
+    try:
+        with stream as opened, Image.open(opened, formats=_FORMATS) as image:
+            return _checked(image.size)
+    except UnidentifiedImageError:
+        raise InputError(f"this is no picture in a format that is read here ({', '.join(_FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"its header claims more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels"
+        ) from None
+
+
+def decode(stream: AbstractContextManager[IO[bytes]]) -> Image.Image:
+    """The picture as it is displayed: its EXIF orientation is applied, as the pipeline does. Of an animation, the
+    first frame.
+    """
+    with stream as opened, Image.open(opened, formats=_FORMATS) as image:
+        _checked(image.size)
+        return ImageOps.exif_transpose(image)
+
+
+def problem(error: Exception) -> str:
+    """What went wrong with a picture, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    if math.prod(size) > MAX_PIXELS:
+        raise InputError(f"its header claims {size[0]:,} x {size[1]:,} pixels; at most {MAX_PIXELS:,} are read")
+    return size

@@ -1,6 +1,0 @@
-"""Backbone and head with the label space written into the config, the image processor that goes with them, and the optimizer's groups."""
-
-from seg_recipe.model.build import build_model
-from seg_recipe.model.groups import backbone_prefix, parameter_groups
-
-__all__ = ["backbone_prefix", "build_model", "parameter_groups"]

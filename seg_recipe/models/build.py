@@ -1,0 +1,355 @@
+"""A model for a label space, from a checkpoint or from scratch, with a note on every tensor that is not the
+checkpoint's.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SegformerConfig,
+    SegformerImageProcessorPil,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+)
+from transformers.utils import logging
+
+from seg_recipe.fast.segformer import quicken
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
+from seg_recipe.models.conventions import mend_dropout, mend_momentum
+from seg_recipe.models.groups import backbone_prefix
+from seg_recipe.models.overrides import override_config
+from seg_recipe.runtime.errors import InputError
+
+WHOLE_PICTURES = "whole pictures"
+"""What `trained_on` in the config of a model from here says: it saw pictures squeezed to its size, and no pieces of
+larger ones.
+"""
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+_SEGFORMER_SIZES: dict[str, dict[str, Any]] = {
+    "b0": {"hidden_sizes": [32, 64, 160, 256], "decoder_hidden_size": 256, "depths": [2, 2, 2, 2]},
+    "b1": {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 256, "depths": [2, 2, 2, 2]},
+    "b2": {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768, "depths": [3, 4, 6, 3]},
+    "b3": {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768, "depths": [3, 4, 18, 3]},
+    "b4": {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768, "depths": [3, 8, 27, 3]},
+    "b5": {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768, "depths": [3, 6, 40, 3]},
+}
+"""The sizes in which nvidia/mit-* and nvidia/segformer-* differ: transformers'
+convert_segformer_original_to_pytorch.py, after table 6 of Xie et al., NeurIPS 2021, "SegFormer". All else (heads,
+strides, drop path) is SegformerConfig's default.
+"""
+
+
+def build_model(
+    name: str,
+    *,
+    label_space: LabelSpace,
+    image_size: int,
+    from_scratch: bool,
+    config_overrides: Sequence[str] = (),
+    seed: int = 0,
+    channels_last: bool = False,
+) -> tuple[PreTrainedModel, SegformerImageProcessorPil, list[str]]:
+    """The model in float32 on the CPU in eval mode, the image processor to save beside it, and notes to print, one
+    line each.
+
+    name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
+    knows.
+    image_size: side of the square pictures of training, in pixels; the processor resizes to just that.
+    from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file
+    and no network.
+    config_overrides: changes to the architecture's config, each name=value; see `override_config`.
+    channels_last: keep the weights in that memory format, which the feature maps then follow.
+
+    Conventions: num_labels, id2label (int keys) and label2id are the label space's, IGNORE_INDEX is the config's
+    ignored id. New tensors are initialised under `seed`; the global random state stays as it was. From a checkpoint,
+    only the head may be new. An auxiliary head is left out, and parameters that do not take part in the logits are
+    frozen: DistributedDataParallel would wait for their gradients in vain. Only safetensors are read, and no code from
+    the checkpoint runs.
+
+    Raises ValueError or FileNotFoundError with one line: no such checkpoint, the Hub out of reach, an architecture
+    without segmentation, backbone tensors that the checkpoint lacks, an image_size that the model cannot take.
+    """
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(seed)
+        config: PreTrainedConfig | None = _known_config(name) if from_scratch else None
+        files = None
+        if config is None:
+            files = find_checkpoint(name, with_weights=not from_scratch)
+            config = read_config(files, name)
+        override_config(config, config_overrides)
+        notes = _write_settings(config, label_space, image_size if from_scratch else None) + mend_dropout(
+            config, config_overrides
+        )
+        _check_patches(config, name, image_size)
+        unused = _probe(config, name, image_size)
+        if from_scratch or files is None:
+            model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            notes.insert(
+                0,
+                f"{name}: from scratch, {len(model.state_dict())} tensors initialised with seed {seed}; nothing is "
+                "pretrained.",
+            )
+        else:
+            model, loading_notes = _load(files, name, config, unused)
+            notes = loading_notes + notes
+        processor, processor_notes = _image_processor(files, name, model, image_size, pretrained=not from_scratch)
+    frozen = [parameter_name for parameter_name in unused if not parameter_name.startswith("auxiliary_head.")]
+    for parameter_name in frozen:
+        model.get_parameter(parameter_name).requires_grad_(False)
+    if frozen:
+        notes.append(
+            f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {_shortened(frozen)}."
+        )
+    model.name_or_path = model.config._name_or_path = (
+        name  # a model card names the checkpoint, not the folder of the cache
+    )
+    notes += mend_momentum(model)
+    quicken(model)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    return model.eval(), processor, notes + processor_notes
+
+
+def _known_config(name: str) -> SegformerConfig | None:
+    match = re.fullmatch(r"nvidia/(?:mit|segformer)-(b[0-5])(?:-.+)?", name)
+    return SegformerConfig(**_SEGFORMER_SIZES[match[1]]) if match else None
+
+
+def read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
+    """The checkpoint's config; ValueError for one that needs code of its own, or whose architecture has no semantic
+    segmentation.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model: the config of {name} cannot be read without running code of its own: {first}"
+        ) from None
+    if type(config) not in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
+        known = ", ".join(sorted(MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES))
+        raise InputError(
+            f"model: {name} is of type {config.model_type!r}, which has no semantic segmentation here; wanted one of: "
+            f"{known}."
+        )
+    return config
+
+
+def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_image_size: int | None) -> list[str]:
+    """Writes label space, ignored id, what is trained on and, where the weights are new, the image size into the
+    config; returns notes.
+    """
+    config.id2label, config.label2id = label_space.id2label, label_space.label2id
+    config.trained_on = WHOLE_PICTURES
+    for key in ("semantic_loss_ignore_index", "loss_ignore_index"):
+        if hasattr(config, key):
+            setattr(config, key, IGNORE_INDEX)
+    if new_image_size is not None:
+        for part in (config, getattr(config, "backbone_config", None) or config):
+            if hasattr(part, "image_size"):
+                part.image_size = new_image_size
+    if not getattr(config, "use_auxiliary_head", False):
+        return []
+    config.use_auxiliary_head = False
+    return [
+        "The auxiliary head and its loss are left out: the loss of this recipe is computed on the logits of the main "
+        "head alone."
+    ]
+
+
+def _check_patches(config: PreTrainedConfig, name: str, image_size: int) -> None:
+    """Refuses a size of which a vision transformer would silently drop the last rows and columns."""
+    patch = _patch_size(config)
+    if image_size % patch:
+        raise InputError(
+            f"image_size is {image_size}; {name} cuts pictures into patches of {patch}x{patch} and would drop the "
+            f"rest. Wanted a multiple of {patch}, such as {_multiple(image_size, patch)}."
+        )
+
+
+def _patch_size(config: PreTrainedConfig) -> int:
+    """Side of the patches of a vision transformer, 1 for other models (MobileViT's `patch_size` is one of its inner
+    maps).
+    """
+    part = getattr(config, "backbone_config", None) or config
+    patch = getattr(part, "patch_size", 1)
+    return patch if isinstance(patch, int) and not part.model_type.startswith("mobilevit") else 1
+
+
+def _multiple(image_size: int, step: int) -> int:
+    return max(step, round(image_size / step) * step)
+
+
+def _probe(config: PreTrainedConfig, name: str, image_size: int) -> list[str]:
+    """The names of the parameters that have no part in the logits, found by a forward and backward pass without data
+    (device "meta").
+
+    Raises ValueError if the model cannot take `image_size`, or if its logits do not divide the picture evenly, which
+    would shift them.
+    """
+    with torch.device("meta"):
+        model = AutoModelForSemanticSegmentation.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        ).eval()
+        picture = torch.zeros(1, 3, image_size, image_size)
+    if model.main_input_name != "pixel_values":
+        raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
+    advice = f"Try --image_size {_multiple(max(image_size, 64), 32)}."
+    try:
+        logits = model(pixel_values=picture).logits
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        if _patch_size(config) > 1 and getattr(config, "image_size", image_size) != image_size:
+            advice = (
+                f"It was trained at --image_size {config.image_size}; from scratch (--from_scratch true) it "
+                "takes others."
+            )
+        raise InputError(f"image_size is {image_size}, which {name} cannot take ({first}). {advice}") from None
+    stride = image_size / logits.shape[-1]
+    if stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1)):
+        raise InputError(
+            f"image_size is {image_size}; {name} answers with {logits.shape[-1]}x{logits.shape[-1]} logits, "
+            f"which do not divide it evenly. {advice}"
+        )
+    logits.sum().backward()
+    return [parameter_name for parameter_name, parameter in model.named_parameters() if parameter.grad is None]
+
+
+def _load(
+    files: CheckpointFiles, name: str, config: PreTrainedConfig, unused: list[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model with the checkpoint's tensors, and notes on what came from it.
+
+    `ignore_mismatched_sizes` is needed for a head of another size, and makes transformers replace ANY tensor of
+    another shape, and any that is not there, by random numbers with a warning in a log; here that is an error for the
+    backbone.
+    """
+    try:
+        model, report = AutoModelForSemanticSegmentation.from_pretrained(
+            str(files.weights),
+            config=config,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,  # "auto", the default, trains a half-precision checkpoint in half precision
+        )
+    except Exception as error:
+        if (
+            type(error).__name__ != "SafetensorError"
+        ):  # the class has no public home that mypy and older versions agree on
+            raise
+        raise InputError(
+            f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again."
+        ) from None
+    tensors = model.state_dict().keys()
+    reshaped = {str(entry[0]) for entry in report["mismatched_keys"]}
+    new = {str(key) for key in report["missing_keys"]} | reshaped
+    prefix = backbone_prefix(model)
+    backbone = [key for key in tensors if key.startswith(prefix)]
+    lost = sorted(key for key in new if key.startswith(prefix) and key not in unused)
+    if lost:
+        shape = (
+            f" ({len([key for key in lost if key in reshaped])} of them have another shape there)"
+            if reshaped & set(lost)
+            else ""
+        )
+        raise InputError(
+            f"model: {name} restores {len(backbone) - len(lost)} of {len(backbone)} tensors of the backbone; it lacks "
+            f"{_shortened(lost)}{shape}. Take a checkpoint of this architecture and size, or train without pretrained "
+            "weights: --from_scratch true."
+        )
+    notes = [f"{name}: {len(tensors) - len(new)} of {len(tensors)} tensors are the checkpoint's; {_new_part(new)}."]
+    placeless = sorted(report["unexpected_keys"])
+    if placeless:
+        notes.append(f"{len(placeless)} tensors of the checkpoint have no place here: {_shortened(placeless)}.")
+    return model, notes
+
+
+def _new_part(new: set[str]) -> str:
+    if not new:
+        return "none is new"
+    parts = sorted({key.split(".")[0] for key in new})
+    return f"new are {len(new)} of the head ({', '.join(parts)})"
+
+
+def _image_processor(
+    files: CheckpointFiles | None, name: str, model: PreTrainedModel, image_size: int, *, pretrained: bool
+) -> tuple[SegformerImageProcessorPil, list[str]]:
+    """The processor that does in `pipeline("image-segmentation")` what evaluation does: resize to the square, scale to
+    0-1, normalise.
+
+    One class for all architectures, because each one's own has steps that evaluation has not (crops, kept aspect
+    ratios). Mean and standard deviation are the checkpoint's, which also serve for a checkpoint that does not
+    normalise (0 and 1) or scales otherwise.
+    """
+    mean, std, notes = list(IMAGENET_MEAN), list(IMAGENET_STD), []
+    own = (
+        AutoImageProcessor.from_pretrained(str(files.processor.parent), trust_remote_code=False)
+        if files and files.processor
+        else None
+    )
+    if own is None and pretrained:
+        notes.append(
+            f"{name} has no preprocessor_config.json: pictures are normalised with ImageNet's mean and standard "
+            "deviation."
+        )
+    if own is not None:
+        scale = 255 * (own.rescale_factor if own.do_rescale else 1)  # of pixels in 0-1
+        own_mean, own_std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
+        mean, std = [value / scale for value in own_mean], [value / scale for value in own_std]
+        if pretrained and getattr(own, "do_flip_channel_order", False):
+            _take_rgb(model)
+            notes.append(
+                f"{name} was trained on blue-green-red pictures: its first convolution is turned round to take "
+                "red-green-blue."
+            )
+    size = {"height": image_size, "width": image_size}
+    processor = SegformerImageProcessorPil(size=size, do_resize=True, do_reduce_labels=False)
+    processor.image_mean, processor.image_std = (
+        mean,
+        std,
+    )  # lists, as the transforms take them; the constructor makes tuples
+    return processor, notes
+
+
+def _take_rgb(model: PreTrainedModel) -> None:
+    """Reverses the input channels of the first convolution."""
+    stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
+    with torch.no_grad():
+        stem.weight.copy_(stem.weight.flip(1))
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' load report, progress bar and torchvision remarks off the terminal: the notes say it in
+    lines.
+    """
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,201 @@
+"""Where the files of a checkpoint lie: a local folder, else the cache, else the Hub, asked with a deadline."""
+
+import json
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import httpx, validate_repo_id
+
+from seg_recipe.runtime.errors import InputError
+
+DEADLINE = 8.0
+"""Seconds in which the Hub must have said what a repository holds. `from_pretrained` itself took 23.5 s on a refused
+connection.
+"""
+
+_INDEX = "model.safetensors.index.json"
+_WANTED = [
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    _INDEX,
+    "model-*.safetensors",
+    "labels.json",
+]
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt.index")
+
+
+class CheckpointFiles(NamedTuple):
+    """The local files of a checkpoint, each a path: config.json, the folder of the safetensors,
+    preprocessor_config.json.
+    """
+
+    config: Path
+    weights: Path | None
+    processor: Path | None
+
+
+def find_checkpoint(name: str, *, with_weights: bool) -> CheckpointFiles:
+    """The files of the model `name`: of a local folder, else out of the Hub's cache, else fetched from the Hub.
+
+    Files in the cache are used without a look at the network. Only config, image processor and safetensors are ever
+    fetched. A checkpoint whose weights are a pickle is refused, unless the Hub's conversion bot has offered the same
+    weights as safetensors, which transformers takes too (`transformers.safetensors_conversion`). Nothing asks for a
+    conversion.
+
+    Raises ValueError or FileNotFoundError with one line that names the model and the ways out, within `DEADLINE` if
+    the Hub is silent.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_file() and folder.name == "config.json":
+        folder = folder.parent
+    if folder.is_dir():
+        return _in_folder(folder, name, with_weights)
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise InputError(f"model: {name} is neither a folder nor a Hub id. {_ways_out(with_weights)}") from None
+    return _in_cache(name, with_weights) or _from_hub(name, with_weights)
+
+
+def _ways_out(with_weights: bool) -> str:
+    if with_weights:
+        return (
+            "Give a local folder with config.json and model.safetensors (--model PATH), or train from nothing: "
+            "--from_scratch true."
+        )
+    return (
+        "Give a local folder with config.json (--model PATH), or one whose sizes are known here: nvidia/mit-b0 to "
+        "nvidia/mit-b5."
+    )
+
+
+def _in_folder(folder: Path, name: str, with_weights: bool) -> CheckpointFiles:
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"model: {name} has no config.json; wanted a folder that save_pretrained wrote. {_ways_out(with_weights)}"
+        )
+    if with_weights:
+        missing = _missing_weights(folder)
+        if missing and any((folder / pickle).exists() for pickle in _PICKLES):
+            raise InputError(_pickle_only(name))
+        if missing:
+            raise InputError(f"model: {name} lacks {', '.join(missing[:3])}. {_ways_out(with_weights)}")
+    processor = folder / "preprocessor_config.json"
+    return CheckpointFiles(
+        folder / "config.json", folder if with_weights else None, processor if processor.is_file() else None
+    )
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    """The files without which the folder holds no whole set of weights; empty when nothing is missing."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sorted(shard for shard in shards if not (folder / shard).is_file())
+
+
+def _pickle_only(name: str) -> str:
+    return (
+        f"model: {name} has its weights as a pickle only, which can run any code when it is read; wanted "
+        f"model.safetensors. Convert it where you trust it, or: {_ways_out(True)}"
+    )
+
+
+def _in_cache(name: str, with_weights: bool) -> CheckpointFiles | None:
+    """The cached files of `name` (branch main, and the weights of a conversion offered as a pull request), or None if
+    some are missing.
+    """
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    references = [repository / "refs" / "main", *sorted((repository / "refs" / "refs" / "pr").glob("*"))]
+    snapshots = [
+        repository / "snapshots" / reference.read_text().strip() for reference in references if reference.is_file()
+    ]
+
+    def holding(file: str) -> Path | None:
+        return next((snapshot / file for snapshot in snapshots if (snapshot / file).is_file()), None)
+
+    config = holding("config.json")
+    weights = (
+        next((snapshot for snapshot in snapshots if not _missing_weights(snapshot)), None) if with_weights else None
+    )
+    if config is None or (with_weights and weights is None):
+        return None
+    return CheckpointFiles(config, weights, holding("preprocessor_config.json"))
+
+
+def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:
+    """Fetches the files into the cache and returns them."""
+    try:
+        files = _within(DEADLINE, lambda: {sibling.rfilename for sibling in HfApi().model_info(name).siblings or []})
+        if "config.json" not in files:
+            raise InputError(
+                f"model: {name} on the Hub has no config.json, so it is no transformers model. "
+                f"{_ways_out(with_weights)}"
+            )
+        revision = "main"
+        if with_weights and not files & {"model.safetensors", _INDEX}:
+            converted = _within(DEADLINE, lambda: _converted_revision(name))
+            if converted is None:
+                raise InputError(_pickle_only(name))
+            revision = converted
+        wanted = _WANTED if with_weights else _WANTED[:2]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, etag_timeout=DEADLINE))
+    except (OSError, httpx.HTTPError) as error:
+        raise InputError(
+            f"model: {name} is not in the cache and cannot be fetched: {_reason(error)}. {_ways_out(with_weights)}"
+        ) from None
+    return _in_folder(folder, name, with_weights)
+
+
+def _converted_revision(name: str) -> str | None:
+    """The open pull request in which the Hub's conversion bot offers the same weights as safetensors, or None."""
+    for discussion in HfApi().get_repo_discussions(
+        name, author="SFconvertbot", discussion_type="pull_request", discussion_status="open"
+    ):
+        if discussion.author == "SFconvertbot" and discussion.title == "Adding `safetensors` variant of this model":
+            return f"refs/pr/{discussion.num}"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """Why a request to the Hub failed, in a few words on one line."""
+    endpoint = constants.ENDPOINT
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    if isinstance(error, GatedRepoError):
+        return f"{endpoint} has it for those who accepted its terms; accept them there, then `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{endpoint} has no such model, or it is private (`hf auth login`)"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{endpoint} does not serve it ({lines[0].rstrip('.')})"
+
+
+def _within(seconds: float, action: Callable[[], Any]) -> Any:
+    """What `action` returns, or its exception, or TimeoutError after `seconds`.
+
+    A thread, because a client's own timeout counts per address and per read, and looking up a name has none.
+    """
+    answer: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answer.put((action(), None))
+        except Exception as error:  # raised again in the caller's thread
+            answer.put((None, error))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        result, error = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return result

@@ -1,0 +1,48 @@
+"""Settings of TensorFlow's networks that transformers took over by their number, while PyTorch means the opposite by
+it.
+"""
+
+from collections.abc import Sequence
+
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import PreTrainedConfig, PreTrainedModel
+
+MOMENTUM = 0.1
+"""PyTorch's own, and that of every other architecture."""
+_KEPT, _DROPPED = 0.8, 0.2
+
+
+def mend_momentum(model: PreTrainedModel) -> list[str]:
+    """Has each BatchNorm average its statistics over some ten batches; returns notes.
+
+    MobileNetV2's are made with momentum=0.997. For TensorFlow that is the share of the old statistics which is kept,
+    for PyTorch that of the new ones which is taken: what is evaluated and saved would be the last batch's. No network
+    means more than a half by it.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and (module.momentum or 0) > 0.5]
+    if not layers:
+        return []
+    found = layers[0].momentum
+    for layer in layers:
+        layer.momentum = MOMENTUM
+    return [
+        f"{len(layers)} BatchNorm layers average their statistics with momentum {MOMENTUM}: {found:g} is TensorFlow's "
+        "number for the share that is kept, and would leave those of the last batch."
+    ]
+
+
+def mend_dropout(config: PreTrainedConfig, overrides: Sequence[str]) -> list[str]:
+    """Has MobileNetV2's head keep the share of its channels that TensorFlow's keeps, unless `overrides` say otherwise;
+    returns notes.
+
+    0.8 is TensorFlow's dropout_keep_prob, and transformers drops with that probability (its issue #22767).
+    """
+    name = "classifier_dropout_prob"
+    chosen = any(entry.partition("=")[0].strip() == name for entry in overrides)
+    if config.model_type != "mobilenet_v2" or chosen or getattr(config, name) != _KEPT:
+        return []
+    setattr(config, name, _DROPPED)
+    return [
+        f"{name} is {_DROPPED}: {_KEPT} is TensorFlow's number for the share of the head's channels that is kept. "
+        f"To drop as many all the same: --config_overrides {name}={_KEPT}."
+    ]

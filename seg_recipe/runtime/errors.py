@@ -1,0 +1,208 @@
+"""What is refused, and how a program ends: one line for what its user can change, a traceback for everything else."""
+
+import argparse
+import errno
+import os
+import select
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+PACKAGE = Path(__file__).parents[1]
+SCRIPTS = PACKAGE.parent / "scripts"
+# what the machine refuses a program, whatever the program does: not a fault of the code
+OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),  # of its disks
+    *(errno.EACCES, errno.EPERM, errno.EMFILE),
+}
+TRACEBACK_HELP = "show the whole traceback of an error"
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "communicator was aborted")
+_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Unable to allocate", "Cannot allocate memory")
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used. The message is one line: the thing, its value, what was wanted, the
+    way out.
+
+    Everything that this project refuses is one of these; any other exception is a fault of the code or of the machine.
+    """
+
+
+class RunError(RuntimeError):
+    """A run cannot go on, for a reason that its user can act on. One line, as an InputError."""
+
+
+def add_traceback_option(parser: argparse.ArgumentParser) -> None:
+    """Name --traceback in a program's help; `run_program` acts on it."""
+    parser.add_argument("--traceback", action="store_true", help=TRACEBACK_HELP)
+
+
+@contextmanager
+def noted(note: Callable[[], str]) -> Iterator[None]:
+    """Attach `note()` to an exception that leaves the block, as the step at which a run stood. It is printed with the
+    error.
+    """
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note())
+        raise
+
+
+class OtherRankError(RunError):
+    """Another rank failed, which says why. This one ends without a word."""
+
+
+def run_program(
+    main: Callable[[list[str]], int | str | None], stopped: str, argv: list[str] | None = None
+) -> NoReturn:
+    """Run a script to its end and exit with its code.
+
+    `main` takes the command line without the program's name and without --traceback, and returns what `sys.exit`
+    takes. An InputError, a RunError, and what the machine refuses (a full disk, a folder that may not be read, too
+    little memory) is one line that begins with "error:", exit code 1. Ctrl-C prints `stopped` and exits with 130. Any
+    other exception is a fault of ours: its last frames in this project, its notes and its message, or the whole
+    traceback with --traceback; exit code 1. What several processes of a machine meet alike, one of them prints.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    whole = "--traceback" in given
+    try:
+        code = main([argument for argument in given if argument != "--traceback"])
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"\n{stopped}", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        code = _fail(error, whole)
+    sys.exit(code)
+
+
+def check_first(check: Callable[[list[str]], object], argv: list[str] | None = None) -> None:
+    """Make a check of the command line before the imports of a script, which take seconds. A refusal ends it as in
+    `run_program`.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        check([argument for argument in given if argument != "--traceback"])
+    except Exception as error:
+        sys.exit(_fail(error, "--traceback" in given))
+
+
+def _fail(error: Exception, whole: bool) -> int:
+    """Print what is to be said of an error; the exit code."""
+    if not isinstance(error, OtherRankError) and not (isinstance(error, BrokenPipeError) and _nobody_reads()):
+        sys.stdout.flush()
+        text = "".join(traceback.format_exception(error)).rstrip() if whole else explain(error)
+        if lost_the_others(error):
+            _wait_for_the_end()
+        if _is_first_to_say(text, refusal=isinstance(error, InputError)):
+            print(text, file=sys.stderr)
+    return 1
+
+
+def explain(error: Exception) -> str:
+    """What is said of an exception that ends a program: "error: ..." in one line, or for a fault of ours a short
+    traceback.
+    """
+    notes = getattr(error, "__notes__", [])
+    if isinstance(error, InputError | RunError):
+        return " ".join([f"error: {_own_message(error)}", *notes])
+    if lost_the_others(error):
+        rank = os.environ.get("RANK", "0")
+        said = "which has ended. Why stands in its own last lines."
+        return " ".join([f"error: process {rank} has lost another process of the run, {said}", *notes])
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        return " ".join([f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}.", *notes])
+    text = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+    ):
+        first = ". ".join(text.strip().split("\n")[0].split(". ")[:2]).rstrip(".") or "no more could be had"
+        way_out = (
+            "Take less at a time: a smaller per_device_train_batch_size or image_size in training, else a "
+            "smaller --batch_size."
+        )
+        return " ".join([f"error: not enough memory ({first}). {way_out}", *notes])
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if _is_ours(frame.filename)]
+    shown = [*ours[-3:], *([frames[-1]] if frames and frames[-1] not in ours else [])]
+    lines = ["This is a fault of the program, not of what it was given; --traceback shows all of it:"]
+    lines += [f"  {frame.filename}:{frame.lineno} {frame.name}: {frame.line}" for frame in shown]
+    if type(error.__cause__).__name__ == "_RemoteTraceback":  # of a process of a pool, whose frames are text
+        lines += [line for line in str(error.__cause__).splitlines() if line.strip(' "')][-7:-1]
+    lines += [line.rstrip("\n") for line in traceback.format_exception_only(error)]
+    return "\n".join(lines)
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether a line of this project raised it without meaning to: for places where a library may raise anything for a
+    damaged file.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        bool(frames)
+        and _is_ours(frames[-1].filename)
+        and not isinstance(error, InputError | RunError | OSError | MemoryError)
+    )
+
+
+def lost_the_others(error: Exception) -> bool:
+    """Whether a collective failed because another process of the run is gone; what ended that one is the error."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return several and isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST)
+
+
+def _own_message(error: Exception) -> str:
+    """The message; of an exception from a data worker, whose traceback torch puts into it, the worker's."""
+    text = str(error)
+    return (
+        text.rpartition(f"{type(error).__name__}: ")[2].strip()
+        if text.startswith("Caught ") and "Traceback" in text
+        else text
+    )
+
+
+def _is_ours(filename: str) -> bool:
+    return Path(filename).is_relative_to(PACKAGE) or Path(filename).is_relative_to(SCRIPTS)
+
+
+def _nobody_reads() -> bool:
+    """Whether what is printed has no reader any more, as behind `| head`. What waits to be printed is dropped then."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(1, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
+
+
+def _wait_for_the_end() -> None:
+    """Give the launcher time to end this process, as it does when another one has failed. On another machine it may
+    take longer.
+    """
+    with suppress(KeyboardInterrupt):
+        time.sleep(10)
+
+
+def _is_first_to_say(text: str, *, refusal: bool) -> bool:
+    """Whether no other process of this machine has printed the same. Before the processes know one another the first
+    prints refusals.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_initialized():
+        return not refusal or os.environ.get("LOCAL_RANK", "0") == "0"
+    key = f"seg_recipe/error/{os.environ.get('GROUP_RANK', '0')}/{zlib.crc32(text.encode())}"
+    try:
+        return torch.distributed.distributed_c10d._get_default_store().add(key, 1) == 1
+    except Exception:  # the store went down with the process that kept it: better twice than never
+        return True
