@@ -26,7 +26,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seg_recipe.demo.pictures import load_models
+from seg_recipe.demo.comparison import load_models
 from seg_recipe.runtime import startup
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 

@@ -56,7 +56,7 @@ from seg_recipe.scoring.intervals import RESAMPLES
 from seg_recipe.scoring.matching import check_id_map
 from seg_recipe.scoring.page import TITLES
 from seg_recipe.scoring.page_parts import interval_text
-from seg_recipe.scoring.pictures import LABELS, data_labels, open_split
+from seg_recipe.scoring.scored_split import LABELS, data_labels, open_split
 
 startup.imported()
 

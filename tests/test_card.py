@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from seg_recipe.figure_names import by_set
-from seg_recipe.hub.card import evaluation_at, licence_identifier, licence_statement, write_card
+from seg_recipe.hub.card import evaluation_at, write_card
+from seg_recipe.hub.licences import licence_identifier, licence_statement
 from seg_recipe.labels import FACE
 
 SEGFORMER = "NVIDIA Source Code License for SegFormer: research only, non-commercial"

@@ -28,7 +28,7 @@ from seg_recipe.demo.fragments import OPACITY
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import FACE, LabelSpace
 from tests.demo_models import save_model
-from tests.test_demo_pictures import hostile_uploads, photo
+from tests.test_demo_comparison import hostile_uploads, photo
 from tests.tiny import LABELS
 
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_recipe.importers import pictures
-from seg_recipe.importers.pictures import Unusable, read_array, read_colours, read_grey, read_ids, size_of, write_rgb
+from seg_recipe.importers import image_files
+from seg_recipe.importers.image_files import (
+    Unusable,
+    read_array,
+    read_colours,
+    read_grey,
+    read_ids,
+    size_of,
+    write_rgb,
+)
 from seg_recipe.importers.sources import LeftOut, SourceFile, open_source
 from tests.face_files import contents, make_folder, make_zip, pair, png, run, run_faces, tree, wanted_tree
 from tests.foreign_layouts import FAKES, H, W, jpeg, npy, photo
@@ -119,7 +127,7 @@ def test_an_absurd_header_is_not_placed_where_files_are_only_linked(tmp_path, na
 
 
 def test_the_bound_is_the_number_of_pixels(monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
     assert size_of(in_memory(png(np.zeros((10, 10), np.uint8)))) == (10, 10)
     with pytest.raises(Unusable, match="promises 10 x 11"):
         read_ids(in_memory(png(np.zeros((11, 10), np.uint8))))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from seg_recipe.importers.image_files import Unusable, fit, look_up
 from seg_recipe.importers.labelling import label
-from seg_recipe.importers.pictures import Unusable, fit, look_up
 from seg_recipe.importers.samples import Layout, safe_id
 from seg_recipe.importers.tables import read_table
 from seg_recipe.labels import FACE, load_label_space

@@ -14,7 +14,7 @@ from seg_recipe.importers import Sample, destination
 from seg_recipe.importers.groups import equal_files, joined, sides
 from seg_recipe.importers.published import split_in, split_of
 from seg_recipe.labels import load_label_space
-from seg_recipe.scoring.pictures import data_labels, open_split
+from seg_recipe.scoring.scored_split import data_labels, open_split
 from seg_recipe.splits import in_validation
 from tests.face_files import IDS, contents, make_folder, make_zip, pair, png, run, run_faces, tree
 from tests.foreign_layouts import FAKES, H, W, listed, photo, rng

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from scripts.predict import main
-from seg_recipe.inference import pictures as reading
+from seg_recipe.inference import decoding as reading
 from seg_recipe.inference.outputs import open_predictions
 from tests.test_inference import checkpoint, pictures, piped
 from tests.tiny import LABELS, segformer

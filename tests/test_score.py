@@ -423,7 +423,7 @@ def test_a_picture_that_vanished_after_the_check_is_named(place, tmp_path, monke
         (data / "val" / "images" / "001005.png").write_bytes(b"")
         return verdict
 
-    monkeypatch.setattr("seg_recipe.scoring.pictures.check_pairs", checked_before)
+    monkeypatch.setattr("seg_recipe.scoring.scored_split.check_pairs", checked_before)
     assert "Picture 001005 cannot be read any more" in refused(
         capsys, place / "model", data, "--output", tmp_path / "out", *QUICK
     )

@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import AutoConfig
 
 from scripts import predict, score
+from seg_recipe.demo.comparison import Models
 from seg_recipe.demo.fragments import header
-from seg_recipe.demo.pictures import Models
 from seg_recipe.inference import load_segmenter
 from seg_recipe.models.build import WHOLE_PICTURES
 from tests import tiny

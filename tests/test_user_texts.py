@@ -9,7 +9,8 @@ from PIL import Image
 
 from scripts import make_faces as faces_script
 from scripts import score as score_script
-from seg_recipe.hub.card import _text, licence_statement
+from seg_recipe.hub.licences import licence_statement
+from seg_recipe.hub.markdown import literal
 
 LIVE = {
     "<img src=x onerror=alert(1)>": "&lt;img src=x onerror=alert(1)&gt;",
@@ -25,7 +26,7 @@ LIVE = {
 
 @pytest.mark.parametrize("text", LIVE)
 def test_a_text_in_the_card_is_shown_as_it_is(text):
-    assert _text(text) == LIVE[text]
+    assert literal(text) == LIVE[text]
     statement = licence_statement(data_license=text, model_license=text, base_model=None, generated_only=False)
     assert LIVE[text].rstrip(".") in statement.text
     assert "<img" not in statement.text and "[click](" not in statement.text

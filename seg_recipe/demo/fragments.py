@@ -9,7 +9,7 @@ from html import escape
 
 from PIL import Image
 
-from seg_recipe.demo.pictures import ClassLine, Models, Seen, agreement, class_lines, covered, difference
+from seg_recipe.demo.comparison import ClassLine, Models, Seen, agreement, class_lines, covered, difference
 from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.visualize import sample_miou
 

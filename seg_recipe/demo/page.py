@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from seg_recipe.demo import fragments
-from seg_recipe.demo.pictures import Models, Seen, read_upload, segment, segment_face
+from seg_recipe.demo.comparison import Models, Seen, read_upload, segment, segment_face
 from seg_recipe.demo.style import SENDS_CHOICES
 from seg_recipe.runtime.errors import InputError
 

@@ -12,7 +12,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from seg_recipe.demo.pictures import Models
+from seg_recipe.demo.comparison import Models
 from seg_recipe.demo.style import FONTS, MONOSPACE, STYLE
 from seg_recipe.runtime.errors import InputError
 

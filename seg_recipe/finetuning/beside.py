@@ -16,7 +16,7 @@ from seg_recipe.callbacks import (
     SegmentationWandbCallback,
 )
 from seg_recipe.finetuning.ending import licence_settings, write_model_card
-from seg_recipe.hub.card import licence_statement
+from seg_recipe.hub.licences import licence_statement
 from seg_recipe.hub.push import HubCallback, pictures_of_card
 from seg_recipe.hub.space import push_space, write_space
 from seg_recipe.labels import LabelSpace

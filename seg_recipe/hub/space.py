@@ -17,7 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData, constants
 
-from seg_recipe.hub.card import LicenceStatement
+from seg_recipe.hub.licences import LicenceStatement
 from seg_recipe.hub.push import send_folder
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.importers.pictures import Unusable, read_grey
+from seg_recipe.importers.image_files import Unusable, read_grey
 from seg_recipe.importers.samples import SETS, Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile
 

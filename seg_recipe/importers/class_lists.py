@@ -8,7 +8,7 @@ line
 import re
 from pathlib import Path
 
-from seg_recipe.importers.pictures import Unusable
+from seg_recipe.importers.image_files import Unusable
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
 from seg_recipe.importers.tables import Table, colour_table, read_table

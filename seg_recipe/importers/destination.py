@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.importers.pictures import Unusable, size_of
+from seg_recipe.importers.image_files import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.samples import SETS
 from seg_recipe.importers.sources import LeftOut, SourceFile

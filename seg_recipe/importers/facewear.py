@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from seg_recipe.importers.pictures import Unusable, look_up, read_ids
+from seg_recipe.importers.image_files import Unusable, look_up, read_ids
 from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, IGNORE_INDEX

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.importers.pictures import look_up, read_array
+from seg_recipe.importers.image_files import look_up, read_array
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.runtime.errors import InputError

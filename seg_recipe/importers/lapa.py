@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.importers.pictures import look_up, read_ids
+from seg_recipe.importers.image_files import look_up, read_ids
 from seg_recipe.importers.samples import SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 

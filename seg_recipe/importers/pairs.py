@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers import replicator
+from seg_recipe.importers.image_files import look_up, read_array, read_colours, read_ids
 from seg_recipe.importers.nearest import Nearest
-from seg_recipe.importers.pictures import look_up, read_array, read_colours, read_ids
 from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile

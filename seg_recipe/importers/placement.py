@@ -8,8 +8,7 @@ from typing import IO, NamedTuple
 from PIL import Image
 
 from seg_recipe.importers.groups import joined, sides
-from seg_recipe.importers.labelling import Labelling
-from seg_recipe.importers.pictures import (
+from seg_recipe.importers.image_files import (
     QUARTER_TURNS,
     Unusable,
     fit,
@@ -20,6 +19,7 @@ from seg_recipe.importers.pictures import (
     turn_of,
     write_rgb,
 )
+from seg_recipe.importers.labelling import Labelling
 from seg_recipe.importers.samples import NOT_LABELLED, Layout, Painted, Sample, safe_id, unique
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import IGNORE_INDEX

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from seg_recipe.importers.pictures import Unusable, look_up, opened, read_ids
+from seg_recipe.importers.image_files import Unusable, look_up, opened, read_ids
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table

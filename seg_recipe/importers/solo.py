@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.importers.pictures import look_up, read_colours
+from seg_recipe.importers.image_files import look_up, read_colours
 from seg_recipe.importers.samples import Layout, Painted, Sample, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table, colour_table, semantic_colours, show_colour

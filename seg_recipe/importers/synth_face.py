@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.importers.pictures import Unusable, read_grey, read_ids
+from seg_recipe.importers.image_files import Unusable, read_grey, read_ids
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE

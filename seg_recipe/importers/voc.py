@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from jaxtyping import Int32
 
-from seg_recipe.importers.pictures import look_up, read_ids
+from seg_recipe.importers.image_files import look_up, read_ids
 from seg_recipe.importers.published import split_of
 from seg_recipe.importers.samples import NOT_LABELLED, SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile

@@ -18,7 +18,7 @@ from typing import IO
 from PIL import Image
 
 from seg_recipe.importers.sources import LeftOut, open_source
-from seg_recipe.inference.pictures import SUFFIXES, decode, measure
+from seg_recipe.inference.decoding import SUFFIXES, decode, measure
 from seg_recipe.inference.video import VIDEO_SUFFIXES, Video
 from seg_recipe.runtime.errors import InputError
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seg_recipe.inference import Segmenter, mask_of
+from seg_recipe.inference.decoding import problem
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.inference.outputs import Predictions
-from seg_recipe.inference.pictures import problem
 from seg_recipe.runtime.errors import is_fault
 from seg_recipe.runtime.pools import Threads, result
 

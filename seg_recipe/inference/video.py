@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from seg_recipe.inference.pictures import MAX_PIXELS, problem
+from seg_recipe.inference.decoding import MAX_PIXELS, problem
 from seg_recipe.runtime.errors import InputError
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}

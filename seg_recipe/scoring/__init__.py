@@ -1,7 +1,7 @@
 """How good a model is on a set of pictures, with what certainty, where it fails; and the report of it.
 
 matching.py    a model's classes to the data's, by name
-pictures.py    the split that is scored
+scored_split.py the split that is scored
 tally.py       the sums that are kept of each image; boundary.py: the pixels near a contour
 figures.py     figures from those sums; intervals.py: the bootstrap
 causes.py      the images grouped by the columns of metadata.jsonl
@@ -28,8 +28,8 @@ from seg_recipe.scoring.figures import point, resampled
 from seg_recipe.scoring.intervals import RESAMPLES
 from seg_recipe.scoring.matching import LabelMatch, match_labels, mirror_pairs
 from seg_recipe.scoring.page import report_page
-from seg_recipe.scoring.pictures import Pictures
 from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, score_content, swapped_sides
+from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.scoring.tally import Tally, count_pixels, predict_pixels
 
 __all__ = ["SCALES", "Contestant", "Score", "contestant", "measure", "score_models", "write_score"]

@@ -15,7 +15,7 @@ from seg_recipe.runtime.errors import explain
 from seg_recipe.runtime.files import FULL
 from seg_recipe.scoring import Score, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
-from seg_recipe.scoring.pictures import Pictures
+from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, prediction_sheet
 
 REPORT = "report"

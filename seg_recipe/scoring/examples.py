@@ -11,7 +11,7 @@ from PIL import Image
 
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.scoring.matching import LabelMatch
-from seg_recipe.scoring.pictures import Pictures
+from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.scoring.tally import predict_pixels
 
 LONGEST = 320

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seg_recipe.faces import render, sample
 from seg_recipe.inference import Segmenter, load_segmenter
-from seg_recipe.inference.pictures import decode, measure, problem
+from seg_recipe.inference.decoding import decode, measure, problem
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, plain_name
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.visualize import overlay

@@ -13,7 +13,7 @@ from PIL import Image
 
 from scripts import demo
 from seg_recipe.demo import fragments, pictures
-from seg_recipe.demo.pictures import (
+from seg_recipe.demo.comparison import (
     Models,
     agreement,
     class_lines,
