@@ -136,7 +136,7 @@ def test_licences_are_decided_from_the_statements(data, model, base, generated, 
 def test_pictures_of_others_are_not_said_to_be_generated(generated):
     """The quickstart's recipe, run on other data, still states the licence of the quickstart's."""
     statement = licence_statement(data_license=OWN, model_license="mit", base_model=None, generated_only=generated)
-    assert ("says the recipe, but there are other pictures among them" in statement.text) == (not generated)
+    assert ("says the recipe, but there are other images among them" in statement.text) == (not generated)
     assert statement.identifier == ("mit" if generated else None)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from scripts import demo
-from seg_recipe.demo import fragments, pictures
+from seg_recipe.demo import comparison, fragments
 from seg_recipe.demo.comparison import (
     Models,
     agreement,
@@ -74,7 +74,7 @@ def test_large_pictures_are_shown_smaller_and_seen_whole(places, size):
     models, image = load(places, "tiny"), photo(size)
     seen = segment(models, image)
     height, width = seen.picture.shape[:2]
-    assert max(height, width) == pictures.SHOWN_SIDE and seen.masks[0].shape == (height, width)
+    assert max(height, width) == comparison.SHOWN_SIDE and seen.masks[0].shape == (height, width)
     assert width / height == pytest.approx(size[0] / size[1], rel=0.01) or min(width, height) == 1
     own = models.segmenters[0].masks([image], [(height, width)])[0]
     assert np.array_equal(seen.masks[0], own)
@@ -93,9 +93,9 @@ def test_the_mask_is_laid_over_by_opacity_and_not_where_a_class_is_hidden(places
 
 
 def test_a_drawn_face_comes_with_its_truth_and_the_iou(places, monkeypatch):
-    monkeypatch.setattr(pictures, "FACE_SIDE", 64)
+    monkeypatch.setattr(comparison, "FACE_SIDE", 64)
     models = load(places, "tiny", "face")
-    seen = pictures.segment_face(models, 5, portrait=True)
+    seen = comparison.segment_face(models, 5, portrait=True)
     image, truth = render(sample(5, 0, True), 64)
     assert np.array_equal(seen.picture, image)
     names = np.array(models.label_space.names)
@@ -109,9 +109,9 @@ def test_a_drawn_face_comes_with_its_truth_and_the_iou(places, monkeypatch):
             hits, either = ((truth == label) & (own == label)).sum(), ((truth == label) | (own == label)).sum()
             assert line.ious[1] == (pytest.approx(hits / either) if either else None)
     assert f"mean IoU {sample_miou(truth, own):.3f}" in fragments.views(models, seen, 0.5, ())
-    assert pictures.segment_face(load(places, "tiny"), 5, portrait=False).truth is None
+    assert comparison.segment_face(load(places, "tiny"), 5, portrait=False).truth is None
     with pytest.raises(ValueError, match=r"The seed is -1; wanted a whole number from 0 up"):
-        pictures.segment_face(models, -1, portrait=True)
+        comparison.segment_face(models, -1, portrait=True)
 
 
 def test_two_models_are_matched_by_name_in_the_colours_of_the_first(places):
@@ -129,7 +129,7 @@ def test_two_models_are_matched_by_name_in_the_colours_of_the_first(places):
     same = seen.masks[0] == seen.masks[1]
     assert agreement(seen) == pytest.approx(same.mean())
     shown = np.asarray(difference(seen)).astype(int)
-    assert (shown[~same] == pictures._DIFFERENT).all() and (np.ptp(shown[same], axis=1) == 0).all()
+    assert (shown[~same] == comparison._DIFFERENT).all() and (np.ptp(shown[same], axis=1) == 0).all()
     many = [LabelSpace(names=tuple(f"{letter}{number}" for number in range(150))) for letter in "ab"]
     with pytest.raises(
         ValueError,

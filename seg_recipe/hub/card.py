@@ -119,7 +119,7 @@ def write_card(
     )  # parses what it was given: metadata that are no YAML raise here
     unfinished = folder / "README.md.tmp"
     try:
-        unfinished.writeliteral(str(card), encoding="utf-8")
+        unfinished.write_text(str(card), encoding="utf-8")
     except OSError:  # the disk is full
         unfinished.unlink(missing_ok=True)
         raise
