@@ -1,6 +1,7 @@
-"""Evaluate FEW and then MANY images of 512x512 and 19 classes; print the largest memory in use in MB in each, of malloc.
+"""Evaluate FEW and then MANY images of 512x512 and 19 classes; print the most memory in use in each, in MB.
 
-Of malloc, since the process's peak holds the gaps between blocks, too: it differs by up to 110 MB from run to run.
+Malloc is asked, since the process's peak holds the gaps between blocks, too, which vary
+by up to 110 MB from run to run.
 
 python -m tests.evaluation_memory FOLDER FEW MANY ours|stock
 """
@@ -23,13 +24,13 @@ from tests.tiny import segformer
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 
 
+FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+
+
 class MallocInfo(ctypes.Structure):
     """struct mallinfo2 of <malloc.h>, summed over all arenas."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    )
+    _fields_ = tuple((name, ctypes.c_size_t) for name in FIELDS)
 
 
 class MemoryInUse(TrainerCallback):

@@ -102,7 +102,9 @@ def environment(folder, **changes):
 
 
 def start(recipe, *options, launcher=False, config=None, **changes):
-    """The script in a process group of its own, under `accelerate launch` (with a config file) or as the worker alone."""
+    """The script in a process group of its own, under `accelerate launch` (with a config file) or as the
+    worker alone.
+    """
     command = (
         [ACCELERATE, "launch", *(["--config_file", str(config)] if config else []), SCRIPT]
         if launcher

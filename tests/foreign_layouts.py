@@ -95,9 +95,11 @@ def synth_face():
 
 
 CELEBA = {  # part: (id, name in the label space)
-    "skin": (1, "skin"), "nose": (2, "nose"), "eye_g": (3, "glasses"), "l_eye": (4, "right_eye"), "r_eye": (5, "left_eye"),
+    "skin": (1, "skin"), "nose": (2, "nose"), "eye_g": (3, "glasses"), "l_eye": (4, "right_eye"), "r_eye": (5,
+    "left_eye"),
     "l_brow": (6, "right_brow"), "r_brow": (7, "left_brow"), "l_ear": (8, "right_ear"), "r_ear": (9, "left_ear"),
-    "mouth": (10, "mouth_interior"), "u_lip": (11, "top_lip"), "l_lip": (12, "bottom_lip"), "hair": (13, "hair"), "hat": (14, "headwear"),
+    "mouth": (10, "mouth_interior"), "u_lip": (11, "top_lip"), "l_lip": (12, "bottom_lip"), "hair": (13, "hair"),
+    "hat": (14, "headwear"),
     "ear_r": (15, "earring"), "neck_l": (16, "necklace"), "neck": (17, "neck"), "cloth": (18, "clothing"),
 }  # fmt: skip
 
@@ -134,7 +136,8 @@ def celebamask_hq(identities=True, partition=False):
 
 
 ELEVEN = (
-    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "top_lip", "mouth_interior", "bottom_lip", "hair",
+    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "top_lip", "mouth_interior",
+    "bottom_lip", "hair",
 )  # fmt: skip
 
 
@@ -337,7 +340,8 @@ def replicator(colours=True, folders=False):
 
 
 FAKES = {
-    "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc, "camvid": camvid,
+    "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
+    "camvid": camvid,
     "labelme": labelme, "cvat": cvat, "segnet": segnet, "infinigen": infinigen, "solo": solo,
     "replicator": replicator,
 }  # fmt: skip

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from transformers import EvalPrediction
 
-from scripts import bench
+from scripts.bench import __main__ as bench
 from scripts.bench import loss as loss_module
 from scripts.bench import running
 from scripts.bench.contestants import Contestant
@@ -69,7 +69,9 @@ def test_a_spread_is_the_extremes_of_few_values_and_of_many_where_the_median_lie
 
 
 def test_a_spread_holds_the_true_median_as_often_as_it_says():
-    """Times are skewed: never below what the machine can do, and now and then far above it. The true median here is 1."""
+    """Times are skewed: never below what the machine can do, and now and then far above it. The true
+    median here is 1.
+    """
     draws = np.exp(np.random.default_rng(0).normal(0, 0.3, (4000, 17)))
     held = np.mean([found.low <= 1 <= found.high for found in map(spread, draws.tolist())])
     assert 0.94 < held < 0.962  # 0.951
@@ -180,7 +182,9 @@ def test_a_contestant_answers_fails_and_dies_by_name():
 
 
 def test_the_eager_loss_is_the_definition():
-    """Against the oracle of test_losses.py, which has every option and loops over classes; and against the fused loss."""
+    """Against the oracle of test_losses.py, which has every option and loops over classes; and against the
+    fused loss.
+    """
     logits, labels = test_losses.make()
     eager = eager_power_jaccard(logits, labels, power=1.5, smooth=1.0)
     test_losses.assert_same(eager, test_losses.eager_jaccard(logits, labels, **test_losses.DEFAULT), logits)
@@ -379,16 +383,10 @@ def test_the_plan_has_the_recipe_s_settings_and_quick_is_quick(tmp_path):
     assert plan.loss["power"] == 1.5 and plan.augmentation["flip"] == 0.5 and plan.fewest == 1 and plan.minutes == 0.1
     assert set(SHARES) == set(PARTS) == set(bench.RUN) and sum(SHARES.values()) == pytest.approx(1)
     whole = bench.make_plan(bench.parse([]), tmp_path)
-    assert (whole.pairs, whole.image_size, whole.batch, whole.loss_batch) == (
-        100_000,
-        512,
-        4,
-        2,
-    ) and whole.minutes <= 15
-    assert whole.memory_images == (50, 1000) and bench.make_plan(bench.parse(["--quick"]), tmp_path).memory_images == (
-        8,
-        40,
-    )
+    sizes = (whole.pairs, whole.image_size, whole.batch, whole.loss_batch)
+    assert sizes == (100_000, 512, 4, 2) and whole.minutes <= 15
+    quick = bench.make_plan(bench.parse(["--quick"]), tmp_path)
+    assert whole.memory_images == (50, 1000) and quick.memory_images == (8, 40)
 
 
 def named(rows):
@@ -442,7 +440,7 @@ def test_where_there_is_no_bf16_nothing_is_measured_twice_and_the_rows_say_fp32(
 
 
 def run_bench(*options, timeout=500):
-    command = [sys.executable, str(ROOT / "scripts" / "bench"), *TINY, *map(str, options)]
+    command = [sys.executable, "-m", "scripts.bench", *TINY, *map(str, options)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -483,7 +481,8 @@ def test_ctrl_c_leaves_the_finished_parts_and_no_process(tmp_path):
     output = tmp_path / "bench.json"
     command = [
         sys.executable,
-        str(ROOT / "scripts" / "bench"),
+        "-m",
+        "scripts.bench",
         *TINY,
         "--only",
         "input,train",

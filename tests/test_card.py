@@ -299,7 +299,8 @@ def test_what_facesynthetics_hides_is_said_of_its_classes_alone(tmp_path):
 
 
 HOSTILE = [
-    "<script>alert(1)</script>", "a|b", "**bold**", "_background_", "[click](javascript:x)", "![x](http://evil/x.png)", "`code`",
+    "<script>alert(1)</script>", "a|b", "**bold**", "_background_", "[click](javascript:x)", "![x](http://evil/x.png)",
+    "`code`",
     "a\\|b", "&lt;b&gt;", "~~gone~~", "# head", "<!-- gone", "left_eye", "x\\",
 ]  # fmt: skip
 

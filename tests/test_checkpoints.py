@@ -1,4 +1,6 @@
-"""Checkpoint folders: whole or not at all, verified, rotated; every kill point of a save and of a rotation is tried."""
+"""Checkpoint folders: whole or not at all, verified, rotated; every kill point of a save and of a
+rotation is tried.
+"""
 
 import json
 import os

@@ -150,8 +150,10 @@ def test_the_whole_message(folder):
     assert (
         str(error.value)
         == f"""\
-The data cannot be used as it is: ids outside the label space (4), mask without an image (1), no pair without a problem (1).
-  ids outside the label space: 4 (turn them into ids that it has with import_dataset.py --table, or name other labels with --labels)
+The data cannot be used as it is: ids outside the label space (4), mask without an image (1), no pair without \
+a problem (1).
+  ids outside the label space: 4 (turn them into ids that it has with import_dataset.py --table, or name \
+other labels with --labels)
     {folder}/train/annotations/000000_seg.png: ids 7; it has 0-2 and 255 (ignored)
     {folder}/train/annotations/000001_seg.png: ids 7; it has 0-2 and 255 (ignored)
     {folder}/train/annotations/000002_seg.png: ids 7; it has 0-2 and 255 (ignored)

@@ -24,7 +24,9 @@ from seg_recipe.labels import LabelSpace
 start = time.perf_counter()
 try:
     space = LabelSpace(("ground", "leaf", "stem"))
-    data = load_data(["ada/leaves"], label_space=space, val_fraction=0.3, streaming="stream" in sys.argv, progress=False)
+    data = load_data(
+        ["ada/leaves"], label_space=space, val_fraction=0.3, streaming="stream" in sys.argv, progress=False
+    )
     print(sorted(row["id"] for row in data.splits["train"]), next(iter(data.splits["train"]))["label"].mode)
 except ValueError as error:
     print("ValueError:", error)

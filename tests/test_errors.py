@@ -1,4 +1,6 @@
-"""How a program ends: one line for what is refused, a short traceback for a fault of ours, all of it with --traceback."""
+"""How a program ends: one line for what is refused, a short traceback for a fault of ours, all of it
+with --traceback.
+"""
 
 import errno
 import os

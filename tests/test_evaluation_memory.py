@@ -12,7 +12,6 @@ from PIL import Image
 from seg_recipe.labels import FACE
 from tests.finetune_runs import ROOT, environment
 
-
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the memory in use is asked of glibc, 2.33 or newer"
 )
@@ -20,7 +19,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """500 validation pairs of 512x512 that are links to four, which hold all 19 classes, and another one to train on."""
+    """500 validation pairs of 512x512 that are links to four, which hold all 19 classes, and another one
+    to train on.
+    """
     folder = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(0)
     for split, count, different in (("train", 1, 1), ("val", 500, 4)):

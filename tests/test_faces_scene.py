@@ -68,7 +68,9 @@ def test_mean_brightness_of_a_background_is_what_was_asked_for():
 
 
 def test_a_wall_is_seen_where_its_plane_is():
-    """Each pixel's colour says which point of the back wall it shows; the same point from the camera's matrix by hand."""
+    """Each pixel's colour says which point of the back wall it shows; the same point from the camera's
+    matrix by hand.
+    """
     rng = np.random.default_rng(0)
     view, side = camera(rng, 64, 20), 64
     along, up = np.meshgrid(np.linspace(0, 250, 256), np.linspace(0, 250, 256))

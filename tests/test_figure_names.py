@@ -1,4 +1,6 @@
-"""Figures are told apart by whole names: classes and evaluation sets may be called whatever parts of those names are."""
+"""Figures are told apart by whole names: classes and evaluation sets may be called whatever parts of
+those names are.
+"""
 
 import numpy as np
 import pytest

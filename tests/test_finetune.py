@@ -73,7 +73,8 @@ def results(folder):
 def test_the_output_folder(whole):
     place, figures = whole
     assert {path.name for path in (place / "run").iterdir()} == {
-        "checkpoint-4", "checkpoint-8", "README.md", "config.json", "identity.json", "labels.json", "model.safetensors", "predictions.png",
+        "checkpoint-4", "checkpoint-8", "README.md", "config.json", "identity.json", "labels.json",
+        "model.safetensors", "predictions.png",
         "preprocessor_config.json", "recipe.yaml", "report", "results.json", "training_args.json",
     }  # fmt: skip
     assert results(place / "run")["metrics"] == figures

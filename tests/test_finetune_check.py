@@ -29,7 +29,8 @@ CHECKPOINTED = ["--activation_checkpointing", "true", "--activation_checkpointin
 
 def arguments(folder, name, warmup, **kwargs):
     return TrainingArguments(
-        output_dir=str(folder), use_cpu=True, learning_rate=1e-3, lr_scheduler_type=name, warmup_steps=warmup, report_to=[],
+        output_dir=str(folder), use_cpu=True, learning_rate=1e-3, lr_scheduler_type=name, warmup_steps=warmup,
+        report_to=[],
         eval_strategy="steps", eval_steps=5,
         lr_scheduler_kwargs=kwargs or SCHEDULES.get(name),
     )  # fmt: skip
@@ -88,7 +89,8 @@ def test_a_schedule_that_cannot_be_is_refused_in_one_line(tmp_path, name, kwargs
         ([*CHECKPOINTED, '{"use_reentrantt": true}'], "holds use_reentrantt, .* it knows every_n_layers"),
         ([*CHECKPOINTED, '{"every_n_layers": 0}'], "holds every_n_layers: 0; wanted .* at least 1"),
         (
-            ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.5}', "--learning_rate", "0.1"],
+            ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.5}',
+            "--learning_rate", "0.1"],
             r"ends at 0\.5, its min_lr, which must be lower",
         ),
     ],

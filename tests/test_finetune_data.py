@@ -170,7 +170,8 @@ def test_a_stream_evaluates_each_picture_once(place, tmp_path):
 @pytest.mark.slow
 def test_faces_are_rendered_once(place, tmp_path, capsys):
     recipe = runs.write_recipe(
-        place, "faces.yaml", dataset=str(tmp_path / "faces"), labels="face", generate_faces=12, generate_size=48, val_fraction=0.5,
+        place, "faces.yaml", dataset=str(tmp_path / "faces"), labels="face", generate_faces=12, generate_size=48,
+        val_fraction=0.5,
         output_dir=str(tmp_path / "run"), max_steps=2, eval_steps=2, save_steps=2,
     )  # fmt: skip
     runs.train(recipe)
@@ -186,10 +187,13 @@ def test_faces_are_rendered_once(place, tmp_path, capsys):
 
 
 def test_faces_are_rendered_beside_other_folders_but_not_among_pictures(place, tmp_path, capsys, monkeypatch):
-    """`input` where quickstart has made input/quickstart holds no data of its own; a folder of pictures is left alone."""
+    """`input` where quickstart has made input/quickstart holds no data of its own; a folder of pictures is
+    left alone.
+    """
     make_faces(tmp_path / "input" / "quickstart", 1, 32, workers=1, progress=False)
     recipe = runs.write_recipe(
-        place, "faces.yaml", dataset=str(tmp_path / "input"), labels="face", generate_faces=8, generate_size=48, val_fraction=0.5,
+        place, "faces.yaml", dataset=str(tmp_path / "input"), labels="face", generate_faces=8, generate_size=48,
+        val_fraction=0.5,
         per_device_train_batch_size=2, output_dir=str(tmp_path / "run"),
     )  # fmt: skip
     runs.train(recipe, "--check")

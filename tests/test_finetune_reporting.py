@@ -33,7 +33,8 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 model, picture, target = sys.argv[1:]
 pixels = AutoImageProcessor.from_pretrained(model)(Image.open(picture), return_tensors="pt")["pixel_values"]
 with torch.no_grad():
-    open(target, "wb").write(AutoModelForSemanticSegmentation.from_pretrained(model).eval()(pixels).logits.numpy().tobytes())
+    logits = AutoModelForSemanticSegmentation.from_pretrained(model).eval()(pixels).logits
+    open(target, "wb").write(logits.numpy().tobytes())
 """
 
 
@@ -54,7 +55,9 @@ def stub(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def pushed(place):
-    """A run of its own process that pushes through a Hub with faults and logs to trackers, secrets in its environment."""
+    """A run of its own process that pushes through a Hub with faults and logs to trackers, secrets in its
+    environment.
+    """
     recipe = runs.write_recipe(
         place,
         "pushed.yaml",
@@ -90,7 +93,8 @@ def test_checkpoints_and_the_best_model_are_pushed_through_faults(pushed, place)
     assert not (place / "pushed" / "unpushed").exists()
     files = stub.files(REPO)
     assert set(files) == {
-        "README.md", "config.json", "labels.json", "model.safetensors", "predictions.png", "preprocessor_config.json", "recipe.yaml",
+        "README.md", "config.json", "labels.json", "model.safetensors", "predictions.png", "preprocessor_config.json",
+        "recipe.yaml",
         "report/confusion.png", "report/iou.png", "report/worst.png", "training_args.json",
     }  # fmt: skip
     for name, content in files.items():

@@ -144,7 +144,8 @@ def test_two_processes_render_stop_and_resume_together(tmp_path):
     """Faces into a folder that is not there yet, Ctrl-C, and again: the same bits as without the stop."""
     runs.workplace(tmp_path)
     recipe = runs.write_recipe(
-        tmp_path, dataset=str(tmp_path / "faces"), labels="face", generate_faces=16, generate_size=48, val_fraction=0.4,
+        tmp_path, dataset=str(tmp_path / "faces"), labels="face", generate_faces=16, generate_size=48,
+        val_fraction=0.4,
         per_device_train_batch_size=2, max_steps=12, eval_steps=6, save_steps=6,
     )  # fmt: skip
     config = yaml.safe_load((runs.ROOT / "recipes" / "accelerate" / "multi_cpu.yaml").read_text())

@@ -24,8 +24,10 @@ from tests.random_recipes import Watched, digest
 from tests.test_trainer import loss
 
 BASE = {
-    "model": "x", "labels": "labels.json", "use_cpu": True, "max_steps": 4, "per_device_train_batch_size": 2, "eval_strategy": "steps",
-    "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1, "learning_rate": 1e-3, "precision": "fp32",
+    "model": "x", "labels": "labels.json", "use_cpu": True, "max_steps": 4, "per_device_train_batch_size": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1, "learning_rate": 1e-3,
+    "precision": "fp32",
     "cpu_threads": 1,
 }  # fmt: skip
 WORKERS = {"dataloader_num_workers": 1}

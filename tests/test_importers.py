@@ -82,7 +82,8 @@ def test_as_many_masks_are_counted_as_asked_for(tmp_path, count, looked_at):
 
 def test_what_is_no_pair_is_left_out_with_its_reason(tmp_path):
     files = pair("000000") | pair("abc_seg") | {
-        "000001.png": b"", "000002_seg.png": b"", "._000003.png": b"", "._000003_seg.png": b"", "more.zip": b"", "000004.PNG": b"",
+        "000001.png": b"", "000002_seg.png": b"", "._000003.png": b"", "._000003_seg.png": b"", "more.zip": b"",
+        "000004.PNG": b"",
     }  # fmt: skip
     result = run_faces(
         make_folder(tmp_path / "source", files | {"a/b/000009.png": b""}), tmp_path / "out", "--count", 0

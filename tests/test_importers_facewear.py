@@ -69,7 +69,8 @@ def test_they_are_left_out(tmp_path):
 
 
 def test_landmarks_that_are_none_tell_nothing(tmp_path):
-    broken = {f"{name}_ldmks.txt": data for name, data in zip(IDS, (b"", b"1 2", b"a b\n" * 70, b"1 2 3\n" * 70, b"nan nan\n" * 70,
+    broken = {f"{name}_ldmks.txt": data for name, data in zip(IDS, (b"", b"1 2", b"a b\n" * 70, b"1 2 3\n" * 70,
+    b"nan nan\n" * 70,
               b"\xff" * 300, b"1e300 1e300\n" * 70, b"-5 -5\n" * 70), strict=False)}  # fmt: skip
     result = run(make_folder(tmp_path / "in", faces(broken)), tmp_path / "out", "--facewear", "leave_out")
     assert (result["written"], result["problems"]) == (19, 0)

@@ -128,10 +128,12 @@ NAMES = tuple(SOLO_COLOURS)
 COLOURS = {name: list(colour) for name, colour in SOLO_COLOURS.items()}
 CODES = {"background": 0, "left_leaf": 7, "right_leaf": 300, "pot": 65}
 FRAME = {"captures": [{"annotations": [
-    {"@type": "x.SemanticSegmentationAnnotation", "instances": [{"labelName": n, "pixelValue": [*c, 255]} for n, c in COLOURS.items()]},
+    {"@type": "x.SemanticSegmentationAnnotation", "instances": [{"labelName": n, "pixelValue": [*c, 255]} for n,
+    c in COLOURS.items()]},
 ]}]}  # fmt: skip
 DEFINITIONS = {"annotationDefinitions": [
-    {"@type": "x.SemanticSegmentationAnnotation", "spec": [{"label_name": n, "pixel_value": c} for n, c in COLOURS.items()]},
+    {"@type": "x.SemanticSegmentationAnnotation", "spec": [{"label_name": n, "pixel_value": c} for n,
+    c in COLOURS.items()]},
 ]}  # fmt: skip
 LINES = "\n".join(f"{r} {g} {b}\t{name}" for name, (r, g, b) in COLOURS.items())
 
@@ -153,7 +155,8 @@ def masks_of(kind, name):
 @pytest.mark.parametrize(
     ("kind", "table"),
     [
-        ("colours", COLOURS), ("colours", FRAME), ("colours", DEFINITIONS), ("colours", LINES), ("16 bits", CODES), ("array", CODES),
+        ("colours", COLOURS), ("colours", FRAME), ("colours", DEFINITIONS), ("colours", LINES), ("16 bits", CODES),
+        ("array", CODES),
         ("palette", {"names": NAMES, "ignore": []}), ("grey", {"names": NAMES}),
     ],
 )  # fmt: skip
@@ -262,10 +265,11 @@ def test_an_import_that_placed_nothing_can_be_repeated_with_another_table(tmp_pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "Expecting value"), ("[1]", "no object"), ("{}", "no object, or an empty one"), ({"a": 0, "b": 0}, "both have the id 0"),
-        ({"a": [0, 0, 0], "b": [0, 0, 0]}, r"'b' and 'a' both have the colour \[0, 0, 0\]"), ({"a": [0, 0]}, r"\[0, 0\] is no colour"),
-        ({"a": [0, 0, 256]}, "is no colour"), ({"a": 0, "b": [0, 0, 0]}, "'b' has the value"), ({"a": "0"}, "'a' has "
-                                                                                                            "the value '0'"),
+        ("", "Expecting value"), ("[1]", "no object"), ("{}", "no object, or an empty one"),
+        ({"a": 0, "b": 0}, "both have the id 0"), ({"a": [0, 0]}, r"\[0, 0\] is no colour"),
+        ({"a": [0, 0, 0], "b": [0, 0, 0]}, r"'b' and 'a' both have the colour \[0, 0, 0\]"),
+        ({"a": [0, 0, 256]}, "is no colour"), ({"a": 0, "b": [0, 0, 0]}, "'b' has the value"),
+        ({"a": "0"}, "'a' has the value '0'"),
         ({"names": 3}, "not iterable"), ("1 2 3", "Extra data"),
     ],
 )  # fmt: skip

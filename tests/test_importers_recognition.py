@@ -135,8 +135,10 @@ def test_the_refusal_names_the_format_it_may_be_and_patterns_that_work(tmp_path,
 @pytest.mark.parametrize(
     ("images", "masks"),
     [
-        ("rgb/*.jpg", "gt/*.png"), ("*.jpg", "*_mask.png"), ("rgb_*.png", "semantic_segmentation_*.png"), ("*.png", "*_seg.png"),
-        ("x/{split}/i/*.png", "x/{split}/masks/*.png"), ("*_leftImg8bit.png", "*_gtFine_labelIds.png"), ("i/*.jpg", "m/*.npy"),
+        ("rgb/*.jpg", "gt/*.png"), ("*.jpg", "*_mask.png"), ("rgb_*.png", "semantic_segmentation_*.png"), ("*.png",
+        "*_seg.png"),
+        ("x/{split}/i/*.png", "x/{split}/masks/*.png"), ("*_leftImg8bit.png", "*_gtFine_labelIds.png"), ("i/*.jpg",
+        "m/*.npy"),
         ("{split}_images/*.png", "{split}_masks/*.png"), ("a/photo_*.jpg", "b/label_*.png"),
     ],
 )  # fmt: skip

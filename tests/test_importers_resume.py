@@ -103,7 +103,8 @@ def _interrupted(source, out, sign, files_first):
     stderr.
     """
     done = subprocess.run(
-        [sys.executable, "-c", HALFWAY, str(sign.value), str(files_first), str(SCRIPT), str(source), str(out), "--workers", "2"],
+        [sys.executable, "-c", HALFWAY, str(sign.value), str(files_first), str(SCRIPT), str(source), str(out),
+        "--workers", "2"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
     )  # fmt: skip
     return done.returncode, done.stderr

@@ -102,13 +102,15 @@ LOOKS_LIKE = {
     "two names of one set": (city(("train", "val", "valid"))[0], *STARS, "Folders such as val and valid hold files of "
                                                                          "one name"),
     "more than once": (
-        {f"{kind}/{a}/{b}/1.png": png(photo(a + b)) for kind in ("rgb", "ids") for a in ("train", "val") for b in ("train", "val")},
+        {f"{kind}/{a}/{b}/1.png": png(photo(a + b)) for kind in ("rgb", "ids") for a in ("train",
+        "val") for b in ("train", "val")},
         "rgb/*/*/*.png", "ids/*/*/*.png", "name the published split more than once",
     ),
     "one of several": (city()[0], "rgb/train/*/*_rgb.png", "ids/train/*/*_ids.png", "published sets train, val, and "
                                                                                     "the patterns name"),
     "one of several, in a longer name": (
-        {f"{split}_{kind}/{n}.png": png(photo(n)) for split in ("train", "val") for kind in ("rgb", "ids") for n in range(3)},
+        {f"{split}_{kind}/{n}.png": png(photo(n)) for split in ("train", "val") for kind in ("rgb",
+        "ids") for n in range(3)},
         "train_rgb/*.png", "train_ids/*.png", r"write --images '\{split\}_rgb/\*\.png' --masks "
                                               r"'\{split\}_ids/\*\.png'",
     ),
@@ -174,7 +176,8 @@ def test_the_words_for_a_split():
     assert [split_of(text) for text in ("training", "VALID", "testing", "train2017", "tests", "trainval", "")] == [
         "train", "val", "test", "", "", "", ""
     ]  # fmt: skip
-    assert [split_in(text) for text in ("train2017", "val_images", "images-Test", "latest", "trainval", "train_val", "contest")] == [
+    assert [split_in(text) for text in ("train2017", "val_images", "images-Test", "latest", "trainval", "train_val",
+    "contest")] == [
         "train", "val", "test", "", "", "", ""
     ]  # fmt: skip
 

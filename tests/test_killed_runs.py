@@ -1,4 +1,6 @@
-"""kill -9 at ten moments, three of them and more inside a save, one inside a rotation: the end is the same to the bit."""
+"""kill -9 at ten moments, three of them and more inside a save, one inside a rotation: the end is the
+same to the bit.
+"""
 
 import json
 import os
@@ -66,8 +68,10 @@ def test_a_run_killed_at_ten_moments_ends_with_the_same_bits(tmp_path):
     tiny.segformer().save_pretrained(tmp_path / "model")
     (tmp_path / "labels.json").write_text(json.dumps(tiny.LABELS.to_json()))
     settings = {
-        "model": str(tmp_path / "model"), "image_size": 32, "dataset": str(tmp_path / "data"), "labels": str(tmp_path / "labels.json"),
-        "num_train_epochs": 4, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 2, "learning_rate": 0.01,
+        "model": str(tmp_path / "model"), "image_size": 32, "dataset": str(tmp_path / "data"),
+        "labels": str(tmp_path / "labels.json"),
+        "num_train_epochs": 4, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 2,
+        "learning_rate": 0.01,
         "precision": "fp32", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2,
         "save_total_limit": 1, "dataloader_num_workers": 1,
     }  # fmt: skip

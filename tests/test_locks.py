@@ -31,7 +31,9 @@ with sole_writer(Path(sys.argv[1]), "output_dir"):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that writes to the folder, with a forked child; it and the child end with their standard input."""
+    """Another process that writes to the folder, with a forked child; it and the child end with their
+    standard input.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -250,7 +250,7 @@ def test_power_outside_its_bounds_is_refused(power, reason):
 
 
 # --- invariants
-# -----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
@@ -349,7 +349,9 @@ def test_an_all_ignored_image_stays_in_the_denominator():
 
 
 def test_stock_cross_entropy_is_nan_where_all_is_ignored_and_crashes_on_an_unknown_id():
-    """SegFormer's own loss (modeling_segformer: CrossEntropyLoss(ignore_index=...) on upsampled logits), beside ours."""
+    """SegFormer's own loss (modeling_segformer: CrossEntropyLoss(ignore_index=...) on upsampled logits),
+    beside ours.
+    """
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(
         num_labels=4,
@@ -403,7 +405,8 @@ def test_cross_entropy_is_torch_s(reduction, weights, smoothing):
     )
     upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     options = {
-        "weight": None if weights is None else torch.tensor(weights).double(), "ignore_index": 255, "label_smoothing": smoothing,
+        "weight": None if weights is None else torch.tensor(weights).double(), "ignore_index": 255,
+        "label_smoothing": smoothing,
     }  # fmt: skip
     if reduction == "image":
         each = [F.cross_entropy(z[None], t[None].long(), **options) for z, t in zip(upsampled, labels, strict=True)]
@@ -463,7 +466,7 @@ def test_class_weights_move_with_the_module_but_are_not_saved():
 
 
 # --- precision
-# ------------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def big(dtype, size=512):
@@ -662,7 +665,7 @@ def test_no_tensor_grows_with_the_label_size(soft, one_thread):
 
 
 # --- wrong input
-# ----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])

@@ -45,7 +45,8 @@ def test_equals_the_eager_definition_in_value_and_gradient(case, soft):
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize(
     ("source", "size"),
-    [((4, 4), (16, 16)), ((5, 3), (7, 11)), ((8, 8), (8, 8)), ((9, 9), (4, 5)), ((1, 1), (6, 6)), ((2, 1), (9, 3)), ((30, 20), (100, 560))],
+    [((4, 4), (16, 16)), ((5, 3), (7, 11)), ((8, 8), (8, 8)), ((9, 9), (4, 5)), ((1, 1), (6, 6)), ((2, 1), (9, 3)),
+    ((30, 20), (100, 560))],
 )  # fmt: skip
 def test_any_stride_up_down_and_over_several_bands(source, size, soft):
     logits, labels = make(source=source, size=size, soft=soft, dtype=torch.float32)
@@ -76,7 +77,8 @@ def test_sums_and_gradient_are_those_of_the_tiles(power, soft, spread):
 def test_the_whole_loss_with_weights_and_smoothing(reduction, soft):
     logits, labels = make(soft=soft, dtype=torch.float32)
     loss = SegmentationLoss(
-        jaccard_weight=0.7, cross_entropy_weight=0.3, **(DEFAULT | {"reduction": reduction}), class_weights=[1.0, 2.0, 0.5, 1.0, 3.0],
+        jaccard_weight=0.7, cross_entropy_weight=0.3, **(DEFAULT | {"reduction": reduction}), class_weights=[1.0, 2.0,
+        0.5, 1.0, 3.0],
         label_smoothing=0.1,
     )  # fmt: skip
     assert_exact(lambda z, t: loss(z, t).total, logits, labels, lambda z, t: loss(z, t).total)
@@ -109,7 +111,7 @@ def test_the_gradient_at_512_x_512_is_exact_to_1e_5():
 
 
 # --- arithmetic
-# -----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_exp2_and_log_are_as_exact_as_float32():
@@ -270,7 +272,7 @@ def test_unknown_ids_of_any_width_are_refused():
 
 
 # --- numba
-# ------------------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def kernels_again():
@@ -309,7 +311,8 @@ from seg_recipe.fast import compilation, kernels
 from seg_recipe.losses import power_jaccard
 torch.set_num_threads(2)
 logits = torch.linspace(-1, 1, 2 * 3 * 8 * 8).sin().reshape(2, 3, 8, 8).requires_grad_()
-loss = power_jaccard(logits, torch.ones(2, 200, 200, dtype=torch.uint8), power=1.5, smooth=1.0, reduction="image", classes="present")
+labels = torch.ones(2, 200, 200, dtype=torch.uint8)
+loss = power_jaccard(logits, labels, power=1.5, smooth=1.0, reduction="image", classes="present")
 loss.backward()
 hits = sum(sum(loop.stats.cache_hits.values()) for loop in (kernels.add_sums, kernels.add_gradient))
 print(loss.item().hex(), logits.grad.double().square().sum().item().hex(), hits)

@@ -30,7 +30,8 @@ def faults(way, **environment):
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
     }
     run = subprocess.run(
-        [sys.executable, "-c", BLOCKS, way], capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parents[1],
+        [sys.executable, "-c", BLOCKS, way], capture_output=True, text=True, check=True, timeout=300,
+        cwd=Path(__file__).parents[1],
         env={**inherited, **environment},
     )  # fmt: skip
     kept, count = run.stdout.split()

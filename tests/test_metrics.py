@@ -77,7 +77,7 @@ def counts_of(predictions, references):
 
 
 # --- the result
-# -----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
@@ -128,7 +128,8 @@ def test_a_class_that_is_only_predicted_costs_the_true_ones_and_is_in_no_mean():
     metric = SegmentationMetrics(["a", "b"])
     result = metric.compute(predictions=[np.array([[0, 0, 0, 1]])], references=[np.array([[0, 0, 0, 0]])])
     assert result == {
-        "miou": 0.75, "classes_present": 1, "miou_i": 0.75, "miou_c": 0.75, "accuracy": 0.75, "mean_accuracy": 0.75, "iou_a": 0.75,
+        "miou": 0.75, "classes_present": 1, "miou_i": 0.75, "miou_c": 0.75, "accuracy": 0.75, "mean_accuracy": 0.75,
+        "iou_a": 0.75,
         "accuracy_a": 0.75,
     }  # fmt: skip
 
@@ -256,7 +257,7 @@ def test_an_ignored_image_has_no_counts():
 
 
 # --- wrong input
-# ------------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["tiles", "compiled"])

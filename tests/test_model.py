@@ -117,7 +117,9 @@ def test_every_trained_parameter_takes_part_and_stands_in_one_group(kind, checkp
 
 @pytest.mark.parametrize("kind", WITH_AUXILIARY_HEAD)
 def test_stock_model_has_parameters_without_a_gradient(kind):
-    """Why the auxiliary head goes: with the stock model, DistributedDataParallel waits for gradients that never come."""
+    """Why the auxiliary head goes: with the stock model, DistributedDataParallel waits for gradients that
+    never come.
+    """
     model = AutoModelForSemanticSegmentation.from_config(tiny_config(kind)).eval()
     model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
     assert any(

@@ -22,7 +22,8 @@ def networks(dtype=torch.float32) -> tuple[SegformerForSemanticSegmentation, Seg
     torch.manual_seed(3)
     stock = SegformerForSemanticSegmentation(
         SegformerConfig(
-            num_labels=5, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 4], decoder_hidden_size=32,
+            num_labels=5, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 4],
+            decoder_hidden_size=32,
             classifier_dropout_prob=0.0, hidden_dropout_prob=0.0, drop_path_rate=0.0,
         )
     ).to(dtype)  # fmt: skip

@@ -72,7 +72,9 @@ def written(
 
 
 def plain(pixels: np.ndarray, colour: int, kinds: list[int] | None = None, **options) -> bytes:
-    """A PNG of pixels (height, width, channels), its rows filtered in turn by all filters where nothing else is said."""
+    """A PNG of pixels (height, width, channels), its rows filtered in turn by all filters where nothing
+    else is said.
+    """
     height, width, channels = pixels.shape
     kinds = kinds or [row % 5 for row in range(height)]
     lines = filtered(pixels.reshape(height, -1), kinds, channels)
@@ -164,12 +166,15 @@ LINES = filtered(PIXELS[:, :, 0], [row % 5 for row in range(9)], 1)
 STREAM = zlib.compress(LINES)
 IMAGE = some(RGB)
 ODD = {
-    "transparent id": plain(PIXELS, PALETTE).replace(chunk("IDAT", STREAM), chunk("tRNS", b"\0") + chunk("IDAT", STREAM)),
+    "transparent id": plain(PIXELS, PALETTE).replace(chunk("IDAT", STREAM), chunk("tRNS", b"\0") + chunk("IDAT",
+    STREAM)),
     "transparent grey": plain(PIXELS, GREY, between=chunk("tRNS", b"\0\0")),
     "transparent colour": plain(IMAGE, RGB, between=chunk("tRNS", bytes(6))),
     "text": plain(PIXELS, GREY, between=chunk("tEXt", b"a\0b")),
-    "EXIF": plain(PIXELS, GREY, between=chunk("eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")),
-    "EXIF behind": plain(PIXELS, GREY, behind=chunk("eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")),
+    "EXIF": plain(PIXELS, GREY, between=chunk("eXIf",
+    b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")),
+    "EXIF behind": plain(PIXELS, GREY, behind=chunk("eXIf",
+    b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")),
     "animation": plain(PIXELS, GREY, between=chunk("acTL", struct.pack(">II", 1, 0))),
     "unknown chunk": plain(PIXELS, GREY, between=chunk("abCd", b"x")),
     "unknown critical chunk": plain(PIXELS, GREY, between=chunk("ABCD", b"x")),
@@ -183,13 +188,15 @@ ODD = {
     "two palettes": plain(PIXELS, PALETTE, between=chunk("PLTE", COLOURS)),
     "palette of a grey picture": plain(PIXELS, GREY, between=chunk("PLTE", COLOURS)),
     "two headers": plain(PIXELS, GREY, between=chunk("IHDR", struct.pack(">IIBBBBB", 5, 5, 8, 0, 0, 0, 0))),
-    "long header": SIGNATURE + chunk("IHDR", struct.pack(">II", 11, 9) + b"\x08" + bytes(5)) + plain(PIXELS, GREY)[33:],
+    "long header": SIGNATURE + chunk("IHDR", struct.pack(">II", 11, 9) + b"\x08" + bytes(5)) + plain(PIXELS,
+    GREY)[33:],
     "no header": SIGNATURE + chunk("IDAT", STREAM) + chunk("IEND", b""),
     "no pixels": written(11, 9, GREY, []),
     "harmless before the header": SIGNATURE + chunk("gAMA", bytes(4)) + plain(PIXELS, GREY)[8:],
     "no end": plain(PIXELS, GREY)[:-12],
     "more behind the end": plain(PIXELS, GREY) + b"more",
-    "pixels in two places": written(11, 9, GREY, [STREAM[:20]], behind=chunk("tIME", bytes(7)) + chunk("IDAT", STREAM[20:])),
+    "pixels in two places": written(11, 9, GREY, [STREAM[:20]], behind=chunk("tIME", bytes(7)) + chunk("IDAT",
+    STREAM[20:])),
     "other compression": plain(PIXELS, GREY, ways=(1, 0, 0)),
     "other filters": plain(PIXELS, GREY, ways=(0, 1, 0)),
     "width 0": written(0, 9, GREY, [STREAM]),

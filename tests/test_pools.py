@@ -46,7 +46,8 @@ while verdict.startswith("ended"):
             list(pool.map(abs, range(4)))
     except KeyboardInterrupt:
         # A pool that lasts has to be of use afterwards.
-        end = threading.Thread(target=(lambda: spread(abs, range(4), 3)) if whose == "spread" else pool.shutdown, daemon=True)
+        work = (lambda: spread(abs, range(4), 3)) if whose == "spread" else pool.shutdown
+        end = threading.Thread(target=work, daemon=True)
         end.start()
         end.join(5)
         if end.is_alive():

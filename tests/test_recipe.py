@@ -493,23 +493,31 @@ def test_refused_with_the_reason(recipe, name):
 
 
 HONOURED_SAMPLES = {
-    "output_dir": "runs/other", "num_train_epochs": 7.5, "max_steps": 12, "per_device_train_batch_size": 3, "per_device_eval_batch_size": 5,
-    "gradient_accumulation_steps": 4, "learning_rate": 0.001, "lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 0.5},
-    "warmup_steps": 0.1, "optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 0.05, "adam_beta1": 0.8, "adam_beta2": 0.99,
-    "adam_epsilon": 1e-6, "max_grad_norm": 0.5, "seed": 7, "data_seed": 8, "eval_strategy": "no", "eval_steps": 9.0, "eval_delay": 2.0,
+    "output_dir": "runs/other", "num_train_epochs": 7.5, "max_steps": 12, "per_device_train_batch_size": 3,
+    "per_device_eval_batch_size": 5,
+    "gradient_accumulation_steps": 4, "learning_rate": 0.001, "lr_scheduler_type": "cosine",
+    "lr_scheduler_kwargs": {"num_cycles": 0.5},
+    "warmup_steps": 0.1, "optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 0.05, "adam_beta1": 0.8,
+    "adam_beta2": 0.99,
+    "adam_epsilon": 1e-6, "max_grad_norm": 0.5, "seed": 7, "data_seed": 8, "eval_strategy": "no", "eval_steps": 9.0,
+    "eval_delay": 2.0,
     "eval_on_start": True, "save_strategy": "best", "save_steps": 11.0, "save_total_limit": 3, "save_only_model": True,
     "load_best_model_at_end": False,
-    "logging_strategy": "epoch", "logging_steps": 5.0, "logging_first_step": True, "log_level": "error", "log_level_replica": "info",
-    "log_on_each_node": False, "disable_tqdm": True, "run_name": "mine", "project": "mine", "skip_memory_metrics": False, "use_cpu": True,
+    "logging_strategy": "epoch", "logging_steps": 5.0, "logging_first_step": True, "log_level": "error",
+    "log_level_replica": "info",
+    "log_on_each_node": False, "disable_tqdm": True, "run_name": "mine", "project": "mine",
+    "skip_memory_metrics": False, "use_cpu": True,
     "tf32": False, "activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False},
-    "torch_empty_cache_steps": 4, "dataloader_num_workers": 2, "dataloader_pin_memory": False, "dataloader_persistent_workers": True,
+    "torch_empty_cache_steps": 4, "dataloader_num_workers": 2, "dataloader_pin_memory": False,
+    "dataloader_persistent_workers": True,
     "dataloader_prefetch_factor": 3, "dataloader_multiprocessing_context": "spawn", "ddp_find_unused_parameters": True,
     "ddp_bucket_cap_mb": 10, "ddp_broadcast_buffers": False, "ddp_static_graph": True, "ddp_timeout": 60,
 }  # fmt: skip
 NEEDED = {  # what makes the setting of the key effective
     "lr_scheduler_kwargs": "lr_scheduler_type: cosine", "optim_args": "optim: sgd", "project": "report_to: trackio",
     "run_name": "report_to: tensorboard", "activation_checkpointing_kwargs": "activation_checkpointing: true",
-    "dataloader_persistent_workers": "dataloader_num_workers: 1", "dataloader_prefetch_factor": "dataloader_num_workers: 1",
+    "dataloader_persistent_workers": "dataloader_num_workers: 1",
+    "dataloader_prefetch_factor": "dataloader_num_workers: 1",
     "dataloader_multiprocessing_context": "dataloader_num_workers: 1", "eval_steps": "eval_strategy: "
                                                                                      "steps\nload_best_model_at_end: "
                                                                                      "false",
@@ -560,7 +568,8 @@ def test_a_stream_says_when_it_is_evaluated(recipe):
 # ---- settings without effect
 
 IDLE_CAUSES = {
-    "jaccard_weight": "jaccard_weight: 0", "cross_entropy_weight": "cross_entropy_weight: 0", "generate_faces": "generate_faces: 0",
+    "jaccard_weight": "jaccard_weight: 0", "cross_entropy_weight": "cross_entropy_weight: 0",
+    "generate_faces": "generate_faces: 0",
     "dataset": "dataset: [input]", "eval_datasets": "eval_datasets: []",
     "eval_strategy": "eval_strategy: no\nload_best_model_at_end: false",
     "save_strategy": "save_strategy: no\nload_best_model_at_end: false", "logging_strategy": "logging_strategy: epoch",
@@ -570,10 +579,12 @@ IDLE_CAUSES = {
     "push_to_hub": "push_to_hub: false", "report_to": "report_to: none", "use_cpu": "use_cpu: true",
 }  # fmt: skip
 IDLE_SAMPLES = {
-    **HONOURED_SAMPLES, "jaccard_power": 1.2, "jaccard_smooth": 2.0, "jaccard_classes": "all", "class_weights": [2.0] * len(FACE),
+    **HONOURED_SAMPLES, "jaccard_power": 1.2, "jaccard_smooth": 2.0, "jaccard_classes": "all",
+    "class_weights": [2.0] * len(FACE),
     "cross_entropy_label_smoothing": 0.1, "generate_size": 64, "generate_portraits": True, "dataset_weights": [2.0],
     "best_on": "real", "early_stopping_patience": 3,
-    "hub_model_id": "me/mine", "hub_private_repo": True, "hub_strategy": "end", "hub_space": "me/demo", "panel_images": 4,
+    "hub_model_id": "me/mine", "hub_private_repo": True, "hub_strategy": "end", "hub_space": "me/demo",
+    "panel_images": 4,
     "load_best_model_at_end": True,
 }  # fmt: skip
 
@@ -806,7 +817,8 @@ from seg_recipe.recipe import load_recipe, use_all_cores
 stock = torch.get_num_threads()
 training = load_recipe([sys.argv[1]]).training
 figures = training.world_size, stock, use_all_cores(0), torch.get_num_threads()
-pathlib.Path(__file__).with_name(f"{training.world_size}-{training.process_index}").write_text(" ".join(map(str, figures)))
+name = f"{training.world_size}-{training.process_index}"
+pathlib.Path(__file__).with_name(name).write_text(" ".join(map(str, figures)))
 """
 
 

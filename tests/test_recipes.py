@@ -28,9 +28,12 @@ def test_there_is_more_than_one():
 def test_reference_recipe():
     flat = read_flat_dict(Path(__file__).parents[1] / "recipes" / "segformer.yaml")
     wanted = {
-        "model": "nvidia/mit-b0", "image_size": 512, "precision": "auto", "cpu_threads": 0, "from_scratch": False, "dataset": ["input"],
-        "optim": "adamw_torch_fused", "learning_rate": 6e-5, "head_learning_rate_factor": 10.0, "lr_scheduler_type": "polynomial",
-        "report_to": ["wandb"], "push_to_hub": False, "load_best_model_at_end": True, "best_on": "", "early_stopping_patience": 0,
+        "model": "nvidia/mit-b0", "image_size": 512, "precision": "auto", "cpu_threads": 0, "from_scratch": False,
+        "dataset": ["input"],
+        "optim": "adamw_torch_fused", "learning_rate": 6e-5, "head_learning_rate_factor": 10.0,
+        "lr_scheduler_type": "polynomial",
+        "report_to": ["wandb"], "push_to_hub": False, "load_best_model_at_end": True, "best_on": "",
+        "early_stopping_patience": 0,
     }  # fmt: skip
     assert {name: flat[name] for name in wanted} == wanted
     assert flat["jaccard_weight"] > 0 and flat["cross_entropy_weight"] > 0

@@ -156,7 +156,9 @@ def test_two_models_are_compared_in_pairs(place, tmp_path, capsys):
 
 
 def test_the_flip_swaps_sides(place, tmp_path):
-    """Pictures and masks mirrored, the sides of the truth swapped with them: with the flip the score stays the same."""
+    """Pictures and masks mirrored, the sides of the truth swapped with them: with the flip the score stays
+    the same.
+    """
     mirrored = tmp_path / "data"
     for path in (place / "data" / "val").rglob("*.png"):
         picture = Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -264,7 +266,9 @@ def test_as_a_script(place, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_pictures():
-    """What is kept of an image is what the docstring says: 9 sums of 4 bytes per class, 16 bytes for each of 15 bins."""
+    """What is kept of an image is what the docstring says: 9 sums of 4 bytes per class, 16 bytes for each
+    of 15 bins.
+    """
     tally = Tally(1000, 19)
     kept = sum(value.nbytes for value in vars(tally).values()) - tally.confusion.nbytes
     assert kept == 1000 * (36 * 19 + 240)
@@ -383,9 +387,11 @@ def test_names_from_outside_are_only_text(scored):
 def test_the_report_is_no_wider_than_the_screen(scored, tmp_path, width):
     """In a frame of that width, which asks itself how wide its content is."""
     shutil.copy(scored[0] / "report.html", tmp_path / "report.html")
-    page = f"""<!DOCTYPE html><body><iframe id=f src=report.html style="width:{width}px;height:900px;border:0"></iframe><p id=out></p>
+    page = f"""<!DOCTYPE html><body>
+<iframe id=f src=report.html style="width:{width}px;height:900px;border:0"></iframe><p id=out></p>
 <script>f.onload = () => {{
-  const d = f.contentDocument.documentElement; out.textContent = "widths " + d.scrollWidth + " " + d.clientWidth; }}</script>"""
+  const d = f.contentDocument.documentElement;
+  out.textContent = "widths " + d.scrollWidth + " " + d.clientWidth; }}</script>"""
     (tmp_path / "frame.html").write_text(page)
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     options = [

@@ -335,7 +335,9 @@ def test_few_examples_make_no_empty_heading():
 
 
 def test_the_confusion_matrix_keeps_the_columns_that_are_never_predicted():
-    """So that the diagonal is where the rows' own columns are; a class that occurs nowhere has neither row nor column."""
+    """So that the diagonal is where the rows' own columns are; a class that occurs nowhere has neither row
+    nor column.
+    """
     space = LabelSpace(("ground", "leaf", "stem", "root", "moss"))
     pixels = [
         [60, 40, 0, 0, 0, 0],

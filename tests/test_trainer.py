@@ -1,4 +1,6 @@
-"""The Trainer: every trap of the stock class that we meet, shown failing there and mended here; exact resume and stop."""
+"""The Trainer: every trap of the stock class that we meet, shown failing there and mended here; exact
+resume and stop.
+"""
 
 import json
 from pathlib import Path

@@ -45,7 +45,8 @@ EVERY_ID = LabelSpace(names=tuple(f"id {i}" for i in range(255)))
 
 STRONG = {
     "scale": [0.5, 2.0], "rotation": 30.0, "shear": 10.0, "translation": 0.15, "flip": 0.5,
-    "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "gamma": 0.3, "grey": 0.1, "blur": 0.2, "noise": 0.2, "jpeg": 0.2,
+    "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "gamma": 0.3, "grey": 0.1, "blur": 0.2, "noise": 0.2,
+    "jpeg": 0.2,
 }  # fmt: skip
 GEOMETRY = {
     **STRONG,
@@ -606,7 +607,9 @@ def test_seed_epoch_and_id_each_matter_and_nothing_else_does():
 
 
 class StockDraws:
-    """What transforms do as a rule: they draw from the process's own generators. Here only what was drawn is returned."""
+    """What transforms do as a rule: they draw from the process's own generators. Here only what was drawn
+    is returned.
+    """
 
     def __call__(self, batch):
         return {"id": batch["id"], "drawn": [(float(np.random.random()), float(torch.rand(()))) for _ in batch["id"]]}  # noqa: NPY002

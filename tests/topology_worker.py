@@ -35,7 +35,9 @@ class Record(TrainerCallback):
 
 
 class Slow(TrainerCallback):
-    """Makes each step take a while, so that a test can kill a process in the middle; says on stdout which step begins."""
+    """Makes each step take a while, so that a test can kill a process in the middle; says on stdout which
+    step begins.
+    """
 
     def __init__(self, seconds: float):
         self.seconds = seconds

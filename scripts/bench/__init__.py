@@ -1,5 +1,4 @@
-"""What `python -m scripts.bench` measures with: this project beside the ways that it wants to be better than, in one run, turn
-by turn.
+"""The parts of `python -m scripts.bench`: this project and the stock ways, measured by turns.
 
 measuring.py    turns, ratios with their spread, peak memory, the machine
 table.py        rows with their targets and verdicts, as a table; the README's is made of docs/bench.json

@@ -180,7 +180,8 @@ def make_plan(asked: argparse.Namespace, work: Path) -> Plan:
     )
     loss = recipe.loss
     settings = {
-        "jaccard_weight": loss.jaccard_weight, "cross_entropy_weight": loss.cross_entropy_weight, "power": loss.jaccard_power,
+        "jaccard_weight": loss.jaccard_weight, "cross_entropy_weight": loss.cross_entropy_weight,
+        "power": loss.jaccard_power,
         "smooth": loss.jaccard_smooth, "reduction": loss.loss_reduction, "classes": loss.jaccard_classes,
     }  # fmt: skip
     return Plan(

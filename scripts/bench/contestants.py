@@ -165,9 +165,12 @@ def train_by_recipe(pipe: Connection, plan: Plan, precision: str, folder: Path) 
     callbacks: list[Any] = transformers.trainer.DEFAULT_CALLBACKS
     callbacks.append(Baton(pipe))  # every Trainer of this process gets it
     options = {
-        "from_scratch": "true", "image_size": plan.image_size, "precision": precision, "dataset": folder, "use_cpu": plan.device == "cpu",
-        "output_dir": plan.work / f"run-{precision}", "per_device_train_batch_size": plan.batch, "gradient_accumulation_steps": 1,
-        "max_steps": 100_000, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false", "report_to": "none",
+        "from_scratch": "true", "image_size": plan.image_size, "precision": precision, "dataset": folder,
+        "use_cpu": plan.device == "cpu",
+        "output_dir": plan.work / f"run-{precision}", "per_device_train_batch_size": plan.batch,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 100_000, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false",
+        "report_to": "none",
         "resume": "never",
     }  # fmt: skip
     sys.argv = [str(plan.script)]
@@ -190,7 +193,8 @@ def train_by_stock(pipe: Connection, plan: Plan, folder: Path) -> None:
     transform = StockTransform(plan.image_size, processor.image_mean, processor.image_std, training=True)
     data = load_data([str(folder)], label_space=FACE, progress=False)
     arguments = TrainingArguments(
-        output_dir=str(plan.work / "run-stock"), per_device_train_batch_size=plan.batch, max_steps=100_000, save_strategy="no",
+        output_dir=str(plan.work / "run-stock"), per_device_train_batch_size=plan.batch, max_steps=100_000,
+        save_strategy="no",
         remove_unused_columns=False, report_to=[], disable_tqdm=True, use_cpu=plan.device == "cpu",
         dataloader_pin_memory=plan.device != "cpu",
     )  # fmt: skip
@@ -264,7 +268,8 @@ def evaluate(pipe: Connection, plan: Plan, way: str, precision: str, folder: Pat
     seen = {"mean": processor.image_mean, "std": processor.image_std}
     split = load_data([str(folder)], label_space=FACE, progress=False).splits["validation"]
     common: dict[str, Any] = {
-        "output_dir": str(plan.work / f"evaluation-{way}-{precision}"), "use_cpu": plan.device == "cpu", "report_to": [],
+        "output_dir": str(plan.work / f"evaluation-{way}-{precision}"), "use_cpu": plan.device == "cpu",
+        "report_to": [],
         "disable_tqdm": True, "per_device_eval_batch_size": plan.batch, "remove_unused_columns": False,
         "dataloader_pin_memory": plan.device != "cpu",
     }  # fmt: skip

@@ -81,14 +81,17 @@ def _rows(
         return f"{number(1000 * spread(times[above]).median)} / {number(1000 * spread(times[below]).median)} ms"
 
     return [
-        Row("loss", f"{EAGER} / ours, {precision}", ratios(times, EAGER, OURS), "x", target(">=", 4), compared(EAGER, OURS)),
+        Row("loss", f"{EAGER} / ours, {precision}", ratios(times, EAGER, OURS), "x", target(">=", 4), compared(EAGER,
+        OURS)),
         Row(
             "loss", f"ours / {CROSS_ENTROPY}, {precision}", ratios(times, OURS, CROSS_ENTROPY), "x", target("<=", 1),
             compared(OURS, CROSS_ENTROPY),
         ),
-        Row("loss", f"with cross entropy / without, {precision}", ratios(times, BOTH, OURS), "x", target("<=", 1.15), compared(BOTH, OURS)),
+        Row("loss", f"with cross entropy / without, {precision}", ratios(times, BOTH, OURS), "x", target("<=", 1.15),
+        compared(BOTH, OURS)),
         Row(
-            "loss", f"extra memory, ours / eager, {precision}", one(memory[OURS] / max(memory[EAGER], 1e-9)), "x", target("<=", 0.1),
+            "loss", f"extra memory, ours / eager, {precision}", one(memory[OURS] / max(memory[EAGER], 1e-9)), "x",
+            target("<=", 0.1),
             f"{number(memory[OURS])} / {number(memory[EAGER])} MB; cross entropy {number(memory[CROSS_ENTROPY])} MB",
         ),
         Row("loss", f"gradient error, {precision}", one(error), "", target("<=", 1e-5), "relative to the eager one in "

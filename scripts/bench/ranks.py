@@ -76,14 +76,16 @@ def main(arguments: list[str]) -> None:
     )
     clock, times = EpochClock(), _Times()
     transform = TrainTransform(
-        label_space=FACE, image_size=plan["image_size"], mean=processor.image_mean, std=processor.image_std, seed=0, clock=clock,
+        label_space=FACE, image_size=plan["image_size"], mean=processor.image_mean, std=processor.image_std, seed=0,
+        clock=clock,
         **plan["augmentation"],
     )  # fmt: skip
     split = attach_transform(load_data([plan["folder"]], label_space=FACE, progress=False).splits["train"], transform)
     trainer = SegmentationTrainer(
         without_chance(model),
         TrainingArguments(
-            output_dir=str(output.with_suffix("")), use_cpu=True, per_device_train_batch_size=plan["batch"] // ranks, max_steps=steps + 1,
+            output_dir=str(output.with_suffix("")), use_cpu=True, per_device_train_batch_size=plan["batch"] // ranks,
+            max_steps=steps + 1,
             logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False,
             dataloader_pin_memory=False, learning_rate=6e-5, max_grad_norm=1.0, ddp_find_unused_parameters=False,
         ),

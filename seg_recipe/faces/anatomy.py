@@ -198,7 +198,9 @@ class Anatomy:
 
 
 def hair_line(p: FaceParameters, azimuth: np.ndarray) -> np.ndarray:
-    """The height above which hair grows, cm, by the angle from the middle of the face (degrees, 0-180), on the skull."""
+    """The height above which hair grows, cm, by the angle from the middle of the face (degrees, 0-180), on
+    the skull.
+    """
     front = HAIR_LINE + p.hair_line
     back = 3.4 * p.hair_recession
     bare = 1.0 - p.hair_fringe

@@ -42,7 +42,8 @@ def make_backdrop(p: FaceParameters, size: int) -> UInt8[np.ndarray, "size size 
     """The background at `size`, blurred by `backdrop_blur`; the same scene at every size."""
     rng = np.random.default_rng((p.texture_seed, 1))
     painters: dict[str, Painter] = {
-        "outdoors": _outdoors, "town": _town, "room": _room, "shapes": _shapes, "texture": _texture, "bokeh": _bokeh, "foliage": _foliage,
+        "outdoors": _outdoors, "town": _town, "room": _room, "shapes": _shapes, "texture": _texture, "bokeh": _bokeh,
+        "foliage": _foliage,
     }  # fmt: skip
     picture = painters[p.backdrop](rng)
     if rng.random() < 0.22:

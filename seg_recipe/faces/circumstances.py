@@ -100,7 +100,9 @@ def _vivid(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_light(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
-    """The sources of light, as the place has them: sun, clouds, a window, lamps, a studio, neon, a flash, back light."""
+    """The sources of light, as the place has them: sun, clouds, a window, lamps, a studio, neon, a flash,
+    back light.
+    """
     mood = pick(
         rng, {name: places[drawn["backdrop"]] for name, places in _MOODS.items() if drawn["backdrop"] in places}
     )
@@ -111,7 +113,8 @@ def sample_light(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "rim_azimuth": side * rng.uniform(110, 170), "rim_colour": _tinted(rng, 0.12), "fill_strength": 0.0,
         "fill_azimuth": rng.uniform(-180, 180), "fill_elevation": rng.normal(10, 25), "fill_colour": _tinted(rng, 0.1),
         "sky_strength": rng.uniform(0.2, 0.6), "sky_colour": _tinted(rng, 0.06),
-        "ground_colour": rng.uniform(0.25, 0.75) * _tinted(rng, 0.08, 0.05), "surroundings": rng.beta(2, 1.5), "dapple": 0.0,
+        "ground_colour": rng.uniform(0.25, 0.75) * _tinted(rng, 0.08, 0.05), "surroundings": rng.beta(2, 1.5),
+        "dapple": 0.0,
     }  # fmt: skip
     if mood == "sun":
         light |= {

@@ -152,17 +152,15 @@ def paint_beard(p: FaceParameters, anatomy: Anatomy, noise: Noise, spot: Spot, f
     colour = paint(p.beard_colour, near.size) * (0.75 + 0.6 * noise(fan * 1.4, y * 1.5, 26))
     if p.beard_style == "stubble":
         veil = 0.4 * p.beard_density * smoothstep(-0.6, 1.6, growth) * free
-        spot.albedo[:, near] = blend(
-            spot.albedo[:, near], tuple(0.6 * c for c in p.beard_colour), veil.astype(np.float32)
-        )  # type: ignore[arg-type]
+        skin = tuple(0.6 * c for c in p.beard_colour)
+        spot.albedo[:, near] = blend(spot.albedo[:, near], skin, veil.astype(np.float32))  # type: ignore[arg-type]
         grown = free & (strands < 0.2 + 0.34 * p.beard_density * smoothstep(0, 2.4, growth)) & (growth > 0)
         share = np.float32(0.6) + 0 * x
     else:
         grown = free & (0.8 * growth + 0.9 * p.beard_density + 0.25 - 1.5 * strands > 0) & (growth > -0.35)
         veil = 0.45 * p.beard_density * smoothstep(-0.9, 0.3, growth) * free
-        spot.albedo[:, near] = blend(
-            spot.albedo[:, near], tuple(0.7 * c for c in p.beard_colour), veil.astype(np.float32)
-        )  # type: ignore[arg-type]
+        skin = tuple(0.7 * c for c in p.beard_colour)
+        spot.albedo[:, near] = blend(spot.albedo[:, near], skin, veil.astype(np.float32))  # type: ignore[arg-type]
         share = np.float32(0.6 + 0.35 * p.beard_density) + 0 * x
     spot.albedo[:, near[grown]] = blend(spot.albedo[:, near], colour, share.astype(np.float32))[:, grown]
     spot.label[near[grown]] = LABEL["beard"]

@@ -66,7 +66,9 @@ class Frame(NamedTuple):
 
 
 def _turn(matrix: Float32[np.ndarray, "3 3"], vectors: Float32[np.ndarray, "3 n"]) -> Float32[np.ndarray, "3 n"]:
-    """matrix @ vectors, written out: a BLAS may round differently with the number of threads, and the bytes must not."""
+    """matrix @ vectors, written out: a BLAS may round differently with the number of threads, and the
+    bytes must not.
+    """
     return np.stack([row[0] * vectors[0] + row[1] * vectors[1] + row[2] * vectors[2] for row in matrix])
 
 

@@ -85,7 +85,9 @@ def relief(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cells:
 
 
 def nose_height(p: FaceParameters, anatomy: Anatomy, x: Cells, y: Cells) -> Cells:
-    """Height of the nose over the face, cm: the bridge rises to the tip and drops to the foot, a wing on either side."""
+    """Height of the nose over the face, cm: the bridge rises to the tip and drops to the foot, a wing on
+    either side.
+    """
     nose = anatomy.nose
     down = np.clip((nose.root - y) / (nose.root - nose.tip), 0, 1)
     ridge = p.nose_bridge * smoothstep(2.6, 1.2, y) + (p.nose_height - p.nose_bridge) * down**1.25
@@ -147,7 +149,8 @@ def beard_growth(p: FaceParameters, anatomy: Anatomy, x: np.ndarray, y: np.ndarr
     full = np.minimum(cheek_line - y, np.maximum(mouth.bottom_lip_bottom(x) - 0.3 - y, side - 1.04 * mouth.half))
     strap = np.minimum(full, anatomy.chin + 1.7 + 0.11 * side**2 - y)
     return {
-        "none": np.full_like(x, -9), "stubble": np.maximum(full, moustache), "moustache": moustache, "goatee": np.maximum(goatee, around),
+        "none": np.full_like(x, -9), "stubble": np.maximum(full, moustache), "moustache": moustache,
+        "goatee": np.maximum(goatee, around),
         "chinstrap": strap, "full": np.maximum(np.maximum(full, moustache), around),
     }[p.beard_style]  # fmt: skip
 

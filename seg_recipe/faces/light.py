@@ -1,4 +1,6 @@
-"""Light: a main source that casts shadows, one behind, the sky and the ground; then the colour that reaches the eye."""
+"""Light: a main source that casts shadows, one behind, the sky and the ground; then the colour that
+reaches the eye.
+"""
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -63,7 +65,9 @@ def surroundings(backdrop: UInt8[np.ndarray, "size size 3"]) -> Float32[np.ndarr
 def dapple(
     p: FaceParameters, noise: Noise, points: Float32[np.ndarray, "3 n"], towards: Float32[np.ndarray, "3 1"]
 ) -> Row:
-    """Share of the main light that leaves (for one seed in three: blinds) let pass: a pattern thrown along the light."""
+    """Share of the main light that leaves (for one seed in three: blinds) let pass: a pattern thrown along
+    the light.
+    """
     away = float(towards[2, 0])
     x, y, _ = points - towards * (points[2] / np.float32(min(away, -0.35) if away < 0 else max(away, 0.35)))
     if p.texture_seed % 3:
@@ -81,7 +85,9 @@ def shade(
     noise: Noise,
     behind: Around,
 ) -> Float32[np.ndarray, "3 n"]:
-    """Linear light from every point that was met (others stay 0). behind: what `surroundings` found in the background."""
+    """Linear light from every point that was met (others stay 0). behind: what `surroundings` found in the
+    background.
+    """
     result = np.zeros_like(canvas.albedo)
     seen = np.flatnonzero(canvas.met())
     rays = canvas.rays.take(seen)

@@ -320,13 +320,17 @@ def _sample_identity(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[st
         np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.1]) if tone < 4.5 else np.array([0.4, 0.5, 0.07, 0.01, 0.01, 0.01])
     )
     return {
-        "head_width": factor(0.04), "head_depth": factor(0.035), "jaw_width": factor(0.08), "chin_length": rng.normal(0, 0.4),
-        "cheek_fullness": rng.normal(0.25, 0.35), "cheekbone": rng.normal(0.35, 0.2), "brow_ridge": rng.normal(0.35, 0.2),
+        "head_width": factor(0.04), "head_depth": factor(0.035), "jaw_width": factor(0.08),
+        "chin_length": rng.normal(0, 0.4),
+        "cheek_fullness": rng.normal(0.25, 0.35), "cheekbone": rng.normal(0.35, 0.2), "brow_ridge": rng.normal(0.35,
+        0.2),
         "forehead_slope": rng.normal(0, 0.3), "eye_spacing": rng.normal(3.15, 0.13), "eye_width": rng.normal(1.2, 0.1),
         "eye_tilt": rng.normal(2.5, 3), "eye_depth": rng.normal(0.9, 0.2), "nose_length": rng.normal(0, 0.28),
-        "nose_width": rng.normal(1 + 0.02 * (tone - 3), 0.13), "nose_height": rng.normal(1.85, 0.25), "nose_bridge": rng.normal(0.7, 0.22),
+        "nose_width": rng.normal(1 + 0.02 * (tone - 3), 0.13), "nose_height": rng.normal(1.85, 0.25),
+        "nose_bridge": rng.normal(0.7, 0.22),
         "lip_upper": rng.normal(0.76 + 0.03 * tone, 0.16), "lip_lower": rng.normal(0.84 + 0.03 * tone, 0.17),
-        "mouth_width": rng.normal(2.65, 0.22), "ear_size": factor(0.1), "ear_angle": rng.normal(22, 8), "neck_width": rng.normal(4.85, 0.5),
+        "mouth_width": rng.normal(2.65, 0.22), "ear_size": factor(0.1), "ear_angle": rng.normal(22, 8),
+        "neck_width": rng.normal(4.85, 0.5),
         "build": factor(0.08), "age": rng.beta(1.2, 2.0), "skin_tone": tone, "skin_red": rng.normal(0.15, 0.25),
         "freckles": rng.uniform(0.3, 1) if tone < 4 and rng.random() < 0.15 else 0.0, "shine": rng.beta(1.5, 3),
         "make_up": rng.uniform(0.2, 1) if painted else 0.0, "lid_fold": rng.beta(1.5, 1.2),
@@ -364,8 +368,10 @@ def _hair_colour(rng: np.random.Generator, age: float, tone: float) -> np.ndarra
 
 
 _HAIR_THICKNESS = {
-    "short": (0.5, 1.8), "bald": (0.15, 0.2), "shaven": (0.15, 0.3), "crop": (0.3, 0.9), "quiff": (0.8, 2.4), "curly": (1.2, 3.2),
-    "afro": (2.5, 6.0), "bob": (0.8, 2.0), "long": (0.6, 1.6), "long_curly": (1.4, 3.0), "bun": (0.5, 1.0), "ponytail": (0.4, 1.0),
+    "short": (0.5, 1.8), "bald": (0.15, 0.2), "shaven": (0.15, 0.3), "crop": (0.3, 0.9), "quiff": (0.8, 2.4),
+    "curly": (1.2, 3.2),
+    "afro": (2.5, 6.0), "bob": (0.8, 2.0), "long": (0.6, 1.6), "long_curly": (1.4, 3.0), "bun": (0.5, 1.0),
+    "ponytail": (0.4, 1.0),
     "horseshoe": (0.3, 1.5),
 }  # fmt: skip
 """cm above the skull, by style."""
@@ -374,7 +380,8 @@ _HAIR_THICKNESS = {
 def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, Any]:
     age, tone = drawn["age"], drawn["skin_tone"]
     style = pick(rng, {
-        "short": 21, "bald": 3, "shaven": 6, "crop": 10, "quiff": 9, "curly": 8, "afro": 4, "bob": 13, "long": 15, "long_curly": 8,
+        "short": 21, "bald": 3, "shaven": 6, "crop": 10, "quiff": 9, "curly": 8, "afro": 4, "bob": 13, "long": 15,
+        "long_curly": 8,
         "bun": 5, "ponytail": 5, "horseshoe": 1 + 5 * age,
     })  # fmt: skip
     colour = _hair_colour(rng, age, tone)
@@ -388,7 +395,8 @@ def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
     return {
         "hair_style": style, "hair_thickness": rng.uniform(*_HAIR_THICKNESS[style]), "hair_line": rng.normal(0, 0.5),
         "hair_recession": rng.beta(1, 3) + 0.3 * age * (style in ("short", "crop", "shaven")),
-        "hair_fringe": rng.uniform(0.3, 1) if fringed else 0, "hair_over_ears": rng.uniform(0.3, 1) if rng.random() < 0.3 else 0,
+        "hair_fringe": rng.uniform(0.3, 1) if fringed else 0, "hair_over_ears": rng.uniform(0.3,
+        1) if rng.random() < 0.3 else 0,
         "hair_end": -(7 + rng.gamma(2, 2)) if style == "bob" else -rng.uniform(13, 30),
         "hair_opening": rng.uniform(44, 76) if rng.random() < 0.75 else rng.uniform(85, 105),
         "hair_parting": rng.uniform(-1, 1), "hair_raggedness": rng.beta(2, 2),
@@ -396,7 +404,8 @@ def _sample_hair(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "hair_wave": rng.beta(1, 1) if rng.random() < 0.45 else 0.0,
         "hair_strand": rng.uniform(0.12, 0.4), "hair_colour": colour, "brow_thickness": rng.normal(0.44, 0.11),
         "brow_arch": rng.normal(0.75, 0.3), "brow_density": rng.normal(0.72, 0.18),
-        "brow_colour": np.clip(colour * rng.uniform(0.5, 0.95), 0, 0.6), "beard_style": beard, "beard_density": rng.beta(4, 1.5),
+        "brow_colour": np.clip(colour * rng.uniform(0.5, 0.95), 0, 0.6), "beard_style": beard,
+        "beard_density": rng.beta(4, 1.5),
         "beard_thickness": rng.gamma(1.6, 0.35), "beard_colour": colour * rng.uniform(0.6, 1.05),
     }  # fmt: skip
 
@@ -429,10 +438,14 @@ def _sample_worn(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[str, A
         "glasses_height": rng.uniform(1.25, 2.3),
         "glasses_roundness": rng.uniform(2, 5), "glasses_rim": rng.uniform(0.1, 0.36),
         "glasses_colour": rng.uniform(0.02, 0.15) + np.zeros(3) if dark else rng.uniform(0.1, 0.75, 3),
-        "facewear": facewear, "facewear_colour": np.array([0.55, 0.75, 0.88]) if rng.random() < 0.4 else _cloth_colour(rng),
+        "facewear": facewear, "facewear_colour": np.array([0.55, 0.75,
+        0.88]) if rng.random() < 0.4 else _cloth_colour(rng),
         "clothing": pick(rng, {
-            "crew": 26, "v_neck": 10, "wide_neck": 10, "shirt": 20, "turtleneck": 12, "hood": 8, "hood_up": 3, "suit": 15,
+            "crew": 26, "v_neck": 10, "wide_neck": 10, "shirt": 20, "turtleneck": 12, "hood": 8, "hood_up": 3,
+            "suit": 15,
         }),
-        "clothing_colour": _cloth_colour(rng), "clothing_second": _cloth_colour(rng), "pattern_scale": rng.uniform(0.6, 4.5),
-        "clothing_pattern": pick(rng, {"plain": 45, "stripes": 14, "checks": 12, "dots": 7, "blotches": 12, "knit": 10}),
+        "clothing_colour": _cloth_colour(rng), "clothing_second": _cloth_colour(rng), "pattern_scale": rng.uniform(0.6,
+        4.5),
+        "clothing_pattern": pick(rng, {"plain": 45, "stripes": 14, "checks": 12, "dots": 7, "blotches": 12,
+        "knit": 10}),
     }  # fmt: skip

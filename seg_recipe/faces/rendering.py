@@ -56,7 +56,9 @@ class Scene(NamedTuple):
 
 
 def make_scene(parameters: FaceParameters, backdrop: UInt8[np.ndarray, "size size 3"]) -> Scene:
-    """The solids of a face and where they and the camera stand, cm, and the light that the background throws on them."""
+    """The solids of a face and where they and the camera stand, cm, and the light that the background
+    throws on them.
+    """
     p = parameters
     anatomy, noise = Anatomy(p), Noise(p.texture_seed)
     head = turned(p.yaw, p.pitch, p.roll, _NECK_TOP)

@@ -264,7 +264,9 @@ def horizon(view: Float32[np.ndarray, "3 3"], side: int) -> float:
 
 
 def street(rng: np.random.Generator, side: int, picture: Image.Image) -> float:
-    """Houses along a street or round a square, before the sky that is painted already; returns where the horizon lies."""
+    """Houses along a street or round a square, before the sky that is painted already; returns where the
+    horizon lies.
+    """
     eye = rng.uniform(1.2, 1.8)
     walls = []
     left, right, depth = rng.uniform(2, 14), rng.uniform(2, 14), rng.uniform(8, 60)
