@@ -22,6 +22,7 @@ from seg_recipe.finetuning.beside import arrange_callbacks, finish_trackers, mak
 from seg_recipe.finetuning.ending import conclude, tell_how_to_go_on
 from seg_recipe.finetuning.identity import identity_of, run_files, where_to_start
 from seg_recipe.finetuning.material import make_transforms, prepare_data
+from seg_recipe.finetuning.overview import overview_line, read_overview, save_data_plot
 from seg_recipe.finetuning.trial import refuse_what_cannot_train, scratch_folder, try_step
 from seg_recipe.labels import load_label_space
 from seg_recipe.losses import SegmentationLoss
@@ -93,6 +94,7 @@ def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
     if recipe.run.preview and args.process_index == 0:
         sheet = save_preview(data.splits["train"], train_transform, label_space, recipe.run.preview, recipe.output_dir)
         say(args, f"Wrote {sheet}: {recipe.run.preview} training samples as the model sees them.")
+        save_data_plot(data.splits["train"], label_space, recipe.output_dir)
     if finished is not None:
         push_finished(recipe, label_space, finished, repo_id, space_id)
         return finished
@@ -121,6 +123,8 @@ def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
         batch = next(iter(trainer.get_train_dataloader()))
         shape, loss = tuple(batch["pixel_values"].shape), try_step(trainer)
         say(args, f"Check passed; the first batch is {shape}, and a first step has the loss {loss:.4f}.")
+        if (overview := read_overview(data.splits["train"], label_space)) is not None:
+            say(args, overview_line(overview, label_space))
         say(args, "Nothing of it is kept: leave out --check to train.")
         return {}
 
@@ -136,7 +140,7 @@ def run(recipe: Recipe, argv: list[str], threads: int) -> dict[str, Any]:
             tell_how_to_go_on(trainer, argv)
             results: dict[str, Any] = {}
         else:
-            results = conclude(trainer, recipe, label_space, panel, data.splits[judged], hub)
+            results = conclude(trainer, recipe, label_space, panel, data.splits[judged], data.splits["train"], hub)
     finish_trackers(trainer, recipe, trackers, hub, space_id)
     trainer.end()
     return results

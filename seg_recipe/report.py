@@ -16,11 +16,12 @@ from transformers import TrainerState, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from seg_recipe.callbacks import Panel, predict_masks
+from seg_recipe.charts import confusion_figure
 from seg_recipe.data import undecoded
 from seg_recipe.labels import LabelSpace
 from seg_recipe.transforms import EvalTransform, TrainTransform
 from seg_recipe.transforms.cells import ids_of_cell
-from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, confusion_figure, prediction_sheet
+from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, prediction_sheet
 
 
 def say(args: TrainingArguments, *lines: str) -> None:

@@ -295,7 +295,9 @@ def run(seed: int, place: Path, folder: Path) -> Outcome:
         try:
             if rng.random() < 0.2:  # what passes --check is trained, what does not is refused, as here
                 assert finetune.main([str(path), "--check"]) == {}, "--check returned figures"
-                assert {path.name for path in (folder / "run").glob("*")} <= {"preview.png"}, "--check left something"
+                assert {path.name for path in (folder / "run").glob("*")} <= {"preview.png", "data.png"}, (
+                    "--check left something"
+                )
             Watched.steps, Watched.stop_at = 0, stop_at
             results = finetune.main([str(path)])
             parts = [Watched.last]

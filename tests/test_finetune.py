@@ -73,8 +73,8 @@ def results(folder):
 def test_the_output_folder(whole):
     place, figures = whole
     assert {path.name for path in (place / "run").iterdir()} == {
-        "checkpoint-4", "checkpoint-8", "README.md", "config.json", "identity.json", "labels.json",
-        "model.safetensors", "predictions.png",
+        "checkpoint-4", "checkpoint-8", "README.md", "config.json", "data.png", "identity.json", "labels.json",
+        "model.safetensors", "predictions.png", "training.png",
         "preprocessor_config.json", "recipe.yaml", "report", "results.json", "training_args.json",
     }  # fmt: skip
     assert results(place / "run")["metrics"] == figures
@@ -117,7 +117,8 @@ def test_the_model_card(whole):
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "image-segmentation")
     assert card.data.eval_results[0].metric_value == pytest.approx(figures["miou"], abs=1e-6)
     assert "![Image, truth and prediction](predictions.png)" in card.text
-    assert all(f"](report/{name}.png)" in card.text for name in ("iou", "confusion", "worst"))
+    assert all(f"](report/{name}.png)" in card.text for name in ("iou", "confusion", "examples"))
+    assert "](training.png)" in card.text and "](data.png)" in card.text
     assert (place / "run" / "recipe.yaml").read_text() in card.text
 
 
@@ -160,6 +161,7 @@ def test_check_and_preview_keep_nothing_of_the_first_step(whole, tmp_path, capsy
     assert re.search(
         r"Check passed; the first batch is \(4, 3, 32, 32\), and a first step has the loss \d\.\d{4}\.\n", printed
     )
+    assert re.search(r"\d+ training images, .* pixels.*\. Rarest by pixels: \w+ [\d.]+ %", printed)
     assert printed.endswith("Nothing of it is kept: leave out --check to train.\n")
     assert not (tmp_path / "run").exists()
     assert runs.train(place / "mine.yaml", "--check", "--preview", 3, "--output_dir", tmp_path / "run") == {}
@@ -167,7 +169,7 @@ def test_check_and_preview_keep_nothing_of_the_first_step(whole, tmp_path, capsy
         f"Wrote {tmp_path / 'run' / 'preview.png'}: 3 training samples as the model sees them."
         in capsys.readouterr().out
     )
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["preview.png"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data.png", "preview.png"]
     three = size_of(tmp_path / "run" / "preview.png")
     runs.train(place / "mine.yaml", "--check", "--preview", 16, "--output_dir", tmp_path / "run")
     assert np.prod(size_of(tmp_path / "run" / "preview.png")) > np.prod(three)

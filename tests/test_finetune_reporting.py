@@ -24,7 +24,7 @@ REPO = "ada/face-parser"
 PUSHING = {"push_to_hub": True, "hub_model_id": REPO, "data_license": "cc-by-4.0", "model_license": "mit"}
 
 
-REPORT_FILES = ("report.html", "score.json", "iou.png", "confusion.png", "worst.png")
+REPORT_FILES = ("report.html", "score.json", "iou.png", "confusion.png", "examples.png")
 
 PREDICT = """
 import sys, torch
@@ -93,9 +93,9 @@ def test_checkpoints_and_the_best_model_are_pushed_through_faults(pushed, place)
     assert not (place / "pushed" / "unpushed").exists()
     files = stub.files(REPO)
     assert set(files) == {
-        "README.md", "config.json", "labels.json", "model.safetensors", "predictions.png", "preprocessor_config.json",
-        "recipe.yaml",
-        "report/confusion.png", "report/iou.png", "report/worst.png", "training_args.json",
+        "README.md", "config.json", "data.png", "labels.json", "model.safetensors", "predictions.png",
+        "preprocessor_config.json", "recipe.yaml", "training.png",
+        "report/confusion.png", "report/examples.png", "report/iou.png", "training_args.json",
     }  # fmt: skip
     for name, content in files.items():
         assert (place / "pushed" / name).read_bytes() == content, name

@@ -5,10 +5,11 @@ import pytest
 from fontTools.ttLib import TTFont
 from PIL import ImageFont
 
+from seg_recipe.charts import confusion_figure, iou_figure
 from seg_recipe.labels import LabelSpace
 from seg_recipe.runtime import fonts
 from seg_recipe.runtime.fonts import font_file, font_for
-from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, legend, prediction_sheet
+from seg_recipe.visualize import Prediction, legend, prediction_sheet
 
 ALPHABETS = ("Straße", "œil", "łóżko", "коса", "μαλλιά", "עין", "عين", "Ångström № 1…", "☀ → ♥")
 CAT = "猫"

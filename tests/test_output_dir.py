@@ -45,7 +45,7 @@ def test_the_data_set_and_its_inside_are_no_output_dir(place):
 def test_an_empty_folder_and_what_a_refused_or_checked_run_left_are_taken(place, tmp_path):
     recipe = runs.write_recipe(place, output_dir=str(tmp_path))
     runs.train(recipe, "--check", "--preview", 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.png", "preview.png"]
     with pytest.raises(ValueError, match="no folder"):
         runs.train(recipe, "--resume", "nowhere")
     runs.train(recipe, "--check")

@@ -9,10 +9,10 @@ from PIL import Image
 
 from scripts import score
 from seg_recipe.callbacks import SegmentationWandbCallback
+from seg_recipe.charts import iou_figure
 from seg_recipe.data import load_data
 from seg_recipe.labels import LabelSpace
 from seg_recipe.scoring.after_training import report_run
-from seg_recipe.visualize import iou_figure
 from tests import tiny
 from tests.test_score import save_model
 
@@ -50,7 +50,7 @@ def test_it_is_the_report_of_the_script(place, tmp_path):
     assert {key: own[key] for key in ("figures", "classes", "confusion", "calibration", "worst_images")} == {
         key: expected[key] for key in ("figures", "classes", "confusion", "calibration", "worst_images")
     }
-    assert sorted(pictures.values()) == ["report/confusion.png", "report/iou.png", "report/worst.png"]
+    assert sorted(pictures.values()) == ["report/confusion.png", "report/examples.png", "report/iou.png"]
     for path in pictures.values():
         with Image.open(place / "model" / path) as picture:
             picture.load()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seg_recipe.charts import confusion_figure, iou_figure
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
 from seg_recipe.transforms import normalisation, normalise
 from seg_recipe.visualize import (
@@ -16,9 +17,8 @@ from seg_recipe.visualize import (
     Prediction,
     augmentation_sheet,
     colour_mask,
-    confusion_figure,
     denormalise,
-    iou_figure,
+    error_map,
     legend,
     overlay,
     prediction_sheet,
@@ -101,6 +101,25 @@ def test_sample_miou_against_the_definition():
     )
 
 
+def test_error_map_marks_wrong_pixels_contours_and_what_is_ignored():
+    image = np.full((4, 6, 3), 100, np.uint8)
+    truth, prediction = np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8)
+    truth[:, 3:], prediction[:, 3:] = 1, 1
+    truth[0], prediction[0], prediction[2, 0] = IGNORE_INDEX, 2, 1
+    shown = np.asarray(error_map(image, truth, prediction))
+    assert shown[2, 0].tolist() == [213, 94, 0], "wrong"
+    assert shown[3, 1].tolist() == [178, 178, 178], "right: the image in pale grey"
+    assert shown[0].tolist() == [[128, 128, 128]] * 6, "ignored, whatever is predicted there"
+    assert shown[2, 3].tolist() == [25, 25, 25], "the contour between the classes"
+
+
+def test_groups_begin_blocks_of_their_own():
+    sample = Prediction("a", make_image(), make_mask(), make_mask())
+    together = prediction_sheet([sample] * 4, SPACE, cell=40, columns=4)
+    apart = prediction_sheet([sample] * 4, SPACE, cell=40, columns=4, groups=[("worst", 2), ("best", 2)])
+    assert apart.height > 1.8 * (together.height - 60) and apart.width < together.width
+
+
 def test_prediction_sheet_shows_image_truth_and_prediction():
     """A sheet of plain colours: each block of colour is found in its row, at the size asked for."""
     image = np.full((32, 32, 3), (200, 100, 0), np.uint8)
@@ -179,7 +198,7 @@ def test_iou_figure(monkeypatch):
 
 def figure_of(monkeypatch, draw):
     """The matplotlib figure behind a picture; the picture must be RGB and not blank."""
-    import seg_recipe.visualize as module
+    import seg_recipe.charts as module
 
     figures = []
     rendered = module._rendered

@@ -1,15 +1,18 @@
 """What goes on beside training: learning rates in the logs, the console, and Weights & Biases."""
 
 from seg_recipe.callbacks.early_stopping import EarlyStoppingCallback
+from seg_recipe.callbacks.plots import TRAINING_PLOT, TrainingPlotCallback
 from seg_recipe.callbacks.progress import ConsoleCallback, LearningRatesCallback, learning_rates
 from seg_recipe.callbacks.weights_and_biases import Panel, SegmentationWandbCallback, predict_masks
 
 __all__ = [
+    "TRAINING_PLOT",
     "ConsoleCallback",
     "EarlyStoppingCallback",
     "LearningRatesCallback",
     "Panel",
     "SegmentationWandbCallback",
+    "TrainingPlotCallback",
     "learning_rates",
     "predict_masks",
 ]

@@ -44,6 +44,8 @@ class LearningRatesCallback(TrainerCallback):
         """Only logs of training steps, which have `learning_rate`, get the others."""
         if logs is not None and optimizer is not None and "learning_rate" in logs:
             logs.update(learning_rates(optimizer))
+            if state.log_history and state.log_history[-1].get("step") == state.global_step:
+                state.log_history[-1].update(learning_rates(optimizer))  # the Trainer has put a copy of `logs` there
 
 
 class ConsoleCallback(TrainerCallback):

@@ -11,7 +11,7 @@ from seg_recipe.recipe import Recipe
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
 
-_NOTHING = JUNK | {".gitkeep", ".gitignore", "preview.png", "unpushed", "wandb", "runs"}
+_NOTHING = JUNK | {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
 """Names in an output_dir of which a run replaces nothing; a check with --preview, and a run that failed at once, leave
 some of them.
 """

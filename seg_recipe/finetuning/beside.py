@@ -14,6 +14,7 @@ from seg_recipe.callbacks import (
     LearningRatesCallback,
     Panel,
     SegmentationWandbCallback,
+    TrainingPlotCallback,
 )
 from seg_recipe.finetuning.ending import licence_settings, write_model_card
 from seg_recipe.hub.licences import licence_statement
@@ -31,7 +32,7 @@ def make_trackers(
     recipe: Recipe, label_space: LabelSpace, metrics: SegmentationMetrics, panel: Panel, repo_id: str | None
 ) -> tuple[list[TrainerCallback], HubCallback | None]:
     """What goes on beside training: console, early stopping, W&B, Hub; and the Hub's part once more."""
-    callbacks: list[TrainerCallback] = [ConsoleCallback()]
+    callbacks: list[TrainerCallback] = [ConsoleCallback(), TrainingPlotCallback(label_space.names)]
     recipe.training.report_to = [
         tracker for tracker in recipe.reporting.report_to if tracker not in ("none", "wandb")
     ]  # W&B is ours

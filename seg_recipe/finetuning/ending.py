@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seg_recipe.callbacks import Panel
+from seg_recipe.callbacks import TRAINING_PLOT, Panel
 from seg_recipe.checkpoints import replaced_files, together, write_json
 from seg_recipe.figure_names import by_set
 from seg_recipe.finetuning.identity import repeatable_text
+from seg_recipe.finetuning.overview import DATA_PLOT, save_data_plot
 from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
 from seg_recipe.hub.card import write_card
 from seg_recipe.hub.push import HubCallback
@@ -37,12 +38,13 @@ def conclude(
     label_space: LabelSpace,
     panel: Panel,
     judged_rows: Any,
+    train_rows: Any,
     hub: HubCallback | None,
 ) -> dict[str, Any]:
     """The run's model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew
     on what was loaded.
 
-    judged_rows: the evaluation split that chose the checkpoint, without transform.
+    judged_rows: the evaluation split that chose the checkpoint, without transform. train_rows: the training split.
     """
     folder, state = trainer.output_dir, trainer.state
     writes = trainer.args.process_index == 0
@@ -60,7 +62,7 @@ def conclude(
             sheet = save_prediction_sheet(network, panel, label_space, folder / "predictions.png", writes)
         with together():
             if writes:
-                _describe(trainer, recipe, label_space, sheet, judged_rows, hub, figures)
+                _describe(trainer, recipe, label_space, sheet, judged_rows, train_rows, hub, figures)
     if (line := check_best(figures, state, trainer.args)) is not None:
         say(trainer.args, line)
     judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
@@ -89,12 +91,16 @@ def _describe(
     label_space: LabelSpace,
     sheet: Path,
     judged_rows: Any,
+    train_rows: Any,
     hub: HubCallback | None,
     figures: dict[str, Any],
 ) -> None:
     """Report, card and figures beside the saved model. The figures come last: with them a run is finished."""
     folder, args = trainer.output_dir, trainer.args
     step, _ = kept_model(trainer.state, args)
+    save_data_plot(train_rows, label_space, folder)
+    plots = {"Loss, mIoU and learning rates": TRAINING_PLOT, "The training data": DATA_PLOT}
+    plots = {caption: name for caption, name in plots.items() if (folder / name).is_file()}
     pictures, line = report_run(
         folder,
         judged_rows,
@@ -107,9 +113,10 @@ def _describe(
         precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         batch_size=args.per_device_eval_batch_size,
         progress=not args.disable_tqdm,
+        plots=plots,
     )
     say(args, line)
-    pictures = {"Image, truth and prediction": sheet.name, **pictures}
+    pictures = {"Image, truth and prediction": sheet.name, **pictures, **plots}
     write_model_card(recipe, label_space, folder, figures, step, hub.repo_id if hub else None, pictures)
     write_json(folder / "results.json", {"step": step, "metrics": figures})
 

@@ -62,3 +62,17 @@ def _reason(folder: Path) -> str:
     except OSError as error:
         return f"{error.strerror}: {folder}"
     return f"a file could not be written to its end, {shutil.disk_usage(folder).free >> 20} MiB are free: {folder}"
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to, and rename it to `path` at the end of the block: readers see whole files.
+
+    After an error in the block the unfinished file is gone and `path` is as it was.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

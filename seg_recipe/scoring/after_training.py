@@ -2,12 +2,14 @@
 model card.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
+from seg_recipe.charts import confusion_figure, iou_figure
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
 from seg_recipe.report import spread
@@ -16,7 +18,7 @@ from seg_recipe.runtime.files import FULL
 from seg_recipe.scoring import Score, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.scored_split import Pictures
-from seg_recipe.visualize import Prediction, confusion_figure, iou_figure, prediction_sheet
+from seg_recipe.visualize import Prediction, prediction_sheet
 
 REPORT = "report"
 """The folder in a run's output folder that holds report.html, score.json and the pictures."""
@@ -35,6 +37,7 @@ def report_run(
     precision: str,
     batch_size: int,
     progress: bool = True,
+    plots: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], str]:
     """Scores the model saved in `folder` on `rows` (id, image, label) and writes folder/report; caption -> picture,
     and a line on it.
@@ -79,17 +82,23 @@ def _save_pictures(score: Score, folder: Path) -> dict[str, str]:
     }
     ends = {name: (figure["low"], figure["high"]) for name, figure in figures.items() if figure["low"] is not None}
     counts = np.array(content["confusion"]["pixels"], np.int64)[:, : len(label_space)]
-    worst = [Prediction(one.id, one.image, one.truth, one.prediction) for one in score.examples if one.kind == "worst"]
+    kinds = {"worst": "The worst by mean IoU", "median": "In the middle", "best": "The best"}
+    shown = [one for kind in kinds for one in score.examples if one.kind == kind]
+    groups = [(heading, sum(one.kind == kind for one in shown)) for kind, heading in kinds.items()]
+    sheet = prediction_sheet(
+        [Prediction(one.id, one.image, one.truth, one.prediction) for one in shown],
+        label_space,
+        columns=6,
+        title="Examples of the evaluation set",
+        groups=[(heading, count) for heading, count in groups if count],
+    )
     drawn = {
         "IoU per class with 95 % intervals": (
             "iou.png",
             iou_figure({name: figure["value"] for name, figure in figures.items()}, label_space, intervals=ends),
         ),
         "What is taken for what": ("confusion.png", confusion_figure(counts, label_space)),
-        "The worst images of the evaluation set": (
-            "worst.png",
-            prediction_sheet(worst, label_space, title="The worst by mean IoU"),
-        ),
+        "The worst, the middle and the best images of the evaluation set": ("examples.png", sheet),
     }
     for name, picture in drawn.values():
         picture.save(folder / REPORT / name)
