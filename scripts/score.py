@@ -54,8 +54,7 @@ from seg_recipe.scoring import SCALES, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.intervals import RESAMPLES
 from seg_recipe.scoring.matching import check_id_map
-from seg_recipe.scoring.page import TITLES
-from seg_recipe.scoring.page_parts import interval_text
+from seg_recipe.scoring.page import TITLES, interval_text
 from seg_recipe.scoring.scored_split import LABELS, data_labels, open_split
 
 startup.imported()

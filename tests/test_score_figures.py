@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from seg_recipe.scoring.examples import Example, choose
 from seg_recipe.scoring.figures import figures, point, resampled
 from seg_recipe.scoring.intervals import draws, interval, t_quantile
 from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs
-from seg_recipe.scoring.page import _confusion, _examples
+from seg_recipe.scoring.page import confusion_view, example_groups
 from seg_recipe.scoring.result import OTHER, by_miou, score_content, swapped_sides
 from seg_recipe.scoring.tally import BINS, BOUNDARY_WIDTHS, Tally, count_pixels, predict_pixels, shares_of_widths
 
@@ -330,8 +329,9 @@ def test_an_image_without_labelled_pixels_changes_nothing():
 def test_few_examples_make_no_empty_heading():
     mask = np.zeros((4, 4), np.uint8)
     few = [Example("worst", "a", 0.5, np.zeros((4, 4, 3), np.uint8), mask, mask)]
-    html = _examples(few, LabelSpace(("rest", "leaf")))
-    assert "The worst by" in html and "In the middle" not in html and "The best by" not in html
+    groups = example_groups(few, LabelSpace(("rest", "leaf")))
+    assert [heading for heading, _ in groups] == ["The worst by mean IoU of the image"]
+    assert [part["name"] for part in groups[0][1][0]["parts"]] == ["image", "truth", "prediction", "errors"]
 
 
 def test_the_confusion_matrix_keeps_the_columns_that_are_never_predicted():
@@ -349,10 +349,9 @@ def test_the_confusion_matrix_keeps_the_columns_that_are_never_predicted():
     content = {"confusion": {"truth": list(space.names), "predicted": [*space.names, OTHER], "pixels": pixels}}
 
     def cells():
-        table = _confusion(content, space).partition("class='matrix'")[2]
-        heads = re.findall(r"<th scope='col'><span>(.*?)</span>", table)
-        rows = re.findall(r"<tr><th scope='row'>(.*?)</th>(.*?)</tr>", table)
-        return heads, {name: re.findall(r"<td[^>]*>(.*?)</td>", line) for name, line in rows}
+        found = confusion_view(content["confusion"])
+        shown = {name: [f"{100 * share:.0f}" if share else "" for share in line] for name, line in found["rows"]}
+        return found["columns"], shown
 
     assert cells() == (
         ["ground", "leaf", "stem"],

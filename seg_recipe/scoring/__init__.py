@@ -6,11 +6,11 @@ tally.py       the sums that are kept of each image; boundary.py: the pixels nea
 figures.py     figures from those sums; intervals.py: the bootstrap
 causes.py      the images grouped by the columns of metadata.jsonl
 result.py      score.json
-examples.py, page.py, page_parts.py, style.py: report.html
+examples.py, page.py, templates/: report.html
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from seg_recipe.inference import Segmenter
 from seg_recipe.labels import IdMap, LabelSpace
 from seg_recipe.report import package_versions
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.files import replaced_file
 from seg_recipe.scoring.causes import find_causes
 from seg_recipe.scoring.examples import Example, make_examples
 from seg_recipe.scoring.figures import point, resampled
@@ -170,19 +171,17 @@ def score_models(
     return Score(content, pictures.label_space, shown)
 
 
-def write_score(score: Score, folder: Path) -> tuple[Path, Path]:
-    """folder/score.json and folder/report.html, each replaced in one go; their paths."""
+def write_score(score: Score, folder: Path, plots: Mapping[str, Path] | None = None) -> tuple[Path, Path]:
+    """Write folder/score.json and folder/report.html, each replaced in one go; return their paths.
+
+    plots: caption -> PNG that the report shows of the training.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "score.json": json.dumps(score.content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-        "report.html": report_page(score.content, score.label_space, score.examples),
+        "report.html": report_page(score.content, score.label_space, score.examples, plots),
     }
     for name, text in texts.items():
-        unfinished = folder / f"{name}.tmp"
-        try:
+        with replaced_file(folder / name) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
-        except OSError:  # the disk is full
-            unfinished.unlink(missing_ok=True)
-            raise
-        unfinished.replace(folder / name)
     return folder / "score.json", folder / "report.html"

@@ -17,6 +17,7 @@ from seg_recipe.runtime.errors import explain
 from seg_recipe.runtime.files import FULL
 from seg_recipe.scoring import Score, contestant, score_models, write_score
 from seg_recipe.scoring.causes import METADATA, read_metadata
+from seg_recipe.scoring.examples import KINDS
 from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.visualize import Prediction, prediction_sheet
 
@@ -59,7 +60,8 @@ def report_run(
             batch_size=batch_size,
             progress=progress,
         )
-        _, page = write_score(score, folder / REPORT)
+        files = {caption: folder / name for caption, name in (plots or {}).items()}
+        _, page = write_score(score, folder / REPORT, files)
         pictures = _save_pictures(score, folder)
     except Exception as error:  # whatever it is, the model is saved, and the run is to end well
         if isinstance(error, OSError) and error.errno in FULL:
@@ -82,9 +84,8 @@ def _save_pictures(score: Score, folder: Path) -> dict[str, str]:
     }
     ends = {name: (figure["low"], figure["high"]) for name, figure in figures.items() if figure["low"] is not None}
     counts = np.array(content["confusion"]["pixels"], np.int64)[:, : len(label_space)]
-    kinds = {"worst": "The worst by mean IoU", "median": "In the middle", "best": "The best"}
-    shown = [one for kind in kinds for one in score.examples if one.kind == kind]
-    groups = [(heading, sum(one.kind == kind for one in shown)) for kind, heading in kinds.items()]
+    shown = [one for kind in KINDS for one in score.examples if one.kind == kind]
+    groups = [(heading, sum(one.kind == kind for one in shown)) for kind, heading in KINDS.items()]
     sheet = prediction_sheet(
         [Prediction(one.id, one.image, one.truth, one.prediction) for one in shown],
         label_space,

@@ -17,6 +17,9 @@ from seg_recipe.scoring.tally import predict_pixels
 LONGEST = 320
 """Of an example's picture, in pixels: a report with eighteen stays below two megabytes."""
 
+KINDS = {"worst": "The worst by mean IoU of the image", "median": "In the middle", "best": "The best"}
+"""Kind of an example -> its heading."""
+
 
 class Example(NamedTuple):
     """One picture (h, w, 3), its truth and prediction (h, w), at most LONGEST on a side; a class the data lack is

@@ -1,30 +1,27 @@
 """The report as one HTML file: no script, nothing from outside, readable on a telephone, by keyboard and by a screen
-reader.
+reader. Here is what it shows; how it looks is in templates/.
 """
 
+import base64
 import math
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from seg_recipe.labels import LabelSpace
+import numpy as np
+from jaxtyping import UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.models.build import WHOLE_PICTURES
-from seg_recipe.scoring.examples import Example
-from seg_recipe.scoring.page_parts import (
-    bars,
-    card,
-    difference,
-    examples_list,
-    interval_text,
-    legend_list,
-    matrix,
-    number,
-    reliability,
-    table,
-)
+from seg_recipe.scoring.examples import KINDS, Example
 from seg_recipe.scoring.result import OTHER
-from seg_recipe.scoring.style import STYLE
 from seg_recipe.scoring.tally import shares_of_widths
+from seg_recipe.visualize import IGNORED_NAME, error_map
 
 LEAST_CAUSES, MOST_CAUSES = 4, 12
 """Columns of the metadata that are shown: those beyond chance, within these bounds."""
@@ -37,15 +34,12 @@ _TITLES = {
     **{
         f"boundary_iou_{share}": (
             f"Boundary IoU, {share} %",
-            f"as mIoU-D, within {share} % of the picture's diagonal of the contours",
+            f"as mIoU-D, within {share} % of the diagonal of contours",
         )
         for share in shares_of_widths()
     },
     "accuracy": ("Pixel accuracy", "the share of the labelled pixels that are right"),
-    "mean_accuracy": (
-        "Mean class accuracy",
-        "the share of each class's pixels that are found, then the mean over classes",
-    ),
+    "mean_accuracy": ("Mean class accuracy", "the share of each class's pixels that are found, mean over classes"),
     "ece": (
         "Calibration error",
         "how far confidence and accuracy are apart on average (lower is better); 0.05 is five percentage points",
@@ -55,266 +49,251 @@ TITLES = {key: title for key, (title, _) in _TITLES.items()}
 """Key of a figure -> what people call it."""
 
 
-def report_page(content: dict[str, Any], label_space: LabelSpace, examples: Sequence[Example]) -> str:
-    """The report of a score (the content of score.json) and its examples, as the text of an HTML file."""
-    title = f"Score of {content['model']}"
+def report_page(
+    content: dict[str, Any],
+    label_space: LabelSpace,
+    examples: Sequence[Example],
+    plots: Mapping[str, Path] | None = None,
+) -> str:
+    """The report as the text of an HTML file.
+
+    content: that of score.json. plots: caption -> PNG, of how the model was trained.
+    """
+    masks = [mask for one in examples for mask in (one.truth, one.prediction)]
     compared = content.get("comparison")
-    sections = [
-        f"<h1>{escape(title)}</h1>\n<p>{_what(content)}</p>" + _notes(content["notes"]),
-        _headlines(content),
-        _comparison(compared, label_space) if compared else "",
-        _classes(content, label_space),
-        _confusion(content, label_space),
-        _examples(examples, label_space),
-        _causes(content.get("causes"), label_space),
-        _calibration(content),
-        _method(content),
-    ]
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
+    return _templates().get_template("report.html.jinja").render(
+        title=f"Report on {content['model']}",
+        content=content,
+        titles=[(key, title, meaning) for key, (title, meaning) in _TITLES.items()],
+        seen=_seen(content["settings"]),
+        ways=["mirror image"] * content["settings"]["flip"] + ["several scales"] * (len(content["settings"]["scales"]) > 1),
+        colours={name: _rgb(colour) for name, colour in zip(label_space.names, label_space.palette, strict=True)},
+        compared=compared and _compared_view(compared, label_space),
+        classes=_classes_view(content["classes"], label_space),
+        confusion=confusion_view(content["confusion"]),
+        other=OTHER,
+        legend=_legend(masks, label_space),
+        examples=example_groups(examples, label_space),
+        causes=_causes_view(content["causes"], label_space) if content.get("causes") else None,
+        calibration=_calibration_view(content["calibration"]),
+        plots=[(caption, _data_uri(path.read_bytes(), "png")) for caption, path in (plots or {}).items()],
+    )  # fmt: skip
+
+
+@cache
+def _templates() -> Environment:
+    """Every text is escaped; a name that a template misspells is an error."""
+    environment = Environment(
+        loader=PackageLoader("seg_recipe.scoring"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {"number": number, "interval": interval_text}
+    return environment
 
 
-def _what(content: dict[str, Any]) -> str:
-    settings = content["settings"]
-    ways = [
-        *(["mirror image"] if settings["flip"] else []),
-        *(["several scales"] if len(settings["scales"]) > 1 else []),
-    ]
+def number(value: float | None) -> str:
+    """The number, or a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval_text(figure: Mapping[str, float | None], signed: bool = False) -> str:
+    """`0.512 (0.498 to 0.527)`."""
+    if figure["value"] is None:
+        return "–"
+    value, low, high = (
+        "" if end is None else f"{end:+.3f}" if signed else f"{end:.3f}"
+        for end in (figure["value"], figure["low"], figure["high"])
+    )
+    return f"{value} ({low} to {high})" if low else value
+
+
+def _seen(settings: dict[str, Any]) -> str:
+    """How the model saw the images."""
     size = " x ".join(map(str, reversed(settings["image_size"])))
-    as_trained = settings["trained_on"] == WHOLE_PICTURES
-    seen = f"whole, {'squeezed to' if as_trained else 'at'} {size} pixels{', as in training' if as_trained else ''}"
-    seen = f"in sliding windows of {size} pixels" if settings["window"] else seen
-    return escape(
-        f"On {content['dataset']}, split {content['split']}: {content['images']:,} images, of which "
-        f"{content['images_counted']:,} have "
-        f"labelled pixels; {content['classes_present']} classes occur. Seen {seen}; {settings['precision']}"
-        + (f", with {', '.join(ways)}." if ways else ".")
-    )
+    if settings["window"]:
+        return f"in sliding windows of {size} pixels"
+    if settings["trained_on"] == WHOLE_PICTURES:
+        return f"whole, squeezed to {size} pixels, as in training"
+    return f"whole, at {size} pixels"
 
 
-def _notes(notes: Sequence[str]) -> str:
-    return "\n<ul class='notes'>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
+def _compared_view(compared: dict[str, Any], label_space: LabelSpace) -> dict[str, Any]:
+    figures, of_classes = compared["difference"]["figures"], compared["difference"]["classes"]
+    ious = {name: of_classes[name]["iou"] for name in label_space.names}
+    ious = {name: figure for name, figure in ious.items() if figure["value"] is not None}
+    return {
+        "model": compared["model"],
+        "notes": compared["notes"],
+        "figures": [(title, figures[key], _verdict(figures[key], key == "ece")) for key, title in TITLES.items()],
+        "reach": _reach(figures[key] for key in TITLES),
+        "classes": [(name, figure, _verdict(figure)) for name, figure in ious.items()],
+        "class_reach": _reach(ious.values()),
+        "table": [
+            (title, interval_text(compared["figures"][key]), interval_text(figures[key], signed=True))
+            for key, title in TITLES.items()
+        ],
+    }
 
 
-def _headlines(content: dict[str, Any]) -> str:
-    cards = "".join(card(title, content["figures"][key], meaning) for key, (title, meaning) in _TITLES.items())
-    return (
-        f"<h2>How good it is</h2>\n<p class='pale'>In brackets the 95 % interval: bootstrap over images, "
-        f"{content['settings']['resamples']:,} resamples.</p>\n<ul class='cards'>{cards}</ul>"
-    )
+def _verdict(figure: Mapping[str, float | None], less_is_better: bool = False) -> str:
+    low, high = figure["low"], figure["high"]
+    if figure["value"] is None or low is None or high is None or low <= 0 <= high:
+        return "undecided"
+    return "better" if (low > 0) != less_is_better else "worse"
 
 
-def _comparison(compared: dict[str, Any], label_space: LabelSpace) -> str:
-    names = [name for name in label_space.names if compared["difference"]["classes"][name]["iou"]["value"] is not None]
-    figures = [
-        (escape(title), compared["difference"]["figures"][key], key == "ece") for key, (title, _) in _TITLES.items()
-    ]
-    classes = [(_swatched(name, label_space), compared["difference"]["classes"][name]["iou"], False) for name in names]
-    rows = [
-        [
-            title,
-            interval_text(compared["figures"][key]),
-            interval_text(compared["difference"]["figures"][key], signed=True),
-        ]
-        for key, title in TITLES.items()
-    ]
-    return (
-        f"<h2>Compared with {escape(compared['model'])}</h2>\n<p>This model less the other, on the same images and "
-        "the same resamples; to "
-        "the right this one has more. A difference is called better or worse where its 95 % interval does not hold 0, "
-        "else undecided.</p>"
-        + _notes(compared["notes"])
-        + difference(figures)
-        + "\n<h3>IoU per class</h3>\n"
-        + difference(classes)
-        + "<details><summary>The other model's figures</summary>"
-        + table("Figures of the other model, and the difference", ["", escape(compared["model"]), "difference"], rows)
-        + "</details>"
-    )
+def _reach(figures: Iterable[Mapping[str, float | None]]) -> float:
+    """The greatest distance of a value or an end from zero."""
+    ends = chain.from_iterable(figure.values() for figure in figures)
+    return max((abs(end) for end in ends if end is not None), default=0.0) or 1.0
 
 
-def _classes(content: dict[str, Any], label_space: LabelSpace) -> str:
-    classes = content["classes"]
+def _classes_view(classes: dict[str, Any], label_space: LabelSpace) -> dict[str, Any]:
     present = [name for name in label_space.names if classes[name]["iou"]["value"] is not None]
-    absent = [name for name in label_space.names if name not in present]
-    rows = [
-        [
-            _swatched(name, label_space),
-            f"{classes[name]['images']:,}",
-            *(
-                interval_text(classes[name][key])
-                for key in ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares_of_widths()))
-            ),
-        ]
-        for name in present
-    ]
-    heads = ["class", "images", "IoU", "accuracy", *(f"boundary IoU, {share} %" for share in shares_of_widths())]
-    return (
-        "<h2>Per class</h2>\n<p class='pale'>IoU over all pixels of the set, with its 95 % interval. A class in few "
-        "images has an interval "
-        "that says little.</p>\n"
-        + bars([(_swatched(name, label_space), name, classes[name]["iou"]) for name in present])
-        + (f"<p class='pale'>In no image: {escape(', '.join(absent))}.</p>" if absent else "")
-        + "<details><summary>All figures per class</summary>"
-        + table("Figures per class with their 95 % intervals", heads, rows)
-        + "</details>"
-    )
+    shares = shares_of_widths()
+    keys = ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares))
+    return {
+        "bars": [(name, classes[name]["iou"], None) for name in present],
+        "absent": [name for name in label_space.names if name not in present],
+        "heads": ["class", "images", "IoU", "accuracy", *(f"boundary IoU, {share} %" for share in shares)],
+        "table": [
+            (name, f"{classes[name]['images']:,}", *(interval_text(classes[name][key]) for key in keys))
+            for name in present
+        ],
+    }
 
 
-def _confusion(content: dict[str, Any], label_space: LabelSpace) -> str:
-    pixels = content["confusion"]["pixels"]
-    names, columns = content["confusion"]["truth"], content["confusion"]["predicted"]
+def confusion_view(confusion: dict[str, Any]) -> dict[str, Any]:
+    """The matrix as shares of each row, and its largest entries off the diagonal.
+
+    Classes that are neither there nor predicted are left out. One that is there and never predicted keeps its column.
+    """
+    names, columns, pixels = confusion["truth"], confusion["predicted"], confusion["pixels"]
     shares = [[count / sum(row) if sum(row) else None for count in row] for row in pixels]
+    predicted = [any(line[column] for line in pixels) for column in range(len(columns))]
+    rows = [row for row, line in enumerate(pixels) if sum(line) or predicted[row]]
+    used = [*rows, *([len(names)] if predicted[-1] else [])]
     off = [
         (share, names[row], columns[column])
         for row, line in enumerate(shares)
         for column, share in enumerate(line)
         if share and column != row
     ]
-    largest = [
-        [escape(true), escape(found), f"{100 * share:.1f} %"] for share, true, found in sorted(off, reverse=True)[:8]
+    return {
+        "columns": [columns[column] for column in used],
+        "rows": [(names[row], [shares[row][column] for column in used]) for row in rows],
+        "largest": [
+            (true, found, f"{100 * share:.1f} %") for share, true, found in sorted(off, reverse=True)[:8]
+        ],
+    }  # fmt: skip
+
+
+def example_groups(examples: Sequence[Example], label_space: LabelSpace) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Heading -> its examples, for the kinds of which there are some."""
+    groups = [
+        (heading, [_example_view(one, label_space) for one in examples if one.kind == kind])
+        for kind, heading in KINDS.items()
     ]
-    predicted = [any(line[column] for line in pixels) for column in range(len(columns))]
-    rows = [row for row, line in enumerate(pixels) if sum(line) or predicted[row]]
-    used = [
-        *rows,
-        *([len(names)] if predicted[-1] else []),
-    ]  # a class that is never predicted keeps its column: the diagonal is one
-    return (
-        "<h2>What is taken for what</h2>\n"
-        + table(
-            "The largest confusions: share of a class's pixels that is predicted as another",
-            ["truth", "predicted as", "share"],
-            largest,
-        )
-        + matrix(
-            [names[row] for row in rows],
-            [columns[column] for column in used],
-            [[shares[row][column] for column in used] for row in rows],
-        )
-        + (
-            f"<p class='pale'>{escape(OTHER)}: predicted classes that the data do not have.</p>"
-            if len(names) in used
-            else ""
-        )
-    )
+    return [(heading, shown) for heading, shown in groups if shown]
 
 
-def _examples(examples: Sequence[Example], label_space: LabelSpace) -> str:
-    if not examples:
-        return ""
-    text = "<h2>Examples</h2>\n" + legend_list(
-        [mask for one in examples for mask in (one.truth, one.prediction)], label_space
+def _example_view(one: Example, label_space: LabelSpace) -> dict[str, Any]:
+    """The image, truth, prediction and errors of an example, each with its text for those who do not see it."""
+    errors = error_map(one.image, one.truth, one.prediction)
+    wrong = float(((one.truth != one.prediction) & (one.truth != IGNORE_INDEX)).mean())
+    parts = (
+        ("image", "", _jpeg(Image.fromarray(one.image)), "the image"),
+        ("truth", "mask", _mask(one.truth, label_space), _described(one.truth, label_space)),
+        ("prediction", "mask", _mask(one.prediction, label_space), _described(one.prediction, label_space)),
+        ("errors", "", _jpeg(errors), f"{wrong:.0%} of the pixels are wrong"),
     )
-    headings = {
-        "worst": "The worst by mean IoU of the image",
-        "median": "In the middle",
-        "best": "The best by mean IoU of the image",
+    return {
+        "id": one.id,
+        "miou": one.miou_i,
+        "width": one.image.shape[1],
+        "height": one.image.shape[0],
+        "parts": [dict(zip(("name", "kind", "source", "alt"), part, strict=True)) for part in parts],
     }
-    for kind, heading in headings.items():
-        if shown := [one for one in examples if one.kind == kind]:
-            text += examples_list(heading, shown, label_space)
-    return text
 
 
-def _causes(causes: list[dict[str, Any]] | None, label_space: LabelSpace) -> str:
-    if not causes:
-        return ""
+def _causes_view(causes: list[dict[str, Any]], label_space: LabelSpace) -> dict[str, Any]:
     beyond = sum(cause["beyond_chance"] for cause in causes)
     shown = causes[: min(max(beyond, LEAST_CAUSES), MOST_CAUSES)]
     ends = [group["miou_i"]["high"] or group["miou_i"]["value"] for cause in shown for group in cause["groups"]]
-    axis_end = math.ceil(10 * max(ends)) / 10 or 1.0
-    text = (
-        "<h2>Error by cause</h2>\n<p>The images grouped by each column of metadata.jsonl: mean IoU of the images of "
-        "each group, with its "
-        f"95 % interval. {beyond} of {len(causes)} columns explain more than chance does (more than the best of all "
-        "columns in 95 % of "
-        f"random shufflings). The bars' axis ends at {axis_end:g}. An image's mean is over the classes in it, so "
-        "that a group with harder classes has less for that reason alone: see its IoU per class.</p>\n<div "
-        "class='causes'>"
-    )
-    for cause in shown:
-        verdict = "beyond chance" if cause["beyond_chance"] else "may be chance"
-        rows = [
-            (
-                f"{escape(group['group'])} <span class='pale'>({group['images']:,})</span>",
-                group["group"],
-                group["miou_i"],
-            )
-            for group in cause["groups"]
-        ]
-        heads = ["class", *(escape(group["group"]) for group in cause["groups"])]
-        lines = [
-            [_swatched(name, label_space), *(number(group["iou"][name]) for group in cause["groups"])]
-            for name in label_space.names
-            if any(group["iou"][name] is not None for group in cause["groups"])
-        ]
-        text += (
-            f"<section><h3>{escape(cause['column'])}</h3>\n<p class='pale'>explains {100 * cause['explained']:.0f} % "
-            "of the variance "
-            f"of the images' IoU; {verdict}</p>{bars(rows, axis_end)}<details><summary>IoU per class</summary>"
-            + table(f"IoU per class by {escape(cause['column'])}", heads, lines)
-            + "</details></section>\n"
-        )
-    rest = [[escape(cause["column"]), f"{100 * cause['explained']:.1f} %"] for cause in causes[len(shown) :]]
-    if rest:
-        text += "</div><details><summary>The other columns</summary>" + table(
-            "Explained share of the variance", ["column", "explained"], rest
-        )
-        return text + "</details>"
-    return text + "</div>"
+    return {
+        "beyond": beyond,
+        "count": len(causes),
+        "axis_end": math.ceil(10 * max(ends)) / 10 or 1.0,
+        "rest": [(cause["column"], f"{100 * cause['explained']:.1f} %") for cause in causes[len(shown) :]],
+        "shown": [
+            {
+                **cause,
+                "bars": [(group["group"], group["miou_i"], group["images"]) for group in cause["groups"]],
+                "heads": ["class", *(group["group"] for group in cause["groups"])],
+                "table": [
+                    (name, *(number(group["iou"][name]) for group in cause["groups"]))
+                    for name in label_space.names
+                    if any(group["iou"][name] is not None for group in cause["groups"])
+                ],
+            }
+            for cause in shown
+        ],
+    }
 
 
-def _calibration(content: dict[str, Any]) -> str:
-    bins = [part for part in content["calibration"] if part["pixels"]]
-    total = sum(part["pixels"] for part in bins)
+def _calibration_view(calibration: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    bins = [part for part in calibration if part["pixels"]]
+    pixels = sum(part["pixels"] for part in bins)
+    over = sum(part["pixels"] * (part["confidence"] - part["accuracy"]) for part in bins) / max(pixels, 1)
     rows = [
-        [
+        (
             f"{part['from']:.2f} to {part['to']:.2f}",
-            f"{100 * part['pixels'] / total:.1f} %",
+            f"{100 * part['pixels'] / pixels:.1f} %",
             number(part["confidence"]),
             number(part["accuracy"]),
-        ]
+        )
         for part in bins
     ]
-    over = sum(part["pixels"] * (part["confidence"] - part["accuracy"]) for part in bins) / max(total, 1)
-    side = "more" if over > 0 else "less"
-    return (
-        f"<h2>Does it know when it is wrong?</h2>\n<p>Calibration error {interval_text(content['figures']['ece'])}. "
-        "On average the model "
-        f"is {100 * abs(over):.1f} percentage points {side} confident than it is right.</p>\n"
-        + reliability(bins)
-        + "<details><summary>The bins</summary>"
-        + table(
-            "Confidence and accuracy of the pixels in each bin of the confidence",
-            ["confidence", "pixels", "mean confidence", "right"],
-            rows,
-        )
-        + "</details>"
-    )
+    return {"bins": bins, "pixels": pixels, "over": over, "table": rows}
 
 
-def _method(content: dict[str, Any]) -> str:
-    versions = ", ".join(f"{package} {version}" for package, version in content["versions"].items())
-    return (
-        "<h2>How this was made</h2>\n<p class='pale'>Ignored pixels are not counted, and a class that is absent from "
-        "the truth is in no "
-        "mean. Intervals: expanded percentiles of a bootstrap over images, which says how the figures vary with the "
-        "choice of images, and "
-        "nothing on other training runs. mIoU-D, -I, -C: Wang et al., NeurIPS 2023. Boundary IoU: Cheng et al., CVPR "
-        "2021. Calibration "
-        "error: 15 equal bins of the greatest probability, per pixel. All figures are in score.json. Versions: "
-        f"{escape(versions)}.</p>"
-    )
+def _legend(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace) -> list[tuple[str, str]]:
+    """Name and colour of each class in the masks."""
+    occurring = sorted({label for mask in masks for label in np.unique(mask).tolist()})
+    names = {**label_space.id2label, IGNORE_INDEX: IGNORED_NAME}
+    return [(names[label], _rgb(label_space.colour_table[label].tolist())) for label in occurring]
 
 
-def _swatched(name: str, label_space: LabelSpace) -> str:
-    red, green, blue = label_space.palette[label_space.label2id[name]]
-    return f"<span class='swatch' style='background:rgb({red},{green},{blue})'></span>{escape(name)}"
+def _rgb(colour: Sequence[int]) -> str:
+    return f"rgb({','.join(map(str, colour))})"
+
+
+def _described(mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> str:
+    """The largest classes of a mask in words."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    names = {**label_space.id2label, IGNORE_INDEX: IGNORED_NAME}
+    largest = [label for label in np.argsort(-counts, kind="stable").tolist() if counts[label]][:6]
+    return ", ".join(f"{names[label]} {100 * counts[label] / mask.size:.0f} %" for label in largest)
+
+
+def _jpeg(picture: Image.Image) -> str:
+    return _encoded(picture, "jpeg", quality=85)
+
+
+def _mask(mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> str:
+    picture = Image.fromarray(mask, mode="P")
+    picture.putpalette(label_space.colour_table.ravel().tolist())
+    return _encoded(picture, "png", optimize=True)
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
+    stream = BytesIO()
+    picture.save(stream, kind, **options)
+    return _data_uri(stream.getvalue(), kind)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
