@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.secrets import OPENAI_KEY
 
 EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
 DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
@@ -23,8 +24,6 @@ LOG_IN = (
 _SECRET_NAME = re.compile(
     r"(^|_)(token|secret|password|passwd|credentials?|(api|access|private)_?key)(_|$)", re.IGNORECASE
 )
-OPENAI_KEY = r"\bsk-(?:[a-z]+\d*-)*(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
-"""Its random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
 _SECRET_VALUES = {
     "a Hugging Face token": re.compile(r"\b(hf|api_org)_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{16,}|\bhf_[A-Za-z0-9]{30,}"),
     "a W&B API key": re.compile(r"\bwandb_v\d_\w{16,}"),

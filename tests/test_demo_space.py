@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import RepoCard, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
+from seg_recipe.hub.access import check_hub_access
 from seg_recipe.hub.licences import licence_statement
-from seg_recipe.hub.push import check_hub_access
 from seg_recipe.hub.space import SCRIPT, needs_of, push_space, write_space
 from tests import finetune_runs as runs
 from tests.demo_models import save_model

@@ -26,8 +26,10 @@ from transformers import (
 )
 
 from seg_recipe.hub import push as hub
-from seg_recipe.hub.push import HubCallback, check_hub_access, known_secrets, refuse_secrets
+from seg_recipe.hub.access import check_hub_access
+from seg_recipe.hub.push import HubCallback
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.secrets import known_secrets, pieces, refuse_secrets
 from tests.hub_stub import READ_TOKEN, WRITE_TOKEN, HubStub, connect, unreachable_url
 
 REPO = "ada/face-parser"
@@ -362,8 +364,8 @@ def test_a_known_secret_is_found_in_the_header_of_the_weights_and_across_pieces(
         refuse_secrets(tmp_path)
     path = tmp_path / "long.txt"
     path.write_bytes(b"x" * 95 + secret.encode())
-    pieces = list(hub._pieces(path, size=100))
-    assert len(pieces) == 2 and secret.encode() in pieces[1]
+    parts = list(pieces(path, size=100))
+    assert len(parts) == 2 and secret.encode() in parts[1]
 
 
 def test_harmless_text_is_not_refused(stub, tmp_path):
@@ -419,7 +421,9 @@ import sys, numpy, torch
 from pathlib import Path
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.hub.push import HubCallback, check_hub_access
+from seg_recipe.runtime.secrets import known_secrets, pieces, refuse_secrets
+from seg_recipe.hub.access import check_hub_access
+from seg_recipe.hub.push import HubCallback
 folder, logits, pixels = map(Path, sys.argv[1:])
 repo = check_hub_access("face-parser", private=False, output_dir=folder)
 assert HubCallback(repo, output_dir=folder.parent).finish(folder) is None

@@ -1,6 +1,5 @@
 """A thread that talks to a tracker, so that training never waits for it and never falls with it."""
 
-import os
 import queue
 import sys
 import time
@@ -8,6 +7,8 @@ from collections.abc import Callable
 from threading import Thread
 
 from tqdm import tqdm
+
+from seg_recipe.runtime.secrets import first_line
 
 
 class Outbox:
@@ -67,20 +68,6 @@ class Outbox:
             except Exception as error:  # whatever a tracker throws, training goes on; the line below says what it was
                 self.give_up(f"{what} failed ({first_line(error)})")
             self._busy_since = None
-
-
-def first_line(error: BaseException) -> str:
-    """Type and first line of an exception, without the value of any secret in the environment."""
-    lines = str(error).strip().splitlines()
-    return without_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__).rstrip(".")
-
-
-def without_secrets(text: str) -> str:
-    """The text with each API key, token and password of the environment replaced by its variable's name."""
-    for name, value in os.environ.items():
-        if name.upper().endswith(("TOKEN", "API_KEY", "PASSWORD", "SECRET")) and len(value) >= 8:
-            text = text.replace(value, f"<{name}>")
-    return text
 
 
 def say(line: str) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from seg_recipe.callbacks.outbox import first_line, say
+from seg_recipe.callbacks.outbox import say
 from seg_recipe.figure_names import logged_set
 from seg_recipe.runtime.files import replaced_file
+from seg_recipe.runtime.secrets import first_line
 
 TRAINING_PLOT = "training.png"
 

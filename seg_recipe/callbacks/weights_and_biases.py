@@ -5,7 +5,6 @@ way of training.
 import atexit
 import copy
 import os
-import re
 import secrets
 import shlex
 from collections.abc import Callable
@@ -23,16 +22,15 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import WandbCallback, WandbLogModel
 
-from seg_recipe.callbacks.outbox import Outbox, first_line, say, without_secrets
+from seg_recipe.callbacks.outbox import Outbox, say
 from seg_recipe.callbacks.progress import learning_rates
 from seg_recipe.figure_names import logged_set
 from seg_recipe.inference.segmenter import mask_of
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.runtime.secrets import SECRET_KEYS, first_line, without_secrets
 
 RUN_ID_FILE = "wandb_run_id"
 """Beside the checkpoints: a resumed run goes on in the same W&B run."""
-
-_SECRET_KEYS = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)
 
 
 class Panel(NamedTuple):
@@ -90,7 +88,7 @@ class SegmentationWandbCallback(WandbCallback):
         super().__init__()
         self._log_model = WandbLogModel.FALSE
         self._label_space = label_space
-        self._recipe = {key: value for key, value in recipe.items() if not _SECRET_KEYS.search(key)}
+        self._recipe = {key: value for key, value in recipe.items() if not SECRET_KEYS.search(key)}
         self._versions = versions
         self._panel = panel
         self._panel_step = -1

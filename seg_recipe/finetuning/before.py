@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seg_recipe.checkpoints import MARKER, SAVING
 from seg_recipe.faces.ours import JUNK
-from seg_recipe.hub.push import check_hub_access
+from seg_recipe.hub.access import check_hub_access
 from seg_recipe.labels import LabelSpace, load_label_space
 from seg_recipe.recipe import Recipe
 from seg_recipe.runtime.errors import InputError

@@ -1,42 +1,35 @@
-"""Pushing to the Hub: access is checked before step 1, checkpoints go up behind the training's back, the best model at
-its end.
+"""Pushing to the Hub: checkpoints go up in the background of the training, the best model at its end.
 
 The Trainer's own push is not used (`TrainingArguments.push_to_hub` stays False): it sends `training_args.bin`, a
-pickle, never looks at an upload that failed, and its check passes with a token that may only read. Here a push is a
-folder of links and copies under `OUTPUT_DIR/unpushed/`, made from a list of what may leave this machine, searched for
-tokens, and sent as one commit; what is still there at the end was not sent.
+pickle, never looks at an upload that failed, and its check passes with a token that may only read. Nor is
+huggingface_hub's `run_as_future`: Python waits for its thread at exit, without end where the Hub is silent.
+A push is a folder of links and copies under `OUTPUT_DIR/unpushed/`, made from a list of what may leave this machine,
+searched for tokens, and sent as one commit; what is still there at the end was not sent.
 """
 
 import fnmatch
 import json
 import logging
-import netrc
 import os
-import queue
 import re
 import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, is_offline_mode, set_client_factory
-from huggingface_hub.errors import (  # the last is the base class of the HTTP library in use
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-)
+from huggingface_hub import CommitOperationAdd, HfApi, constants, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
-from huggingface_hub.utils._http import (
-    default_client_factory,  # not exported; without it the event hooks of the default client are lost
-)
+from huggingface_hub.utils._http import default_client_factory  # not exported; it has the event hooks of the default
 from transformers import TrainerCallback
 
+from seg_recipe.hub.access import RepoType, reason_of
 from seg_recipe.hub.card import evaluation_at
-from seg_recipe.recipe_file import OPENAI_KEY
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.secrets import refuse_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -45,163 +38,10 @@ MODEL_FILES = (
     "model-?????-of-?????.safetensors", "model.safetensors.index.json", "README.md", "recipe.yaml", "metrics.json", "labels.json",
     "training_args.json",
 )  # fmt: skip
-"""What may leave this machine, besides the pictures that the card shows: never optimizer, scheduler or random state,
-and no pickle.
-"""
+"""What may leave this machine, besides the card's pictures: no optimizer, scheduler or random state, and no pickle."""
 
 _IDLE_SECONDS = 120.0
 """A request on which nothing moves for this long is given up; huggingface_hub itself would wait for ever."""
-
-_TOKEN_PATTERNS = re.compile(
-    rb"\bhf_[A-Za-z0-9]{30,}|\bhf_oauth_[\w.-]{30,}|\bapi_org_[A-Za-z0-9]{30,}|\bwandb_v\d+_\w{30,}|\bgh[pousr]_[A-Za-z0-9]{36}"
-    rb"|\bgithub_pat_\w{50,}|\bAKIA[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    rb"|(?i:api_?key|token|password|secret)[\"']?\s*[:=]\s*[\"']?[0-9a-f]{40}\b|" + OPENAI_KEY.encode()
-)
-_BINARY = (".safetensors", ".png", ".jpg", ".jpeg")
-
-
-RepoType = Literal["model", "space"]
-_SETTINGS: dict[RepoType, str] = {"model": "hub_model_id", "space": "hub_space"}
-
-
-def check_hub_access(
-    repo_id: str | None,
-    *,
-    private: bool,
-    output_dir: str | Path,
-    patience: float = 10.0,
-    repo_type: RepoType = "model",
-    makes: bool = True,
-) -> str:
-    """The full id (`namespace/name`) of a repository that exists now and that this token may write to. Call it on rank
-    0, before step 1.
-
-    repo_id: without a namespace it is the user's own; None: named after `output_dir`. private: the visibility of a new
-    repository.
-    repo_type: a Space is made for Gradio. makes: whether one that is not there is made; else that it could be is
-    believed. Raises InputError where a setting or login must change, or where the Hub does not answer within
-    `patience` seconds: one line that says the way out and holds no token. HF_ENDPOINT, HF_TOKEN and `hf auth login`
-    are honoured.
-    """
-    if is_offline_mode():
-        raise InputError(
-            "push_to_hub is true, but HF_HUB_OFFLINE is set, which forbids it: unset it, or run with --push_to_hub "
-            "false."
-        )
-    name = repo_id or Path(output_dir).resolve().name
-    answers: queue.Queue[str | Exception] = queue.Queue()
-
-    def ask():
-        try:
-            answers.put(_writable_repo(name, private, repo_type, makes))
-        except Exception as error:  # carried to the caller's thread, where it is raised
-            answers.put(error)
-
-    # A thread, because no timeout of a socket covers the look-up of the name and the many addresses that it may give.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=patience)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer within {patience:g} s")
-    if isinstance(answer, str):
-        return answer
-    if isinstance(answer, HfHubHTTPError):
-        raise _refusal(answer, name, repo_type) from None
-    if isinstance(answer, HFValidationError):
-        raise InputError(
-            f"{_SETTINGS[repo_type]}: {name!r} is no repository name; letters, digits, - _ . as in ada/face-parser."
-        ) from None
-    if isinstance(answer, HTTPError | TimeoutError | ConnectionError | json.JSONDecodeError):
-        raise InputError(
-            f"push_to_hub is true, but the Hub at {constants.ENDPOINT} cannot be reached ({_one_line(answer)}): check "
-            "the network and HF_ENDPOINT, or train with --push_to_hub false and send the model later with `hf upload`."
-        ) from None
-    raise answer
-
-
-def _writable_repo(name: str, private: bool, repo_type: RepoType, makes: bool) -> str:
-    if get_token() is None:
-        raise InputError(
-            "push_to_hub is true, but nobody is logged in to the Hub: run `hf auth login` with a token that may write."
-        )
-    api = HfApi()
-    if "/" not in name:
-        name = f"{api.whoami()['name']}/{name}"
-    if not makes and not api.repo_exists(name, repo_type=repo_type):
-        api.whoami()  # an unknown token is refused all the same
-        return name
-    sdk = "gradio" if repo_type == "space" else None
-    api.create_repo(name, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
-    # create_repo(exist_ok=True) passes with a read-only token where the repository exists
-    api.auth_check(name, write=True, repo_type=repo_type)
-    if private and api.repo_info(name, repo_type=repo_type).private is False:
-        setting = _SETTINGS[repo_type]
-        raise InputError(
-            f"hub_private_repo is true, but {name} is there and public: change its settings, or set another "
-            f"--{setting}."
-        )
-    return name
-
-
-def _refusal(error: HfHubHTTPError, name: str, repo_type: RepoType) -> InputError:
-    status = error.response.status_code
-    if status == 401:
-        return InputError(
-            "push_to_hub is true, but the Hub does not know the token (401): run `hf auth login --force`, or mend "
-            "HF_TOKEN."
-        )
-    if status in (402, 403):
-        return InputError(
-            f"push_to_hub is true, but this token may not write to {name} ({status}): it is read-only, or the "
-            "namespace is not yours. "
-            f"Run `hf auth login --force` with a token of the role write, or name your own --{_SETTINGS[repo_type]}."
-        )
-    return InputError(
-        f"push_to_hub is true, but the Hub answered {status} for {name}: try later, or train with --push_to_hub false."
-    )
-
-
-def known_secrets() -> list[str]:
-    """The tokens and passwords that this process could leak: of the environment, of `hf auth login`, of the netrc file
-    (W&B's place).
-    """
-    values = [
-        value for name, value in os.environ.items() if re.search(r"(TOKEN|API_KEY|SECRET|SECRET_KEY|PASSWORD)$", name)
-    ]
-    for stored in (Path(constants.HF_TOKEN_PATH), Path(constants.HF_STORED_TOKENS_PATH)):
-        if stored.is_file():
-            values += [line.split("=", 1)[-1].strip() for line in stored.read_text(encoding="utf-8").splitlines()]
-    passwords = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    if passwords.is_file():
-        try:
-            values += [password for _, _, password in netrc.netrc(passwords).hosts.values() if password]
-        except netrc.NetrcParseError as error:
-            logger.warning("%s cannot be read for the passwords that no push may hold: %s", passwords, error)
-    return sorted({value for value in values if len(value) >= 16})
-
-
-def refuse_secrets(folder: Path) -> None:
-    """Raise ValueError naming the file in `folder` that holds a token: a known one in any file, or what looks like one
-    in a text.
-    """
-    secrets = [value.encode() for value in known_secrets()]
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        text = path.suffix not in _BINARY
-        for piece in _pieces(path):
-            if any(value in piece for value in secrets) or (text and _TOKEN_PATTERNS.search(piece)):
-                raise InputError(
-                    f"{path.name} holds an access token or password, so nothing of {folder} is pushed: take it out "
-                    "there."
-                )
-
-
-def _pieces(path: Path, size: int = 1 << 24) -> Iterator[bytes]:
-    """The file in pieces that overlap, so that no token is cut in two."""
-    with path.open("rb") as file:
-        tail = b""
-        while piece := file.read(size):
-            yield tail + piece
-            tail = piece[-1024:]
 
 
 class _Push(NamedTuple):
@@ -212,8 +52,8 @@ class _Push(NamedTuple):
 
 
 class HubCallback(TrainerCallback):
-    """Pushes each checkpoint in a background thread, on rank 0; `finish` pushes the best model. No failure of it ever
-    stops the training.
+    """Pushes each checkpoint in a background thread, on rank 0; `finish` pushes the best model. A failure never stops
+    the training.
 
     repo_id: from `check_hub_access`. output_dir: the run's; `unpushed/` is made in it.
     strategy: "every_save", or "end" (only `finish` pushes).
@@ -274,12 +114,11 @@ class HubCallback(TrainerCallback):
     def finish(
         self, model_folder: Path | None, *, message: str = "Best model", patience: float = 1800.0
     ) -> str | None:
-        """Push the final model with its card, wait for it, and say how it went. Returns None, or the command that
-        sends what is missing.
+        """Push the final model with its card and wait for it. Return None, or the command that sends what is missing.
 
-        model_folder: None after a run that was interrupted: then the newest checkpoint that is still missing is tried
-        again. It waits `patience` seconds at most, and Ctrl-C ends the waiting. A failure is printed, never raised.
-        Call it on rank 0.
+        model_folder: None after an interrupted run; then the newest checkpoint that is still missing is tried again.
+        It waits `patience` seconds at most, and Ctrl-C ends the waiting. A failure is printed, never raised. Call it
+        on rank 0.
         """
         try:
             if model_folder is not None:
@@ -288,7 +127,7 @@ class HubCallback(TrainerCallback):
                 self._queue(self._unsent[0])
         except (OSError, ValueError) as error:
             names = [f"--include={name}" for name in (*MODEL_FILES, *self._extra_files)]
-            return self._say_missing(f"{message} ({_one_line(error)})", str(model_folder), *names)
+            return self._say_missing(f"{message} ({reason_of(error)})", str(model_folder), *names)
         given_up = f"not finished after {patience:g} s"
         try:
             thread = self._thread
@@ -315,9 +154,7 @@ class HubCallback(TrainerCallback):
     def _stage(
         self, source: Path, name: str, message: str, metrics: dict[str, Any] | None = None, step: int = 0
     ) -> _Push:
-        """What may be pushed of `source`, gathered in unpushed/`name`: weights as hard links where the file system has
-        them.
-        """
+        """Gather what may be pushed of `source` in unpushed/`name`: weights as hard links where there are such."""
         target = self.unpushed / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
@@ -354,7 +191,10 @@ class HubCallback(TrainerCallback):
                     self._thread = None
                     return
                 push = self._sending
-            reason = self._send(push)
+            waits = self._retry_waits
+            reason = send_folder(
+                self.repo_id, push.folder, push.message, retry_waits=waits, superseded=self._newer_within
+            )
             with self._changed:
                 older, self._sending = self._unsent, None
                 self._unsent = (push, reason) if reason else None
@@ -368,22 +208,10 @@ class HubCallback(TrainerCallback):
             if older is not None and older[0] != push:  # main would show it for a moment only
                 shutil.rmtree(older[0].folder, ignore_errors=True)
 
-    def _send(self, push: _Push) -> str:
-        """Send it, again after each of the waits; the reason why it could not be sent, empty if it was."""
-        for wait in (*self._retry_waits, None):
-            try:
-                _upload(self.repo_id, push)
-                return ""
-            except (
-                Exception
-            ) as error:  # whatever it is, it must not reach the training: it is kept, said, and tried again
-                reason = _one_line(error)
-                if wait is None or _is_final(error):
-                    break
-            with self._changed:
-                if self._changed.wait_for(lambda: self._waiting is not None, timeout=wait):
-                    break
-        return reason
+    def _newer_within(self, seconds: float) -> bool:
+        """Wait; return at once, and True, when a newer push comes."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._waiting is not None, timeout=seconds)
 
 
 def send_folder(
@@ -393,63 +221,41 @@ def send_folder(
     *,
     repo_type: RepoType = "model",
     retry_waits: Sequence[float] = (5.0, 20.0, 60.0),
+    superseded: Callable[[float], object] = time.sleep,
 ) -> str:
-    """Sends all files of a folder as one commit, again after each of the waits; the reason why it could not be sent,
-    empty if it was.
+    """Send all files of a folder as one commit, again after each of the waits. Return why it failed, "" if it did not.
+
+    superseded: waits so many seconds; a true answer ends the attempts.
     """
     for wait in (*retry_waits, None):
         try:
-            _upload(repo_id, _Push(folder, message), repo_type)
+            refuse_secrets(folder)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
+            # upload_folder may cut a large folder into several commits, and main would hold half a model meanwhile
+            HfApi().create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
             return ""
-        except Exception as error:  # whatever it is, it must not end the run
-            reason = _one_line(error)
-            if wait is None or _is_final(error):
+        except Exception as error:  # whatever it is, it must not reach the training: it is kept, said, and tried again
+            reason = reason_of(error)
+            if wait is None or _is_final(error) or superseded(wait):
                 break
-            time.sleep(wait)
     return reason
-
-
-def _upload(repo_id: str, push: _Push, repo_type: RepoType = "model") -> None:
-    """One commit with all files of the folder. (`upload_folder` may cut it into several, and main would hold half a
-    model.)
-    """
-    refuse_secrets(push.folder)
-    files = sorted(path for path in push.folder.rglob("*") if path.is_file())
-    operations = [CommitOperationAdd(path.relative_to(push.folder).as_posix(), path) for path in files]
-    HfApi().create_commit(repo_id, operations, commit_message=push.message, repo_type=repo_type)
 
 
 def _client_that_gives_up():
     client = default_client_factory()
-    client.timeout = (
-        min(10.0, _IDLE_SECONDS),
-        _IDLE_SECONDS,
-        _IDLE_SECONDS,
-        _IDLE_SECONDS,
-    )  # to connect, read, write, get a connection
+    # to connect, read, write, get a connection
+    client.timeout = (min(10.0, _IDLE_SECONDS), _IDLE_SECONDS, _IDLE_SECONDS, _IDLE_SECONDS)
     return client
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether trying again cannot help: a refused token, a file that must not be pushed, metadata that the Hub finds
-    wrong.
-    """
+    """Whether trying again cannot help: a refused token, a file with a secret, metadata that the Hub finds wrong."""
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return 400 <= status < 500 and status not in (408, 409, 412, 429)
-    return isinstance(error, ValueError) and not isinstance(
-        error, json.JSONDecodeError
-    )  # that one: a 503 page where JSON was expected
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of an error, without any secret that it may quote."""
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # huggingface_hub wraps the failure of a large file
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    for secret in known_secrets():
-        text = text.replace(secret, "***")
-    return text.rstrip(".:")
+    # a JSONDecodeError is a 503 page where JSON was expected
+    return isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,0 +1,80 @@
+"""What a secret is, and that none leaves this machine: keys, tokens and passwords of the environment, of logins, or
+recognised by their form.
+"""
+
+import logging
+import netrc
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from seg_recipe.runtime.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+OPENAI_KEY = r"\bsk-(?:[a-z]+\d*-)*(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
+"""Its random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
+SECRET_KEYS = re.compile(r"(token|api_key|secret|secret_key|password)$", re.IGNORECASE)
+"""Names of variables and settings that hold a secret."""
+_TOKENS = re.compile(
+    rb"\bhf_[A-Za-z0-9]{30,}|\bhf_oauth_[\w.-]{30,}|\bapi_org_[A-Za-z0-9]{30,}|\bwandb_v\d+_\w{30,}"
+    rb"|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_\w{50,}|\bAKIA[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|(?i:api_?key|token|password|secret)[\"']?\s*[:=]\s*[\"']?[0-9a-f]{40}\b|" + OPENAI_KEY.encode()
+)
+_BINARY = (".safetensors", ".png", ".jpg", ".jpeg")
+
+
+def without_secrets(text: str) -> str:
+    """Replace each secret of the environment in the text by the name of its variable, and other known ones by ***."""
+    for name, value in os.environ.items():
+        if SECRET_KEYS.search(name) and len(value) >= 8:
+            text = text.replace(value, f"<{name}>")
+    for value in known_secrets():
+        text = text.replace(value, "***")
+    return text
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an exception, without secrets."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return without_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__).rstrip(".")
+
+
+def known_secrets() -> list[str]:
+    """The tokens and passwords of the environment, of `hf auth login` and of the netrc file, where W&B keeps its own."""
+    from huggingface_hub import constants
+
+    values = [value for name, value in os.environ.items() if SECRET_KEYS.search(name)]
+    for stored in (Path(constants.HF_TOKEN_PATH), Path(constants.HF_STORED_TOKENS_PATH)):
+        if stored.is_file():
+            values += [line.split("=", 1)[-1].strip() for line in stored.read_text(encoding="utf-8").splitlines()]
+    passwords = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    if passwords.is_file():
+        try:
+            values += [password for _, _, password in netrc.netrc(passwords).hosts.values() if password]
+        except netrc.NetrcParseError as error:
+            logger.warning("%s cannot be read for the passwords that no push may hold: %s", passwords, error)
+    return sorted({value for value in values if len(value) >= 16})
+
+
+def refuse_secrets(folder: Path) -> None:
+    """Raise InputError naming the file in `folder` that holds a known secret or, in a text, what looks like one."""
+    secrets = [value.encode() for value in known_secrets()]
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        text = path.suffix not in _BINARY
+        for piece in pieces(path):
+            if any(value in piece for value in secrets) or (text and _TOKENS.search(piece)):
+                raise InputError(
+                    f"{path.name} holds an access token or password, so nothing of {folder} is pushed: take it out "
+                    "there."
+                )
+
+
+def pieces(path: Path, size: int = 1 << 24) -> Iterator[bytes]:
+    """The file in pieces that overlap, so that no token is cut in two."""
+    with path.open("rb") as file:
+        tail = b""
+        while piece := file.read(size):
+            yield tail + piece
+            tail = piece[-1024:]
