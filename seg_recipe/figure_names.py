@@ -21,8 +21,7 @@ def figure_names(classes: Iterable[str]) -> list[str]:
 
 
 def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The figures of several evaluation sets (`real_miou`) as one dict per set, in the order of `sets`; others are
-    left out.
+    """Split the figures of several evaluation sets (`real_miou`) into one dict per set; others are left out.
 
     No sets: all belong to the one set called "validation".
     """
@@ -33,9 +32,7 @@ def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[st
 
 
 def shared_name(sets: Sequence[str], classes: Sequence[str]) -> tuple[str, str, str] | None:
-    """Two sets and the name that a figure of each would have: `a_mean_accuracy` of `a` and `a_mean`; None: no such
-    sets.
-    """
+    """Two sets and a name that a figure of each would have (`a_mean_accuracy` of `a` and `a_mean`), else None."""
     owners: dict[str, str] = {}
     for one in sets:
         for name in figure_names(classes):

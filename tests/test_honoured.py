@@ -294,7 +294,7 @@ def test_wandb_disabled_is_heeded(tmp_path, monkeypatch, capsys):
     recipe = load_recipe(["x.yaml"])
     panel = Panel([], [], [], torch.zeros(0, 3, 32, 32))
     trackers, _ = make_trackers(recipe, tiny.LABELS, SegmentationMetrics(tiny.LABELS.names), panel, None)
-    assert [type(tracker).__name__ for tracker in trackers] == ["ConsoleCallback"]
+    assert [type(tracker).__name__ for tracker in trackers] == ["ConsoleCallback", "TrainingPlotCallback"]
     assert "W&B hears nothing of this run: WANDB_DISABLED is set." in capsys.readouterr().out
 
 

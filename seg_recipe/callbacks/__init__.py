@@ -1,8 +1,7 @@
-"""What goes on beside training: learning rates in the logs, the console, and Weights & Biases."""
+"""What happens during training besides training: learning rates, early stopping, console, curves, Weights & Biases."""
 
-from seg_recipe.callbacks.early_stopping import EarlyStoppingCallback
 from seg_recipe.callbacks.plots import TRAINING_PLOT, TrainingPlotCallback
-from seg_recipe.callbacks.progress import ConsoleCallback, LearningRatesCallback, learning_rates
+from seg_recipe.callbacks.progress import ConsoleCallback, EarlyStoppingCallback, LearningRatesCallback, learning_rates
 from seg_recipe.callbacks.weights_and_biases import Panel, SegmentationWandbCallback, predict_masks
 
 __all__ = [

@@ -12,10 +12,9 @@ from seg_recipe.runtime.secrets import first_line
 
 
 class Outbox:
-    """Runs actions one after another in a thread of its own; the first failure is said in one line, and nothing more
-    is done or said.
+    """Runs actions one after another in its own thread. The first failure is said in one line and ends it.
 
-    name: what the line begins with. patience: seconds after which an action that has not come back counts as failed.
+    name: what the line begins with. patience: seconds after which an action without an answer counts as failed.
     """
 
     def __init__(self, name: str, patience: float):
@@ -27,7 +26,7 @@ class Outbox:
         self._thread: Thread | None = None
 
     def put(self, what: str, action: Callable[[], object]) -> None:
-        """Has `action` run soon; returns at once. `what` says in the line of a failure what was tried."""
+        """Queue an action and return at once. what: names it in the line of a failure."""
         if self.broken:
             return
         since = self._busy_since
@@ -40,13 +39,13 @@ class Outbox:
         self._queue.put((what, action))
 
     def give_up(self, reason: str) -> None:
-        """Says why in one line, once; from now on nothing is done."""
+        """Say why in one line, once; drop every action from now on."""
         if not self.broken:
             self.broken = True
             say(f"{self._name}: {reason}; training goes on without it.")
 
     def close(self, timeout: float) -> bool:
-        """Whether all that was put is done, which it waits for, `timeout` seconds at most."""
+        """Wait for the queued actions, `timeout` seconds at most. Return whether all are done."""
         if self._thread is None:
             return True
         self._queue.put(None)
@@ -65,11 +64,11 @@ class Outbox:
             self._busy_since = time.monotonic()
             try:
                 action()
-            except Exception as error:  # whatever a tracker throws, training goes on; the line below says what it was
+            except Exception as error:  # whatever a tracker throws, training goes on; the line says what it was
                 self.give_up(f"{what} failed ({first_line(error)})")
             self._busy_since = None
 
 
 def say(line: str) -> None:
-    """Prints a line to stderr, above any progress bar."""
+    """Print a line to stderr, above any progress bar."""
     tqdm.write(line, file=sys.stderr)

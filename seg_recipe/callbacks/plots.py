@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from seg_recipe.callbacks.outbox import say
 from seg_recipe.figure_names import logged_set
@@ -26,21 +25,12 @@ class TrainingPlotCallback(TrainerCallback):
         self._drawn = 0  # entries of the history that the picture shows
         self._broken = False
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         """Draw the history with this evaluation."""
         if metrics and (not args.metric_for_best_model or args.metric_for_best_model in metrics):
             self._draw(args, state)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args, state, control, **kwargs):
         """Draw what came after the last evaluation of the choosing set."""
         if len(state.log_history) > self._drawn:
             self._draw(args, state)

@@ -1,6 +1,4 @@
-"""Weights & Biases: what the stock callback logs, and the tables and pictures that segmentation needs, never in the
-way of training.
-"""
+"""Weights & Biases: what the stock callback logs, and the tables and pictures of segmentation, without delaying it."""
 
 import atexit
 import copy
@@ -19,7 +17,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import WandbCallback, WandbLogModel
 
 from seg_recipe.callbacks.outbox import Outbox, say
@@ -34,11 +32,10 @@ RUN_ID_FILE = "wandb_run_id"
 
 
 class Panel(NamedTuple):
-    """The validation pictures that are shown at each evaluation.
+    """The validation images that are shown at each evaluation.
 
-    ids: captions. images: (height, width, 3) uint8. masks: (height, width) class ids or IGNORE_INDEX, at the label's
-    own size.
-    pixel_values: the same pictures as the model takes them (normalised, square).
+    ids: captions. masks: class ids or IGNORE_INDEX, at the label's own size. pixel_values: the images as the model
+    takes them (normalised, square).
     """
 
     ids: list[str]
@@ -50,28 +47,23 @@ class Panel(NamedTuple):
 class SegmentationWandbCallback(WandbCallback):
     """Logs a run to Weights & Biases, on rank 0, from a thread of its own.
 
-    Logged: losses, metrics and learning rates per parameter group (x axis train/global_step); at each evaluation a
-    table of IoU and accuracy per class, the confusion matrix as a table of counts and as a picture, and the panel with
-    truth and prediction as masks; once, the recipe, versions, hardware and the model's config. GPU use comes from
-    wandb itself.
+    Logged: losses, metrics and learning rates per parameter group (x axis train/global_step); at each evaluation IoU
+    and accuracy per class, the confusion matrix as counts and as a picture, and the panel with truth and prediction;
+    once, the recipe, versions, hardware and the model's config. GPU use comes from wandb itself.
 
-    recipe: the resolved recipe, flat; keys that end in token, api_key, password or secret are left out. versions:
-    package -> version.
-    confusion: called after each evaluation, returns its counts (classes, classes), rows = truth, or None.
-    draw_confusion: (counts, class names) -> picture (height, width, 3); called in the thread, so without pyplot's
-    global figures.
-    patience: seconds that the end of the run waits for uploads, and after which a service that does not answer is
-    given up.
+    recipe: the resolved recipe, flat; keys that name a secret are left out. versions: package -> version.
+    confusion: returns the counts (classes, classes), rows = truth, of the last evaluation, or None.
+    draw_confusion: (counts, class names) -> picture (height, width, 3); called in the thread, so without pyplot.
+    patience: seconds that the end of the run waits for uploads, and after which a silent service is given up.
 
-    Nothing here stops or delays training: the first failure is said in one line and ends the logging. Not logged in,
-    or the server out of
-    reach: the run is kept offline, with the `wandb sync` line that sends it later; nothing ever prompts. WANDB_MODE,
-    WANDB_PROJECT (else seg-recipe), WANDB_DIR and WANDB_RUN_ID (else the id in RUN_ID_FILE) are respected. No code,
-    git state, package list, console output or machine metadata is taken along, because remote addresses, command lines
-    and paths may hold secrets and names; nor model files (WANDB_LOG_MODEL): those go to the Hub.
+    Nothing here stops or delays training: the first failure is said in one line and ends the logging. Without a login,
+    or without the server, the run is kept offline, with the `wandb sync` line that sends it; nothing ever prompts.
+    WANDB_MODE, WANDB_PROJECT (else seg-recipe), WANDB_DIR and WANDB_RUN_ID (else the id in RUN_ID_FILE) are respected.
+    No code, git state, package list, console output or machine metadata is sent, because addresses, command lines and
+    paths may hold secrets and names; nor model files (WANDB_LOG_MODEL): those go to the Hub.
 
-    It takes the place of the stock callback that `report_to: wandb` adds: `trainer.remove_callback(WandbCallback)`.
-    The script calls `finish()` when all is logged; else that happens when the process exits.
+    It replaces the stock callback that `report_to: wandb` adds: `trainer.remove_callback(WandbCallback)`.
+    `finish()` ends the run; else that happens when the process exits.
     """
 
     def __init__(
@@ -101,24 +93,13 @@ class SegmentationWandbCallback(WandbCallback):
 
     # Called by the Trainer, in its thread: take what is needed, hand it on, return
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        """Starts the run, or goes on with the one of this output folder."""
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Start the run, or resume the one of this output folder."""
         if state.is_world_process_zero and not self._initialized:
             self._put("starting the run", partial(self.setup, args, copy.copy(state), model))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        logs: dict[str, Any] | None = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Losses, metrics, and the learning rate of each group."""
+    def on_log(self, args, state, control, model=None, logs=None, optimizer=None, **kwargs):
+        """Log losses, metrics, and the learning rate of each group."""
         if not state.is_world_process_zero or logs is None:
             return
         logs = dict(logs)
@@ -126,77 +107,50 @@ class SegmentationWandbCallback(WandbCallback):
             logs.update(learning_rates(optimizer))
         self._put("logging", partial(super().on_log, args, copy.copy(state), control, model=model, logs=logs))
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Per-class table, confusion matrix and, once for each step, the panel."""
+    def on_evaluate(self, args, state, control, metrics=None, model=None, **kwargs):
+        """Log the table per class, the confusion matrix and, once for each step, the panel."""
         masks = None
-        # The shards of a model are gathered by all ranks together, so all of them predict, whether rank 0 still logs
-        # or not.
+        # All ranks gather the shards of a model together, so all predict, whether rank 0 still logs or not.
         wanted = _is_sharded(model) or (state.is_world_process_zero and not self._outbox.broken)
         if self._panel is not None and model is not None and state.global_step != self._panel_step and wanted:
             self._panel_step = state.global_step
             try:
-                masks = predict_masks(
-                    model, self._panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in self._panel.masks]
-                )
+                sizes = [(mask.shape[0], mask.shape[1]) for mask in self._panel.masks]
+                masks = predict_masks(model, self._panel.pixel_values, sizes)
             except torch.OutOfMemoryError as error:
                 self._outbox.give_up(f"predicting the panel failed ({first_line(error)})")
         if not state.is_world_process_zero:
             return
         counts = self._confusion() if self._confusion is not None else None
-        log = partial(
-            self._log_evaluation,
-            state.global_step,
-            dict(metrics or {}),
-            masks,
-            None if counts is None else counts.copy(),
+        counts = None if counts is None else counts.copy()
+        self._put(
+            "logging an evaluation",
+            partial(self._log_evaluation, state.global_step, dict(metrics or {}), masks, counts),
         )
-        self._put("logging an evaluation", log)
 
-    def on_predict(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
-    ) -> None:
-        """The metrics of Trainer.predict."""
+    def on_predict(self, args, state, control, metrics, **kwargs):
+        """Log the metrics of Trainer.predict."""
         if state.is_world_process_zero:
-            self._put(
-                "logging", partial(super().on_predict, args, copy.copy(state), control, metrics=dict(metrics or {}))
-            )
+            log = partial(super().on_predict, args, copy.copy(state), control, metrics=dict(metrics or {}))
+            self._put("logging", log)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        processing_class: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Nothing: the last evaluation is yet to come. `finish` ends the run."""
+    def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs):
+        """Do nothing: the last evaluation is yet to come. `finish` ends the run."""
 
     def send_report(self, folder: Path) -> None:
-        """The files of a report as an artifact of the run. To be called before `finish`, on any rank."""
+        """Send the files of a report as an artifact of the run. Call it before `finish`, on any rank."""
         if self._initialized:
             self._put("sending the report", partial(self._log_report, folder))
 
     def _log_report(self, folder: Path) -> None:
         artifact = self._wandb.Artifact("report", type="report")
         for path in sorted(folder.iterdir()):
-            artifact.add_file(
-                str(path), policy="immutable", skip_cache=True
-            )  # else wandb keeps a copy of each in the home folder
+            # else wandb keeps a copy of each in the home folder
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
         self._wandb.log_artifact(artifact)
 
     def finish(self) -> None:
-        """Ends the run: waits for what is still on its way, `patience` seconds at most. To be called once, on any
-        rank.
-        """
+        """End the run and wait for its uploads, `patience` seconds at most. Call it once, on any rank."""
         if self._finished:
             return
         if self._initialized:
@@ -214,7 +168,7 @@ class SegmentationWandbCallback(WandbCallback):
     # Run in the outbox's thread
 
     def setup(self, args: TrainingArguments, state: TrainerState, model: Any = None, **kwargs: Any) -> None:
-        """Begins the W&B run; replaces the stock method, which logs all TrainingArguments and may prompt."""
+        """Begin the W&B run. The stock method logs all TrainingArguments and may prompt."""
         self._initialized = True
         mode = os.environ.get("WANDB_MODE", "online").lower()
         reason = ""
@@ -262,15 +216,12 @@ class SegmentationWandbCallback(WandbCallback):
             say(f"W&B: logging to {run.url}")
 
     def _logged_in(self) -> bool:
-        """Whether wandb finds an API key (WANDB_API_KEY, netrc, its settings) or an identity token, without asking
-        anyone.
-        """
+        """Whether wandb finds an API key (WANDB_API_KEY, netrc, its settings) or an identity token, without asking."""
         from wandb.sdk.lib import wbauth  # the public ways to ask (wandb.login, wandb.Api) prompt on a terminal
 
         host = self._wandb.setup().settings.base_url
-        return (
-            wbauth.authenticate_session(host=host, source="seg-recipe", prompt=False, update_session=False) is not None
-        )
+        found = wbauth.authenticate_session(host=host, source="seg-recipe", prompt=False, update_session=False)
+        return found is not None
 
     def _run_id(self, output_dir: Path) -> str:
         file = output_dir / RUN_ID_FILE
@@ -303,7 +254,7 @@ class SegmentationWandbCallback(WandbCallback):
         counts: Integer[np.ndarray, "classes classes"] | None,
     ) -> None:
         key = logged_set(metrics) or "eval"
-        place = "eval/" + (f"{key.removeprefix('eval_')}_" if key.startswith("eval_") else "")
+        place = f"eval/{key.removeprefix('eval_')}_" if key.startswith("eval_") else "eval/"
         names = self._label_space.names
         rows = [[name, metrics.get(f"{key}_iou_{name}"), metrics.get(f"{key}_accuracy_{name}")] for name in names]
         content: dict[str, Any] = {"train/global_step": step}
@@ -322,30 +273,26 @@ class SegmentationWandbCallback(WandbCallback):
             self._wandb.log(content)
 
     def _panel_images(self, panel: Panel, predictions: list[UInt8[np.ndarray, "_ _"]]) -> list[Any]:
-        class_labels = {**self._label_space.id2label, IGNORE_INDEX: "ignored"}
+        names = {**self._label_space.id2label, IGNORE_INDEX: "ignored"}
         return [
             self._wandb.Image(
                 image,
                 caption=caption,
                 masks={
-                    "truth": {"mask_data": truth, "class_labels": class_labels},
-                    "prediction": {"mask_data": prediction, "class_labels": class_labels},
+                    "truth": {"mask_data": truth, "class_labels": names},
+                    "prediction": {"mask_data": prediction, "class_labels": names},
                 },
             )
-            for caption, image, truth, prediction in zip(
-                panel.ids, panel.images, panel.masks, predictions, strict=True
-            )
+            for caption, image, truth, prediction in zip(panel[0], panel[1], panel[2], predictions, strict=True)
         ]
 
 
 def predict_masks(
     model: nn.Module, pixel_values: Float[Tensor, "batch 3 height width"], sizes: list[tuple[int, int]]
 ) -> list[UInt8[np.ndarray, "_ _"]]:
-    """The predicted class ids of each picture at its (height, width) of `sizes`, as `mask_of` makes them: no logits of
-    that size exist.
+    """The predicted class ids of each image at its (height, width) of `sizes`; no logits of that size exist.
 
-    One picture at a time, in eval mode and without gradients. Train mode of each module and the random state are
-    afterwards what they were.
+    One image at a time, in eval mode and without gradients. Module modes and the random state are restored.
     """
     parameter = next(model.parameters())
     modes = {module: module.training for module in model.modules()}
@@ -373,7 +320,7 @@ def _is_sharded(model: Any) -> bool:
 
 
 def _without_secret_values(value: Any) -> Any:
-    """The same nested dicts and lists, with the values of the environment's keys and tokens replaced in every string."""
+    """The same nested dicts and lists, with secrets replaced in every string."""
     if isinstance(value, dict):
         return {key: _without_secret_values(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -382,7 +329,7 @@ def _without_secret_values(value: Any) -> Any:
 
 
 def _end_service() -> None:
-    """Ends the wandb-core process of this process; its file stays on disk and can be sent with `wandb sync`."""
+    """End the wandb-core process of this process; its file stays on disk and can be sent with `wandb sync`."""
     for child in psutil.Process().children(recursive=True):
         try:
             if "wandb-core" in child.name():
