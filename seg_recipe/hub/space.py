@@ -19,9 +19,10 @@ from huggingface_hub import SpaceCardData, constants
 
 from seg_recipe.hub.licences import LicenceStatement
 from seg_recipe.hub.push import send_folder
+from seg_recipe.shipped import SCRIPTS
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "demo.py"
+SCRIPT = SCRIPTS / "demo.py"
 
 
 def write_space(folder: Path, *, model_id: str, licence: LicenceStatement) -> Path:

@@ -1,0 +1,61 @@
+"""The command `seg-recipe`: the project's scripts by short names.
+
+seg-recipe finetune quickstart --output_dir runs/first
+accelerate launch --quiet -m seg_recipe.cli finetune segformer --dataset input/fs
+"""
+
+import runpy
+import sys
+from typing import NoReturn
+
+from seg_recipe import __version__
+from seg_recipe.shipped import RECIPES, SCRIPTS, recipe_names, recipe_path
+
+COMMANDS = {
+    "finetune": ("finetune", "train as a recipe says; RECIPE is a name from the list below or a file"),
+    "import": ("import_dataset", "bring a data set into the folders that a recipe reads"),
+    "faces": ("make_faces", "render faces with exact masks"),
+    "score": ("score", "judge a model on images with masks"),
+    "predict": ("predict", "segment images, folders, zips and videos"),
+    "demo": ("demo", "show a model at work in the browser"),
+}
+"""Command -> its script, and what it does."""
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the script that a command line names, as `python scripts/NAME.py` runs it, and exit with its code."""
+    given = sys.argv[1:] if argv is None else argv
+    match given:
+        case [] | ["-h" | "--help", *_]:
+            print(_manual())
+            sys.exit(0)
+        case ["--version", *_]:
+            print(__version__)
+            sys.exit(0)
+        case [name, *_] if name not in COMMANDS:
+            print(f"error: {name} is no command; wanted one of {', '.join(COMMANDS)}. See --help.", file=sys.stderr)
+            sys.exit(2)
+    name, *arguments = given
+    if name == "finetune" and arguments:
+        arguments[0] = recipe_path(arguments[0])
+    script = str(SCRIPTS / f"{COMMANDS[name][0]}.py")
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+    sys.exit(0)
+
+
+def _manual() -> str:
+    lines = ["usage: seg-recipe COMMAND ...", ""]
+    lines += [f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines += ["", "seg-recipe COMMAND --help explains one of them; --version prints the version."]
+    lines += [
+        "",
+        f"Recipes by name: {', '.join(recipe_names())}. They are in {RECIPES}",
+        "(accelerate/: launcher files).",
+    ]
+    lines += ["", "On several GPUs: accelerate launch --quiet -m seg_recipe.cli finetune RECIPE ..."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
