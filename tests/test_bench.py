@@ -335,18 +335,18 @@ def test_the_table_says_what_the_rows_hold():
     ]
 
 
-def test_the_readme_is_given_the_table_and_keeps_the_rest(tmp_path):
-    page = tmp_path / "README.md"
+def test_a_page_is_given_the_table_and_keeps_the_rest(tmp_path):
+    page = tmp_path / "speed.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     for _ in range(2):
-        bench.write_readme(page, example_report())
+        bench.write_page(page, example_report())
         assert page.read_text() == f"before\n{markdown(example_report())}\nafter\n"
 
 
-def test_the_table_of_the_readme_is_what_docs_bench_json_yields():
+def test_the_table_of_docs_speed_is_what_docs_bench_json_yields():
     report = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert BEGIN + readme.partition(BEGIN)[2].partition(END)[0] + END == markdown(report)
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert BEGIN + page.partition(BEGIN)[2].partition(END)[0] + END == markdown(report)
     assert all(Row.status.fget(row_from_json(row)) == row["status"] for row in report["rows"])
 
 
@@ -364,7 +364,7 @@ def test_the_table_of_the_readme_is_what_docs_bench_json_yields():
             "--memory_images is 50 50; wanted two numbers above 0, the greater one last",
         ),
         (["--output", "nowhere/bench.json"], r"--output is nowhere/bench.json; its folder does not exist"),
-        (["--readme", "LICENSE"], "--readme LICENSE: wanted a file with the line <!-- bench"),
+        (["--page", "LICENSE"], "--page LICENSE: wanted a file with the line <!-- bench"),
         pytest.param(
             ["--device", "cuda"],
             "PyTorch finds no GPU",

@@ -1,4 +1,4 @@
-"""The README and the ledger: commands, names, links, numbers and the file list are those of the project."""
+"""The README and the pages of docs/: their commands, names, links and numbers are those of the project."""
 
 import argparse
 import ast
@@ -17,20 +17,32 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from PIL import Image
 
+import seg_recipe
 from scripts import make_faces
+from seg_recipe.cli import COMMANDS
 from seg_recipe.data import load_data
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, load_label_space
 from seg_recipe.recipe import HONOURED, load_recipe, read_flat_dict, settings
+from seg_recipe.shipped import recipe_path
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LEDGER = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+RESULTS = {name: text for name, text in PAGES.items() if name.startswith("docs/results/")}
+TEXTS = {name: text for name, text in PAGES.items() if name not in RESULTS}
+LEDGER, DATA, FAULTS = (PAGES[f"docs/{name}.md"] for name in ("results", "data", "faults"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FOREIGN = (
     *("wandb login", "hf auth login", "kill -9", "setting: value", "AutoModelForSemanticSegmentation"),
-    *("accelerate launch --quiet", "error:"),
+    *("accelerate launch", "error:", "pip install", "seg-recipe", "HF_HUB_OFFLINE=1", "pre-commit install"),
+    *("--machine_rank", "InputError", "__init__.py", ".logits", "ignore_index", "import seg_recipe"),
+    "Mask ... holds ids ...; the label space has ...",
 )
-"""What the README sets in code and is not of this project."""
+"""What the pages set in code and is not of this project."""
+BATCH = ("pixel_values", "labels", "ids", "label_sizes")
 
 
 class Parsed(Exception):
@@ -58,7 +70,7 @@ def _fresh_clone(tmp_path, monkeypatch):
     for name in ("recipes", "scripts", "tests", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "input").mkdir()
-    (tmp_path / "input" / "leaves.json").write_text(blocks(README, "json")[0])
+    (tmp_path / "input" / "leaves.json").write_text(blocks(DATA, "json")[0])
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,6 +101,12 @@ def wrong_command(words):
             return wrong_launch(rest)
         case ["python", script, *arguments]:
             return wrong_arguments(script, arguments)
+        case ["seg-recipe", "--help"]:
+            return ""
+        case ["seg-recipe", command, *arguments] if command in COMMANDS:
+            if command == "finetune" and arguments:
+                arguments = [recipe_path(arguments[0]), *arguments[1:]]
+            return wrong_arguments(f"scripts/{COMMANDS[command][0]}.py", arguments)
     return "a command that nothing here checks"
 
 
@@ -97,6 +115,9 @@ def wrong_launch(words):
         asked = launch_command_parser().parse_args(words)
     except SystemExit:
         return "accelerate does not take it"
+    if asked.module:
+        asked.training_script = "seg-recipe" if asked.training_script == "seg_recipe.cli" else "no such module"
+        return wrong_command([asked.training_script, *asked.training_script_args])
     if asked.config_file and not Path(asked.config_file).is_file():
         return f"there is no {asked.config_file}"
     return wrong_arguments(asked.training_script, asked.training_script_args)
@@ -157,10 +178,11 @@ def wrong_code(code, text):
         if value is None:
             return "" if name in known_settings() or f'"--{name}"' in sources() else "no such option"
         return wrong_recipe(["recipes/segformer.yaml", f"--{name}={value}"])
+    if code in seg_recipe.__all__:
+        return ""
     if re.fullmatch(r"[a-z_]+", code):
-        return (
-            "" if code in known_settings() or code in {part.name for part in fields(LabelSpace)} else "no such setting"
-        )
+        known = {*known_settings(), *(part.name for part in fields(LabelSpace)), *BATCH}
+        return "" if code in known else "no such setting"
     return "" if exists(code) else "no such file"
 
 
@@ -216,29 +238,6 @@ def wrong_links(text, folder=ROOT):
     ]
 
 
-def wrong_files(text):
-    """Files of the project that the list leaves out, and entries that are no file or say nothing."""
-    shown, problems, parents = {}, [], []
-    for line in next(block for block in blocks(text, "text") if block.startswith("Makefile")).splitlines():
-        name, *description = line.split()
-        depth = (len(line) - len(line.lstrip())) // 2
-        parents = [*parents[:depth], name.rstrip("/")]
-        shown.setdefault("/".join(parents[:-1]), set()).add(parents[-1])
-        path = ROOT.joinpath(*parents)
-        if not description or not (path.is_dir() if name.endswith("/") else path.is_file()):
-            problems.append(f"{name} says nothing, or is not there")
-    for folder, names in shown.items():
-        problems += [f"{folder}/{name} is not in the list" for name in sorted(children(folder) - names)]
-    return problems
-
-
-def children(folder):
-    """The names of what git keeps in a folder, hidden files and __init__.py apart."""
-    prefix = f"{folder}/" if folder else ""
-    names = {path.removeprefix(prefix).split("/")[0] for path in project_files() if path.startswith(prefix)}
-    return {name for name in names if not name.startswith(".") and name != "__init__.py"}
-
-
 @cache
 def project_files():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -258,9 +257,6 @@ def files_on_disk():
 
 def unknown_numbers(text):
     """Numbers in running text that come neither from the project nor from the ledger."""
-    text = re.sub(
-        r"<!-- bench.*?<!-- end of bench -->", "", text, flags=re.DOTALL
-    )  # test_bench.py compares it with its file
     prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)", " ", FENCE.sub("", text))
     known = {
         *re.search(r"python_requires = >=(\S+)", (ROOT / "setup.cfg").read_text()).groups(),
@@ -271,19 +267,44 @@ def unknown_numbers(text):
             re.findall(r"\d+", name) for name in names_of(ROOT / "tests" / "test_model.py") if "stock_resume" in name
         ),
         *re.findall(r"[\d.,]*\d", "".join("|".join(row) for row in rows(LEDGER, "result"))),
+        *re.findall(r"[\d.,]*\d", "".join(RESULTS.values())),
     }
     return [number for number in re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose) if number not in known]
 
 
-CHECKS = (wrong_commands, wrong_codes, wrong_links, wrong_files, unknown_numbers)
+CHECKS = (wrong_commands, wrong_codes, unknown_numbers)
 
 
-# ---- the README
+# ---- the pages
 
 
+@pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_readme(check):
-    assert check(README) == []
+def test_page(check, name):
+    """Numbers are checked where they are prose: the table of the bench has a test of its own, results are the source."""
+    if check is unknown_numbers and name in ("docs/speed.md", "docs/results.md", "CONTRIBUTING.md"):
+        return
+    assert check(PAGES[name]) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links(name):
+    assert wrong_links(PAGES[name], (ROOT / name).parent) == []
+
+
+def test_the_readme_is_short_and_leads_to_every_page():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert max(len(line) for line in lines if not line.startswith("|")) <= 119
+    assert {name for name in PAGES if name.count("/") == 1} <= {
+        f"docs/{name}" for name in re.findall(r"\(docs/([^)#]+)\)", README)
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name.startswith("docs/")])
+def test_every_page_says_whose_question_it_answers(name):
+    title, empty, asked = PAGES[name].splitlines()[:3]
+    assert title.startswith("# ") and not empty and asked.startswith("For who asks: ")
 
 
 @pytest.mark.parametrize(
@@ -296,8 +317,10 @@ def test_readme(check):
         (wrong_commands, "--dataset_weights 3 1", "--dataset_weight 3 1"),
         (wrong_commands, "--labels input/leaves.json", "--labels input/leaf.json"),
         (wrong_commands, "recipes/segformer.yaml --dataset input/fs\n", "recipes/reference.yaml --dataset input/fs\n"),
-        (wrong_commands, "accelerate/multi_gpu.yaml --num", "accelerate/gpus.yaml --num"),
+        (wrong_commands, "accelerate/multi_gpu.yaml ", "accelerate/gpus.yaml "),
         (wrong_commands, "--num_processes 4", "--processes 4"),
+        (wrong_commands, "seg-recipe finetune quickstart", "seg-recipe finetune slowstart"),
+        (wrong_commands, "seg-recipe finetune", "seg-recipe train"),
         (wrong_codes, "`--preview`", "`--previews`"),
         (wrong_codes, "`resume: auto`", "`resumes: auto`"),
         (wrong_codes, "`--report_to none`", "`--report_to nobody`"),
@@ -309,16 +332,13 @@ def test_readme(check):
         (wrong_codes, "`test_card.py::", "`test_cards.py::"),
         (wrong_links, "(docs/predictions.png)", "(docs/prediction.png)"),
         (wrong_links, "(#licences)", "(#licenses)"),
-        (wrong_files, "  card.py ", "  cards.py "),
-        (wrong_files, "constraints.txt", "docs/          "),
-        (wrong_files, "MIT\nsetup", "\nsetup"),
         (unknown_numbers, "renders 1000 portraits", "renders 700 portraits"),
         (unknown_numbers, "8 of 124", "8 of 125"),
     ],
 )
-def test_what_is_renamed_is_noticed(check, right, wrong, capsys):
-    assert right in README
-    assert check(README.replace(right, wrong)) != []
+def test_what_is_renamed_is_noticed(check, right, wrong):
+    page = next(text for text in TEXTS.values() if right in text)
+    assert check(page.replace(right, wrong)) != []
 
 
 def test_a_copy_that_is_no_checkout_lists_the_same_files():
@@ -326,22 +346,28 @@ def test_a_copy_that_is_no_checkout_lists_the_same_files():
 
 
 def test_every_topology_is_in_its_table():
-    named = [re.match(r"\[(\S+)\]", row[0])[1] for row in rows(README, "`recipes/accelerate`")]
+    named = [
+        re.match(r"\[(\S+)\]", row[0])[1] for row in rows(PAGES["docs/several-machines.md"], "`recipes/accelerate`")
+    ]
     assert sorted(named) == sorted(path.name for path in (ROOT / "recipes" / "accelerate").iterdir())
 
 
 def test_every_picture_is_shown_and_opens():
-    pictures = re.findall(r"!\[[^\]]+\]\((docs/[^)]+)\)", README)
-    assert sorted(pictures) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.png"))
-    for picture in pictures:
-        with Image.open(ROOT / picture) as opened:
+    shown = {
+        ((ROOT / name).parent / picture).resolve().name
+        for name, text in PAGES.items()
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    }
+    assert shown == {path.name for path in (ROOT / "docs").glob("*.png")}
+    for picture in shown:
+        with Image.open(ROOT / "docs" / picture) as opened:
             opened.load()
 
 
 @pytest.mark.slow
 def test_the_faces_shown_are_those_that_are_drawn(tmp_path):
-    """After a change of the generator, the README's command for docs/faces.png draws them anew."""
-    command = next(line for line in "".join(blocks(README, "bash")).splitlines() if "--sheet docs/faces.png" in line)
+    """After a change of the generator, the command of docs/data.md for docs/faces.png draws them anew."""
+    command = next(line for line in "".join(blocks(DATA, "bash")).splitlines() if "--sheet docs/faces.png" in line)
     options = shlex.split(
         command.replace("--count 1000", "--count 24").replace("docs/faces.png", str(tmp_path / "faces.png"))
     )[3:]
@@ -358,7 +384,7 @@ def test_the_layout_and_the_labels_are_read(tmp_path):
     label_space = load_label_space("input/leaves.json")
     mask = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % len(label_space)
     mask[0] = IGNORE_INDEX
-    folder, *files = next(block for block in blocks(README, "text") if block.startswith("input/")).split()
+    folder, *files = next(block for block in blocks(DATA, "text") if block.startswith("input/")).split()
     for number, name in enumerate(files):
         path = tmp_path / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -366,53 +392,60 @@ def test_the_layout_and_the_labels_are_read(tmp_path):
     splits = load_data([folder.rstrip("/")], label_space=label_space, progress=False).splits
     assert {name: len(split) for name, split in splits.items()} == {"train": 1, "validation": 1}
     pairs = [[label_space.names[label] for label in pair] for pair in label_space.mirror_pairs]
-    assert pairs == json.loads(blocks(README, "json")[0])["mirror_pairs"]
+    assert pairs == json.loads(blocks(DATA, "json")[0])["mirror_pairs"]
 
 
-# ---- the ledger
+# ---- the results
 
 
 def wrong_rows(text):
     problems = []
     for cells in rows(text, "result"):
-        if len(cells) != 8 or not all(cells):
-            problems.append(f"{cells}: a row has 8 cells, none empty")
+        if len(cells) != 5 or not all(cells):
+            problems.append(f"{cells}: a row has 5 cells, none empty")
             continue
-        result, figure, _, command, commit, _, _, minutes = cells
-        said = wrong_command(shlex.split(command.strip("`"))).split("; ")
-        if problem := "; ".join(
-            part for part in said if "has no effect" not in part
-        ):  # what is typed may make the recipe's own idle
-            problems.append(f"{result}: {problem}")
+        result, figure, commit, _, minutes = cells
         if not (
-            re.search(r"\d", figure)
+            re.fullmatch(r"\[[^\]]+\]\(results/[\w-]+\.md\)", result)
+            and re.search(r"\d", figure)
             and re.fullmatch(r"`?[0-9a-f]{7,40}`?", commit)
             and re.fullmatch(r"[\d.,]+", minutes)
         ):
-            problems.append(f"{result}: wanted a figure with a number, a commit's hash, minutes as a number")
+            problems.append(f"{result}: wanted a link, a figure with a number, a commit's hash, minutes as a number")
     return problems
 
 
-def test_ledger():
+def wrong_result(text):
+    """What is wrong with the page of a result: its commands, and the rows of its table."""
+    said = [problem for line in wrong_commands(text) for problem in line.split(": ", 1)[1].split("; ")]
+    problems = [problem for problem in said if "has no effect" not in problem]  # as what the command line replaces
+    table = dict(re.findall(r"^\| ([^|]+?) \| (.+) \|$", text, re.MULTILINE))
+    wanted = ("figure", "seeds and range", "commit", "versions", "hardware", "minutes for one seed")
+    problems += [f"no row {name}" for name in wanted if not table.get(name)]
+    return problems + (["nothing is said of the classes"] if "mIoU" in text and "each class" not in text else [])
+
+
+def test_the_rows_of_the_results():
     assert wrong_rows(LEDGER) == []
-    assert wrong_links(LEDGER, ROOT / "recipes") == []
-    headings = re.search(r"^\| (result \|.*) \|$", LEDGER, re.MULTILINE)[1].split(" | ")
-    assert re.findall(r"^- \*\*([\w ]+)\*\*", LEDGER, re.MULTILINE) == headings
+    linked = re.findall(r"^\| \[[^\]]+\]\((results/[^)]+)\)", LEDGER, re.MULTILINE)
+    assert sorted(f"docs/{name}" for name in linked) == sorted(RESULTS)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_page_of_a_result(name):
+    text = PAGES[name]
+    assert wrong_result(text) == []
+    row = next(row for row in rows(LEDGER, "result") if Path(name).name in row[0])
+    assert all(f" {cell} |" in text or cell in text for cell in row[1:])  # the row says what its page says
+    assert wrong_result(text.replace("| commit |", "| commits |")) != []
+    assert wrong_result(re.sub(r"scripts/\w+|tests/\w+|make quickstart", "nothing", text)) != []
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("abc1234", "HEAD"),
-        ("12", "some"),
-        ("0.5", "good"),
-        ("make quickstart", "make quick"),
-        ("| two cores ", "| "),
-        ("| two cores ", ""),
-    ],
+    ("right", "wrong"), [("abc1234", "HEAD"), ("12", "some"), ("0.5", "good"), ("| two cores ", "| ")]
 )
 def test_a_row_of_the_wrong_form_is_noticed(right, wrong):
-    row = "| faces | mIoU 0.5 | 0 | `make quickstart` | abc1234 | constraints.txt | two cores | 12 |\n"
+    row = "| [faces](results/faces.md) | mIoU 0.5 | abc1234 | two cores | 12 |\n"
     head = LEDGER.partition("| result |")[0] + "| result | ... |\n|---|---|\n"
     assert wrong_rows(head + row) == []
     assert wrong_rows(head + row.replace(right, wrong)) != []
@@ -421,10 +454,10 @@ def test_a_row_of_the_wrong_form_is_noticed(right, wrong):
 def test_every_command_silences_the_traceback_of_the_launcher():
     """A refusal is one line; `accelerate launch` without --quiet would add thirty."""
     files = [
-        *ROOT.glob("*.md"),
+        *(ROOT / name for name in PAGES),
         *(path for part in ("recipes", "scripts", "seg_recipe") for path in (ROOT / part).rglob("*")),
     ]
-    loud = re.compile(r"accelerate launch (?!--quiet)(?:\S+\.py|--|\{|\.\.\.)")
+    loud = re.compile(r"accelerate launch (?!--quiet)(?:\S+\.py|-|\{|\.\.\.)")
     texts = {
         path: path.read_text() for path in files if path.suffix in (".md", ".yaml", ".py") and path.name != "ranks.py"
     }

@@ -1,7 +1,7 @@
 """The parts of `python -m scripts.bench`: this project and the stock ways, measured by turns.
 
 measuring.py    turns, ratios with their spread, peak memory, the machine
-table.py        rows with their targets and verdicts, as a table; the README's is made of docs/bench.json
+table.py        rows with their targets and verdicts, as a table; that of docs/speed.md is made of docs/bench.json
 eager.py        the losses that ours is compared with, and the float64 oracle
 stock.py        the stock way to train and evaluate, each step that makes it slow named
 contestants.py  processes that take turns at training and evaluating

@@ -53,10 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         raise InputError(
             f"--only names {', '.join(unknown)}; wanted some of {','.join(PARTS)}, with commas between them."
         )
-    if asked.readme and (BEGIN not in asked.readme.read_text(encoding="utf-8") or asked.output is None):
+    if asked.page and (BEGIN not in asked.page.read_text(encoding="utf-8") or asked.output is None):
         raise InputError(
-            f"--readme {asked.readme}: wanted a file with the line {BEGIN}, and --output for the figures behind the "
-            "table."
+            f"--page {asked.page}: wanted a file with the line {BEGIN}, and --output for the figures behind the table."
         )
     if asked.output and not asked.output.parent.is_dir():
         raise InputError(f"--output is {asked.output}; its folder does not exist. Make it, or name another file.")
@@ -90,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             stopped = True
         save(report, rows, time.monotonic() - began, asked.output)
     print(plain_table(rows))
-    if asked.readme:
-        write_readme(asked.readme, report)
+    if asked.page:
+        write_page(asked.page, report)
     if stopped:
         print(f"Stopped; without {', '.join(report['not_run'])}.", file=sys.stderr)
     return report
@@ -142,7 +141,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the figures (default: none)")
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="write the table into this file too, between the lines made for it"
+        "--page", type=Path, metavar="FILE", help="write the table into this file too, between the lines made for it"
     )
     add_traceback_option(parser)
     asked = parser.parse_args(arguments)
@@ -216,7 +215,7 @@ def save(report: dict[str, Any], rows: list[Row], seconds: float, output: Path |
         write_json(output, report)
 
 
-def write_readme(path: Path, report: dict[str, Any]) -> None:
+def write_page(path: Path, report: dict[str, Any]) -> None:
     """Put the table of a report in the place of the one in a file."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     path.write_text(before + markdown(report) + rest.partition(END)[2], encoding="utf-8")

@@ -103,7 +103,7 @@ def plain_table(rows: Sequence[Row]) -> str:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """What stands in the README between BEGIN and END, both included, for the content of a bench's JSON file."""
+    """What stands in docs/speed.md between BEGIN and END, both included, for the content of a bench's JSON file."""
     machine = report["machine"]
     rows = [row_from_json(content) for content in report["rows"]]
     lines = [
