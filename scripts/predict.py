@@ -95,9 +95,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def _settings(
     segmenter: Segmenter, arguments: argparse.Namespace, options: dict[str, Any], root: Path
 ) -> dict[str, Any]:
-    """What the files of the output folder depend on; it is recorded there, and must be the same when the folder is
-    gone on with.
-    """
+    """What the output depends on. It is recorded in the folder, and a continued prediction must have the same."""
     return {
         "model": fingerprint(segmenter),
         "labels": list(segmenter.label_space.names),

@@ -61,9 +61,7 @@ startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Scores, prints a table, writes the report; returns the content of score.json. Raises ValueError or OSError in
-    one line.
-    """
+    """Score, print a table, write the report; return the content of score.json. Raises InputError or OSError."""
     arguments = _parse(argv)
     check_output(arguments.output, {name: getattr(arguments, name) for name in ("model", "dataset", "split")})
     id_map = read_id_map(arguments.id_map) if arguments.id_map else {}
@@ -116,9 +114,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def check_output(folder: Path, asked: dict[str, str]) -> None:
-    """Raise InputError where the report would replace that of something else, or files of another kind lie in its
-    folder.
-    """
+    """Raise InputError where the folder holds another report, or files of another kind."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in JUNK) if folder.is_dir() else []
     if not names:
         return
@@ -137,9 +133,7 @@ def check_output(folder: Path, asked: dict[str, str]) -> None:
 
 
 def find_metadata(dataset: str, split: str) -> dict[str, dict[str, Any]] | None:
-    """What the metadata.jsonl in a data set's folder, or in that of the split, says of each id; None where there is
-    none.
-    """
+    """Read metadata.jsonl of a data set's folder or of its split: id -> values. None where there is none."""
     folder = Path(dataset).expanduser()
     found = next((path for path in (folder / METADATA, folder / split / METADATA) if path.is_file()), None)
     return read_metadata(found) if found else None

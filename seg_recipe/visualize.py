@@ -123,7 +123,7 @@ def prediction_sheet(
     title: str = "Predictions",
     groups: Sequence[tuple[str, int]] = (),
 ) -> Image.Image:
-    """A contact sheet: for each sample, one above the other, its image, truth, prediction and errors; below, the legend.
+    """A contact sheet: for each sample its image, truth, prediction and errors one above the other; then the legend.
 
     cell: longer side of each picture, in pixels. columns: samples side by side, before a new block begins.
     groups: heading and number of the samples that begin a block of their own, in the order of the samples.

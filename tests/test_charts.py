@@ -14,7 +14,7 @@ LONG = LabelSpace(tuple(f"class {label}" for label in range(150)))
 
 
 def history(names, steps=(10, 20, 30), sets=("",)):
-    """A log_history: losses, rates of two groups, and evaluations in which class number n has an IoU of 1 - n / count."""
+    """A log_history: losses, rates of two groups, and evaluations in which class n has an IoU of 1 - n / count."""
     entries = []
     for step in steps:
         rates = {"learning_rate": 1e-4, "learning_rate/backbone": 1e-4, "learning_rate/head": 1e-3}

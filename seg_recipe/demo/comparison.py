@@ -1,4 +1,4 @@
-"""A picture with what each model sees in it, in one label space: masks, shares, IoU, and the pictures that show them."""
+"""An image with what each model sees in it, in one label space: masks, shares, IoU, and how they are shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,7 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.visualize import overlay
 
 SHOWN_SIDE = 1024
-"""Longer side of the picture on the page, in pixels, and of its masks; larger ones are made smaller for it, but not
-for the model.
-"""
+"""Longer side of the image on the page, in pixels, and of its masks; the model sees the original."""
 FACE_SIDE = 512
 _DIFFERENT = np.array((230, 30, 60), np.uint8)
 
@@ -38,16 +36,12 @@ class Models:
 
     @property
     def of_faces(self) -> list[int]:
-        """The places of the models whose classes are those of the faces that this project draws, so that there is a
-        truth for them.
-        """
+        """Indices of the models with the classes of the drawn faces, for which there is a truth."""
         return [place for place, segmenter in enumerate(self.segmenters) if segmenter.label_space.names == FACE.names]
 
 
 class Seen(NamedTuple):
-    """A picture (RGB), for each model its mask, and the true one where it is known; all ids are of the models' joint
-    label space.
-    """
+    """An RGB image, each model's mask and, where known, the truth; ids are of the joint label space."""
 
     picture: UInt8[np.ndarray, "height width 3"]
     masks: tuple[UInt8[np.ndarray, "height width"], ...]
@@ -55,9 +49,7 @@ class Seen(NamedTuple):
 
 
 class ClassLine(NamedTuple):
-    """A class that occurs: its share of the pixels in each mask, in 0-1, and its IoU for each model that can be judged
-    (else None).
-    """
+    """A class in the image: for each model its share of the pixels (0-1) and its IoU (None without a truth)."""
 
     label: int
     name: str
@@ -67,7 +59,7 @@ class ClassLine(NamedTuple):
 
 
 def load_models(places: Sequence[str], *, device: str = "auto", precision: str = "auto") -> Models:
-    """The models of folders or Hub ids, ready to be compared. Errors are those of `load_segmenter` and `join_labels`."""
+    """Load the models of folders or Hub ids. Raises as `load_segmenter` and `join_labels` do."""
     segmenters = tuple(load_segmenter(place, device=device, precision=precision) for place in places)
     label_space, tables = join_labels([segmenter.label_space for segmenter in segmenters])
     return Models(_short_names(places), segmenters, label_space, tables)
@@ -103,9 +95,7 @@ def join_labels(spaces: Sequence[LabelSpace]) -> tuple[LabelSpace, tuple[UInt8[n
 
 
 def read_upload(path: str | Path) -> Image.Image:
-    """A picture that a visitor sent, upright. Raises ValueError in one line for whatever cannot be read; nothing large
-    is decoded first.
-    """
+    """A visitor's image, upright. Raises InputError for what cannot be read; nothing large is decoded first."""
     path = Path(path)
     try:
         measure(path.open("rb"))

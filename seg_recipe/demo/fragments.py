@@ -1,6 +1,4 @@
-"""The parts of the page that are made anew for each picture, as HTML. What comes from a model's label names is
-escaped.
-"""
+"""The parts of the page that change with the image, as HTML; texts of a model are escaped."""
 
 import base64
 import io
@@ -20,7 +18,7 @@ EMPTY = '<div class="empty">Drop a picture, use the camera, or draw a face: its 
 
 
 def views(models: Models, seen: Seen | None, opacity: float | int, hidden: Sequence[int]) -> str:
-    """The picture under the mask of each model, the true mask, and where two models differ, as far as there are such."""
+    """The image under each model's mask, the truth if there is one, and where two models differ."""
     if seen is None:
         return EMPTY
     figures = []

@@ -1,6 +1,4 @@
-"""The page: where things stand, and what happens when something is done. The models run in one place, one picture at a
-time.
-"""
+"""The page: its layout and its events. The models run on one image at a time."""
 
 import random
 import threading
@@ -27,9 +25,7 @@ class Choices(NamedTuple):
     hidden: tuple[int, ...] = ()
 
     def changed(self, sent: Any) -> "Choices":
-        """With what the browser sent; a class that was not in its list stays as it was. Raises ValueError for what no
-        page sends.
-        """
+        """Apply what the browser sent; other classes keep their state. Raises InputError for what no page sends."""
         try:
             opacity, shown, hidden = (
                 float(sent.opacity),
@@ -44,9 +40,7 @@ class Choices(NamedTuple):
 
 
 def build_page(models: Models) -> gr.Blocks:
-    """The page for one model or two. What a visitor sends or chooses is kept for that visitor alone, and for an hour
-    at most.
-    """
+    """Build the page for one or two models. A visitor's data are for that visitor only, for an hour at most."""
 
     one_at_a_time = threading.Lock()
 

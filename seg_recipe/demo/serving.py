@@ -1,6 +1,4 @@
-"""Who may reach the page, and from where it takes its files: this machine alone, unless told otherwise, and nothing
-from outside.
-"""
+"""Serving the page: to this machine unless told otherwise, and with no file from outside."""
 
 import os
 import socket
@@ -21,9 +19,7 @@ _STOP_SECONDS = 3
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections for `host`; port 0: any free one. Raises ValueError in one line where there can
-    be none.
-    """
+    """Open a socket for `host`; port 0: any free one. Raises InputError where that is impossible."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, OverflowError) as error:

@@ -1,8 +1,7 @@
-"""The model card: what the model is, how well it does (the best checkpoint, not the last), how to use it, what may be
-done with it.
+"""The model card: what the model is, how well the best checkpoint does, how to use it, what may be done with it.
 
-The stock card of the Trainer leaves `model-index` empty for a mean IoU, shows the last evaluation, and states no
-licence of the data. A card is `README.md` in the model's folder: YAML metadata that the Hub reads, then Markdown.
+The Trainer's own card leaves `model-index` empty for a mean IoU, shows the last evaluation, and states no licence of
+the data. A card is `README.md` in the model's folder: YAML metadata that the Hub reads, then Markdown.
 """
 
 import json
@@ -18,6 +17,7 @@ from seg_recipe.hub.licences import licence_statement
 from seg_recipe.hub.markdown import is_hub_id, link, literal, plain_name, slug
 from seg_recipe.labels import FACE
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.files import replaced_file
 
 _HEADLINES = (
     ("miou", "mIoU-D", "mean_iou"),
@@ -33,11 +33,7 @@ Metrics = Mapping[str, Mapping[str, float | int]]
 
 
 def evaluation_at(log_history: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:
-    """The metrics that the Trainer logged at `step`, with their `eval_` taken off; empty where none were. Several sets
-    are merged.
-
-    With `state.best_global_step` these are the best checkpoint's, which the stock card does not show.
-    """
+    """The metrics of all evaluations that the Trainer logged at `step`, without their `eval_`; may be empty."""
     return {
         key.removeprefix("eval_"): value
         for entry in log_history
@@ -51,42 +47,26 @@ def write_card(
     folder: Path,
     *,
     repo_id: str | None,
-    base_model: str | None,
     label_names: Sequence[str],
     datasets: Sequence[str],
     metrics: Metrics,
     step: int,
     recipe: str,
     versions: Mapping[str, str],
-    data_license: str,
-    model_license: str,
-    generated_only: bool,
-    pushing: bool,
-    over_photographs: bool = False,
     pictures: Mapping[str, str] | None = None,
+    **licences: Any,
 ) -> Path:
-    """Write `folder`/README.md and return its path. It replaces the file in one go, so a hard link to an older card
-    keeps the older one.
+    """Write `folder`/README.md and return its path. A hard link to an older card keeps the older one.
 
-    repo_id: `namespace/name`; None: the folder's own name is shown. base_model: a Hub id or a folder; None: from
-    scratch.
-    label_names: class i is `label_names[i]`. datasets: the training sources as given; folders are shown by their last
-    name only.
-    metrics: evaluation set -> metrics of the checkpoint saved at `step`, as `SegmentationMetrics` names them (shares
-    in 0-1; a class that does not occur has no key); the first set is the one that chose the checkpoint. recipe: the
-    resolved YAML. versions: package -> version.
-    pictures: caption -> path relative to `folder`, where the file must be (ValueError).
-    data_license, model_license, generated_only, pushing, over_photographs: see `licence_statement`, whose ValueErrors
-    come through.
+    repo_id: `namespace/name`; None: the folder's own name is shown. label_names: class i is `label_names[i]`.
+    datasets: the training sources; folders are shown by their last name only. metrics: evaluation set -> metrics of
+    the checkpoint saved at `step`, as `SegmentationMetrics` names them (shares in 0-1; an absent class has no key);
+    the first set is the one that chose the checkpoint. recipe: the resolved YAML. versions: package -> version.
+    pictures: caption -> path relative to `folder`; InputError for a file that is not there.
+    licences: the arguments of `licence_statement`, and its errors.
     """
-    licence = licence_statement(
-        data_license=data_license,
-        model_license=model_license,
-        base_model=base_model,
-        generated_only=generated_only,
-        pushing=pushing,
-        over_photographs=over_photographs,
-    )
+    licence = licence_statement(**licences)
+    base_model, generated_only = licences["base_model"], licences["generated_only"]
     name = repo_id or folder.resolve().name
     title = name.split("/")[-1]
     hub_datasets = [source for source in datasets if is_hub_id(source)]
@@ -114,22 +94,14 @@ def write_card(
         "## How it was made\n\n" + _recipe(recipe, versions),
     ]
     body = "\n\n".join(section for section in sections if section)
-    card = ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\n{body}\n"
-    )  # parses what it was given: metadata that are no YAML raise here
-    unfinished = folder / "README.md.tmp"
-    try:
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")  # raises for metadata that are no YAML
+    with replaced_file(folder / "README.md") as unfinished:
         unfinished.write_text(str(card), encoding="utf-8")
-    except OSError:  # the disk is full
-        unfinished.unlink(missing_ok=True)
-        raise
-    return unfinished.replace(folder / "README.md")
+    return folder / "README.md"
 
 
 def _eval_results(metrics: Metrics, datasets: Sequence[str]) -> list[EvalResult]:
-    """One result per headline and evaluation set, the choosing set first; what is not finite is left out, as JSON has
-    no word for it.
-    """
+    """One result per headline and evaluation set, the choosing set first; values that are not finite are left out."""
     sources = ", ".join(plain_name(source) for source in datasets)
     held_out_of = datasets[0] if len(datasets) == 1 and is_hub_id(datasets[0]) else slug(sources or "unnamed")
     return [
@@ -183,9 +155,7 @@ def _labels(label_names: Sequence[str], metrics: Metrics) -> str:
 
 
 def _facewear(label_names: Sequence[str], metrics: Metrics) -> str:
-    """What FaceSynthetics does to one of its classes; empty for other classes, and where pictures with it were
-    evaluated on.
-    """
+    """A note on FaceSynthetics' facewear; empty for other classes, or if the evaluation data have the class."""
     if tuple(label_names) != FACE.names or any("iou_facewear" in values for values in metrics.values()):
         return ""
     return (
@@ -210,7 +180,7 @@ from transformers import pipeline
 
 segment = pipeline("image-segmentation", model={json.dumps(name, ensure_ascii=False)})
 for part in segment("photo.png"):
-    print(part["label"], part["mask"].size)  # one mask per class found: 8-bit, of the photo's size, 255 where the class is
+    print(part["label"], part["mask"].size)  # one 8-bit mask per class found: photo's size, 255 where the class is
 ```"""
 
 

@@ -7,18 +7,20 @@ from seg_recipe.hub.markdown import literal, plain_name, slug
 from seg_recipe.runtime.errors import InputError
 
 PERMISSIVE = frozenset({
-    "0bsd", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "bsl-1.0", "cc-by-4.0", "cc0-1.0", "isc", "mit",
-    "cdla-permissive-1.0", "cdla-permissive-2.0", "ncsa", "pddl", "unlicense", "wtfpl", "zlib",
+    "0bsd", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "bsl-1.0", "cc-by-4.0",
+    "cc0-1.0", "isc", "mit", "cdla-permissive-1.0", "cdla-permissive-2.0", "ncsa", "pddl", "unlicense", "wtfpl",
+    "zlib",
 })  # fmt: skip
 """Identifiers of licences that let weights be shipped, commercially too, with no more than their notice."""
 
 OTHER_IDENTIFIERS = frozenset({
-    "afl-3.0", "agpl-3.0", "artistic-2.0", "bigcode-openrail-m", "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "c-uda", "cc",
-    "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
-    "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cdla-sharing-1.0",
-    "creativeml-openrail-m", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "gfdl", "gpl", "gpl-2.0", "gpl-3.0",
-    "lgpl", "lgpl-2.1", "lgpl-3.0", "lgpl-lr", "lppl-1.3c", "mpl-2.0", "ms-pl", "odbl", "odc-by", "ofl-1.1", "openrail", "openrail++",
-    "osl-3.0", "postgresql",
+    "afl-3.0", "agpl-3.0", "artistic-2.0", "bigcode-openrail-m", "bigscience-bloom-rail-1.0",
+    "bigscience-openrail-m", "c-uda", "cc", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-nc-2.0", "cc-by-nc-3.0",
+    "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cdla-sharing-1.0", "creativeml-openrail-m", "ecl-2.0",
+    "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl",
+    "lgpl-2.1", "lgpl-3.0", "lgpl-lr", "lppl-1.3c", "mpl-2.0", "ms-pl", "odbl", "odc-by", "ofl-1.1", "openrail",
+    "openrail++", "osl-3.0", "postgresql",
 })  # fmt: skip
 """The Hub's further licence identifiers (https://huggingface.co/docs/hub/repositories-licenses)."""
 

@@ -34,9 +34,9 @@ from seg_recipe.runtime.secrets import refuse_secrets
 logger = logging.getLogger(__name__)
 
 MODEL_FILES = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors",
-    "model-?????-of-?????.safetensors", "model.safetensors.index.json", "README.md", "recipe.yaml", "metrics.json", "labels.json",
-    "training_args.json",
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json", "README.md",
+    "recipe.yaml", "metrics.json", "labels.json", "training_args.json",
 )  # fmt: skip
 """What may leave this machine, besides the card's pictures: no optimizer, scheduler or random state, and no pickle."""
 

@@ -59,9 +59,7 @@ def push_space(space_id: str, folder: Path) -> str | None:
 
 
 def needs_of(script: Path) -> tuple[list[Path], list[str]]:
-    """The modules of this project that a script imports, in functions too and at any depth; and name==version of the
-    packages imported.
-    """
+    """Modules of this project that a script imports, at any depth, and name==version of the packages it imports."""
     finder = ModuleFinder(path=[str(ROOT)])
     finder.run_script(str(script))
     files = {

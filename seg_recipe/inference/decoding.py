@@ -18,9 +18,7 @@ MAX_PIXELS = 100_000_000
 
 
 def measure(stream: AbstractContextManager[IO[bytes]]) -> tuple[int, int]:
-    """(width, height) from the header, nothing decoded. Raises ValueError in one line for what is no picture or one
-    above MAX_PIXELS.
-    """
+    """(width, height) from the header. Raises InputError for what is no image, or larger than MAX_PIXELS."""
     try:
         with stream as opened, Image.open(opened, formats=_FORMATS) as image:
             return _checked(image.size)
@@ -33,9 +31,7 @@ def measure(stream: AbstractContextManager[IO[bytes]]) -> tuple[int, int]:
 
 
 def decode(stream: AbstractContextManager[IO[bytes]]) -> Image.Image:
-    """The picture as it is displayed: its EXIF orientation is applied, as the pipeline does. Of an animation, the
-    first frame.
-    """
+    """The image as displayed: EXIF orientation applied, as the pipeline does. Of an animation, the first frame."""
     with stream as opened, Image.open(opened, formats=_FORMATS) as image:
         _checked(image.size)
         return ImageOps.exif_transpose(image)

@@ -32,7 +32,7 @@ class Exportable(TorchFunctionMode):
 
 
 def adaptive_avg_pool2d(input: Float[Tensor, "*batch height width"], output_size: Any) -> Float[Tensor, "*batch h w"]:
-    """`torch.nn.functional.adaptive_avg_pool2d`: a linear map, here two small matrix products, equal but for rounding."""
+    """`torch.nn.functional.adaptive_avg_pool2d` as two small matrix products; differs by rounding only."""
     height, width = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     if height is None or width is None:
         return functional.adaptive_avg_pool2d(input, output_size)
@@ -40,9 +40,7 @@ def adaptive_avg_pool2d(input: Float[Tensor, "*batch height width"], output_size
 
 
 def _means(length: Any, count: int, like: Tensor) -> Float[Tensor, "count length"]:
-    """The weights of `count` means over an axis: of its places i length / count, rounded down, to (i + 1) length /
-    count, up.
-    """
+    """Weights of means over an axis: number i covers floor(i L / count) to ceil((i + 1) L / count), L = length."""
     output, place = torch.arange(count, device=like.device)[:, None], torch.arange(length, device=like.device)
     inside = ((place + 1) * count > output * length) & (
         place * count < (output + 1) * length
@@ -54,7 +52,7 @@ def _means(length: Any, count: int, like: Tensor) -> Float[Tensor, "count length
 def fold(
     input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:
-    """`torch.nn.functional.fold`; patches that lie side by side without overlapping are put there by exchanging axes."""
+    """`torch.nn.functional.fold`; patches that do not overlap are placed by exchanging axes."""
     if not (input.ndim == 3 and kernel_size == stride and isinstance(stride, tuple) and (dilation, padding) == (1, 0)):
         return functional.fold(input, output_size, kernel_size, dilation, padding, stride)
     (height, width), (down, across) = output_size, stride

@@ -1,6 +1,4 @@
-"""The model as an ONNX file, run by onnxruntime on the CPU (the extra `onnx`), after a check that it gives the same
-masks.
-"""
+"""The model as ONNX, run by onnxruntime on the CPU (extra `onnx`) after a check that the masks are the same."""
 
 import contextlib
 import hashlib
@@ -150,9 +148,7 @@ def _run(session: Any, pixel_values: Float32[Tensor, "batch 3 height width"]) ->
 
 
 def _takes_another_size(segmenter: Segmenter, session: Any) -> bool:
-    """Whether both can take it and give the same masks. A size that the model keeps in a number is fixed by the export
-    without a word.
-    """
+    """Whether the masks agree at another size. The export silently fixes a size that the model keeps as a number."""
     height, width = (
         max(WINDOW_STEP, round(length * factor / WINDOW_STEP) * WINDOW_STEP)
         for length, factor in zip(segmenter.image_size, (1.5, 0.5), strict=True)

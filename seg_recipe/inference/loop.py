@@ -108,9 +108,7 @@ def _finish(writing: deque[Future[None]], outcome: Outcome, bar: tqdm) -> None:
 def _read_ahead(
     pictures: Iterator[Picture], read: Any, pool: Threads, broken: Any, ahead: int
 ) -> Iterator[tuple[Picture, _Read]]:
-    """The pictures that can be read, in order; up to `ahead` of them, but not more than MAX_PIXELS_AT_ONCE, are
-    decoded meanwhile.
-    """
+    """Readable images in order; up to `ahead` of them, at most MAX_PIXELS_AT_ONCE, are decoded in advance."""
     waiting: deque[tuple[Picture, int, Future[_Read]]] = deque()
 
     def first() -> Iterator[tuple[Picture, _Read]]:

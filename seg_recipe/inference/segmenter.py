@@ -25,9 +25,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 SCALES = (0.25, 4.0)
 """The least and the greatest of `scales`."""
 WINDOW_STEP = 32
-"""Windows begin at multiples of this many pixels, so that the logits of all of them lie on one grid; strides are 1 to
-32.
-"""
+"""Windows begin at multiples of so many pixels, so their logits share one grid; strides are 1 to 32."""
 WINDOWS_AT_ONCE = 8
 
 
@@ -73,9 +71,7 @@ class Segmenter:
         self._plain = _is_plain(processor)
 
     def unlike_training(self, window: bool) -> list[str]:
-        """A line where the model is asked to see pictures as it has never seen them in training, and says how it was
-        trained.
-        """
+        """A line if the images are shown to the model in a way that it has never seen in training."""
         if not window or self.trained_on != WHOLE_PICTURES:
             return []
         height, width = self.image_size
@@ -178,9 +174,7 @@ class Segmenter:
         return values.flip(0) if self._reversed else values
 
     def _prepared_at(self, image: Image.Image, scale: float) -> Float32[Tensor, "3 height width"]:
-        """The picture at `scale` times the size that `prepare` gives it, to whole multiples of WINDOW_STEP, which any
-        model takes.
-        """
+        """The image at `scale` times the size of `prepare`, rounded to multiples of WINDOW_STEP."""
         if scale == 1:
             return self.prepare(image)
         height, width = self.image_size if self._plain else self.prepare(image).shape[1:]
@@ -213,9 +207,7 @@ class Segmenter:
         return scores
 
     def _blended(self, image: Image.Image, scale: float, flip: bool) -> Float32[Tensor, "classes h w"]:
-        """The scores of a picture from overlapping windows of `image_size`, of the picture enlarged until it fills
-        one.
-        """
+        """Scores from overlapping windows of `image_size`; a smaller image is first enlarged to fill one."""
         window = self.image_size
         factor = scale * max(1.0, window[0] / image.height, window[1] / image.width)
         lengths = [
@@ -264,7 +256,12 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
         return _compiled_mask(scores, size)
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
     cuts = tiles(
-        (scores.shape[1], scores.shape[2]), size, images=1, classes=len(scores), dtype=scores.dtype, device=scores.device
+        (scores.shape[1], scores.shape[2]),
+        size,
+        images=1,
+        classes=len(scores),
+        dtype=scores.dtype,
+        device=scores.device,
     )  # fmt: skip
     found = map_tiles(lambda chosen, tile: first_greatest(tile.upsample(scores[None][chosen])), cuts, scores.device)
     for chosen, tile, classes in found:
@@ -342,9 +339,7 @@ def _covered(length: int, window: int) -> int:
 
 
 def _window_starts(length: int, window: int) -> list[int]:
-    """Where the windows begin: evenly, at whole steps, neighbours with a third or more in common, the last one at the
-    end.
-    """
+    """Window starts: evenly spaced multiples of WINDOW_STEP, neighbours overlap by a third or more."""
     steps = (length - window) // WINDOW_STEP
     stride = max(1, 2 * window // 3 // WINDOW_STEP)
     gaps = -(-steps // stride)

@@ -58,9 +58,7 @@ class Score:
 
 
 def contestant(name: str, segmenter: Segmenter, data: LabelSpace, id_map: IdMap | None = None) -> Contestant:
-    """A model with its classes matched to the data's, sides included, which its test-time flip swaps. Raises
-    ValueError: `match_labels`.
-    """
+    """Match a model's classes to the data's; its test-time flip swaps the matched sides. Raises as `match_labels`."""
     match = match_labels(segmenter.label_space, data, id_map)
     segmenter.label_space = replace(
         segmenter.label_space, mirror_pairs=mirror_pairs(segmenter.label_space, data, match)
@@ -71,9 +69,7 @@ def contestant(name: str, segmenter: Segmenter, data: LabelSpace, id_map: IdMap 
 def measure(
     model: Contestant, pictures: Pictures, *, batch_size: int = 8, progress: bool = True, **options: Any
 ) -> Tally:
-    """The sums of each picture; options: those of `Segmenter.scores`. Two batches are held at a time, full-size scores
-    never.
-    """
+    """The sums of each image. options: of `Segmenter.scores`. Two batches are in memory, full-size scores never."""
     tally = Tally(len(pictures), len(pictures.label_space))
     with tqdm(total=len(pictures), desc=f"scoring {model.name}", unit=" images", disable=not progress) as bar:
         for numbers, images, truths in pictures.batches(batch_size):

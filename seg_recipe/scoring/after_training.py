@@ -1,6 +1,4 @@
-"""The report of a finished run, made from the saved model by the code of scripts/score.py, and its pictures for the
-model card.
-"""
+"""The report of a finished run, by the code of scripts/score.py, with pictures for the model card."""
 
 from collections.abc import Mapping
 from pathlib import Path

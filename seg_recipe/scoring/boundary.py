@@ -9,9 +9,7 @@ from seg_recipe.labels import IGNORE_INDEX
 
 
 def boundary_width(size: tuple[int, int], share: float) -> int:
-    """The width of the boundary in pixels, for a picture of (height, width): a share of its diagonal, at least one
-    pixel.
-    """
+    """Width of the boundary in pixels for an image of (height, width): a share of its diagonal, at least 1."""
     return max(1, round(share * math.hypot(*size)))
 
 

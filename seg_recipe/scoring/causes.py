@@ -1,6 +1,4 @@
-"""Error by cause: the images grouped by each column of a metadata.jsonl, and how much of their IoU the grouping
-explains.
-"""
+"""Error by cause: how much of the images' IoU each column of a metadata.jsonl explains."""
 
 import json
 import math
@@ -24,9 +22,7 @@ _SHUFFLES, _WORK = 200, 2e7
 
 
 class Group(NamedTuple):
-    """Images that share a value, or a range of values: their number, mean mIoU-I, and the ends of its 95 % interval
-    (NaN: one image).
-    """
+    """Images with the same value or range of values: mean mIoU-I and its 95 % interval (NaN: one image)."""
 
     name: str
     images: int
@@ -37,9 +33,7 @@ class Group(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """One column. explained: the share of the variance of the images' IoU between its groups, corrected for their
-    number (0 to 1).
-    """
+    """One column. explained: share (0-1) of the variance of the images' IoU, corrected for the number of groups."""
 
     column: str
     numeric: bool
@@ -110,9 +104,7 @@ def find_causes(
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and plain values; what is inside an object goes by its own name, or after the object's where that is
-    taken.
-    """
+    """Flatten to names and plain values; a nested name stands alone, or after its object's name if it is taken."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}" if inner in values else inner, part) for inner, part in _flat(value))
@@ -128,9 +120,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _groups(values: list[Any]) -> tuple[Int64[np.ndarray, " images"], list[str], bool] | None:
-    """The group of each image (-1: it has no value), the groups' names, and whether they are ranges; None for what
-    tells nothing.
-    """
+    """Group of each image (-1: no value), names of the groups, whether they are ranges; None for a useless column."""
     known = [value for value in values if value is not None]
     distinct = set(known)
     if len(distinct) < 2:
@@ -161,9 +151,7 @@ def _groups(values: list[Any]) -> tuple[Int64[np.ndarray, " images"], list[str],
 
 
 def _explained(scores: Float64[np.ndarray, " images"], of: Int64[np.ndarray, " images"]) -> float:
-    """Omega squared: the share of the variance between groups, less what groups of random images would have; at least
-    0.
-    """
+    """Omega squared: variance between groups less what random groups would have, as a share; at least 0."""
     scores, of = scores[of >= 0], of[of >= 0]
     counts = np.bincount(of)
     groups = int((counts > 0).sum())

@@ -1,6 +1,4 @@
-"""The pictures that a report shows: the worst, the middle and the best of the set, predicted once more, so that none
-is kept meanwhile.
-"""
+"""The examples of a report: worst, middle and best, predicted once more so that none is kept in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,9 +20,7 @@ KINDS = {"worst": "The worst by mean IoU of the image", "median": "In the middle
 
 
 class Example(NamedTuple):
-    """One picture (h, w, 3), its truth and prediction (h, w), at most LONGEST on a side; a class the data lack is
-    shown as ignored.
-    """
+    """An image with truth and prediction, longer side at most LONGEST; classes that the data lack are ignored ids."""
 
     kind: str
     id: str
@@ -56,9 +52,7 @@ def make_examples(
     order: Int64[np.ndarray, " images"],
     count: int = 6,
 ) -> list[Example]:
-    """The examples, one picture in memory at a time. scores: a model's scores of some pictures, as when they were
-    scored.
-    """
+    """Make the examples, one image in memory at a time. scores: the model's scores, as when it was scored."""
     ids = pictures.ids
     made = []
     for kind, numbers in choose(order, count).items():

@@ -14,9 +14,7 @@ _CHUNK = 2**22  # weights made at once: 32 MB
 
 
 def draws(images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Float64[np.ndarray, "some images"]]:
-    """How often each image is drawn when `images` are drawn with replacement, `resamples` times; in pieces of bounded
-    size.
-    """
+    """How often each image is drawn in each resample (with replacement), in pieces of bounded size."""
     generator = np.random.default_rng(seed)
     together = max(1, _CHUNK // max(images, 1))
     for first in range(0, resamples, together):
@@ -45,9 +43,7 @@ def interval(values: Float64[np.ndarray, "..."], images: int) -> tuple[Any, Any]
 
 
 def t_quantile(share: float, freedom: int) -> float:
-    """Quantile of Student's t: exact for 1 and 2 degrees of freedom, from 3 on by four terms of Cornish and Fisher,
-    off by 3 % at most.
-    """
+    """Quantile of Student's t: exact for 1 and 2 degrees of freedom, else a Cornish-Fisher series (error < 3 %)."""
     if freedom == 1:
         return math.tan(math.pi * (share - 0.5))
     if freedom == 2:

@@ -1,4 +1,4 @@
-"""A model's classes to a data set's classes, by name: what counts as right when the two were not made for each other."""
+"""Match a model's classes to a data set's by name: what counts as right if they were not made for each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,9 @@ from seg_recipe.runtime.errors import InputError
 class LabelMatch:
     """Which class of the data each class of the model stands for.
 
-    kept: the model's class ids that may be predicted. target: for each of them the data's class id, or the number of
-    the data's classes for one that the data do not have, whose predictions are wrong wherever a pixel is labelled.
-    dropped, only_in_model, only_in_data: names of classes taken out, of those the data lack, of those the model cannot
-    predict.
+    kept: the model's class ids that may be predicted. target: the data's class id of each; classes without a
+    counterpart in the data get the extra id `len(names)`, and predicting one is always an error.
+    dropped: names of classes that are never predicted. only_in_model, only_in_data: names without a counterpart.
     """
 
     kept: tuple[int, ...]
@@ -47,9 +46,7 @@ class LabelMatch:
 
 
 def check_id_map(id_map: IdMap, model_names: Sequence[str], data_names: Sequence[str]) -> None:
-    """Raises ValueError for a key that fits no class of the models, and for a name that the data have not, with the
-    nearest they have.
-    """
+    """Raise InputError for a key that fits no class of the models, or a value that is no class of the data."""
     for strangers, names, whose in (
         (unmatched_keys(id_map, model_names), model_names, "the model"),
         ([name for name in id_map.values() if name is not None and name not in data_names], data_names, "the data"),

@@ -66,7 +66,7 @@ def report_page(
         content=content,
         titles=[(key, title, meaning) for key, (title, meaning) in _TITLES.items()],
         seen=_seen(content["settings"]),
-        ways=["mirror image"] * content["settings"]["flip"] + ["several scales"] * (len(content["settings"]["scales"]) > 1),
+        ways=_ways(content["settings"]),
         colours={name: _rgb(colour) for name, colour in zip(label_space.names, label_space.palette, strict=True)},
         compared=compared and _compared_view(compared, label_space),
         classes=_classes_view(content["classes"], label_space),
@@ -108,6 +108,12 @@ def interval_text(figure: Mapping[str, float | None], signed: bool = False) -> s
         for end in (figure["value"], figure["low"], figure["high"])
     )
     return f"{value} ({low} to {high})" if low else value
+
+
+def _ways(settings: dict[str, Any]) -> list[str]:
+    """What the model's answer is a mean over."""
+    ways = {"mirror image": settings["flip"], "several scales": len(settings["scales"]) > 1}
+    return [way for way, used in ways.items() if used]
 
 
 def _seen(settings: dict[str, Any]) -> str:

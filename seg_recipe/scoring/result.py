@@ -81,9 +81,7 @@ def score_content(
 def compared_content(
     ours: Sequence[Figures], theirs: Sequence[Figures], images: int, label_space: LabelSpace
 ) -> dict[str, Any]:
-    """The paired differences, this model less the other, with their intervals; both given as (point, resamples) of the
-    same draws.
-    """
+    """Paired differences with intervals, this model less the other; both as (point, resamples) of the same draws."""
     found, resamples = (
         {name: one[place][name] - other[place][name] for name in one[place]}
         for place, one, other in ((0, ours, theirs), (1, ours, theirs))
@@ -99,9 +97,7 @@ def by_miou(tally: Tally) -> Int64[np.ndarray, " some"]:
 
 
 def swapped_sides(content: Mapping[str, Any], label_space: LabelSpace) -> list[str]:
-    """A line for each mirror pair that the model mostly has the other way round: whose right is right differs between
-    data sets.
-    """
+    """A line for each mirror pair that the model mostly swaps: data sets differ in whose right is right."""
     pixels = np.array(content["confusion"]["pixels"])
     lines = []
     for left, right in label_space.mirror_pairs:

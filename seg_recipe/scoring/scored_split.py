@@ -28,9 +28,7 @@ LABELS = "labels.json"
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of a split with the columns id, image and label, each read when it is asked for; notes are lines for the
-    user.
-    """
+    """Rows of a split (columns id, image, label), read on demand; notes: lines for the user."""
 
     rows: Any
     label_space: LabelSpace
@@ -50,9 +48,7 @@ class Pictures:
         return list(self.rows["id"])
 
     def __getitem__(self, number: int) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
-        """Picture (RGB) and truth (class ids and IGNORE_INDEX, at the mask's own size) of a row. Raises ValueError
-        that names it.
-        """
+        """RGB image and truth (class ids, IGNORE_INDEX) of a row. Raises InputError that names it."""
         row = self._cells[number]
         try:
             image, ids = datasets.Image().decode_example(row["image"]), ids_of_cell(row["id"], row["label"])
@@ -67,9 +63,7 @@ class Pictures:
         return image.convert("RGB"), self.label_space.read_table[ids]
 
     def batches(self, size: int, ahead: int = 2) -> Iterator[tuple[range, list[Image.Image], list[np.ndarray]]]:
-        """Row numbers, pictures and truths, `size` at a time; a thread reads `ahead` batches in advance, and no more
-        are held.
-        """
+        """Row numbers, images and truths, `size` at a time; a thread reads `ahead` batches in advance."""
         numbers = (range(first, min(first + size, len(self))) for first in range(0, len(self), size))
         with Threads(1, thread_name_prefix="pictures") as pool:
             for wanted, samples in in_order(pool, lambda rows: [self[row] for row in rows], numbers, ahead):

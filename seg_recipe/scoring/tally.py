@@ -1,6 +1,4 @@
-"""What is kept of each scored image: a few sums per class, from which every figure, and its interval, is made
-afterwards.
-"""
+"""What is kept of each scored image: sums per class, from which every figure and interval is made."""
 
 from collections.abc import Sequence
 
