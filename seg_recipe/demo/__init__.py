@@ -1,3 +1,3 @@
-"""The demo page: `comparison` is what it shows, `fragments` and `style` how it looks, `page` what happens on it,
-`serving` who may reach it, `space` how it becomes a Space of the Hub. Only `page` and `serving` need the extra `demo`.
+"""The demo page. comparison.py: what it shows; fragments.py and templates/: how it looks; page.py: its events; serving.py:
+who may reach it. The extra `demo` is needed by page.py and serving.py only. hub/space.py makes a Space of it.
 """

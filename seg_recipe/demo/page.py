@@ -10,9 +10,9 @@ import gradio as gr
 
 from seg_recipe.demo import fragments
 from seg_recipe.demo.comparison import Models, Seen, read_upload, segment, segment_face
-from seg_recipe.demo.style import SENDS_CHOICES
 from seg_recipe.runtime.errors import InputError
 
+TEMPLATES = Path(__file__).parent / "templates"
 SESSIONS = 64
 """Visitors whose last picture is kept, some 7 MB each with two models; the oldest is forgotten first."""
 _KEPT_SECONDS = 3600
@@ -98,7 +98,9 @@ def build_page(models: Models) -> gr.Blocks:
                 views = gr.HTML(fragments.views(models, None, *Choices()), elem_id="views", js_on_load=None)
             with gr.Column(scale=3, min_width=290):
                 classes = gr.HTML(
-                    fragments.classes(models, None, *Choices()), elem_id="classes", js_on_load=SENDS_CHOICES
+                    fragments.classes(models, None, *Choices()),
+                    elem_id="classes",
+                    js_on_load=(TEMPLATES / "choices.js").read_text(encoding="utf-8"),
                 )
 
         # Plain requests: Gradio's queue (6.31) answers through one stream for each visitor, which it closes when

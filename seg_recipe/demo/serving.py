@@ -11,9 +11,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from seg_recipe.demo.comparison import Models
-from seg_recipe.demo.style import FONTS, MONOSPACE, STYLE
 from seg_recipe.runtime.errors import InputError
 
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
 LARGEST_UPLOAD = "64mb"
 _STOP_SECONDS = 3
 
@@ -41,7 +42,7 @@ class Running:
     """A page that is being served from a thread: `url` is its address. It ends with `stop`, or as a context."""
 
     def __init__(self, models: Models, listener: socket.socket):
-        from seg_recipe.demo.page import build_page
+        from seg_recipe.demo.page import TEMPLATES, build_page
 
         self.models = models
         self._listener = listener
@@ -62,7 +63,7 @@ class Running:
             pwa=False,
             mcp_server=False,
             theme=gr.themes.Base(font=FONTS, font_mono=MONOSPACE),
-            css=STYLE,
+            css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         )
         # else Gradio (6.31) takes a mounted page for one that is being built, and copies any path into its cache
         page.has_launched = True

@@ -14,6 +14,7 @@ import sys
 from importlib.metadata import packages_distributions, version
 from modulefinder import ModuleFinder
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import SpaceCardData, constants
 
@@ -21,19 +22,21 @@ from seg_recipe.hub.licences import LicenceStatement
 from seg_recipe.hub.push import send_folder
 from seg_recipe.shipped import SCRIPTS
 
-ROOT = Path(__file__).parents[2]
+PACKAGE = Path(__file__).parents[1]
 SCRIPT = SCRIPTS / "demo.py"
 
 
 def write_space(folder: Path, *, model_id: str, licence: LicenceStatement) -> Path:
-    """Makes `folder`, which is emptied first, what the Space for a model on the Hub holds. Returns it."""
+    """Empty `folder` and fill it with the Space for a model on the Hub. Return it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     modules, requirements = needs_of(SCRIPT)
-    for path in (SCRIPT, *modules):
-        target = folder / ("app.py" if path == SCRIPT else path.relative_to(ROOT))
+    templates = {path for module in modules for path in module.parent.glob("templates/*")}
+    for path in (*modules, *templates):
+        target = folder / path.relative_to(PACKAGE.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    shutil.copyfile(SCRIPT, folder / "app.py")
     (folder / "demo.json").write_text(json.dumps({"model": model_id}) + "\n", encoding="utf-8")
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
     (folder / "README.md").write_text(_readme(model_id, licence), encoding="utf-8")
@@ -41,8 +44,7 @@ def write_space(folder: Path, *, model_id: str, licence: LicenceStatement) -> Pa
 
 
 def push_space(space_id: str, folder: Path) -> str | None:
-    """Sends the folder that `write_space` made, as one commit. Returns None, or the command that sends what could not
-    be sent.
+    """Send the folder of `write_space` as one commit. Return None, or the command that sends what is missing.
 
     A failure is printed, never raised. Call it on rank 0, with a `space_id` from `check_hub_access`.
     """
@@ -58,16 +60,24 @@ def push_space(space_id: str, folder: Path) -> str | None:
     return None
 
 
+class _Finder(ModuleFinder):
+    """Follows imports, but not those of the package's __init__.py: its public names are imported when they are used."""
+
+    def scan_code(self, co, m):
+        """Look for imports in the code of a module."""
+        if m.__name__ != PACKAGE.name:
+            super().scan_code(co, m)
+
+
 def needs_of(script: Path) -> tuple[list[Path], list[str]]:
     """Modules of this project that a script imports, at any depth, and name==version of the packages it imports."""
-    finder = ModuleFinder(path=[str(ROOT)])
-    finder.run_script(str(script))
-    files = {
-        name: getattr(module, "__file__", None)
-        for name, module in finder.modules.items()
-        if name.startswith("seg_recipe")
-    }
-    modules = sorted(Path(path) for path in files.values() if path)
+    with TemporaryDirectory() as place:  # of this package alone: beside an installed one lie all others
+        (Path(place) / PACKAGE.name).symlink_to(PACKAGE)
+        finder = _Finder(path=[place])
+        finder.run_script(str(script))
+        ours = [module for name, module in finder.modules.items() if name.startswith(PACKAGE.name)]
+        files = [Path(module.__file__).relative_to(place) for module in ours if module.__file__]
+    modules = sorted(PACKAGE.parent / file for file in files)
     outside = {name.partition(".")[0] for name in finder.any_missing()} - {*sys.stdlib_module_names, "seg_recipe"}
     distributions = packages_distributions()
     packages = {distributions[name][0] for name in outside if name in distributions}
