@@ -43,7 +43,7 @@ from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.lockstep import StreamSteps, WholeRounds
 from seg_recipe.runtime.signals import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
 from seg_recipe.schedule import make_schedule
-from seg_recipe.transforms import EpochClock
+from seg_recipe.transforms import EpochClock, collate
 
 
 class NonFiniteLossError(RunError):
@@ -84,13 +84,33 @@ class TrainSampler(torch.utils.data.Sampler[int]):
         return iter(order[: len(self)].tolist())
 
 
+def _clock_of(dataset: Any) -> EpochClock:
+    """The clock that the transform of a datasets.Dataset reads; a new one where there is none."""
+    formatting = getattr(dataset, "format", None)
+    options = formatting.get("format_kwargs", {}) if isinstance(formatting, dict) else {}
+    return getattr(options.get("transform"), "clock", None) or EpochClock()
+
+
+def _class_names(model: nn.Module) -> list[str]:
+    """The names in the model's config, by id. Raises InputError where it has none."""
+    names: dict[int, str] = getattr(getattr(model, "config", None), "id2label", None) or {}
+    if not names:
+        raise InputError(
+            f"{type(model).__name__} has no config with id2label: give metrics=SegmentationMetrics(names)."
+        )
+    return [names[number] for number in sorted(names)]
+
+
 class SegmentationTrainer(Trainer):
     """Trains a semantic segmentation model with our loss and metric; resume, stop and accumulation are exact.
 
     model: takes `pixel_values`, returns an object with `.logits` (batch, classes, height / stride, width / stride).
-    loss: the training loss on (logits, labels at full size).
+    args: the stock TrainingArguments; None: their defaults.
+    loss: the training loss on (logits, labels at full size). None: `SegmentationLoss()`.
     metrics: the streaming metric; its figures get the prefix `eval_`, or `eval_{name}_` for named evaluation sets.
-    clock: the epoch clock that the training transform reads. The Trainer sets it.
+    None: one over the class names in the model's config.
+    clock: the epoch clock that the training transform reads. The Trainer sets it. None: that of the transform of
+    `train_dataset`.
     image_processor: saved beside the weights.
     run_files: name -> text, written into every checkpoint and beside the final model (the resolved recipe, the run's
     identity).
@@ -106,28 +126,29 @@ class SegmentationTrainer(Trainer):
     def __init__(
         self,
         model: nn.Module,
-        args: TrainingArguments,
+        args: TrainingArguments | None = None,
         *,
-        loss: SegmentationLoss,
-        metrics: SegmentationMetrics,
-        clock: EpochClock,
-        train_dataset: Any,
-        eval_dataset: Any,
-        collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+        loss: SegmentationLoss | None = None,
+        metrics: SegmentationMetrics | None = None,
+        clock: EpochClock | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]] = collate,
         image_processor: BaseImageProcessor | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         run_files: dict[str, str] | None = None,
         head_learning_rate_factor: float = 1.0,
         stop: StopRequest | None = None,
     ):
+        args = args or TrainingArguments()
         args.remove_unused_columns = False  # the stock value drops `image` before the transform sees it
         args.batch_eval_metrics = True  # counts per batch; the stock way keeps every logit in host memory
         args.logging_nan_inf_filter = False  # it hides a NaN from the log; here a non-finite loss ends the run
         args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
         loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
         loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
-        self.clock = clock
-        self.metrics = metrics
+        self.clock = clock or _clock_of(train_dataset)
+        self.metrics = metrics or SegmentationMetrics(_class_names(model))
         self.stop = stop or StopRequest()
         self.stopped = False
         self.run_files = run_files or {}
@@ -145,7 +166,7 @@ class SegmentationTrainer(Trainer):
         self.model_accepts_loss_kwargs = (
             False  # no counting of `labels != -100` pixels per step: 255 is ignored here, not -100
         )
-        self.loss = loss.to(args.device)
+        self.loss = (loss or SegmentationLoss()).to(args.device)
         self.add_callback(_StopCallback(self))
         self._evaluation_owed = self._ended_early = False
         self._former_steps: int | None = None  # of a run that goes on to another number of steps

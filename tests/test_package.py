@@ -1,6 +1,7 @@
 """The package as others get it: public names, version, the wheel and its command, the source archive."""
 
 import ast
+import inspect
 import os
 import shutil
 import subprocess
@@ -9,11 +10,13 @@ import tarfile
 import time
 import zipfile
 from configparser import ConfigParser
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import seg_recipe
+from seg_recipe.recipe import settings
 from tests.test_readme import project_files
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,25 @@ def test_star_import_gives_all_of_them():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'seg_recipe' has no attribute 'nonsense'"):
         _ = seg_recipe.nonsense
+
+
+def test_the_defaults_are_those_of_a_recipe():
+    """One fact, two places that must agree: settings.py explains the defaults, the classes have them."""
+    loss = inspect.signature(seg_recipe.SegmentationLoss).parameters
+    alone = inspect.signature(seg_recipe.power_jaccard).parameters
+    named = {"power": "jaccard_power", "smooth": "jaccard_smooth", "reduction": "loss_reduction"}
+    for name, setting in {**named, "classes": "jaccard_classes"}.items():
+        assert loss[name].default == alone[name].default == getattr(settings.LossSettings(), setting)
+    for name in ("jaccard_weight", "cross_entropy_weight"):
+        assert loss[name].default == getattr(settings.LossSettings(), name)
+    assert loss["label_smoothing"].default == settings.LossSettings().cross_entropy_label_smoothing
+    drawn = inspect.signature(seg_recipe.TrainTransform).parameters
+    for field in fields(settings.AugmentationSettings()):
+        default = drawn[field.name.removeprefix("augment_")].default
+        wanted = getattr(settings.AugmentationSettings(), field.name)
+        assert (list(default) if isinstance(wanted, list) else default) == wanted
+    for built in (seg_recipe.TrainTransform, seg_recipe.EvalTransform, seg_recipe.build_model):
+        assert inspect.signature(built).parameters["image_size"].default == settings.ModelSettings().image_size
 
 
 def test_type_checkers_see_the_same_names():

@@ -88,7 +88,7 @@ class _Taken:
 
 
 def load_data(
-    sources: Sequence[str],
+    sources: str | Sequence[str],
     *,
     label_space: LabelSpace,
     weights: Sequence[float] = (),
@@ -128,6 +128,7 @@ def load_data(
     (`with state.local_main_process_first(): ...`). Raises ValueError for settings that do not fit and for masks that
     hold too few classes, DataProblems for bad pairs.
     """
+    sources = [sources] if isinstance(sources, str) else sources
     _validate(sources, weights, eval_sources or {}, val_fraction, bad_samples)
     places = [str(PurePath(place)) for place in sources]  # input/ and ./input are input
     named = {name: str(PurePath(place)) for name, place in (eval_sources or {}).items()}

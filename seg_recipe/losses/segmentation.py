@@ -3,7 +3,7 @@ ranks.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,10 +26,10 @@ def power_jaccard(
     logits: Float[Tensor, "batch classes h w"],
     labels: Labels,
     *,
-    power: float,
-    smooth: float,
-    reduction: str,
-    classes: str,
+    power: float = 1.5,
+    smooth: float = 1.0,
+    reduction: str = "image",
+    classes: str = "present",
     ignore_index: int = IGNORE_INDEX,
     synchronize: bool = True,
 ) -> Float[Tensor, ""]:
@@ -103,6 +103,8 @@ class SegmentationLoss(nn.Module):
     with `batch` and `micro` it is the mean over the batch and all ranks. Where the pixels' weights add up to nothing
     it is 0 (torch has NaN).
 
+    It is also the `compute_loss_func` of a stock Trainer: see `forward`.
+
     `forward(logits, labels)` takes what `power_jaccard` takes, and raises what it raises. Sums run over the ranks
     while `self.training`
     only: ranks may have different numbers of evaluation batches, and waiting for one another they would hang.
@@ -111,12 +113,12 @@ class SegmentationLoss(nn.Module):
     def __init__(
         self,
         *,
-        jaccard_weight: float,
-        cross_entropy_weight: float,
-        power: float,
-        smooth: float,
-        reduction: str,
-        classes: str,
+        jaccard_weight: float = 0.75,
+        cross_entropy_weight: float = 0.25,
+        power: float = 1.5,
+        smooth: float = 1.0,
+        reduction: str = "image",
+        classes: str = "present",
         class_weights: Sequence[float] | Float[Tensor, " classes"] | None = None,
         label_smoothing: float = 0.0,
     ):
@@ -144,8 +146,18 @@ class SegmentationLoss(nn.Module):
             raise ValueError(f"class_weights is {weights.tolist()}; they must be numbers >= 0, and not all 0.")
         self.register_buffer("class_weights", weights if weights is None else weights.float(), persistent=False)
 
-    def forward(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> LossTerms:
-        """The loss and its two terms."""
+    def forward(
+        self, logits: Float[Tensor, "batch classes h w"] | Any, labels: Labels, num_items_in_batch: Any = None
+    ) -> LossTerms | Float[Tensor, ""]:
+        """The loss and its two terms; for a model's output with `.logits`, as a stock Trainer's `compute_loss_func`, the
+        loss alone.
+
+        num_items_in_batch: what a stock Trainer gives: labels that are not -100 in all passes of an optimizer step. It
+        adds up the passes without a division, so each pass gets the weight of its share.
+        """
+        if not isinstance(logits, Tensor):
+            total = self.forward(logits.logits, labels).total
+            return total if num_items_in_batch is None else total * ((labels != -100).sum() / num_items_in_batch)
         sums = _reduced(self._sums(logits, labels), self.reduction, synchronize=self.training)
         return LossTerms(*(term.mean() for term in self._terms(sums, soft=labels.is_floating_point())))
 

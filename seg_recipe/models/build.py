@@ -31,13 +31,12 @@ from seg_recipe.models.conventions import mend_dropout, mend_momentum
 from seg_recipe.models.groups import backbone_prefix
 from seg_recipe.models.overrides import override_config
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
 WHOLE_PICTURES = "whole pictures"
 """What `trained_on` in the config of a model from here says: it saw pictures squeezed to its size, and no pieces of
 larger ones.
 """
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
 
 _SEGFORMER_SIZES: dict[str, dict[str, Any]] = {
     "b0": {"hidden_sizes": [32, 64, 160, 256], "decoder_hidden_size": 256, "depths": [2, 2, 2, 2]},
@@ -57,8 +56,8 @@ def build_model(
     name: str,
     *,
     label_space: LabelSpace,
-    image_size: int,
-    from_scratch: bool,
+    image_size: int = 512,
+    from_scratch: bool = False,
     config_overrides: Sequence[str] = (),
     seed: int = 0,
     channels_last: bool = False,

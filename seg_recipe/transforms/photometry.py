@@ -15,6 +15,10 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.draws import Draw
 from seg_recipe.transforms.loops import add_noise, blur, scale, tone
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue in 0-1: what pretrained backbones expect."""
+
 _AS_IT_IS = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16]], np.uint32)
 
 

@@ -3,7 +3,7 @@ their samples.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +19,15 @@ from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
-from seg_recipe.transforms.photometry import degrade, denormalise, normalisation, packed, picture_of
+from seg_recipe.transforms.photometry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    degrade,
+    denormalise,
+    normalisation,
+    packed,
+    picture_of,
+)
 
 _Result = TypeVar("_Result")
 
@@ -50,37 +58,37 @@ class TrainTransform:
 
     def __init__(
         self,
-        *,
         label_space: LabelSpace,
-        image_size: int,
-        mean: list[float],
-        std: list[float],
-        seed: int,
-        clock: EpochClock,
-        scale: list[float],
-        rotation: float,
-        shear: float,
-        translation: float,
-        flip: float,
-        brightness: float,
-        contrast: float,
-        saturation: float,
-        gamma: float,
-        grey: float,
-        blur: float,
-        noise: float,
-        jpeg: float,
+        image_size: int = 512,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        seed: int = 0,
+        clock: EpochClock | None = None,
+        scale: Sequence[float] = (0.5, 2.0),
+        rotation: float = 30.0,
+        shear: float = 10.0,
+        translation: float = 0.15,
+        flip: float = 0.5,
+        brightness: float = 0.3,
+        contrast: float = 0.3,
+        saturation: float = 0.3,
+        gamma: float = 0.3,
+        grey: float = 0.1,
+        blur: float = 0.2,
+        noise: float = 0.2,
+        jpeg: float = 0.2,
     ):
         self.settings = checked_settings(
-            scale, rotation=rotation, shear=shear, translation=translation, flip=flip, brightness=brightness, contrast=contrast,
+            list(scale), rotation=rotation, shear=shear, translation=translation, flip=flip, brightness=brightness, contrast=contrast,
             saturation=saturation, gamma=gamma, grey=grey, blur=blur, noise=noise, jpeg=jpeg,
         )  # fmt: skip
         self.image_size = _checked_size(image_size)
-        self.factors = normalisation(mean, std)
+        self.factors = normalisation(list(mean), list(std))
         self.fill = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
         self.label_space = label_space
         self.seed = seed
-        self.clock = clock
+        self.clock = clock or EpochClock()
         self._read = {
             False: label_space.read_table,
             True: label_space.mirror_table[label_space.read_table],
@@ -138,9 +146,16 @@ class EvalTransform:
     pictures.
     """
 
-    def __init__(self, *, label_space: LabelSpace, image_size: int, mean: list[float], std: list[float]):
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        image_size: int = 512,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):
         self.image_size = _checked_size(image_size)
-        self.factors = normalisation(mean, std)
+        self.factors = normalisation(list(mean), list(std))
         self.label_space = label_space
         self._read = label_space.read_table
 
