@@ -17,25 +17,22 @@ Memory: the model, two batches of pictures and about a kilobyte per image at 19 
 
 On a checkpoint of finetune.py, with the data, precision and split of its run, the figures are those of the Trainer.
 
-The folder of --output gets report.html, one file to look at and to send, and score.json with these keys (a figure is
-{"value", "low", "high"}, the ends of its 95 % interval, null where there is none):
+The folder of --output gets report.html, one file to look at and to send, and score.json with these keys. A figure is
+{"value", "low", "high"}: low and high are the ends of its 95 % interval, null where there is none.
 
-    format                    1; counts up when a key changes its meaning
-    model, dataset, split     as they were given; settings: how it was run; labels: what was matched; notes: what to
-    know images, images_counted, pixels_counted, classes_present figures                   miou, miou_i, miou_c,
-    accuracy, mean_accuracy as in results.json of a run; miou_i_worst: mean over the worst
-                              5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage of the
-                              diagonal of the contours;
-                              ece: calibration error in 0-1
-    classes                   name -> images (in which it occurs) and the figures iou, accuracy, boundary_iou_0.5,
-    boundary_iou_2 confusion                 pixels[truth][predicted], with the names of both; the last column is for
-    classes that the data lack calibration               15 bins of the confidence: from, to, pixels, accuracy,
-    confidence worst_images              the 20 lowest: id, miou_i causes                    where DATASET has a
-    metadata.jsonl: column, kind, explained (share of the variance between images),
-                              beyond_chance, groups (group, images, miou_i, iou per class); those that explain most
-                              first
-    comparison                with --compare: model, figures, classes of the other, and difference: MODEL less the
-    other, paired versions                  of the packages
+    format             1; counts up when a key changes its meaning
+    model, dataset, split; settings: how it was run; labels: what was matched; notes; versions of the packages
+    images, images_counted, pixels_counted, classes_present
+    figures            miou, miou_i, miou_c, accuracy, mean_accuracy as in results.json of a run; miou_i_worst: mean
+                       over the worst 5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage of
+                       the diagonal of the contours; ece: calibration error in 0-1
+    classes            name -> images (in which it occurs), iou, accuracy, boundary_iou_0.5, boundary_iou_2
+    confusion          pixels[truth][predicted], with the names of both; the last column: classes that the data lack
+    calibration        15 bins of the confidence: from, to, pixels, accuracy, confidence
+    worst_images       the 20 lowest: id, miou_i
+    causes             with a metadata.jsonl in DATASET: column, kind, explained (share of the variance between
+                       images), beyond_chance, groups (group, images, miou_i, iou per class)
+    comparison         with --compare: model, figures and classes of the other; difference: MODEL less the other
 """
 
 import argparse
@@ -50,7 +47,7 @@ from seg_recipe.labels import read_id_map
 from seg_recipe.runtime import startup
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
-from seg_recipe.scoring import SCALES, contestant, score_models, write_score
+from seg_recipe.scoring import SCALES, contestant, score_models, write_report
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.intervals import RESAMPLES
 from seg_recipe.scoring.matching import check_id_map
@@ -92,7 +89,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         limit=arguments.limit,
     )
     print(*pictures.notes, sep="\n")
-    score = score_models(
+    report = score_models(
         models[0],
         pictures,
         dataset=arguments.dataset,
@@ -106,11 +103,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         resamples=arguments.resamples,
         seed=arguments.seed,
     )
-    print_table(score.content)
-    print(*score.content["notes"], sep="\n", end="\n" if score.content["notes"] else "")
-    figures, report = write_score(score, arguments.output)
-    print(f"Figures: {figures}. Report: {report}.")
-    return score.content
+    print_table(report.content)
+    print(*report.content["notes"], sep="\n", end="\n" if report.content["notes"] else "")
+    figures, page = write_report(report, arguments.output)
+    print(f"Figures: {figures}. Report: {page}.")
+    return report.content
 
 
 def check_output(folder: Path, asked: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""How good a model is on a set of pictures, with what certainty, where it fails; and the report of it.
+"""Score a model: how good it is on a set of images, with what certainty, where it fails; and write the report of it.
 
 matching.py    a model's classes to the data's, by name
 scored_split.py the split that is scored
@@ -33,7 +33,7 @@ from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, score_c
 from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.scoring.tally import Tally, count_pixels, predict_pixels
 
-__all__ = ["SCALES", "Contestant", "Score", "contestant", "measure", "score_models", "write_score"]
+__all__ = ["SCALES", "Contestant", "Report", "contestant", "measure", "score_models", "write_report"]
 
 SCALES = (0.75, 1.0, 1.25)
 """What `scales` of the test-time augmentation stands for."""
@@ -49,8 +49,8 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Score:
-    """What is written: the content of score.json, and the pictures of the report."""
+class Report:
+    """What is written: the content of score.json, and the examples of report.html."""
 
     content: dict[str, Any]
     label_space: LabelSpace
@@ -98,84 +98,72 @@ def score_models(
     seed: int = 0,
     examples: int = 6,
     progress: bool = True,
-) -> Score:
-    """The score of a model, and of another one beside it on the same pictures.
+) -> Report:
+    """Score a model, and `other` on the same images for comparison.
 
-    dataset, split: what the report calls them. metadata: id -> values, to group the pictures by. examples: how many of
-    the worst, of the middle and of the best are shown. Raises ValueError when no pixel of the pictures is labelled.
+    dataset, split: what the report calls them. metadata: id -> values, to group the images by. examples: how many of
+    the worst, of the middle and of the best are shown. Raises InputError when no pixel of the images is labelled.
     """
     options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
     models = [model] if other is None else [model, other]
     tallies = [measure(one, pictures, batch_size=batch_size, progress=progress, **options) for one in models]
-    tally, ids = tallies[0], pictures.ids
+    tally, ids, label_space, segmenter = tallies[0], pictures.ids, pictures.label_space, model.segmenter
     order = by_miou(tally)
     if not len(order):
         raise InputError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
     samples = resampled(tallies, resamples=resamples, seed=seed)
-    segmenter = model.segmenter
-    notes = [*model.match.lines(), *segmenter.unlike_training(window)]
-    causes = None
-    if metadata is not None:
-        known = sum(name in metadata for name in ids)
-        notes += [f"metadata.jsonl knows {known:,} of the {len(ids):,} pictures."] if known < len(ids) else []
-        causes = find_causes(tally, ids, metadata, seed)
     content: dict[str, Any] = {"format": FORMAT, "model": model.name, "dataset": dataset, "split": split}
-    content["settings"] = {
+    content["settings"] = _settings(segmenter, options) | {"resamples": resamples, "seed": seed}
+    match = model.match
+    lists = {name: list(getattr(match, name)) for name in ("only_in_model", "only_in_data", "dropped")}
+    content["labels"] = {"names": list(label_space.names), **lists}
+    causes = None if metadata is None else find_causes(tally, ids, metadata, seed)
+    content |= score_content(tally, samples[0], label_space, ids, causes)
+    content["notes"] = _notes(model, content, label_space, window)
+    known = len(ids) if metadata is None else sum(name in metadata for name in ids)
+    if known < len(ids):
+        content["notes"].append(f"metadata.jsonl knows {known:,} of the {len(ids):,} pictures.")
+    if other is not None:
+        theirs = score_content(tallies[1], samples[1], label_space, ids)
+        both = [(point(one), of) for one, of in zip(tallies, samples, strict=True)]
+        content["comparison"] = {
+            "model": other.name,
+            "notes": [f"{other.name}: {line}" for line in _notes(other, theirs, label_space, window)],
+            "figures": theirs["figures"],
+            "classes": theirs["classes"],
+            "difference": compared_content(*both, content["images_counted"], label_space),
+        }
+    content["versions"] = package_versions()
+    shown = make_examples(partial(segmenter.scores, **options), pictures, match, tally.image_mious, order, examples)
+    return Report(content, label_space, shown)
+
+
+def _settings(segmenter: Segmenter, options: dict[str, Any]) -> dict[str, Any]:
+    """How the model was run."""
+    return {
         "image_size": list(segmenter.image_size),
         "precision": str(segmenter.precision),
         "device": str(segmenter.device),
-        "flip": flip,
-        "scales": list(scales),
-        "window": window,
+        **options,
+        "scales": list(options["scales"]),
         "trained_on": segmenter.trained_on,
-        "resamples": resamples,
-        "seed": seed,
     }
-    content["labels"] = {
-        "names": list(pictures.label_space.names),
-        "only_in_model": list(model.match.only_in_model),
-        "only_in_data": list(model.match.only_in_data),
-        "dropped": list(model.match.dropped),
-    }
-    content |= score_content(tally, samples[0], pictures.label_space, ids, causes)
-    content["notes"] = notes + swapped_sides(content, pictures.label_space)
-    if other is not None:
-        theirs = score_content(tallies[1], samples[1], pictures.label_space, ids)
-        content["comparison"] = {
-            "model": other.name,
-            "notes": [
-                f"{other.name}: {line}"
-                for line in (
-                    *other.match.lines(),
-                    *other.segmenter.unlike_training(window),
-                    *swapped_sides(theirs, pictures.label_space),
-                )
-            ],
-            "figures": theirs["figures"],
-            "classes": theirs["classes"],
-            "difference": compared_content(
-                (point(tally), samples[0]),
-                (point(tallies[1]), samples[1]),
-                content["images_counted"],
-                pictures.label_space,
-            ),
-        }
-    content["versions"] = package_versions()
-    shown = make_examples(
-        partial(segmenter.scores, **options), pictures, model.match, tally.image_mious, order, examples
-    )
-    return Score(content, pictures.label_space, shown)
 
 
-def write_score(score: Score, folder: Path, plots: Mapping[str, Path] | None = None) -> tuple[Path, Path]:
+def _notes(model: Contestant, content: dict[str, Any], label_space: LabelSpace, window: bool) -> list[str]:
+    """What a reader of the figures must know."""
+    return [*model.match.lines(), *model.segmenter.unlike_training(window), *swapped_sides(content, label_space)]
+
+
+def write_report(report: Report, folder: Path, plots: Mapping[str, Path] | None = None) -> tuple[Path, Path]:
     """Write folder/score.json and folder/report.html, each replaced in one go; return their paths.
 
     plots: caption -> PNG that the report shows of the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "score.json": json.dumps(score.content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-        "report.html": report_page(score.content, score.label_space, score.examples, plots),
+        "score.json": json.dumps(report.content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        "report.html": report_page(report.content, report.label_space, report.examples, plots),
     }
     for name, text in texts.items():
         with replaced_file(folder / name) as unfinished:

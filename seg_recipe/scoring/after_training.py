@@ -13,7 +13,7 @@ from seg_recipe.labels import LabelSpace
 from seg_recipe.report import spread
 from seg_recipe.runtime.errors import explain
 from seg_recipe.runtime.files import FULL
-from seg_recipe.scoring import Score, contestant, score_models, write_score
+from seg_recipe.scoring import Report, contestant, score_models, write_report
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.examples import KINDS
 from seg_recipe.scoring.scored_split import Pictures
@@ -38,18 +38,18 @@ def report_run(
     progress: bool = True,
     plots: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], str]:
-    """Scores the model saved in `folder` on `rows` (id, image, label) and writes folder/report; caption -> picture,
-    and a line on it.
+    """Score the model saved in `folder` on `rows` (id, image, label) and write folder/report.
 
-    dataset, split: where the rows come from; of a folder with a metadata.jsonl the report shows the error by cause.
-    Nothing is raised for a report that cannot be made, since the model is saved by now: there are no pictures then,
-    and the line says why. A full disk is raised.
+    dataset, split: where the rows come from; with a metadata.jsonl there the report shows the error by cause.
+    plots: caption -> PNG in `folder`, shown in the report. Returns caption -> picture for the model card, and a line.
+    A report that cannot be made raises nothing, since the model is saved by now: there are no pictures then, and the
+    line says why. A full disk is raised.
     """
     if not isinstance(rows, Dataset):
         return {}, f"No report of a stream: scripts/score.py {folder} makes one of a data set that is stored."
     try:
         described = Path(dataset).expanduser() / METADATA
-        score = score_models(
+        report = score_models(
             contestant(folder.resolve().name, load_segmenter(folder, device=device, precision=precision), label_space),
             Pictures(rows.select(spread(len(rows), MOST_IMAGES)), label_space),
             dataset=dataset,
@@ -59,8 +59,8 @@ def report_run(
             progress=progress,
         )
         files = {caption: folder / name for caption, name in (plots or {}).items()}
-        _, page = write_score(score, folder / REPORT, files)
-        pictures = _save_pictures(score, folder)
+        _, page = write_report(report, folder / REPORT, files)
+        pictures = _save_pictures(report, folder)
     except Exception as error:  # whatever it is, the model is saved, and the run is to end well
         if isinstance(error, OSError) and error.errno in FULL:
             raise
@@ -74,15 +74,15 @@ def report_run(
     return pictures, f"Report{part}: {page}."
 
 
-def _save_pictures(score: Score, folder: Path) -> dict[str, str]:
+def _save_pictures(report: Report, folder: Path) -> dict[str, str]:
     """IoU per class, confusion matrix and the worst images in folder/report; caption -> path relative to `folder`."""
-    content, label_space = score.content, score.label_space
+    content, label_space = report.content, report.label_space
     figures = {
         name: values["iou"] for name, values in content["classes"].items() if values["iou"]["value"] is not None
     }
     ends = {name: (figure["low"], figure["high"]) for name, figure in figures.items() if figure["low"] is not None}
     counts = np.array(content["confusion"]["pixels"], np.int64)[:, : len(label_space)]
-    shown = [one for kind in KINDS for one in score.examples if one.kind == kind]
+    shown = [one for kind in KINDS for one in report.examples if one.kind == kind]
     groups = [(heading, sum(one.kind == kind for one in shown)) for kind, heading in KINDS.items()]
     sheet = prediction_sheet(
         [Prediction(one.id, one.image, one.truth, one.prediction) for one in shown],
