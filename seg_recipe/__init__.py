@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seg_recipe.augmentation import Augmentation as Augmentation
     from seg_recipe.data import load_data as load_data
     from seg_recipe.labels import LabelSpace as LabelSpace
     from seg_recipe.losses import SegmentationLoss as SegmentationLoss
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Augmentation": "augmentation",
     "EvalTransform": "transforms",
     "LabelSpace": "labels",
     "SegmentationLoss": "losses",

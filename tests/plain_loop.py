@@ -10,7 +10,6 @@ labels' own size.
 
 import argparse
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from torch.nn import functional
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from seg_recipe.labels import FACE
-from seg_recipe.recipe.settings import AugmentationSettings
 from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, collate
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -89,8 +87,7 @@ def main(argv: list[str] | None = None) -> float:
     torch.manual_seed(options.seed)
     clock = EpochClock()
     common = {"label_space": FACE, "image_size": options.size, "mean": MEAN, "std": STD}
-    augmentation = {name.removeprefix("augment_"): value for name, value in asdict(AugmentationSettings()).items()}
-    train = Pairs(options.data / "train", TrainTransform(**common, seed=options.seed, clock=clock, **augmentation))
+    train = Pairs(options.data / "train", TrainTransform(**common, seed=options.seed, clock=clock))
     loader = torch.utils.data.DataLoader(
         train, options.batch, shuffle=True, drop_last=True, collate_fn=collate, num_workers=2, persistent_workers=True
     )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space, read_id_map, renamed, unmatched_keys
 from seg_recipe.sides import is_left, pairs_by_name
-from seg_recipe.transforms import EpochClock, TrainTransform
+from seg_recipe.transforms import Augmentation, TrainTransform
 
 
 def test_the_face_label_space_is_that_of_facesynthetics():
@@ -189,16 +189,7 @@ def test_sides_that_nobody_paired_change_places_in_a_flip(tmp_path, names):
             ("rotation", "shear", "translation", "brightness", "contrast", "saturation", "gamma"), 0.0
         )
         still |= dict.fromkeys(("grey", "blur", "noise", "jpeg"), 0.0)
-        options = {
-            "image_size": 8,
-            "mean": [0.5] * 3,
-            "std": [0.5] * 3,
-            "seed": 0,
-            "clock": EpochClock(),
-            "scale": [1.0, 1.0],
-            "flip": 1.0,
-        }
-        transform = TrainTransform(label_space=space, **options, **still)
+        transform = TrainTransform(space, 8, Augmentation(scale=(1.0, 1.0), flip=1.0, **still))
         _, ids = transform.augment("a", Image.new("RGB", (8, 8)), Image.fromarray(mask), 0)
         assert (ids == mask).all()
         assert space.pair_notes == (

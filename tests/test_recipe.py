@@ -905,16 +905,15 @@ def test_help(capsys):
 
 def test_ranges_are_those_of_the_transforms():
     """Both ends of each augmentation's range are accepted by the transform, and a little more is not."""
-    from seg_recipe.transforms import EpochClock, TrainTransform
+    from seg_recipe.transforms import Augmentation
 
     def build(**values):
-        draws = {name.removeprefix("augment_"): value for name, value in {**augmentation, **values}.items()}
-        return TrainTransform(
-            label_space=FACE, image_size=32, mean=[0.5] * 3, std=[0.5] * 3, seed=0, clock=EpochClock(), **draws
+        return Augmentation(
+            **{name.removeprefix("augment_"): value for name, value in {**augmentation, **values}.items()}
         )
 
     augmentation = {name: value for name, value in settings.defaults().items() if name.startswith("augment_")}
-    build()
+    assert build() == Augmentation() == settings.AugmentationSettings().as_augmentation()
     for name, allowed in settings.ranges().items():
         if name in augmentation:
             pair = isinstance(augmentation[name], list)

@@ -24,6 +24,7 @@ from seg_recipe.transforms import (
     BLUR_RADIUS,
     JPEG_QUALITY,
     NOISE_LEVELS,
+    Augmentation,
     Draw,
     EpochClock,
     EvalTransform,
@@ -35,7 +36,7 @@ from seg_recipe.transforms import (
     output_to_source,
     sample_generator,
 )
-from seg_recipe.transforms.draws import checked_settings, draw_augmentation
+from seg_recipe.transforms.draws import draw_augmentation
 from seg_recipe.transforms.geometry import fixed_point, warp_image, warp_mask, window_of
 from seg_recipe.transforms.photometry import degrade, denormalise, packed
 
@@ -70,10 +71,10 @@ def make_transform(**changes):
         "std": STD,
         "seed": 0,
         "clock": EpochClock(),
-        **STRONG,
         **changes,
     }
-    return TrainTransform(**given)
+    drawn = {**STRONG, **{name: given.pop(name) for name in STRONG if name in given}}
+    return TrainTransform(augmentation=Augmentation(**drawn), **given)
 
 
 def make_pair(seed=0, width=40, height=40, classes=19):
@@ -156,7 +157,7 @@ def mask_square_of(mask, matrix, size, mirrored=False):
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_resampling_is_pillows_in_floating_point_rounded(mirrored):
     generator = np.random.default_rng(0)
-    settings = checked_settings(**STRONG)
+    settings = Augmentation(**STRONG)
     for _ in range(60):
         width, height, size = generator.integers(1, 100, 3).tolist()
         image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -177,7 +178,7 @@ def test_the_resampling_is_pillows_in_floating_point_rounded(mirrored):
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_mask_is_pillows_nearest_to_the_bit(mirrored):
     generator = np.random.default_rng(1)
-    settings = checked_settings(**STRONG)
+    settings = Augmentation(**STRONG)
     for _ in range(60):
         width, height, size = generator.integers(1, 100, 3).tolist()
         mask = Image.fromarray(generator.integers(0, 255, (height, width), dtype=np.uint8))
@@ -209,7 +210,7 @@ def test_image_and_mask_stay_aligned_to_a_fraction_of_a_pixel(width, height, siz
     reductions = set()
     for epoch in range(16):
         seen, ids = transform.augment("a", image, mask, epoch)
-        draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.settings, size)
+        draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size)
         reductions.add(window_of(packed(image), output_to_source(draw, image.size, size), size).factors)
         # Away from the picture's border, where the outermost (averaged) pixels are repeated.
         inner = (ids != IGNORE_INDEX) & (ids > 8) & (ids < (width, height)[axis] - 9)
@@ -242,7 +243,7 @@ def test_against_grid_sample(width, height, size, mirrored):
     transform = make_transform(label_space=EVERY_ID, image_size=size, **{**GEOMETRY, **drawn})
     image, mask = make_pair(1, width, height, 255)
     for epoch in range(4):
-        draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.settings, size)
+        draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size)
         to_unit = np.array(
             [[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]]
         )  # source pixels -> the square from -1 to 1
@@ -329,6 +330,16 @@ def test_outside_is_nothing_after_normalising():
     outside = sample["labels"][0] == IGNORE_INDEX
     assert outside.float().mean() > 0.5
     assert sample["pixel_values"][0][:, outside].abs().max() <= 0.5 / 255 / min(STD) + 1e-6, "zero but for the 8 bits"
+
+
+def test_a_label_space_is_all_that_a_transform_needs():
+    image, mask = make_pair()
+    row = {"id": ["a"], "image": [image], "label": [mask]}
+    assert TrainTransform(FACE)(row)["pixel_values"][0].shape == (3, 512, 512)
+    assert EvalTransform(FACE)(row)["pixel_values"][0].shape == (3, 512, 512)
+    plain, given = TrainTransform(FACE, 32), make_transform()
+    for one, other in zip(plain.augment("a", image, mask, 3), given.augment("a", image, mask, 3), strict=True):
+        assert np.array_equal(one, other), "the recipe's defaults"
 
 
 def test_nothing_switched_on_changes_nothing():
@@ -477,7 +488,9 @@ def test_the_blur_grows_with_the_picture(size):
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     image, mask = Image.fromarray(noise), Image.new("L", (size, size))
     transform = make_transform(image_size=size, **{**NOTHING, "blur": 1.0})
-    draws = [draw_augmentation(sample_generator(0, epoch, "a"), transform.settings, size).blur for epoch in range(8)]
+    draws = [
+        draw_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size).blur for epoch in range(8)
+    ]
     assert min(draws) < 0.003 * size and max(draws) > 0.0055 * size, "the shares are BLUR_RADIUS"
     for radius in (min(draws), max(draws)):
         seen, _ = transform.augment("a", image, mask, draws.index(radius))
@@ -531,7 +544,7 @@ def test_the_model_gets_what_augment_shows():
 
 def test_draws_lie_in_their_ranges_and_reach_them():
     transform = make_transform(image_size=100)
-    draws = [draw_augmentation(sample_generator(0, 0, str(i)), transform.settings, 100) for i in range(1500)]
+    draws = [draw_augmentation(sample_generator(0, 0, str(i)), transform.augmentation, 100) for i in range(1500)]
 
     def spread(values):
         return min(values), max(values)
@@ -561,9 +574,11 @@ def test_draws_lie_in_their_ranges_and_reach_them():
 
 def test_switching_one_augmentation_off_leaves_the_others():
     always = {"blur": 1.0, "noise": 1.0, "jpeg": 1.0}
-    everything = draw_augmentation(sample_generator(0, 1, "a"), make_transform(**always).settings, 32)
+    everything = draw_augmentation(sample_generator(0, 1, "a"), make_transform(**always).augmentation, 32)
     for name in ["rotation", "shear", "brightness", "contrast", "saturation", "gamma", "blur", "noise", "jpeg"]:
-        without = draw_augmentation(sample_generator(0, 1, "a"), make_transform(**{**always, name: 0.0}).settings, 32)
+        without = draw_augmentation(
+            sample_generator(0, 1, "a"), make_transform(**{**always, name: 0.0}).augmentation, 32
+        )
         changed = [field for field in Draw._fields if getattr(everything, field) != getattr(without, field)]
         assert changed == [name]
 
@@ -643,7 +658,7 @@ def test_ranks_and_resumed_runs():
                 sample["labels"], whole[i]["labels"]
             )
     draws = [
-        draw_augmentation(sample_generator(0, 0, sample["id"]), make_transform().settings, 32) for sample in whole
+        draw_augmentation(sample_generator(0, 0, sample["id"]), make_transform().augmentation, 32) for sample in whole
     ]
     assert len({draw.rotation for draw in draws}) == 8
 

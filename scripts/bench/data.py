@@ -16,7 +16,7 @@ from scripts.bench.table import Row, Target, number, one
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
 from seg_recipe.models.build import IMAGENET_MEAN, IMAGENET_STD
-from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, collate
+from seg_recipe.transforms import Augmentation, EpochClock, EvalTransform, TrainTransform, collate
 
 FIRST_START, SECOND_START, START_MEMORY = 60, 10, 1024
 """Targets for FULL_PAIRS: seconds, seconds and MB."""
@@ -39,7 +39,9 @@ def input_part(plan: Plan) -> tuple[list[Row], dict[str, Any]]:
             "mean": IMAGENET_MEAN,
             "std": IMAGENET_STD,
         }
-        train = attach_transform(splits["train"], TrainTransform(**seen, **plan.augmentation, seed=0, clock=clock))
+        train = attach_transform(
+            splits["train"], TrainTransform(**seen, augmentation=Augmentation(**plan.augmentation), clock=clock)
+        )
         evaluation = attach_transform(splits["train"], EvalTransform(**seen))
         order = list(range(0, len(splits["train"]), max(1, len(splits["train"]) // 16)))[:16]
         files = [training_pairs(plan) / "train" for _ in order]

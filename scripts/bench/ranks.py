@@ -26,7 +26,7 @@ from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.models import build_model
 from seg_recipe.runtime.signals import follow_launcher
 from seg_recipe.trainer import SegmentationTrainer
-from seg_recipe.transforms import EpochClock, TrainTransform, collate
+from seg_recipe.transforms import Augmentation, EpochClock, TrainTransform, collate
 
 
 class _Times(TrainerCallback):
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
     transform = TrainTransform(
         label_space=FACE, image_size=plan["image_size"], mean=processor.image_mean, std=processor.image_std, seed=0,
         clock=clock,
-        **plan["augmentation"],
+        augmentation=Augmentation(**plan["augmentation"]),
     )  # fmt: skip
     split = attach_transform(load_data([plan["folder"]], label_space=FACE, progress=False).splits["train"], transform)
     trainer = SegmentationTrainer(

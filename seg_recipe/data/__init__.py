@@ -107,7 +107,7 @@ def load_data(
 ) -> Data:
     """The splits to train and evaluate on, every pair of them checked.
 
-    sources: folders, saved data sets or Hub ids (see `read_source`). With several, an id begins with its source's
+    sources: one or several folders, saved data sets or Hub ids (see `read_source`). With several, an id begins with its source's
     name: real/000012.
     weights: one per source, any positive numbers: the share of an epoch that is drawn from it. No picture is left out,
     so those of small

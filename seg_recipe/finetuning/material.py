@@ -2,7 +2,6 @@
 idle.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,5 +154,6 @@ def make_transforms(
     """What makes samples of the pictures for training, which reads the epoch off `clock`, and for evaluation."""
     seen: dict[str, Any] = {"label_space": label_space, "image_size": recipe.model.image_size}
     seen |= {"mean": image_processor.image_mean, "std": image_processor.image_std}
-    augmentation = {name.removeprefix("augment_"): value for name, value in asdict(recipe.augmentation).items()}
-    return TrainTransform(**seen, **augmentation, seed=recipe.training.seed, clock=clock), EvalTransform(**seen)
+    return TrainTransform(
+        **seen, augmentation=recipe.augmentation.as_augmentation(), seed=recipe.training.seed, clock=clock
+    ), EvalTransform(**seen)

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from seg_recipe.augmentation import Augmentation
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -126,29 +128,43 @@ class DataSettings:
 class AugmentationSettings:
     """What is drawn for each training sample in each epoch. 0 (or a scale of 1 1) turns a part off."""
 
-    augment_scale: Annotated[list[float], Range(0.1, 10)] = _setting([0.5, 2.0], "Zoom: smallest and largest factor.")
-    augment_rotation: Annotated[float, Range(0, 180)] = _setting(30.0, "Largest rotation either way, in degrees.")
-    augment_shear: Annotated[float, Range(0, 60)] = _setting(10.0, "Largest shear either way, in degrees.")
+    augment_scale: Annotated[list[float], Range(0.1, 10)] = _setting(
+        list(Augmentation.scale), "Zoom: smallest and largest factor."
+    )
+    augment_rotation: Annotated[float, Range(0, 180)] = _setting(
+        Augmentation.rotation, "Largest rotation either way, in degrees."
+    )
+    augment_shear: Annotated[float, Range(0, 60)] = _setting(
+        Augmentation.shear, "Largest shear either way, in degrees."
+    )
     augment_translation: Annotated[float, Range(0, 0.5)] = _setting(
-        0.15, "Largest shift either way, as a share of the picture's side."
+        Augmentation.translation, "Largest shift either way, as a share of the picture's side."
     )
     augment_flip: Probability = _setting(
-        0.5, "Horizontal flip, in which the mirror pairs of the label space change places: probability."
+        Augmentation.flip, "Horizontal flip, in which the mirror pairs of the label space change places: probability."
     )
     augment_brightness: Annotated[float, Range(0, 0.9)] = _setting(
-        0.3, "Largest relative change of brightness either way."
+        Augmentation.brightness, "Largest relative change of brightness either way."
     )
     augment_contrast: Annotated[float, Range(0, 0.9)] = _setting(
-        0.3, "Largest relative change of contrast either way."
+        Augmentation.contrast, "Largest relative change of contrast either way."
     )
     augment_saturation: Annotated[float, Range(0, 0.9)] = _setting(
-        0.3, "Largest relative change of saturation either way."
+        Augmentation.saturation, "Largest relative change of saturation either way."
     )
-    augment_gamma: Annotated[float, Range(0, 0.9)] = _setting(0.3, "Largest relative change of gamma either way.")
-    augment_grey: Probability = _setting(0.1, "Picture without colour: probability.")
-    augment_blur: Probability = _setting(0.2, "Box blur, whose radius is 0.2 to 0.8 % of image_size: probability.")
-    augment_noise: Probability = _setting(0.2, "Sensor noise: probability.")
-    augment_jpeg: Probability = _setting(0.2, "JPEG artefacts: probability.")
+    augment_gamma: Annotated[float, Range(0, 0.9)] = _setting(
+        Augmentation.gamma, "Largest relative change of gamma either way."
+    )
+    augment_grey: Probability = _setting(Augmentation.grey, "Picture without colour: probability.")
+    augment_blur: Probability = _setting(
+        Augmentation.blur, "Box blur, whose radius is 0.2 to 0.8 % of image_size: probability."
+    )
+    augment_noise: Probability = _setting(Augmentation.noise, "Sensor noise: probability.")
+    augment_jpeg: Probability = _setting(Augmentation.jpeg, "JPEG artefacts: probability.")
+
+    def as_augmentation(self) -> Augmentation:
+        """The same ranges as the transform takes them."""
+        return Augmentation(**{name.removeprefix("augment_"): value for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ flip, normalise. Photometry comes before the resampling, so that what lies outsi
 colour and bleeds nowhere.
 """
 
+from seg_recipe.augmentation import Augmentation
 from seg_recipe.transforms.draws import BLUR_RADIUS, JPEG_QUALITY, NOISE_LEVELS, Draw, EpochClock, sample_generator
 from seg_recipe.transforms.geometry import output_to_source
 from seg_recipe.transforms.photometry import normalisation, normalise
@@ -19,6 +20,7 @@ __all__ = [
     "BLUR_RADIUS",
     "JPEG_QUALITY",
     "NOISE_LEVELS",
+    "Augmentation",
     "Draw",
     "EpochClock",
     "EvalTransform",

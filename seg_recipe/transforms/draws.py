@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.augmentation import Augmentation
 
 BLUR_RADIUS = (0.002, 0.008)
 """Radius of the box blur, as a share of `image_size` (1 to 4 pixels at 512)."""
@@ -17,24 +17,6 @@ NOISE_LEVELS = (2.0, 16.0)
 """Standard deviation of the noise, in levels of 255."""
 JPEG_QUALITY = (30, 90)
 """Pillow's `quality`, both ends included."""
-
-# setting: (least, greatest, unit); relative settings stay below 1, where a factor of 0 would leave nothing of the
-# picture
-_LIMITS = {
-    "rotation": (0.0, 180.0, "degrees"),
-    "shear": (0.0, 60.0, "degrees"),
-    "translation": (0.0, 0.5, "share of the picture"),
-    "flip": (0.0, 1.0, "probability"),
-    "brightness": (0.0, 0.9, "relative"),
-    "contrast": (0.0, 0.9, "relative"),
-    "saturation": (0.0, 0.9, "relative"),
-    "gamma": (0.0, 0.9, "relative"),
-    "grey": (0.0, 1.0, "probability"),
-    "blur": (0.0, 1.0, "probability"),
-    "noise": (0.0, 1.0, "probability"),
-    "jpeg": (0.0, 1.0, "probability"),
-}
-_SCALES = (0.1, 10.0)
 
 
 class EpochClock:
@@ -93,25 +75,8 @@ class Draw(NamedTuple):
     jpeg: int = 0  # quality, 0 = none
 
 
-def checked_settings(scale: list[float], **settings: float) -> dict[str, float]:
-    """The augmentation settings, each found to lie in its range; `scale` becomes scale_least and scale_greatest.
-
-    Raises ValueError that names the setting as the recipe does (`augment_rotation`), its value and its range.
-    """
-    if len(scale) != 2 or not _SCALES[0] <= scale[0] <= scale[1] <= _SCALES[1]:
-        raise InputError(
-            f"augment_scale is {list(scale)}; wanted [least, greatest] in {_SCALES[0]:g}-{_SCALES[1]:g} (1 = the "
-            "whole picture)."
-        )
-    for name, value in settings.items():
-        least, greatest, unit = _LIMITS[name]
-        if not least <= value <= greatest:  # a NaN fails too
-            raise InputError(f"augment_{name} is {value:g}; wanted {least:g} to {greatest:g} ({unit}).")
-    return {**settings, "scale_least": scale[0], "scale_greatest": scale[1]}
-
-
-def draw_augmentation(generator: np.random.Generator, settings: dict[str, float], image_size: int) -> Draw:
-    """The numbers of one sample, from the settings that `checked_settings` returned.
+def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation, image_size: int) -> Draw:
+    """Draw the numbers of one sample.
 
     Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others
     as they were.
@@ -122,22 +87,23 @@ def draw_augmentation(generator: np.random.Generator, settings: dict[str, float]
         return limit * (2 * next(u) - 1)
 
     def chosen(name: str, between: tuple[float, float]) -> float:
-        happens, where = next(u) < settings[name], next(u)
+        happens, where = next(u) < getattr(augmentation, name), next(u)
         return between[0] + (between[1] - between[0]) * where if happens else 0.0
 
-    light = 1 + either_way(settings["brightness"])
-    red, green, blue = (light * (1 + either_way(settings["brightness"] / 3)) for _ in range(3))
+    least, greatest = augmentation.scale
+    light = 1 + either_way(augmentation.brightness)
+    red, green, blue = (light * (1 + either_way(augmentation.brightness / 3)) for _ in range(3))
     return Draw(
         brightness=(red, green, blue),
-        contrast=1 + either_way(settings["contrast"]),
-        saturation=1 + either_way(settings["saturation"]),
-        gamma=1 + either_way(settings["gamma"]),
-        scale=settings["scale_least"] * (settings["scale_greatest"] / settings["scale_least"]) ** next(u),
-        rotation=either_way(settings["rotation"]),
-        shear=either_way(settings["shear"]),
-        shift=(either_way(settings["translation"]), either_way(settings["translation"])),
-        mirrored=next(u) < settings["flip"],
-        grey=next(u) < settings["grey"],
+        contrast=1 + either_way(augmentation.contrast),
+        saturation=1 + either_way(augmentation.saturation),
+        gamma=1 + either_way(augmentation.gamma),
+        scale=least * (greatest / least) ** next(u),
+        rotation=either_way(augmentation.rotation),
+        shear=either_way(augmentation.shear),
+        shift=(either_way(augmentation.translation), either_way(augmentation.translation)),
+        mirrored=next(u) < augmentation.flip,
+        grey=next(u) < augmentation.grey,
         blur=chosen("blur", BLUR_RADIUS) * image_size,
         noise=chosen("noise", NOISE_LEVELS),
         jpeg=math.floor(chosen("jpeg", (float(JPEG_QUALITY[0]), JPEG_QUALITY[1] + 1.0))),

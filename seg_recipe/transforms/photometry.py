@@ -1,6 +1,7 @@
 """What happens to the image alone: tone, colour, blur, noise, JPEG, and in the end the normalisation."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 
@@ -90,7 +91,7 @@ def _tone_table(draw: Draw) -> UInt32[np.ndarray, "3 256"]:
     return np.rint(255 * values).astype(np.uint32) << np.array([[0], [8], [16]], np.uint32)
 
 
-def normalisation(mean: list[float], std: list[float]) -> Float32[np.ndarray, "2 3"]:
+def normalisation(mean: Sequence[float], std: Sequence[float]) -> Float32[np.ndarray, "2 3"]:
     """What makes (value / 255 - mean) / std of an 8-bit value of red, green and blue: a factor for each, and what is
     added then.
 

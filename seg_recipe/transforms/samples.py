@@ -12,11 +12,12 @@ from jaxtyping import Float32, UInt8, UInt32
 from PIL import Image
 from torch import Tensor
 
+from seg_recipe.augmentation import Augmentation
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
-from seg_recipe.transforms.draws import EpochClock, checked_settings, draw_augmentation, sample_generator
+from seg_recipe.transforms.draws import EpochClock, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import output_to_source, warp_image, warp_mask, window_of
 from seg_recipe.transforms.loops import read_ids, scale
 from seg_recipe.transforms.photometry import (
@@ -33,62 +34,37 @@ _Result = TypeVar("_Result")
 
 
 class TrainTransform:
-    """Augmented training samples: pixel_values float32 (3, S, S), normalised; labels uint8 (S, S), IGNORE_INDEX
-    outside of the picture.
+    """Augmented training samples: pixel_values float32 (3, S, S), normalised; labels uint8 (S, S).
 
     label_space: its mirror table is applied with the flip, its read table always.
     image_size: S, side of the square that the model sees, in pixels.
-    mean, std: of red, green and blue in 0-1, three each. Outside of the picture the image has the colour `mean`, in 8
-    bits. seed, clock: with the sample's id they decide everything that is random.
-    scale: [least, greatest] zoom (0.1-10), drawn log-uniformly; 1 = the whole picture squeezed to S x S, as in
-    evaluation. rotation (0-180), shear (0-60): greatest angle in degrees, either way; in the picture's own
-    proportions, before it is squeezed.
-    translation: how far the picture's centre moves, either way, as a share of its scaled width and height (0-0.5).
-    flip: probability of the left-right mirror image.
-    brightness, contrast, saturation, gamma: x draws a factor (for gamma an exponent) uniformly from 1 - x to 1 + x
-    (0-0.9). Brightness adds
-        a factor of 1 - x/3 to 1 + x/3 for each channel: the colour of the light.
-    grey, blur, noise, jpeg: probability of a picture without colour, a box blur (BLUR_RADIUS), Gaussian noise on each
-    channel
-        (NOISE_LEVELS), a pass through JPEG (JPEG_QUALITY). The last three happen at about the output's resolution,
-        before the resampling.
+    augmentation: the ranges from which each sample draws.
+    mean, std: of red, green and blue in 0-1; those of ImageNet by default. Outside of the picture the image has the
+    colour `mean`, in 8 bits, and the labels are IGNORE_INDEX.
+    seed, clock: with the sample's id they decide everything that is random. Left out, the clock is one of its own, at
+    epoch 0 until `transform.clock.epoch` is set.
 
-    Raises ValueError that names the setting (as `augment_rotation`), its value and its range.
+    Raises InputError for an image_size outside 1-16384 and for a mean or std that is none.
     """
 
     def __init__(
         self,
         label_space: LabelSpace,
         image_size: int = 512,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
         clock: EpochClock | None = None,
-        scale: Sequence[float] = (0.5, 2.0),
-        rotation: float = 30.0,
-        shear: float = 10.0,
-        translation: float = 0.15,
-        flip: float = 0.5,
-        brightness: float = 0.3,
-        contrast: float = 0.3,
-        saturation: float = 0.3,
-        gamma: float = 0.3,
-        grey: float = 0.1,
-        blur: float = 0.2,
-        noise: float = 0.2,
-        jpeg: float = 0.2,
     ):
-        self.settings = checked_settings(
-            list(scale), rotation=rotation, shear=shear, translation=translation, flip=flip, brightness=brightness, contrast=contrast,
-            saturation=saturation, gamma=gamma, grey=grey, blur=blur, noise=noise, jpeg=jpeg,
-        )  # fmt: skip
+        self.augmentation = augmentation
         self.image_size = _checked_size(image_size)
         self.factors = normalisation(list(mean), list(std))
         self.fill = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
         self.label_space = label_space
         self.seed = seed
-        self.clock = clock or EpochClock()
+        self.clock = EpochClock() if clock is None else clock
         self._read = {
             False: label_space.read_table,
             True: label_space.mirror_table[label_space.read_table],
@@ -126,7 +102,7 @@ class TrainTransform:
     ) -> None:
         """Fill `values` and `ids` with one sample in one epoch."""
         generator = sample_generator(self.seed, epoch, sample_id)
-        draw = draw_augmentation(generator, self.settings, self.image_size)
+        draw = draw_augmentation(generator, self.augmentation, self.image_size)
         picture, mask = _checked_pair(sample_id, image, label)
         matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), self.image_size)
         window = window_of(picture, matrix, self.image_size, draw.blur)
