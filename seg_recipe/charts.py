@@ -193,13 +193,16 @@ def _draw_mious(axes: Any, evaluations: Mapping[str, Mapping[int, Mapping[str, A
 def _draw_rates(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
     names = dict.fromkeys(name for entry in history for name in entry if name.startswith("learning_rate"))
     groups = [name for name in names if "/" in name] or list(names)
-    for colour, name in zip(_cycle(groups), groups, strict=True):
-        points = {int(entry["step"]): float(entry[name]) for entry in history if name in entry}
-        axes.plot(list(points), list(points.values()), color=colour, label=name.removeprefix("learning_rate/"))
-    axes.set_title("Learning rate of each parameter group" if len(groups) > 1 else "Learning rate", fontsize=11)
+    curves: dict[tuple[tuple[int, float], ...], list[str]] = {}  # groups with the same rates share a curve
+    for name in groups:
+        points = tuple((int(entry["step"]), float(entry[name])) for entry in history if name in entry)
+        curves.setdefault(points, []).append(name.removeprefix("learning_rate/"))
+    for colour, (points, of) in zip(_cycle(curves), curves.items(), strict=True):
+        axes.plot(*zip(*points, strict=True), color=colour, label=", ".join(of))
+    axes.set_title("Learning rate of each parameter group" if len(curves) > 1 else "Learning rate", fontsize=11)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    if len(groups) > 1:
-        axes.legend(fontsize=9, frameon=False, ncols=2)
+    if len(curves) > 1:
+        axes.legend(fontsize=9, frameon=False)
 
 
 def _draw_classes(figure: Any, axes: Any, ious: dict[str, list[float]], steps: Sequence[int], of: str) -> None:
