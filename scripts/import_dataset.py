@@ -348,7 +348,10 @@ def _split_notes(layout: Layout, result: dict[str, Any], moved: dict[str, str]) 
     for group, side in moved.items():
         yield f"the hash of the ids gave {'validation' if side == 'val' else 'train'} no pair; {group} was put there."
     if layout.sets and "val" not in layout.sets and result["train"] and result["validation"]:
-        yield f"SOURCE publishes {_listed(layout.sets)} and nothing to validate with; a hash of the group held out a share of train."
+        yield (
+            f"SOURCE publishes {_listed(layout.sets)} and nothing to validate with; "
+            "a hash of the group held out a share of train."
+        )
     if not result["train"] and result["test"]:
         yield "all pairs are published as a test set; --val_from test validates with them, --resplit splits them."
 

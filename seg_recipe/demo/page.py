@@ -78,9 +78,9 @@ def build_page(models: Models) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3, min_width=260):
                 picture = gr.Image(
-                    label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", height=250, buttons=[],
-                    webcam_options=gr.WebcamOptions(mirror=False), alt_text="The picture as it was "
-                                                                            "sent", elem_id="picture",
+                    label="Picture", alt_text="The picture as it was sent", elem_id="picture", type="filepath",
+                    sources=["upload", "webcam", "clipboard"], webcam_options=gr.WebcamOptions(mirror=False),
+                    height=250, buttons=[],
                 )  # fmt: skip
                 # Gradio would open the file first, whatever it claims to be, and take any path of this machine that a
                 # request names.

@@ -61,7 +61,7 @@ def push_space(space_id: str, folder: Path) -> str | None:
 
 
 class _Finder(ModuleFinder):
-    """Follows imports, but not those of the package's __init__.py: its public names are imported when they are used."""
+    """Follows imports, but not those of the package's __init__.py, whose public names are lazy."""
 
     def scan_code(self, co, m):
         """Look for imports in the code of a module."""

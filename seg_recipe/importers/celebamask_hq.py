@@ -29,8 +29,10 @@ from seg_recipe.importers.sources import LeftOut, SourceFile
 
 MARKS = (r"(?:.*/)?CelebAMask-HQ-mask-anno/(?:\d+/)?\d{5}_[a-z_]+\.png",)
 PARTS = {
-    "skin": "skin", "nose": "nose", "eye_g": "glasses", "l_eye": "right_eye", "r_eye": "left_eye", "l_brow": "right_brow",
-    "r_brow": "left_brow", "l_ear": "right_ear", "r_ear": "left_ear", "mouth": "mouth_interior", "u_lip": "top_lip", "l_lip": "bottom_lip",
+    "skin": "skin", "nose": "nose", "eye_g": "glasses", "l_eye": "right_eye", "r_eye": "left_eye",
+    "l_brow": "right_brow",
+    "r_brow": "left_brow", "l_ear": "right_ear", "r_ear": "left_ear", "mouth": "mouth_interior", "u_lip": "top_lip",
+    "l_lip": "bottom_lip",
     "hair": "hair", "hat": "headwear", "ear_r": "earring", "neck_l": "necklace", "neck": "neck", "cloth": "clothing",
 }  # fmt: skip
 """Name of the part's files -> class, in the order in which they are painted."""
@@ -111,7 +113,7 @@ def _paint(parts: dict[str, SourceFile]) -> Int32[np.ndarray, "height width"]:
 
 
 def _columns(file: SourceFile | None) -> dict[str, list[str]]:
-    """The rows of a text of columns that begin with a number, by their first column; none where there is no such file."""
+    """The rows of a text of columns that begin with a number, by their first column; {} without such a file."""
     if file is None:
         return {}
     with file.open() as stream:

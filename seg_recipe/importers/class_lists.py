@@ -73,7 +73,7 @@ def read_names(text: str, name: str) -> Table:
 
 
 def table_in(path: Path) -> Table:
-    """The table that --table names: one of these lists, or what `tables` reads. Raises ValueError for anything else."""
+    """Return the table that --table names: one of these lists, or what `tables` reads. Raises ValueError."""
     try:
         text = (
             path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""

@@ -297,7 +297,7 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
 
 
 def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[Counter[str], str]:
-    """How many files were linked, copied (or made), turned; and what is damaged, if anything is: then none is placed."""
+    """How many files were linked, copied or made, and turned; and what is damaged: then none is placed."""
     # the whole path, for train and test may hold the same id, and another thread makes that pair meanwhile
     parts = {path: destination / PARTIAL / path.replace("/", "-") for path in files}
     ways: Counter[str] = Counter()

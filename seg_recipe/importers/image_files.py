@@ -20,7 +20,8 @@ MAX_PIXELS = 64 * 2**20
 """The largest picture that is decoded, 8,192 pixels squared; a header that promises more is refused unread."""
 
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 QUARTER_TURNS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))

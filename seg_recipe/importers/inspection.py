@@ -1,4 +1,4 @@
-"""What an import looks at when it is done: the classes in the masks, the sides, and the project's check of all pairs."""
+"""What an import looks at in the end: the classes in the masks, the sides, and the check of all pairs."""
 
 import functools
 from collections.abc import Sequence

@@ -26,7 +26,8 @@ from seg_recipe.importers.sources import LeftOut, SourceFile
 _LANDMARKS = r"(?:.*/)?train/landmarks/[^/]+\.txt"
 MARKS = (r"(?:.*/)?train/labels/[^/]+\.png", _LANDMARKS, r"(?:.*/)?train/images/[^/]+\.jpg")
 NAMES = (
-    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "top_lip", "mouth_interior", "bottom_lip", "hair",
+    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "top_lip", "mouth_interior",
+    "bottom_lip", "hair",
 )  # fmt: skip
 
 _NAME = re.compile(r"(?:.*/)?(train|val|test)/(images|labels)/([^/]+)\.(?:jpg|png)")

@@ -128,7 +128,7 @@ def validates(layout: Layout, samples: Iterable[Sample], val_from: list[str] | N
 
 
 def without_sets(layout: Layout) -> Layout:
-    """The layout as if nobody had published a split; the set stays in the id, where two sets count from 000000 alike."""
+    """The layout without its published split; the set stays in the id, as two sets may count from 000000."""
     many = len({sample.published for sample in layout.samples}) > 1
     samples = [
         sample._replace(

@@ -3,7 +3,8 @@
 import re
 
 WORDS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
 }  # fmt: skip
 """What the makers of a data set call a split -> train, val or test."""
 

@@ -38,7 +38,8 @@ _LIKE = (
     ("pictures beside their masks", (r"(?:[^/]+/)?[^/]+_seg\.png",), "face_synthetics",
      "for pictures of your own it needs no import: give that folder to finetune.py as --dataset, with --labels "
      "FILE.json for its classes"),
-    ("Cityscapes' folders", (_TOP + r"leftImg8bit/.+_leftImg8bit\.png", _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
+    ("Cityscapes' folders", (_TOP + r"leftImg8bit/.+_leftImg8bit\.png",
+    _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
      "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks "
      "'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, where FILE names the ids"),
     ("polygons in JSON (COCO)", (_TOP + r"(?:instances_|panoptic_|_annotations\.coco|coco_annotations).*\.json",), "",

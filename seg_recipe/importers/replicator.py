@@ -28,7 +28,8 @@ from seg_recipe.labels import plain_name
 from seg_recipe.runtime.errors import InputError
 
 MARKS = (
-    r"(?:.*/)?rgb_\d+\.(?:png|jpe?g)", r"(?:.*/)?semantic_segmentation_\d+\.png", r"(?:.*/)?semantic_segmentation_labels_\d+\.json"
+    r"(?:.*/)?rgb_\d+\.(?:png|jpe?g)", r"(?:.*/)?semantic_segmentation_\d+\.png",
+    r"(?:.*/)?semantic_segmentation_labels_\d+\.json"
 )  # fmt: skip
 
 _NAME = re.compile(r"(.*/)?(rgb|semantic_segmentation|semantic_segmentation_labels)_(\d+)\.(?:png|jpe?g|json)")

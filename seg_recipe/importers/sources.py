@@ -75,7 +75,7 @@ class LeftOut:
     first: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, name: str) -> None:
-        """One more file. Control characters of a hostile name are escaped and long names cut, for it will be printed."""
+        """Add a file. Control characters of a hostile name are escaped and long names cut before it is printed."""
         self.counts[reason] += 1
         shown = name if name.isprintable() else ascii(name)
         if self.counts[reason] <= 5:

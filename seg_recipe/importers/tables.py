@@ -51,7 +51,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """The table in a file. Raises ValueError, naming the file, for anything else, and for two classes with one value."""
+    """Read the table in a file. Raises ValueError, naming the file; also for two classes with one value."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

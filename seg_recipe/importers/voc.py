@@ -34,7 +34,8 @@ NEVER = (
     r"(?:.*/)?SegmentationClass/(?!(?:19|20)\d\d_\d{6}\.png|\.)[^/]+\.png",
 )
 NAMES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seg_recipe.inference import Segmenter, mask_of
 from seg_recipe.inference.exportable import Exportable
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.inference.segmenter import WINDOW_STEP
+from seg_recipe.inference.windows import WINDOW_STEP
 from seg_recipe.runtime.errors import InputError
 
 MOST_DIFFERING = 0.001

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
 from seg_recipe.fast import kernels
+from seg_recipe.inference.windows import covered, ramp_of, whole_steps, whole_stride, window_starts
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import first_greatest
 from seg_recipe.models.build import WHOLE_PICTURES
@@ -24,8 +25,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 SCALES = (0.25, 4.0)
 """The least and the greatest of `scales`."""
-WINDOW_STEP = 32
-"""Windows begin at multiples of so many pixels, so their logits share one grid; strides are 1 to 32."""
 WINDOWS_AT_ONCE = 8
 
 
@@ -178,7 +177,7 @@ class Segmenter:
         if scale == 1:
             return self.prepare(image)
         height, width = self.image_size if self._plain else self.prepare(image).shape[1:]
-        return self._normalised(self._resized(image, (_whole(height * scale), _whole(width * scale))))
+        return self._normalised(self._resized(image, (whole_steps(height * scale), whole_steps(width * scale))))
 
     def _by_shape(
         self, pictures: Sequence[Float32[Tensor, "3 _ _"]], *, flip: bool | None
@@ -211,24 +210,24 @@ class Segmenter:
         window = self.image_size
         factor = scale * max(1.0, window[0] / image.height, window[1] / image.width)
         lengths = [
-            _covered(round(length * factor), side)
+            covered(round(length * factor), side)
             for length, side in zip((image.height, image.width), window, strict=True)
         ]
         pixels = self._resized(image, (lengths[0], lengths[1]))
-        corners = list(product(*(_window_starts(length, side) for length, side in zip(lengths, window, strict=True))))
+        corners = list(product(*(window_starts(length, side) for length, side in zip(lengths, window, strict=True))))
         total = weights = torch.empty(0)
         for first in range(0, len(corners), WINDOWS_AT_ONCE):
             some = corners[first : first + WINDOWS_AT_ONCE]
             batch = [self._normalised(pixels[top : top + window[0], left : left + window[1]]) for top, left in some]
             found = self._log_scores(torch.stack(batch), flip)
             stride_down, stride_across = (
-                _whole_stride(window[0], found.shape[2]),
-                _whole_stride(window[1], found.shape[3]),
+                whole_stride(window[0], found.shape[2]),
+                whole_stride(window[1], found.shape[3]),
             )
             if first == 0:
                 total = found.new_zeros(found.shape[1], lengths[0] // stride_down, lengths[1] // stride_across)
                 weights = torch.zeros_like(total[0])
-                ramp = _ramp(found.shape[2], found.device)[:, None] * _ramp(found.shape[3], found.device)
+                ramp = ramp_of(found.shape[2], found.device)[:, None] * ramp_of(found.shape[3], found.device)
             for (top, left), scores in zip(some, found, strict=True):
                 rows = slice(top // stride_down, top // stride_down + scores.shape[1])
                 columns = slice(left // stride_across, left // stride_across + scores.shape[2])
@@ -327,39 +326,6 @@ def _checked_scales(scales: Sequence[float | int]) -> list[float]:
             "image size)."
         )
     return [float(scale) for scale in scales]
-
-
-def _whole(length: float) -> int:
-    return max(WINDOW_STEP, round(length / WINDOW_STEP) * WINDOW_STEP)
-
-
-def _covered(length: int, window: int) -> int:
-    """The length, made up to a window and whole steps."""
-    return window + max(0, -(-(length - window) // WINDOW_STEP)) * WINDOW_STEP
-
-
-def _window_starts(length: int, window: int) -> list[int]:
-    """Window starts: evenly spaced multiples of WINDOW_STEP, neighbours overlap by a third or more."""
-    steps = (length - window) // WINDOW_STEP
-    stride = max(1, 2 * window // 3 // WINDOW_STEP)
-    gaps = -(-steps // stride)
-    return [WINDOW_STEP * (steps * place // gaps) for place in range(gaps + 1)] if gaps else [0]
-
-
-def _whole_stride(window: int, cells: int) -> int:
-    stride = window // cells
-    if stride * cells != window or WINDOW_STEP % stride:
-        raise InputError(
-            f"window: this model answers {window} pixels with {cells} logits, which cannot be laid side by side; "
-            "leave --window out."
-        )
-    return stride
-
-
-def _ramp(cells: int, device: torch.device) -> Float32[Tensor, " cells"]:
-    """Weights that rise from the ends of a window to 1 in its middle."""
-    distance = torch.arange(cells, dtype=torch.float32, device=device) + 0.5
-    return torch.minimum(distance, cells - distance) / (cells / 2)
 
 
 def _mean_on_finest(parts: list[Float32[Tensor, "classes _ _"]]) -> Float32[Tensor, "classes h w"]:

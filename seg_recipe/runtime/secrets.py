@@ -13,7 +13,10 @@ from seg_recipe.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-OPENAI_KEY = r"\bsk-(?:[a-z]+\d*-)*(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
+OPENAI_KEY = (
+    r"\bsk-(?:[a-z]+\d*-)*"
+    r"(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
+)
 """Its random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
 SECRET_KEYS = re.compile(r"(token|api_key|secret|secret_key|password)$", re.IGNORECASE)
 """Names of variables and settings that hold a secret."""
@@ -42,7 +45,7 @@ def first_line(error: BaseException) -> str:
 
 
 def known_secrets() -> list[str]:
-    """The tokens and passwords of the environment, of `hf auth login` and of the netrc file, where W&B keeps its own."""
+    """The tokens and passwords of the environment, of `hf auth login` and of the netrc file, which W&B uses."""
     from huggingface_hub import constants
 
     values = [value for name, value in os.environ.items() if SECRET_KEYS.search(name)]
