@@ -281,7 +281,7 @@ CHECKS = (wrong_commands, wrong_codes, unknown_numbers)
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_page(check, name):
-    """Numbers are checked where they are prose: the table of the bench has a test of its own, results are the source."""
+    """Numbers are checked in prose: the table of the bench has a test of its own, results are the source."""
     if check is unknown_numbers and name in ("docs/speed.md", "docs/results.md", "CONTRIBUTING.md"):
         return
     assert check(PAGES[name]) == []
