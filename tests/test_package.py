@@ -62,9 +62,9 @@ def test_the_defaults_are_those_of_a_recipe():
     for name in ("jaccard_weight", "cross_entropy_weight"):
         assert loss[name].default == getattr(settings.LossSettings(), name)
     assert loss["label_smoothing"].default == settings.LossSettings().cross_entropy_label_smoothing
-    drawn = inspect.signature(seg_recipe.TrainTransform).parameters
+    augmentation = seg_recipe.Augmentation()
     for field in fields(settings.AugmentationSettings()):
-        default = drawn[field.name.removeprefix("augment_")].default
+        default = getattr(augmentation, field.name.removeprefix("augment_"))
         wanted = getattr(settings.AugmentationSettings(), field.name)
         assert (list(default) if isinstance(wanted, list) else default) == wanted
     for built in (seg_recipe.TrainTransform, seg_recipe.EvalTransform, seg_recipe.build_model):
