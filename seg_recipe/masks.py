@@ -18,7 +18,6 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
-from seg_recipe.png import decode_plain, read_plain
 from seg_recipe.runtime.errors import InputError
 
 # How Pillow names the bits of a file ("raw modes"), where its pixels are the stored numbers. PNG, TIFF and BMP have
@@ -60,7 +59,7 @@ def ids_in(picture: Image.Image) -> Integer[np.ndarray, "height width"]:
     if mode == "P":
         ids = np.asarray(picture)
         palette = bytes(picture.getpalette("RGB") or b"")
-        return check_palette(ids, palette)
+        return _check_palette(ids, palette)
     if mode in ("RGB", "RGBA", "LA"):
         channels = [np.asarray(channel) for channel in picture.split()]
         colours = channels if mode == "RGB" else channels[:-1]
@@ -85,18 +84,13 @@ def ids_of_file(data: bytes | memoryview) -> Integer[np.ndarray, "height width"]
     """The ids of a mask file, turned by its EXIF orientation, as `datasets` turns pictures. Raises NotIds, and what
     Pillow raises.
     """
-    plain = read_plain(data)
-    if plain is not None and plain.channels == 1:
-        pixels = decode_plain(plain)
-        if pixels is not None:
-            return check_palette(pixels, plain.colours) if plain.palette else pixels
     with Image.open(BytesIO(data)) as picture:
         ids = ids_in(picture)
         orientation = picture.getexif().get(ExifTag.Orientation, 1)
     return np.ascontiguousarray(_UPRIGHT[orientation](ids)) if orientation in _UPRIGHT else ids
 
 
-def check_palette(
+def _check_palette(
     ids: UInt8[np.ndarray, "height width"], palette: bytes | memoryview
 ) -> UInt8[np.ndarray, "height width"]:
     """The ids, which are places in the palette (red, green, blue of each). Raises NotIds where they may be its colours

@@ -14,13 +14,13 @@ from datasets import Image as ImageColumn
 from PIL import Image
 
 from seg_recipe.data import DataProblems, attach_transform, load_data
+from seg_recipe.data.check import SIGNATURE
 from seg_recipe.faces.photographs import find_photographs
 from seg_recipe.importers.image_files import Unusable, read_colours, read_grey, read_ids
 from seg_recipe.importers.inspection import look_at
 from seg_recipe.importers.sources import SourceFile
 from seg_recipe.labels import LabelSpace
 from seg_recipe.masks import NotIds, ids_of_file
-from seg_recipe.png import SIGNATURE
 from seg_recipe.report import panel_of
 from seg_recipe.scoring.scored_split import open_split
 from seg_recipe.transforms import EvalTransform

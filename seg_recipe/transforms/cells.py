@@ -2,34 +2,23 @@
 pixels and ids.
 """
 
-import contextlib
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 from datasets.utils.file_utils import is_local_path, xopen
-from jaxtyping import UInt8, UInt32
+from jaxtyping import UInt8
 from PIL import Image
 
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.masks import NotIds, ids_in, ids_of_file
-from seg_recipe.png import decode_plain, read_plain
-from seg_recipe.png.files import read_file
 from seg_recipe.runtime.errors import InputError
 
 
-def decoded_image(cell: Any) -> Image.Image | UInt32[np.ndarray, "height width"]:
-    """The pixels of a plain PNG in colour, as `decode_plain` has them; else the picture, as `datasets` decodes it."""
-    if isinstance(cell, dict):
-        with contextlib.suppress(OSError):  # no file here, or not to be read: a matter for `datasets`
-            plain = read_plain(_content(cell))
-            pixels = decode_plain(plain) if plain is not None and plain.channels == 3 else None
-            if pixels is not None:
-                pixels.flags.writeable = (
-                    False  # as those of Pillow's pictures are: to numba, an array that can be written is another type
-                )
-                return pixels
-    return datasets.Image().decode_example(cell)  # what is a picture already is returned as it is
+def decoded_image(cell: Any) -> Image.Image:
+    """The picture, as `datasets` decodes it. One that is decoded already comes back as it is."""
+    return datasets.Image().decode_example(cell)
 
 
 def ids_of_cell(sample_id: str, cell: Any) -> UInt8[np.ndarray, "height width"]:
@@ -54,12 +43,12 @@ def ids_of_cell(sample_id: str, cell: Any) -> UInt8[np.ndarray, "height width"]:
     return ids
 
 
-def _content(cell: dict[str, Any]) -> bytes | memoryview:
+def _content(cell: dict[str, Any]) -> bytes:
     """The bytes of a picture in a cell of an undecoded Image column: {"bytes", "path"}."""
     if cell["bytes"] is not None:
         return cell["bytes"]
     path = cell["path"] or ""
     if is_local_path(path):
-        return read_file(path)
+        return Path(path).read_bytes()
     with xopen(path, "rb", download_config=datasets.DownloadConfig()) as stream:
         return stream.read()
