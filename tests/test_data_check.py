@@ -507,7 +507,7 @@ def test_a_sound_png_image_is_not_inflated_and_a_wrong_byte_in_it_is_found(tmp_p
     resaved(tmp_path / "a.png", "RGB", pnginfo=text)
     assert verdict((tmp_path / "a.png").read_bytes()) == [] and "RGB" in inflated, "with other chunks it is Pillow's"
     resaved(tmp_path / "a.png", "RGB", dpi=(72, 72))
-    assert verdict((tmp_path / "a.png").read_bytes()) == [] and inflated == ["plain"], "with harmless ones it is not"
+    assert verdict((tmp_path / "a.png").read_bytes()) == [] and set(inflated) == {"L"}, "with harmless ones it is not"
     resaved(tmp_path / "a.png", "RGB", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
     assert verdict((tmp_path / "a.png").read_bytes()) == ["image turned by EXIF"]
 
