@@ -13,26 +13,18 @@ from datasets import Image
 from jaxtyping import Integer, UInt8
 from torch import nn
 from transformers import TrainerState, TrainingArguments
-from transformers.utils.logging import disable_progress_bar
 
-from seg_recipe.callbacks import Panel, predict_masks
-from seg_recipe.charts import confusion_figure
 from seg_recipe.data import undecoded
 from seg_recipe.labels import LabelSpace
+from seg_recipe.prediction import Panel, predict_masks
 from seg_recipe.transforms import EvalTransform, TrainTransform
 from seg_recipe.transforms.cells import ids_of_cell
-from seg_recipe.visualize import Augmented, Prediction, augmentation_sheet, prediction_sheet
 
 
 def say(args: TrainingArguments, *lines: str) -> None:
     """Print lines once, however many processes there are."""
     if lines and args.process_index == 0:
         print(*lines, sep="\n", flush=True)
-
-
-def no_bar_for_saves() -> None:
-    """Transformers has a progress bar for each save, which would stand between the lines of the training."""
-    disable_progress_bar()
 
 
 def package_versions() -> dict[str, str]:
@@ -86,6 +78,8 @@ def save_preview(split: Any, transform: TrainTransform, label_space: LabelSpace,
     """A contact sheet of `count` samples from all over the training split, augmented as in the first epoch:
     folder/preview.png.
     """
+    from seg_recipe.visualize import Augmented, augmentation_sheet
+
     rows = _rows_of(split, count)
     samples = [
         Augmented(
@@ -107,6 +101,8 @@ def save_prediction_sheet(model: nn.Module, panel: Panel, label_space: LabelSpac
     """
     masks = predict_masks(model, panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in panel.masks])
     if writes:
+        from seg_recipe.visualize import Prediction, prediction_sheet
+
         samples = [Prediction(*sample) for sample in zip(panel.ids, panel.images, panel.masks, masks, strict=True)]
         prediction_sheet(samples, label_space).save(path)
     return path
@@ -116,6 +112,8 @@ def confusion_picture(
     label_space: LabelSpace, counts: Integer[np.ndarray, "classes classes"], names: tuple[str, ...]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The confusion matrix as a picture for a tracker."""
+    from seg_recipe.charts import confusion_figure
+
     return np.asarray(confusion_figure(counts, label_space).convert("RGB"))
 
 

@@ -121,7 +121,7 @@ def test_the_step_and_the_name_are_those_of_the_weights(place, tmp_path, monkeyp
 
     training_step = SegmentationTrainer.training_step
     monkeypatch.setattr(SegmentationTrainer, "training_step", kept)
-    monkeypatch.setattr("seg_recipe.finetuning.ending.report_run", lambda *_, **__: ({}, "no report"))
+    monkeypatch.setattr("seg_recipe.scoring.after_training.report_run", lambda *_, **__: ({}, "no report"))
     settings = {"max_steps": 3, "eval_steps": 1, "save_steps": 1}
     results, card, saved = ended(place, tmp_path / "run", **{**settings, **changes})
     printed = capsys.readouterr().out

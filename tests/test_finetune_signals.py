@@ -252,4 +252,4 @@ def test_ctrl_c_outside_the_training_is_one_line_of_one_process(rank):
     run = subprocess.run(command, env={**os.environ, "RANK": rank, "LOCAL_RANK": rank}, capture_output=True, text=True)
     assert run.returncode == 130
     assert (run.stderr.strip().splitlines() == []) == (rank == "1") and "Traceback" not in run.stderr
-    assert ("stopped. The same command goes on: from the last checkpoint" in run.stderr) == (rank == "0")
+    assert ("Stopped. The same command resumes from the last checkpoint" in run.stderr) == (rank == "0")

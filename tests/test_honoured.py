@@ -12,7 +12,7 @@ import yaml
 from transformers.utils import logging as transformers_logging
 
 from scripts import finetune
-from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback, Panel
+from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback
 from seg_recipe.finetuning.beside import arrange_callbacks
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import HONOURED, load_recipe
@@ -286,15 +286,18 @@ def test_checkpoints_of_the_model_alone_are_no_way_on_and_a_stop_saves_all(tmp_p
 
 
 def test_wandb_disabled_is_heeded(tmp_path, monkeypatch, capsys):
-    from seg_recipe.finetuning.beside import make_trackers
+    from seg_recipe.finetuning.before import Repositories
+    from seg_recipe.finetuning.beside import make_callbacks
+    from seg_recipe.prediction import Panel
 
     monkeypatch.setenv("WANDB_DISABLED", "true")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_text("model: nvidia/mit-b0\nreport_to: wandb\n")
     recipe = load_recipe(["x.yaml"])
     panel = Panel([], [], [], torch.zeros(0, 3, 32, 32))
-    trackers, _ = make_trackers(recipe, tiny.LABELS, SegmentationMetrics(tiny.LABELS.names), panel, None)
-    assert [type(tracker).__name__ for tracker in trackers] == ["ConsoleCallback", "TrainingPlotCallback"]
+    metrics = SegmentationMetrics(tiny.LABELS.names)
+    callbacks = make_callbacks(recipe, tiny.LABELS, metrics, panel, Repositories())
+    assert [type(callback).__name__ for callback in callbacks.all] == ["ConsoleCallback", "TrainingPlotCallback"]
     assert "W&B hears nothing of this run: WANDB_DISABLED is set." in capsys.readouterr().out
 
 

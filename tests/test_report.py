@@ -69,7 +69,8 @@ def test_of_a_stream_the_first_are_taken():
 def test_the_preview_is_from_all_over_the_split(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(
-        "seg_recipe.report.augmentation_sheet", lambda samples, space: shown.extend(samples) or Image.new("L", (1, 1))
+        "seg_recipe.visualize.augmentation_sheet",
+        lambda samples, space: shown.extend(samples) or Image.new("L", (1, 1)),
     )
     save_preview(video(100), TrainTransform(**SEEN), LABELS, 2, tmp_path)
     assert [sample.id for sample in shown] == ["000025", "000075"]

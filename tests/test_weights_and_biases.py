@@ -20,12 +20,9 @@ from PIL import Image
 from transformers import TrainerState
 from transformers.integrations.integration_utils import WandbCallback
 
-from seg_recipe.callbacks import (
-    Panel,
-    SegmentationWandbCallback,
-    predict_masks,
-)
 from seg_recipe.callbacks.outbox import Outbox
+from seg_recipe.callbacks.weights_and_biases import SegmentationWandbCallback
+from seg_recipe.prediction import Panel, predict_masks
 from tests.test_callbacks import ARGUMENTS, CONTROL, trainer
 from tests.tiny import LABELS, scene, segformer
 
@@ -383,7 +380,7 @@ import os, signal, sys
 from types import SimpleNamespace
 import psutil
 from transformers import TrainerState
-from seg_recipe.callbacks import SegmentationWandbCallback
+from seg_recipe.callbacks.weights_and_biases import SegmentationWandbCallback
 from seg_recipe.labels import FACE
 logger = SegmentationWandbCallback(label_space=FACE, recipe={}, versions={}, patience=4.0)
 arguments, state = SimpleNamespace(output_dir=sys.argv[1], run_name=None), TrainerState(is_world_process_zero=True)

@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from jaxtyping import Float, Integer, UInt8
-from torch import Tensor, nn
+from jaxtyping import Integer, UInt8
+from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
@@ -23,25 +23,12 @@ from transformers.integrations.integration_utils import WandbCallback, WandbLogM
 from seg_recipe.callbacks.outbox import Outbox, say
 from seg_recipe.callbacks.progress import learning_rates
 from seg_recipe.figure_names import logged_set
-from seg_recipe.inference.segmenter import mask_of
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.prediction import Panel, predict_masks
 from seg_recipe.runtime.secrets import SECRET_KEYS, first_line, without_secrets
 
 RUN_ID_FILE = "wandb_run_id"
 """Beside the checkpoints: a resumed run goes on in the same W&B run."""
-
-
-class Panel(NamedTuple):
-    """The validation images that are shown at each evaluation.
-
-    ids: captions. masks: class ids or IGNORE_INDEX, at the label's own size. pixel_values: the images as the model
-    takes them (normalised, square).
-    """
-
-    ids: list[str]
-    images: list[UInt8[np.ndarray, "_ _ 3"]]
-    masks: list[UInt8[np.ndarray, "_ _"]]
-    pixel_values: Float[Tensor, "samples 3 size size"]
 
 
 class SegmentationWandbCallback(WandbCallback):
@@ -285,29 +272,6 @@ class SegmentationWandbCallback(WandbCallback):
             )
             for caption, image, truth, prediction in zip(panel[0], panel[1], panel[2], predictions, strict=True)
         ]
-
-
-def predict_masks(
-    model: nn.Module, pixel_values: Float[Tensor, "batch 3 height width"], sizes: list[tuple[int, int]]
-) -> list[UInt8[np.ndarray, "_ _"]]:
-    """The predicted class ids of each image at its (height, width) of `sizes`; no logits of that size exist.
-
-    One image at a time, in eval mode and without gradients. Module modes and the random state are restored.
-    """
-    parameter = next(model.parameters())
-    modes = {module: module.training for module in model.modules()}
-    devices = [parameter.device] if parameter.device.type == "cuda" else []
-    masks = []
-    try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            for picture, size in zip(pixel_values, sizes, strict=True):
-                logits = model(pixel_values=picture[None].to(parameter.device, parameter.dtype)).logits
-                masks.append(mask_of(logits[0].float(), size))
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return masks
 
 
 def _is_sharded(model: Any) -> bool:

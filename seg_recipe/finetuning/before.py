@@ -1,17 +1,19 @@
 """What is refused before anything is read: a folder, labels or a repository with which the run would end in vain."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from seg_recipe.checkpoints import MARKER, SAVING
-from seg_recipe.faces.ours import JUNK
-from seg_recipe.hub.access import check_hub_access
+from seg_recipe.checkpoints import MARKER, SAVING, fresh_folder
 from seg_recipe.labels import LabelSpace, load_label_space
-from seg_recipe.recipe import Recipe
+from seg_recipe.recipe import Recipe, use_all_cores
+from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
 
-_NOTHING = JUNK | {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
+_NOTHING = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
 """Names in an output_dir of which a run replaces nothing; a check with --preview, and a run that failed at once, leave
 some of them.
 """
@@ -48,7 +50,9 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.is_dir() or is_run(folder):
         return
-    if names := sorted(path.name for path in folder.iterdir() if path.name not in _NOTHING):
+    from seg_recipe.faces.ours import JUNK
+
+    if names := sorted(path.name for path in folder.iterdir() if path.name not in _NOTHING | JUNK):
         held = ", ".join(names[:3] + ["..."] * (len(names) > 3))
         raise InputError(
             f"output_dir is {folder}, which holds {held} and no run of this recipe; give a new or an empty folder."
@@ -61,13 +65,29 @@ def is_run(folder: Path) -> bool:
     return any(any(folder.glob(mark)) for mark in marks)
 
 
-def alone(recipe: Recipe) -> AbstractContextManager[None]:
-    """Keep other runs out of output_dir while this one runs. Rank 0 does it for all; a check writes nothing, so it
-    keeps nobody out.
+@contextmanager
+def sole_run(recipe: Recipe) -> Iterator[None]:
+    """Prepare output_dir and threads, and keep other runs out of output_dir meanwhile.
+
+    A check writes nothing, so it keeps nobody out. `resume: never` takes a fresh folder.
     """
-    if recipe.training.process_index != 0 or recipe.run.check:
-        return nullcontext()
-    return sole_writer(recipe.output_dir, "output_dir")
+    args = recipe.training
+    threads = use_all_cores(recipe.model.cpu_threads)
+    if recipe.run.resume == "never":
+        args.output_dir = str(fresh_folder(recipe.output_dir))
+    check_output_dir(recipe)
+    writes = args.process_index == 0 and not recipe.run.check
+    with sole_writer(recipe.output_dir, "output_dir") if writes else nullcontext():
+        say(args, f"{args.world_size} process(es) on {args.device.type}, {threads} CPU thread(s) each.", *recipe.notes)
+        yield
+
+
+def read_labels(recipe: Recipe) -> LabelSpace:
+    """The label space of the recipe. Raises InputError where the data come with a labels.json that differs."""
+    label_space = load_label_space(recipe.data.labels)
+    say(recipe.training, *label_space.pair_notes)
+    check_labels(recipe, label_space)
+    return label_space
 
 
 def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
@@ -85,26 +105,25 @@ def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
             )
 
 
-def check_repository(recipe: Recipe) -> str | None:
-    """The Hub repository that will be pushed to, reachable and writable; None where nothing is pushed, and off rank 0.
+class Repositories(NamedTuple):
+    """What is pushed to on the Hub: the model's repository and the Space of its demo. None: nothing is pushed."""
 
-    A check makes none.
-    """
+    model: str | None = None
+    space: str | None = None
+
+
+def check_repositories(recipe: Recipe) -> Repositories:
+    """The repositories that will be pushed to, reachable and writable; on rank 0. A check creates none."""
     reporting = recipe.reporting
     if not reporting.push_to_hub or recipe.training.process_index != 0:
-        return None
-    private, makes = bool(reporting.hub_private_repo), not recipe.run.check
-    return check_hub_access(reporting.hub_model_id, private=private, output_dir=recipe.output_dir, makes=makes)
+        return Repositories()
+    from seg_recipe.hub.access import check_hub_access
 
-
-def check_space(recipe: Recipe) -> str | None:
-    """The Space that the demo page will be pushed to, reachable and writable; None where there is none, and off rank
-    0.
-    """
-    reporting = recipe.reporting
-    if not reporting.push_to_hub or not reporting.hub_space or recipe.training.process_index != 0:
-        return None
-    private, makes = bool(reporting.hub_private_repo), not recipe.run.check
-    return check_hub_access(
-        reporting.hub_space, private=private, output_dir=recipe.output_dir, repo_type="space", makes=makes
+    access = partial(
+        check_hub_access,
+        private=bool(reporting.hub_private_repo),
+        output_dir=recipe.output_dir,
+        makes=not recipe.run.check,
     )
+    model = access(reporting.hub_model_id)
+    return Repositories(model, access(reporting.hub_space, repo_type="space") if reporting.hub_space else None)

@@ -2,50 +2,66 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from seg_recipe.callbacks import TRAINING_PLOT, Panel
+from seg_recipe.callbacks import TRAINING_PLOT
 from seg_recipe.checkpoints import replaced_files, together, write_json
-from seg_recipe.figure_names import by_set
-from seg_recipe.finetuning.identity import repeatable_text
+from seg_recipe.data import Data
+from seg_recipe.finetuning.before import Repositories
+from seg_recipe.finetuning.beside import Callbacks, push_demo
+from seg_recipe.finetuning.card import write_model_card
 from seg_recipe.finetuning.overview import DATA_PLOT, save_data_plot
-from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
-from seg_recipe.hub.card import write_card
-from seg_recipe.hub.push import HubCallback
 from seg_recipe.labels import LabelSpace
+from seg_recipe.prediction import Panel
 from seg_recipe.recipe import Recipe
-from seg_recipe.report import check_best, kept_model, package_versions, save_prediction_sheet, say
+from seg_recipe.report import check_best, kept_model, save_prediction_sheet, say
+from seg_recipe.runtime.errors import noted
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
-from seg_recipe.scoring.after_training import report_run
+from seg_recipe.runtime.signals import follow_launcher
 from seg_recipe.trainer import SegmentationTrainer
 
 
-def tell_how_to_go_on(trainer: SegmentationTrainer, argv: Sequence[str]) -> None:
-    """The lines at the end of a run that was stopped. argv: its command line after the script."""
+@contextmanager
+def step_noted(trainer: SegmentationTrainer) -> Iterator[None]:
+    """Add folder and step of the run to the message of an error in the block."""
+    with noted(
+        lambda: f"(In {trainer.args.output_dir}, after step {trainer.state.global_step} of {trainer.state.max_steps}.)"
+    ):
+        yield
+
+
+def train(trainer: SegmentationTrainer, checkpoint: Path | None, argv: Sequence[str]) -> bool:
+    """Train, from a checkpoint or the start. Returns False after a stop, once it has said how to resume.
+
+    SIGTERM and Ctrl-C stop the run after its step, with a checkpoint. argv: the command line after the script.
+    """
     args = trainer.args
+    with trainer.stop.listening():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        # The launcher may die of the same Ctrl-C a moment later than this process needs to end well.
+        follow_launcher(not trainer.stopped)
+    if not trainer.stopped:
+        return True
     step = trainer.state.global_step
     saved = f"Stopped after step {step} of {trainer.state.max_steps}, which is saved in {args.output_dir}."
     say(args, saved if step else "Stopped before the first step; there is nothing to save.")
-    launcher_options = "--config_file ... " if args.world_size > 1 else ""  # nobody tells a worker what they were
+    launcher_options = "--config_file ... " if args.world_size > 1 else ""  # the launcher passes none of them on
     say(args, f"To go on: accelerate launch --quiet {launcher_options}{shlex.join([sys.argv[0], *argv])}")
+    return False
 
 
 def conclude(
     trainer: SegmentationTrainer,
     recipe: Recipe,
     label_space: LabelSpace,
+    data: Data,
     panel: Panel,
-    judged_rows: Any,
-    train_rows: Any,
-    hub: HubCallback | None,
+    repositories: Repositories,
 ) -> dict[str, Any]:
-    """The run's model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew
-    on what was loaded.
-
-    judged_rows: the evaluation split that chose the checkpoint, without transform. train_rows: the training split.
-    """
+    """Save the model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew."""
     folder, state = trainer.output_dir, trainer.state
     writes = trainer.args.process_index == 0
     step, what = kept_model(state, trainer.args)
@@ -62,7 +78,7 @@ def conclude(
             sheet = save_prediction_sheet(network, panel, label_space, folder / "predictions.png", writes)
         with together():
             if writes:
-                _describe(trainer, recipe, label_space, sheet, judged_rows, train_rows, hub, figures)
+                _describe(trainer, recipe, label_space, data, sheet, repositories, figures)
     if (line := check_best(figures, state, trainer.args)) is not None:
         say(trainer.args, line)
     judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
@@ -89,21 +105,22 @@ def _describe(
     trainer: SegmentationTrainer,
     recipe: Recipe,
     label_space: LabelSpace,
+    data: Data,
     sheet: Path,
-    judged_rows: Any,
-    train_rows: Any,
-    hub: HubCallback | None,
+    repositories: Repositories,
     figures: dict[str, Any],
 ) -> None:
     """Report, card and figures beside the saved model. The figures come last: with them a run is finished."""
+    from seg_recipe.scoring.after_training import report_run
+
     folder, args = trainer.output_dir, trainer.args
     step, _ = kept_model(trainer.state, args)
-    save_data_plot(train_rows, label_space, folder)
+    save_data_plot(data.splits["train"], label_space, folder)
     plots = {"Loss, mIoU and learning rates": TRAINING_PLOT, "The training data": DATA_PLOT}
     plots = {caption: name for caption, name in plots.items() if (folder / name).is_file()}
     pictures, line = report_run(
         folder,
-        judged_rows,
+        data.splits[recipe.data.best_on or next(name for name in data.splits if name != "train")],
         label_space,
         dataset=recipe.data.dataset[0]
         if len(recipe.data.dataset) == 1 and not recipe.data.eval_datasets
@@ -117,43 +134,21 @@ def _describe(
     )
     say(args, line)
     pictures = {"Image, truth and prediction": sheet.name, **pictures, **plots}
-    write_model_card(recipe, label_space, folder, figures, step, hub.repo_id if hub else None, pictures)
+    write_model_card(recipe, label_space, folder, figures, step, repositories.model, pictures)
     write_json(folder / "results.json", {"step": step, "metrics": figures})
 
 
-def write_model_card(
-    recipe: Recipe,
-    label_space: LabelSpace,
-    folder: Path,
-    figures: dict[str, Any],
-    step: int,
-    repo_id: str | None,
-    pictures: dict[str, str] | None = None,
-) -> Path:
-    """README.md of a model folder, with the figures of that model."""
-    names = [entry.partition("=")[0] for entry in recipe.data.eval_datasets]
-    names.sort(key=lambda name: name != recipe.data.best_on)  # the set that chose the checkpoint comes first
-    return write_card(
-        folder,
-        repo_id=repo_id,
-        label_names=label_space.names,
-        datasets=recipe.data.dataset,
-        metrics=by_set(figures, names, label_space.names),
-        step=step,
-        recipe=repeatable_text(recipe),
-        versions=package_versions(),
-        pictures=pictures,
-        **licence_settings(recipe),
-    )
-
-
-def licence_settings(recipe: Recipe) -> dict[str, Any]:
-    """What `licence_statement` decides from."""
-    return {
-        "data_license": recipe.reporting.data_license,
-        "model_license": recipe.reporting.model_license,
-        "base_model": None if recipe.model.from_scratch else recipe.model.model,
-        "generated_only": all(map(is_all_drawn, recipe.data.dataset)),
-        "over_photographs": any(map(stands_before_photographs, recipe.data.dataset)),
-        "pushing": recipe.reporting.push_to_hub,
-    }
+def finish_callbacks(
+    trainer: SegmentationTrainer, recipe: Recipe, callbacks: Callbacks, repositories: Repositories
+) -> None:
+    """Wait for the Hub, push the Space, send the report to W&B and end its run."""
+    if callbacks.hub is not None and trainer.args.process_index == 0:
+        _, what = kept_model(trainer.state, trainer.args)
+        callbacks.hub.finish(None if trainer.stopped else recipe.output_dir, message=f"{what.capitalize()} model")
+        if not trainer.stopped:
+            push_demo(recipe, repositories)
+    if callbacks.wandb is not None:
+        report = recipe.output_dir / "report"
+        if not trainer.stopped and report.is_dir():
+            callbacks.wandb.send_report(report)
+        callbacks.wandb.finish()

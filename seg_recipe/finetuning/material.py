@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
-from seg_recipe.data import Data, load_data
+from seg_recipe.data import Data, attach_transform, load_data
 from seg_recipe.data.sources import HUB_ID
-from seg_recipe.faces import make_faces
-from seg_recipe.faces.folder import face_id
-from seg_recipe.faces.ours import foreign_names, has_our_metadata, holds_data_sets_of_ours
-from seg_recipe.finetuning.trial import shared_scratch_folder
+from seg_recipe.finetuning.trial import refuse_what_cannot_train, shared_scratch_folder
 from seg_recipe.labels import FACE, LabelSpace, faces_are_few
+from seg_recipe.losses import SegmentationLoss
+from seg_recipe.models import build_model
+from seg_recipe.prediction import Panel
 from seg_recipe.recipe import Recipe
-from seg_recipe.recipe.settings import DataSettings
-from seg_recipe.report import say
+from seg_recipe.recipe.settings import DataSettings, LossSettings
+from seg_recipe.report import panel_of, say
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.splits import in_validation
 from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform
 
@@ -60,6 +62,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
         )
     say(args, *idle_lines(recipe, data.idle))
     check_faces(recipe, data)
+    say(args, *data.notes)
     return data
 
 
@@ -85,6 +88,8 @@ def renders_into(recipe: Recipe, folder: Path) -> bool:
     (input/quickstart in input); and where --generate_faces was typed and the folder is not there, empty or ours.
     Anything else in it is the user's.
     """
+    from seg_recipe.faces.ours import foreign_names, has_our_metadata, holds_data_sets_of_ours
+
     asked = "generate_faces" in recipe.typed
     if recipe.data.generate_faces == 0 or folder.is_file():
         return False
@@ -103,6 +108,8 @@ def draw_faces(recipe: Recipe, folder: Path) -> Path:
     """Draw the recipe's faces into the folder, or for a check a few of them into one that is gone at its end. Returns
     which.
     """
+    from seg_recipe.faces import make_faces
+
     settings, args = recipe.data, recipe.training
     count = settings.generate_faces
     # all have looked whether the folder is there before one of them makes it
@@ -127,6 +134,8 @@ def draw_faces(recipe: Recipe, folder: Path) -> Path:
 
 def faces_for_a_check(most: int, batch: int, val_fraction: float | int) -> int:
     """The number of faces that fill an optimizer batch, with eight held out."""
+    from seg_recipe.faces.folder import face_id
+
     trained = held = 0
     for index in range(most):
         if trained >= max(batch, 16) and (held >= 8 or not val_fraction):
@@ -157,3 +166,47 @@ def make_transforms(
     return TrainTransform(
         **seen, augmentation=recipe.augmentation.as_augmentation(), seed=recipe.training.seed, clock=clock
     ), EvalTransform(**seen)
+
+
+def with_transforms(
+    recipe: Recipe, data: Data, train: TrainTransform, evaluation: EvalTransform
+) -> tuple[Any, Any, Panel]:
+    """Training rows, evaluation rows (a dict for several sets), and the images that are shown at each evaluation."""
+    judged = recipe.data.best_on or next(name for name in data.splits if name != "train")
+    rows = {name: attach_transform(split, evaluation) for name, split in data.splits.items() if name != "train"}
+    panel = panel_of(data.splits[judged], evaluation, max(8, recipe.reporting.panel_images))
+    return data.training_rows(train), rows if recipe.data.eval_datasets else rows[judged], panel
+
+
+def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel, Any]:
+    """The model of the recipe for a label space, and its image processor."""
+    args, settings = recipe.training, recipe.model
+    if args.device.type == "cpu":
+        keep_freed_memory()
+    with args.main_process_first(desc="model"):
+        model, image_processor, notes = build_model(
+            settings.model,
+            label_space=label_space,
+            image_size=settings.image_size,
+            from_scratch=settings.from_scratch,
+            config_overrides=settings.config_overrides,
+            seed=args.seed,
+            channels_last=settings.channels_last,
+        )
+    say(args, *notes)
+    refuse_what_cannot_train(model, args, settings.image_size)
+    return model, image_processor
+
+
+def make_loss(settings: LossSettings) -> SegmentationLoss:
+    """The loss of the recipe."""
+    return SegmentationLoss(
+        jaccard_weight=settings.jaccard_weight,
+        cross_entropy_weight=settings.cross_entropy_weight,
+        power=settings.jaccard_power,
+        smooth=settings.jaccard_smooth,
+        reduction=settings.loss_reduction,
+        classes=settings.jaccard_classes,
+        class_weights=settings.class_weights or None,
+        label_smoothing=settings.cross_entropy_label_smoothing,
+    )

@@ -3,23 +3,27 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seg_recipe.charts import DataOverview, data_figure
-from seg_recipe.data import undecoded
+from seg_recipe.data import Data, undecoded
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.report import spread
+from seg_recipe.recipe import Recipe
+from seg_recipe.report import save_preview, say, spread
 from seg_recipe.runtime.files import replaced_file
+from seg_recipe.transforms import TrainTransform
 from seg_recipe.transforms.cells import ids_of_cell
+
+if TYPE_CHECKING:
+    from seg_recipe.charts import DataOverview
 
 DATA_PLOT = "data.png"
 MOST_IMAGES = 300
 """Of a larger split so many, from all over it, are read: some 2 seconds at 512 x 512 pixels."""
 
 
-def read_overview(split: Any, label_space: LabelSpace) -> DataOverview | None:
+def read_overview(split: Any, label_space: LabelSpace) -> "DataOverview | None":
     """Count classes and sizes in images from all over a split. None for a stream, which is read once."""
     if not hasattr(split, "__len__"):
         return None
@@ -29,8 +33,10 @@ def read_overview(split: Any, label_space: LabelSpace) -> DataOverview | None:
     return overview_of(masks, len(label_space), len(rows))
 
 
-def overview_of(masks: Iterable[np.ndarray], classes: int, of: int) -> DataOverview:
+def overview_of(masks: Iterable[np.ndarray], classes: int, of: int) -> "DataOverview":
     """Count the classes and sizes of masks, one in memory at a time. of: the number of images in the split."""
+    from seg_recipe.charts import DataOverview
+
     pixels, images_with = np.zeros(256, np.int64), np.zeros(256, np.int64)
     sizes: Counter[tuple[int, int]] = Counter()
     for mask in masks:
@@ -42,7 +48,7 @@ def overview_of(masks: Iterable[np.ndarray], classes: int, of: int) -> DataOverv
     return DataOverview(sizes.total(), of, pixels[:classes], images_with[:classes], ignored, dict(sizes))
 
 
-def overview_line(overview: DataOverview, label_space: LabelSpace) -> str:
+def overview_line(overview: "DataOverview", label_space: LabelSpace) -> str:
     """The range of sizes, the rarest classes and those that do not occur, in one line."""
     heights, widths = zip(*overview.sizes, strict=True)
     sizes = f"{min(widths)} x {min(heights)} pixels"
@@ -62,6 +68,18 @@ def save_data_plot(split: Any, label_space: LabelSpace, folder: Path) -> None:
     overview = read_overview(split, label_space)
     if overview is None:
         return
+    from seg_recipe.charts import data_figure
+
     picture = data_figure(overview, label_space, title="Training data")
     with replaced_file(folder / DATA_PLOT) as unfinished:
         picture.save(unfinished, "png", optimize=True)
+
+
+def show_preview(recipe: Recipe, data: Data, label_space: LabelSpace, transform: TrainTransform) -> None:
+    """What --preview writes on rank 0: augmented samples, and the class frequencies of the training data."""
+    count = recipe.run.preview
+    if not count or recipe.training.process_index != 0:
+        return
+    sheet = save_preview(data.splits["train"], transform, label_space, count, recipe.output_dir)
+    say(recipe.training, f"Wrote {sheet}: {count} training samples as the model sees them.")
+    save_data_plot(data.splits["train"], label_space, recipe.output_dir)

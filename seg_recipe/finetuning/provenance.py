@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 from seg_recipe.data.sources import read_source, undecoded
-from seg_recipe.faces.ours import METADATA, has_our_metadata, is_drawn
 from seg_recipe.runtime.errors import InputError
 
 
@@ -16,6 +15,8 @@ def is_all_drawn(source: str) -> bool:
     """Whether every pair that a data set trains on was drawn by our generator, with no photograph in it. Read once in
     a process.
     """
+    from seg_recipe.faces.ours import is_drawn
+
     if not Path(source).expanduser().is_dir():
         return False
     try:
@@ -29,6 +30,8 @@ def is_all_drawn(source: str) -> bool:
 
 def stands_before_photographs(source: str) -> bool:
     """Whether a data set is of our faces in front of photographs."""
+    from seg_recipe.faces.ours import METADATA, has_our_metadata
+
     folder = Path(source).expanduser()
     if not has_our_metadata(folder):
         return False

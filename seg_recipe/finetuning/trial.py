@@ -14,6 +14,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from seg_recipe.data import Data
+from seg_recipe.finetuning.overview import overview_line, read_overview
+from seg_recipe.labels import LabelSpace
+from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.trainer import SegmentationTrainer
 
@@ -96,6 +100,18 @@ def try_step(trainer: SegmentationTrainer) -> float:
         model = trainer.model_wrapped.eval()
         trainer.prediction_step(model, next(iter(trainer.get_eval_dataloader(name))), prediction_loss_only=False)
     return loss
+
+
+def check_run(trainer: SegmentationTrainer, data: Data, label_space: LabelSpace) -> dict[str, Any]:
+    """Do what --check does, and print what was found. Returns {}: there are no results."""
+    args = trainer.args
+    batch = next(iter(trainer.get_train_dataloader()))
+    shape, loss = tuple(batch["pixel_values"].shape), try_step(trainer)
+    say(args, f"Check passed; the first batch is {shape}, and a first step has the loss {loss:.4f}.")
+    if (overview := read_overview(data.splits["train"], label_space)) is not None:
+        say(args, overview_line(overview, label_space))
+    say(args, "Nothing of it is kept: leave out --check to train.")
+    return {}
 
 
 class _OneStep(TrainerCallback):

@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
-from seg_recipe.fast import kernels
 from seg_recipe.inference.windows import covered, ramp_of, whole_steps, whole_stride, window_starts
 from seg_recipe.labels import LabelSpace
-from seg_recipe.metrics import first_greatest
 from seg_recipe.models.build import WHOLE_PICTURES
+from seg_recipe.prediction import mask_of
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms import normalisation, normalise
-from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -234,52 +232,6 @@ class Segmenter:
                 total[:, rows, columns] += ramp * scores
                 weights[rows, columns] += ramp
         return total.div_(weights)
-
-
-def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
-    """The class with the greatest score at each pixel of `size` (height, width), the first of equals, after bilinear
-    upsampling.
-
-    Made in parts: memory does not grow with classes x pixels. Weights are computed in float64, and in torch's
-    `interpolate`, which the pipeline uses, in float32: of 6.1 million pixels of real pictures 3 differed, whose two
-    best logits were within 1.1e-7.
-
-    Raises ValueError for scores that are not finite.
-    """
-    if not all_finite(scores):
-        raise InputError(
-            "The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for "
-            "fp16."
-        )
-    if scores.device.type == "cpu":
-        return _compiled_mask(scores, size)
-    mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
-    cuts = tiles(
-        (scores.shape[1], scores.shape[2]),
-        size,
-        images=1,
-        classes=len(scores),
-        dtype=scores.dtype,
-        device=scores.device,
-    )  # fmt: skip
-    found = map_tiles(lambda chosen, tile: first_greatest(tile.upsample(scores[None][chosen])), cuts, scores.device)
-    for chosen, tile, classes in found:
-        mask[chosen, tile.rows, tile.columns] = classes.to(torch.uint8)
-    return mask[0].cpu().numpy()
-
-
-def _compiled_mask(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
-    mask = np.empty(size, np.uint8)
-    rows, columns = axis(scores.shape[1], size[0]), axis(scores.shape[2], size[1])
-
-    def fill(_: int, band: slice) -> None:
-        near, lows = rows.near(band)
-        source = float32(scores[:, near])
-        kernels.find_greatest(source, lows, rows.weights[band], columns.lows, columns.weights, mask[band])
-
-    for _ in map_bands(fill, bands(1, *size)):
-        pass
-    return mask
 
 
 def _image_size(processor: Any) -> tuple[int, int]:

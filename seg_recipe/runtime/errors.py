@@ -58,13 +58,11 @@ class OtherRankError(RunError):
     """Another rank failed, which says why. This one ends without a word."""
 
 
-def run_program(
-    main: Callable[[list[str]], int | str | None], stopped: str, argv: list[str] | None = None
-) -> NoReturn:
+def run_program(main: Callable[[list[str]], object], stopped: str, argv: list[str] | None = None) -> NoReturn:
     """Run a script to its end and exit with its code.
 
-    `main` takes the command line without the program's name and without --traceback, and returns what `sys.exit`
-    takes. An InputError, a RunError, and what the machine refuses (a full disk, a folder that may not be read, too
+    `main` takes the command line without the program's name and without --traceback. A number or a text that it
+    returns is for `sys.exit`; anything else is success. An InputError, a RunError, and what the machine refuses (a full disk, a folder that may not be read, too
     little memory) is one line that begins with "error:", exit code 1. Ctrl-C prints `stopped` and exits with 130. Any
     other exception is a fault of ours: its last frames in this project, its notes and its message, or the whole
     traceback with --traceback; exit code 1. What several processes of a machine meet alike, one of them prints.
@@ -80,7 +78,7 @@ def run_program(
         code = 130
     except Exception as error:
         code = _fail(error, whole)
-    sys.exit(code)
+    sys.exit(code if isinstance(code, int | str) else None)
 
 
 def check_first(check: Callable[[list[str]], object], argv: list[str] | None = None) -> None:

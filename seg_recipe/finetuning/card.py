@@ -1,0 +1,51 @@
+"""The model card of a run: what the recipe says about data and licences, with the figures of the model."""
+
+from pathlib import Path
+from typing import Any
+
+from seg_recipe.figure_names import by_set
+from seg_recipe.finetuning.identity import repeatable_text
+from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
+from seg_recipe.labels import LabelSpace
+from seg_recipe.recipe import Recipe
+from seg_recipe.report import package_versions
+
+
+def write_model_card(
+    recipe: Recipe,
+    label_space: LabelSpace,
+    folder: Path,
+    figures: dict[str, Any],
+    step: int,
+    repo_id: str | None,
+    pictures: dict[str, str] | None = None,
+) -> Path:
+    """README.md of a model folder, with the figures of that model."""
+    from seg_recipe.hub.card import write_card
+
+    names = [entry.partition("=")[0] for entry in recipe.data.eval_datasets]
+    names.sort(key=lambda name: name != recipe.data.best_on)  # the set that chose the checkpoint comes first
+    return write_card(
+        folder,
+        repo_id=repo_id,
+        label_names=label_space.names,
+        datasets=recipe.data.dataset,
+        metrics=by_set(figures, names, label_space.names),
+        step=step,
+        recipe=repeatable_text(recipe),
+        versions=package_versions(),
+        pictures=pictures,
+        **licence_settings(recipe),
+    )
+
+
+def licence_settings(recipe: Recipe) -> dict[str, Any]:
+    """What `licence_statement` decides from."""
+    return {
+        "data_license": recipe.reporting.data_license,
+        "model_license": recipe.reporting.model_license,
+        "base_model": None if recipe.model.from_scratch else recipe.model.model,
+        "generated_only": all(map(is_all_drawn, recipe.data.dataset)),
+        "over_photographs": any(map(stands_before_photographs, recipe.data.dataset)),
+        "pushing": recipe.reporting.push_to_hub,
+    }
