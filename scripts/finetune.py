@@ -24,8 +24,7 @@ from seg_recipe.finetuning.overview import show_preview
 from seg_recipe.finetuning.trial import check_run, scratch_folder
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe import Recipe, load_recipe
-from seg_recipe.runtime.process import training_process
-from seg_recipe.runtime.signals import StopRequest
+from seg_recipe.runtime.process import StopRequest, training_process
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 
@@ -44,7 +43,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
     """The stages of a run. argv: the command line, to print how to resume. stop: what signals ask for."""
     # settings
-    args = recipe.training
     label_space = read_labels(recipe)
     repositories = check_repositories(recipe)
     # data
@@ -60,19 +58,17 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
     identity = identity_of(recipe, label_space, data, model)
     checkpoint, finished = where_to_start(recipe, identity)
     if finished is not None:
-        push_finished(recipe, label_space, finished, repositories)
-        return finished
+        return push_finished(recipe, label_space, finished, repositories)
     if recipe.run.check:
-        args.output_dir = scratch_folder()
+        recipe.training.output_dir = scratch_folder()
     # loss, metrics, callbacks
-    loss = make_loss(recipe.loss)
     metrics = SegmentationMetrics(label_space.names)
     callbacks = make_callbacks(recipe, label_space, metrics, panel, repositories)
     # trainer
     trainer = SegmentationTrainer(
         model,
-        args,
-        loss=loss,
+        recipe.training,
+        loss=make_loss(recipe.loss),
         metrics=metrics,
         clock=clock,
         train_dataset=train_rows,

@@ -77,11 +77,11 @@ def arrange_callbacks(trainer: SegmentationTrainer) -> None:
 
 def push_finished(
     recipe: Recipe, label_space: LabelSpace, figures: dict[str, Any], repositories: Repositories
-) -> None:
-    """Push the model of a run that was finished before, with a card that says what the recipe says now."""
+) -> dict[str, Any]:
+    """Push the model of a run that was finished before, with a card of the recipe as it is. Returns its figures."""
     repo_id = repositories.model
     if repo_id is None or recipe.run.check:
-        return
+        return figures
     from seg_recipe.hub.push import HubCallback, pictures_of_card
 
     folder = recipe.output_dir
@@ -92,6 +92,7 @@ def push_finished(
     write_model_card(recipe, label_space, folder, figures, step, repo_id, pictures)
     HubCallback(repo_id, output_dir=folder, strategy="end").finish(folder, message=f"Model of step {step}")
     push_demo(recipe, repositories)
+    return figures
 
 
 def push_demo(recipe: Recipe, repositories: Repositories) -> None:

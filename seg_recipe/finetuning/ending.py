@@ -1,4 +1,4 @@
-"""The end of a run: its model with card, report, contact sheet and figures, or how to go on from where it was stopped."""
+"""Training to its end, and what a run leaves: model, card, report, contact sheet and figures, or how to resume."""
 
 import shlex
 import sys
@@ -61,7 +61,7 @@ def conclude(
     panel: Panel,
     repositories: Repositories,
 ) -> dict[str, Any]:
-    """Save the model with card, report, contact sheet and figures in output_dir. Returns its metrics, evaluated anew."""
+    """Save the model with card, report, contact sheet and figures. Returns its metrics, evaluated anew."""
     folder, state = trainer.output_dir, trainer.state
     writes = trainer.args.process_index == 0
     step, what = kept_model(state, trainer.args)

@@ -67,7 +67,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
 
 
 def check_faces(recipe: Recipe, data: Data) -> None:
-    """Raises ValueError where nobody said that the ids are those of faces, and most classes of faces are in no mask."""
+    """Raise InputError where `labels` is face by default and most classes of faces are in no mask."""
     if "labels" in recipe.typed or recipe.data.labels != "face" or not data.class_pixels:
         return
     seen = int(np.any(list(data.class_pixels.values()), axis=0).sum())

@@ -72,7 +72,7 @@ def _norm_of_one_value(model: nn.Module, image_size: int) -> str | None:
 
 
 def scratch_folder() -> str:
-    """A folder that is gone when the process ends; the Trainer makes its output_dir, whether it writes there or not."""
+    """A folder that is deleted when the process ends. The Trainer creates its output_dir even if it writes nothing."""
     folder = tempfile.mkdtemp(prefix="seg_recipe-check-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

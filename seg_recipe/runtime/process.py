@@ -10,7 +10,7 @@ from seg_recipe.runtime.signals import StopRequest, follow_launcher, leave_toget
 
 @contextmanager
 def training_process() -> Iterator[StopRequest]:
-    """Prepare this process for a training run, and leave the process group at its end. Gives the block a StopRequest."""
+    """Prepare this process for a training run and leave the process group at its end. Yields a StopRequest."""
     follow_launcher()
     disable_progress_bar()  # transformers' bar for each save would stand between the lines of the training
     yield StopRequest()
