@@ -22,7 +22,7 @@ BESIDE = ("runtime", "fast")
 ORDER = (
     ("runtime",),
     ("upsampling", "fast"),
-    ("labels", "sides", "splits", "figure_names", "png", "masks"),
+    ("labels", "sides", "splits", "figure_names", "augmentation", "png", "masks"),
     ("recipe_file", "recipe"),
     ("data",),
     ("transforms",),

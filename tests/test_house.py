@@ -40,11 +40,11 @@ def test_nothing_has_a_name_that_says_nothing():
 def test_finetune_loads_no_tool_and_few_files():
     loaded = house.closure(house.ROOT)
     assert not {house.room_of(module) for module in loaded} & {*house.TOOLS, "hub", "charts", "visualize"}
-    assert len(loaded) <= 88
+    assert len(loaded) <= 90
 
 
 def test_core_does_not_grow():
-    assert house.core_lines(house.ROOT) <= 12_700
+    assert house.core_lines(house.ROOT) <= 12_800
 
 
 @pytest.mark.slow
