@@ -22,7 +22,7 @@ BESIDE = ("runtime", "fast")
 ORDER = (
     ("runtime",),
     ("upsampling", "fast"),
-    ("labels", "sides", "splits", "figure_names", "augmentation", "png", "masks"),
+    ("labels", "sides", "splits", "figure_names", "augmentation", "masks"),
     ("recipe_file", "recipe"),
     ("data",),
     ("transforms",),
@@ -121,7 +121,7 @@ def core_lines(root: Path) -> int:
 
 def closure(root: Path) -> list[str]:
     """Modules of this project that `import scripts.finetune` loads."""
-    return json.loads(_run(root, _CLOSURE))
+    return json.loads(_run(root, _CLOSURE).splitlines()[-1])
 
 
 def executed(root: Path) -> dict[str, int]:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8, UInt32
 
+from seg_recipe.fast.pixels import FRACTION, warp, warp_ids
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.transforms.draws import Draw
-from seg_recipe.transforms.loops import FRACTION, warp, warp_ids
 from seg_recipe.transforms.photometry import packed, picture_of
 
 CROP_MARGIN = 6

@@ -12,9 +12,9 @@ from jaxtyping import Float32, UInt8, UInt32
 from PIL import Image
 from torch import Tensor
 
+from seg_recipe.fast.pixels import add_noise, blur, scale, tone
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.draws import Draw
-from seg_recipe.transforms.loops import add_noise, blur, scale, tone
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,7 +24,7 @@ _AS_IT_IS = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16]], np.uin
 
 
 def packed(image: Image.Image) -> UInt32[np.ndarray, "height width"]:
-    """The pixels of an RGB or RGBX image as `loops` has them, read-only; not copied where Pillow keeps them in one
+    """The pixels of an RGB or RGBX image as `fast.pixels` has them, read-only; not copied where Pillow keeps them in one
     piece (up to 16 MB).
     """
     try:

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from seg_recipe.augmentation import Augmentation
+from seg_recipe.fast.pixels import read_ids, scale
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.draws import EpochClock, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import output_to_source, warp_image, warp_mask, window_of
-from seg_recipe.transforms.loops import read_ids, scale
 from seg_recipe.transforms.photometry import (
     IMAGENET_MEAN,
     IMAGENET_STD,

@@ -1,4 +1,4 @@
-"""Loops over the pixels of a training picture, compiled by numba at the first use.
+"""Loops over the pixels of a training image, compiled by numba at the first use.
 
 Colour pixels are packed as Pillow keeps them: one uint32 each, red in its lowest byte, then green, blue, and a fourth
 byte that nobody looks at.
