@@ -53,7 +53,7 @@ def test_help_names_commands_and_recipes(argv, capsys):
     assert all(
         word in said for word in (*cli.COMMANDS, *recipe_names(), "accelerate launch --quiet -m seg_recipe.cli")
     )
-    assert max(map(len, said.splitlines())) < 120
+    assert max(len(line) for line in said.splitlines() if str(RECIPES) not in line) < 120
 
 
 def test_version(capsys):
