@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 from transformers import EvalPrediction
 
-from seg_recipe.fast import kernels
+from seg_recipe.fast import loops_for
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.upsampling import Tile, all_finite, axis, bands, float32, map_bands, map_tiles, tiles
+from seg_recipe.upsampling import Tile, all_finite, map_tiles, tiles
 
 LabelMaps = Integer[np.ndarray, "images height width"] | Integer[Tensor, "images height width"] | Sequence[Any]
 """Class ids, an array of equally large maps or a sequence of maps (height, width) of any sizes."""
@@ -54,8 +54,13 @@ def confusion_matrices(
             "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its "
             "weights are broken."
         )
-    if logits.device.type == "cpu" and logits.dtype != torch.float64:
-        return _compiled_counts(logits, labels, sizes)
+    if loops_for(logits):
+        from seg_recipe.fast.counts import counts  # imports numba
+
+        found, wrong = counts(logits, labels, sizes, IGNORE_INDEX)
+        if wrong:
+            _refuse_unknown_ids(labels, classes)
+        return found
     _refuse_unknown_ids(labels, classes)
     return _tiled_counts(logits, labels, sizes)
 
@@ -64,33 +69,6 @@ def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes:
     wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
     if wrong.any():
         raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
-
-
-def _compiled_counts(
-    logits: Float[Tensor, "images classes h w"],
-    labels: Integer[Tensor, "images height width"],
-    sizes: list[tuple[int, int]],
-) -> Int64[Tensor, "images classes classes"]:
-    images, classes, h, w = logits.shape
-    counts = np.zeros((images, classes, classes), np.int64)
-    cuts = [(image, rows) for image, size in enumerate(sizes) for _, rows in bands(1, *size)]
-
-    def count(image: int, band: slice) -> tuple[Int64[np.ndarray, "classes classes"], int]:
-        height, width = sizes[image]
-        rows, columns = axis(h, height), axis(w, width)
-        near, lows = rows.near(band)
-        part = np.zeros_like(counts[image])
-        truth = np.ascontiguousarray(labels[image, band, :width].numpy(), np.int64)
-        wrong = kernels.add_confusion(
-            float32(logits[image, :, near]), truth, lows, rows.weights[band], columns.lows, columns.weights, IGNORE_INDEX, part
-        )  # fmt: skip
-        return part, wrong
-
-    for image, _, (part, wrong) in map_bands(count, cuts):
-        if wrong:
-            _refuse_unknown_ids(labels, classes)
-        counts[image] += part
-    return torch.from_numpy(counts)
 
 
 def _tiled_counts(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from seg_recipe.fast import kernels
+from seg_recipe.fast import loops_for
 from seg_recipe.metrics import first_greatest
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
@@ -64,7 +64,7 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
             "The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for "
             "fp16."
         )
-    if scores.device.type == "cpu":
+    if loops_for(scores):
         return _compiled_mask(scores, size)
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
     cuts = tiles(
@@ -77,6 +77,8 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
 
 
 def _compiled_mask(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
+    from seg_recipe.fast import kernels  # imports numba
+
     mask = np.empty(size, np.uint8)
     rows, columns = axis(scores.shape[1], size[0]), axis(scores.shape[2], size[1])
 

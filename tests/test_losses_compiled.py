@@ -283,14 +283,6 @@ def kernels_again():
     return module
 
 
-def test_without_numba_the_import_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(
-        ImportError, match="seg_recipe computes its loss and metric on the CPU with numba, which cannot be imported: "
-    ):
-        kernels_again()
-
-
 def test_where_no_cache_can_be_written_each_process_compiles(monkeypatch):
     compiled_for_itself = []
 

@@ -5,7 +5,10 @@ machine.
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+try:
+    from numba import njit
+except ImportError:  # the functions stay Python, and `fast.compiles` keeps them from being called
+    njit = None
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -18,6 +21,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if njit is None:
+            return function
         try:
             return njit(function, nogil=True, cache=True, **options)
         except RuntimeError:  # numba: "no locator available"

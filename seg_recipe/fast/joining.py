@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate, relu_
 
+from seg_recipe.fast import loops_for
 from seg_recipe.fast.compilation import compiled
 from seg_recipe.fast.resizing import resize_adjoint
 from seg_recipe.upsampling import axis, map_bands
@@ -38,7 +39,7 @@ def add_upsampled(
     All maps: channels last.
     """
     torch_must = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if torch_must or largest.device.type != "cpu" or any(each.dtype != torch.float32 for each in (largest, *smaller)):
+    if torch_must or not loops_for(largest) or any(each.dtype != torch.float32 for each in (largest, *smaller)):
         for each in smaller:
             largest += interpolate(each, size=largest.shape[2:], mode="bilinear", align_corners=False)
         return relu_(largest) if relu else largest

@@ -25,15 +25,9 @@ that it calls.
 from typing import Any, no_type_check
 
 import numpy as np
-
-try:
-    from llvmlite import ir
-    from numba import njit, types
-    from numba.extending import intrinsic
-except ImportError as error:
-    raise ImportError(
-        f"seg_recipe computes its loss and metric on the CPU with numba, which cannot be imported: {error}"
-    ) from error
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from seg_recipe.fast.compilation import compiled
 

@@ -14,8 +14,7 @@ would do badly is this step: it keeps a handful of full-size tensors. Here the f
 part by part and keeps nothing but the sums; the backward pass goes through it again. Memory does not depend on the
 label size but for a few rows of it.
 
-On the CPU `compiled` does both passes with the loops of `seg_recipe.fast.kernels`, on accelerators and in float64
-`tiled` with torch.
+`tiled` does both passes with torch, on any device. On a CPU `seg_recipe.fast.loss` does the same sooner.
 
 The gradient. Let a, b, k, s (images, classes) be the loss's gradients at I, Q, L, U. For one pixel
 
@@ -33,14 +32,14 @@ There is no negative power of q in it, so it is finite for every logit and every
 entry per pixel, at the target. Ignored pixels have q, m and s set to 0.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seg_recipe.fast import loss as compiled
+from seg_recipe.fast import loops_for
 from seg_recipe.losses import tiled
 
 
@@ -55,6 +54,7 @@ class PixelSums(NamedTuple):
     pixels: Float[Tensor, " images"]  # how many are not ignored; no gradient
 
 
+@torch.compiler.disable  # Dynamo would trace into numba and end in a RecursionError
 def pixel_sums(
     logits: Float[Tensor, "images classes h w"],
     labels: Integer[Tensor, "images height width"] | Float[Tensor, "images classes height width"],
@@ -80,8 +80,8 @@ class _PixelSums(torch.autograd.Function):
     def forward(ctx, logits, labels, power, ignore_index, uniform):
         ctx.save_for_backward(logits, labels)
         ctx.settings = {"power": power, "ignore_index": ignore_index, "uniform": uniform}
-        if _is_compiled(logits):
-            sums, wrong = compiled.sums(logits, labels, **ctx.settings)
+        if loops_for(logits):
+            sums, wrong = _compiled().sums(logits, labels, **ctx.settings)
             if wrong:
                 check_labels(labels, logits.shape[1], ignore_index)
         else:
@@ -96,13 +96,15 @@ class _PixelSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, slopes, _target_power, _pixels):
         logits, labels = ctx.saved_tensors
-        way = compiled if _is_compiled(logits) else tiled
+        way = _compiled() if loops_for(logits) else tiled
         gradient = way.gradient(logits, labels, slopes, **ctx.settings)
         return gradient.to(logits.dtype), None, None, None, None
 
 
-def _is_compiled(logits):
-    return logits.device.type == "cpu" and logits.dtype != torch.float64
+def _compiled() -> Any:
+    from seg_recipe.fast import loss  # imports numba
+
+    return loss
 
 
 def check_labels(labels: Integer[Tensor, "..."] | Float[Tensor, "..."], classes: int, ignore_index: int) -> None:

@@ -95,7 +95,7 @@ class SegmentationLoss(nn.Module):
     jaccard_weight, cross_entropy_weight: >= 0, not both 0. Both terms are always computed, since both are worth
     reporting. power, smooth, reduction, classes: as in `power_jaccard`.
     class_weights: one number >= 0 per class for the cross entropy, or None (or nothing in it) for equal ones.
-    label_smoothing: in [0, 1), for the cross entropy.
+    label_smoothing: in [0, 1), for the cross entropy. ignore_index: the label of pixels that do not count, as -100.
 
     The cross entropy is that of torch.nn.functional.cross_entropy, class weights and label smoothing included: a mean
     over the pixels that count, each weighted (hard labels) by its class. With reduction `image` it is this mean for
@@ -106,8 +106,8 @@ class SegmentationLoss(nn.Module):
     It is also the `compute_loss_func` of a stock Trainer: see `forward`.
 
     `forward(logits, labels)` takes what `power_jaccard` takes, and raises what it raises. Sums run over the ranks
-    while `self.training`
-    only: ranks may have different numbers of evaluation batches, and waiting for one another they would hang.
+    while `self.training` only: ranks may have different numbers of evaluation batches, and would wait for one another.
+    In the stock Trainer: `Trainer(..., compute_loss_func=SegmentationLoss())`.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class SegmentationLoss(nn.Module):
         classes: str = "present",
         class_weights: Sequence[float] | Float[Tensor, " classes"] | None = None,
         label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
     ):
         super().__init__()
         self.class_weights: Tensor | None
@@ -136,7 +137,7 @@ class SegmentationLoss(nn.Module):
             raise ValueError(f"label_smoothing is {label_smoothing}; it must lie in [0, 1), where 0 is none.")
         self.jaccard_weight, self.cross_entropy_weight = jaccard_weight, cross_entropy_weight
         self.power, self.smooth, self.reduction, self.classes = power, smooth, reduction, classes
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
         weights = (
             None
             if class_weights is None or len(class_weights) == 0
@@ -149,15 +150,15 @@ class SegmentationLoss(nn.Module):
     def forward(
         self, logits: Float[Tensor, "batch classes h w"] | Any, labels: Labels, num_items_in_batch: Any = None
     ) -> LossTerms | Float[Tensor, ""]:
-        """The loss and its two terms; for a model's output with `.logits`, as a stock Trainer's `compute_loss_func`, the
-        loss alone.
+        """The loss and its two terms; of a model's output, which has `.logits` (or the key), the loss alone.
 
-        num_items_in_batch: what a stock Trainer gives: labels that are not -100 in all passes of an optimizer step. It
-        adds up the passes without a division, so each pass gets the weight of its share.
+        num_items_in_batch: given by the stock Trainer, the labels other than -100 in all micro-batches of a step. It
+        adds up the losses of micro-batches, so each is multiplied by its share of these labels.
         """
         if not isinstance(logits, Tensor):
-            total = self.forward(logits.logits, labels).total
-            return total if num_items_in_batch is None else total * ((labels != -100).sum() / num_items_in_batch)
+            outputs = logits
+            total = self(outputs["logits"] if isinstance(outputs, dict) else outputs.logits, labels).total
+            return total if num_items_in_batch is None else total * (labels != -100).sum() / num_items_in_batch
         sums = _reduced(self._sums(logits, labels), self.reduction, synchronize=self.training)
         return LossTerms(*(term.mean() for term in self._terms(sums, soft=labels.is_floating_point())))
 
@@ -172,7 +173,7 @@ class SegmentationLoss(nn.Module):
                 f"class_weights has {len(weights)} numbers for {logits.shape[1]} classes; give one per class, or none."
             )
         return _checked_sums(
-            logits, labels, power=self.power, ignore_index=IGNORE_INDEX, uniform=self.label_smoothing > 0
+            logits, labels, power=self.power, ignore_index=self.ignore_index, uniform=self.label_smoothing > 0
         )
 
     def _terms(self, sums: PixelSums, soft: bool) -> LossTerms:
@@ -188,7 +189,7 @@ class SegmentationLoss(nn.Module):
         return (
             f"jaccard_weight={self.jaccard_weight}, cross_entropy_weight={self.cross_entropy_weight}, "
             f"power={self.power}, smooth={self.smooth}, reduction={self.reduction!r}, classes={self.classes!r}, "
-            f"label_smoothing={self.label_smoothing}"
+            f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"
         )
 
 
@@ -200,7 +201,7 @@ def _jaccard(sums: PixelSums, smooth: float, reduction: str, classes: str) -> Fl
         intersection, sizes = ((part * counted).sum(1, keepdim=True) for part in (intersection, sizes))
         counted = torch.ones_like(intersection, dtype=torch.bool)
     union = sizes - intersection + smooth
-    defined = ~(union <= torch.finfo(union.dtype).tiny)  # so put, NaN stays NaN
+    defined = ~(union <= torch.finfo(union.dtype).tiny)  # written this way, NaN propagates
     ratio = torch.where(defined, (intersection + smooth) / torch.where(defined, union, 1), 1)
     return ((1 - ratio) * counted).sum(1) / counted.sum(1).clamp(min=1)
 
@@ -216,7 +217,7 @@ def _cross_entropy(
         surprise = (1 - label_smoothing) * surprise + label_smoothing / surprise.shape[1] * sums.uniform_surprise
     weights = surprise.new_ones(surprise.shape[1]) if class_weights is None else class_weights.to(surprise)
     divisor = sums.pixels if soft else sums.target_power @ weights
-    defined = ~(divisor <= 0)  # so put, NaN stays NaN
+    defined = ~(divisor <= 0)  # written this way, NaN propagates
     return torch.where(defined, (surprise @ weights) / torch.where(defined, divisor, 1), 0)
 
 
