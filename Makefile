@@ -1,11 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help quickstart test check bench
+.PHONY: help quickstart test test-all check bench
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "This needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -18,14 +18,17 @@ help:  ## list the targets
 quickstart: .venv/ready  ## set up, render faces, train a small model on them, show what it learned (minutes on a laptop, no network)
 	$(BIN)/accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml
 
-test: .venv/ready  ## set up, run every test that needs no GPU
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: .venv/ready  ## set up, run the tests (ten minutes on two quiet cores, no GPU)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long'
+
+test-all: test  ## after them the long ones: killed runs, every architecture, browsers, the wheel
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 check: .venv/ready  ## set up, ruff, mypy and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not long'
 
 bench: .venv/ready  ## set up, measure speed and memory beside the stock way (15 minutes on two quiet cores)
-	$(BIN)/python -m scripts.bench --output docs/bench.json --readme README.md
+	$(BIN)/python -m scripts.bench --output docs/bench.json --page docs/speed.md

@@ -26,8 +26,9 @@ def pytest_collection_modifyitems(items):
 
     Those of a file stay together, since they may share a fixture.
     """
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    fast = [item for item in items if not item.get_closest_marker("slow")]
+    marked = {item: item.get_closest_marker("slow") or item.get_closest_marker("long") for item in items}
+    slow = [item for item in items if marked[item]]
+    fast = [item for item in items if not marked[item]]
     files = list(dict.fromkeys(item.path for item in slow))
     first = [item for item in slow if files.index(item.path) % 2 == 0]
     second = [item for item in slow if files.index(item.path) % 2]

@@ -4,8 +4,8 @@
     accelerate launch --quiet scripts/finetune.py recipes/quickstart.yaml --dataset input/without_clutter
     --generate_faces 0 ...
 
-Face i is the one that the generator would draw, with the fields of that kind at their defaults; docs/results.md has the
-training that follows.
+Face i is the one that the generator would draw, with the fields of that kind at their defaults. docs/results.md
+has the training that follows.
 """
 
 import argparse

@@ -175,7 +175,8 @@ def drawing(root: Path) -> str:
     for name, (x, y) in place.items():
         colour = "#eee" if name in TOOLS else "#def" if name in BESIDE else "#fff"
         parts.append(f'<rect x="{x - 48}" y="{y - 13}" width="96" height="26" rx="5" fill="{colour}" stroke="#456"/>'
-                     f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-size="13">{escape(name)}</text>')  # fmt: skip
+                     f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-size="13">'
+                     f"{escape(name)}</text>")  # fmt: skip
     return "\n".join([*parts, "</svg>", ""])
 
 

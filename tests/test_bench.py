@@ -131,7 +131,7 @@ def test_two_rounds_decide_nothing():
     assert Row("evaluate", "growth", one(9), "MB", Target("<=", 50)).status == "met"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_peak_memory_counts_what_was_freed_again():
     """100 MB that are touched and given back, in one piece or in small ones that the heap has room for; nothing that
     was there before.
@@ -163,7 +163,7 @@ def die(pipe):
     os._exit(1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_contestant_answers_fails_and_dies_by_name():
     with Contestant("the one", answer_twice, 6) as contestant:
         assert contestant.answer() == 6
@@ -271,7 +271,7 @@ def test_the_stock_transform_pads_crops_flips_and_normalises():
     assert seen["labels"].unique().tolist() == sorted(set(seen["labels"][0, 0].tolist()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_and_validation_pairs_are_links_to_different_faces(tmp_path):
     plan = replace(tiny_plan(tmp_path), faces=8)
     folder = linked_pairs(plan, "pairs", 10, 6)
@@ -444,7 +444,7 @@ def run_bench(*options, timeout=500):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_run_of_every_part(tmp_path):
     done = run_bench("--output", tmp_path / "bench.json")
     assert done.returncode == 0, done.stderr
@@ -476,7 +476,7 @@ def test_a_tiny_run_of_every_part(tmp_path):
     assert "gradient error, fp32" in done.stdout and str(tmp_path) not in (tmp_path / "bench.json").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_leaves_the_finished_parts_and_no_process(tmp_path):
     output = tmp_path / "bench.json"
     command = [

@@ -30,6 +30,7 @@ def titles(figure):
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
+@pytest.mark.slow
 def test_training_figure_shows_losses_rates_and_the_best_of_the_judged_set(monkeypatch):
     drawn = figure_of(monkeypatch, lambda: charts.training_figure(history(SPACE.names), SPACE.names, "eval_miou"))
     loss, miou, rates, classes = drawn.axes[:4]
@@ -41,6 +42,7 @@ def test_training_figure_shows_losses_rates_and_the_best_of_the_judged_set(monke
     assert classes.collections[0].get_array().shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_training_figure_of_several_sets_and_of_many_classes(monkeypatch):
     entries = history(LONG.names, sets=("real", "drawn"))
     figure = figure_of(monkeypatch, lambda: charts.training_figure(entries, LONG.names, "eval_drawn_miou"))
@@ -73,6 +75,7 @@ def overlapping(figure):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [SPACE, FACE, LONG], ids=["3", "19", "150"])
 def test_no_label_covers_another_and_nothing_grows_beyond_a_page(monkeypatch, space):
     generator = np.random.default_rng(0)
@@ -92,6 +95,7 @@ def test_no_label_covers_another_and_nothing_grows_beyond_a_page(monkeypatch, sp
         assert max(figure.get_size_inches()) < 19
 
 
+@pytest.mark.slow
 def test_data_figure_says_what_is_in_no_mask(monkeypatch):
     overview = charts.DataOverview(2, 9, np.array([90, 10, 0]), np.array([2, 1, 0]), 0.25, {(20, 30): 2})
     figure = figure_of(monkeypatch, lambda: charts.data_figure(overview, SPACE, title="Training data"))
@@ -111,6 +115,7 @@ def run_state(entries):
     return state
 
 
+@pytest.mark.slow
 def test_the_plot_is_rewritten_at_each_evaluation_and_goes_on_after_a_resume(tmp_path):
     args = TrainingArguments(str(tmp_path), metric_for_best_model="eval_miou", report_to="none")
     entries = history(SPACE.names)

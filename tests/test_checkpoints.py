@@ -203,7 +203,7 @@ def choose_as(rank, folder, results):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_ranks_refuse_a_checkpoint_that_one_of_them_cannot_use(tmp_path):
     save(tmp_path / "run", 3)
     context = torch.multiprocessing.get_context("spawn")
@@ -226,7 +226,7 @@ def save_as(rank, folder, results):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_save_that_fails_on_one_rank_fails_on_all_and_leaves_nothing(tmp_path):
     save(tmp_path / "run", 3)
     context = torch.multiprocessing.get_context("spawn")

@@ -102,6 +102,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_kind_by_its_own_message(folder, kind):
     break_it, file, detail = FAULTS[kind]

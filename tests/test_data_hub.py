@@ -131,7 +131,7 @@ def hub(tmp_path, monkeypatch):
     server.server_close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_downloaded_once_and_then_used_without_a_network(tmp_path, hub):
     wanted = str(load(tmp_path / "saved", val_fraction=0.3).splits["train"]["id"][:]) + " L\n"
     assert run(tmp_path, hub).startswith(wanted)
@@ -140,14 +140,14 @@ def test_downloaded_once_and_then_used_without_a_network(tmp_path, hub):
     assert unreachable.startswith(wanted) and float(unreachable.split("seconds: ")[1]) < 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_streamed(tmp_path, hub):
     printed = run(tmp_path, hub, "stream")
     ids = re.findall(r"'([0-9a-f]{16})'", printed)
     assert len(set(ids)) == len(ids) and 12 < len(ids) < 30 and "] L\n" in printed  # named by what is in the pictures
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_hub_is_said_within_a_minute(tmp_path):
     refused = run(tmp_path, "http://127.0.0.1:9")
     with socket.socket() as silent:  # takes the connection and never answers
@@ -164,7 +164,7 @@ def test_no_hub_is_said_within_a_minute(tmp_path):
         assert float(printed.split("seconds: ")[1]) < 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_the_hub_refuses(tmp_path, hub, monkeypatch):
     monkeypatch.setattr(_DataSets, "status", 503)
     assert "cannot be had from the Hub: http" in (printed := run(tmp_path, hub)) and "answered 503" in printed

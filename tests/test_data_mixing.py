@@ -22,6 +22,7 @@ from tests.test_data import THREE, load, saved, write_flat, write_halves
 # The held-out share
 
 
+@pytest.mark.slow
 @given(
     st.sets(st.text(min_size=1), max_size=40),
     st.sets(st.text(min_size=1), max_size=40),
@@ -38,6 +39,7 @@ def test_a_split_by_hash_moves_no_one(ids, more, share, other_share):
     assert not (held_out(both, low) & ~held_out(both, high)).any()
 
 
+@pytest.mark.slow
 def test_a_split_by_hash_holds_the_share():
     """Binomial: 100,000 ids at 0.1 stay within five standard deviations of 10,000."""
     count = int(held_out([f"{n:06d}" for n in range(100_000)], 0.1).sum())
@@ -47,6 +49,7 @@ def test_a_split_by_hash_holds_the_share():
 # Several sources
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=4))
 def test_draws_are_the_smallest_epoch_with_all_pictures_and_the_right_shares(sources):
     sizes, weights = [size for size, _ in sources], [weight / 10 for _, weight in sources]
@@ -106,6 +109,7 @@ def ids_of(rows):
     return [row["id"] for row in DataLoader(rows, batch_size=None, sampler=range(len(rows)))]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_pass_is_drawn_anew_in_each_epoch(tmp_path):
     """Of 30 pictures 45 are drawn: each once, and 15 once more. Stock, a repeated and cut data set repeats the same 15
     for ever.
@@ -289,6 +293,7 @@ def test_no_evaluation_pairs(tmp_path):
 # Streams
 
 
+@pytest.mark.slow
 def test_a_stream_has_the_rows_of_the_splits(tmp_path):
     folder = write_flat(tmp_path / "faces", 40)
     saved(tmp_path / "saved", folder, range(40))
@@ -358,6 +363,7 @@ def test_stock_streams_have_no_with_transform_and_ours_are_transformed(tmp_path)
         )
 
 
+@pytest.mark.slow
 def test_a_mixed_stream_draws_other_repeats_in_each_pass(tmp_path):
     """The Trainer tells a stream its epoch: in 20 passes every picture of the small source comes about as often as the
     others.

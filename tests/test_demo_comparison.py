@@ -50,6 +50,7 @@ def photo(size=(96, 64), seed=0) -> Image.Image:
     return Image.fromarray(scene(np.random.default_rng(seed), max(size))[0]).resize(size)
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_the_segmenter_and_shares_add_up(places):
     models, image = load(places, "tiny"), photo()
     seen = segment(models, image)
@@ -69,6 +70,7 @@ def test_masks_are_those_of_the_segmenter_and_shares_add_up(places):
     assert all(line.ious == (None,) and line.colour == LABELS.palette[line.label] for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(3000, 1500), (1, 4000), (1025, 1024)])
 def test_large_pictures_are_shown_smaller_and_seen_whole(places, size):
     models, image = load(places, "tiny"), photo(size)
@@ -92,6 +94,7 @@ def test_the_mask_is_laid_over_by_opacity_and_not_where_a_class_is_hidden(places
     assert np.abs(shown - (seen.picture.astype(int) + colours) / 2)[mask != hidden].max() <= 1
 
 
+@pytest.mark.slow
 def test_a_drawn_face_comes_with_its_truth_and_the_iou(places, monkeypatch):
     monkeypatch.setattr(comparison, "FACE_SIDE", 64)
     models = load(places, "tiny", "face")
@@ -232,6 +235,7 @@ def test_a_pickle_or_a_missing_model_is_refused_as_elsewhere(tmp_path):
         load_models([str(Path(tmp_path / "pickled"))])
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_the_command_line_is_one_line(places, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -43,7 +43,7 @@ ROUNDS = 8
 OTHER = LabelSpace(names=("void", "Left", "disc", "tree"))
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (apt-get install chromium)"),
 ]
 

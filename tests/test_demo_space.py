@@ -76,6 +76,7 @@ def test_the_packages_of_a_space_are_those_of_the_constraints(space):
     assert needs_of(SCRIPT)[1] == lines
 
 
+@pytest.mark.slow
 def test_a_space_starts_from_its_own_files(space, tmp_path):
     """Not the project's: this interpreter is told to look in the Space's folder alone."""
     alone = shutil.copytree(space, tmp_path / "alone")
@@ -137,7 +138,7 @@ def test_a_space_that_cannot_be_written_to_is_refused_before_and_a_push_that_fai
         check_hub_access(SPACE, private=False, output_dir=tmp_path, repo_type="space")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_push_to_hub_makes_the_space_of_a_recipe(stub, tmp_path):
     runs.workplace(tmp_path)
     pushing = {

@@ -32,7 +32,7 @@ def run(code, **known):
     return names
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_ten_lines_of_the_readme(leaves, monkeypatch):
     code = blocks(PAGES["README.md"], "python")[0]
@@ -77,7 +77,7 @@ def test_the_transform_and_the_trainer_share_a_clock(leaves):
     assert clock.epoch == 7 and _clock_of([1, 2]).epoch == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_loss_in_the_stock_trainer(leaves, steps):

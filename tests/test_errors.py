@@ -175,6 +175,7 @@ def test_every_program_names_the_option_in_its_help(script, capsys):
 # ---- in a training
 
 
+@pytest.mark.slow
 def test_an_injected_bug_in_a_training_keeps_its_traceback_and_names_run_and_step(tmp_path, monkeypatch, capsys):
     recipe = runs.workplace(tmp_path)
 
@@ -199,6 +200,7 @@ def test_an_injected_bug_in_a_training_keeps_its_traceback_and_names_run_and_ste
     assert "\nTraceback (most recent call last):\n" in text and text.count("File ") > 6
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_one_line_with_run_and_step(tmp_path, capsys):
     recipe = runs.workplace(tmp_path)
     code, text = ended(
@@ -214,6 +216,7 @@ def test_a_loss_that_is_not_finite_is_one_line_with_run_and_step(tmp_path, capsy
     )
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_while_training_is_one_line(tmp_path, monkeypatch, capsys):
     recipe = runs.workplace(tmp_path)
     from scripts import finetune
@@ -270,7 +273,7 @@ run_program(main, "stopped")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     [

@@ -51,14 +51,14 @@ def peaks(folder, few, many, way):
     return [float(peak) for peak in done.stdout.splitlines()[-1].split()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_images(faces):
     few, many = peaks(faces, 50, 500, "ours")
     print(f"in use with 50 images {few:.1f} MB, with 500 {many:.1f} MB: {many - few:+.1f} MB")
     assert many - few < 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_stock_memory_does(faces):
     few, many = peaks(faces, 8, 48, "stock")
     print(f"stock: in use with 8 images {few:.0f} MB, with 48 {many:.0f} MB: {(many - few) / 40:.1f} MB an image")

@@ -78,7 +78,7 @@ def test_sample_is_a_function_of_seed_and_index_alone():
     assert len({*ahead, *(sample(2, index) for index in range(8))}) == 16
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sample_covers_every_option():
     drawn = [sample(0, index) for index in range(600)]
     for item in fields(FaceParameters):
@@ -113,13 +113,14 @@ def test_mirroring_without_the_swap_of_sides_is_noticed():
     assert (mask[:, ::-1] == mirrored).mean() < 0.999
 
 
-@pytest.mark.parametrize("index", [0, *(pytest.param(index, marks=pytest.mark.slow) for index in (1, 2, 3))])
+@pytest.mark.parametrize("index", [0, *(pytest.param(index, marks=pytest.mark.long) for index in (1, 2, 3))])
 def test_labels_are_those_of_the_pixel_centres_at_any_size(index):
     parameters = sample(11, index)
     small, large = mask_of(parameters, 256), mask_of(parameters, 768)
     assert (small == large[1::3, 1::3]).mean() > 0.995
 
 
+@pytest.mark.slow
 def test_images_are_anti_aliased():
     """The supersampled picture stays closer to a larger one, reduced, than the point-sampled picture would: few pixels
     jump.
@@ -142,7 +143,7 @@ def classes_of(indices):
     return sum(np.bincount(mask_of(sample(0, index), 48).ravel(), minlength=256) > 0 for index in indices)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_class_occurs_in_500_faces(unchecked):
     seen = unchecked.submit(classes_of, range(500)).result()
     assert not seen[len(FACE) :].any(), "no pixel is ignored"
@@ -182,7 +183,7 @@ def test_ears_carry_the_viewers_side_when_the_head_turns():
     assert not (mask == LABEL["right_ear"]).any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_expression_and_wear_do_what_they_say():
     shut = replace(
         bare(sample(21, 2)), glasses_width=3.0, glasses_height=2.4, yaw=0.0, pitch=0.0, jaw_open=0.0, lid_left=0.0
@@ -209,6 +210,7 @@ def test_expression_and_wear_do_what_they_say():
         assert (mask_of(replace(shut, beard_style=kind, beard_density=1.0), 128) == LABEL["beard"]).sum() > 20, kind
 
 
+@pytest.mark.slow
 def test_what_hangs_about_the_head_covers_the_ears_and_not_the_face():
     plain = replace(bare(sample(21, 0)), yaw=0.0, pitch=0.0, roll=0.0, hair_opening=70.0)
     ears, face = (
@@ -276,13 +278,14 @@ def check_draws(parameters, backdrop=None):
     assert image.shape == (48, 48, 3) and mask.max() < len(FACE)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(ANY_FACE)
 def test_extremes_draw(parameters):
     check_draws(parameters)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("half", [1, 2])
 def test_extremes_draw_many(unchecked, half):
     @seed(half)
@@ -294,6 +297,7 @@ def test_extremes_draw_many(unchecked, half):
     draws()
 
 
+@pytest.mark.slow
 def test_lips_meet_and_stay_in_order():
     x = np.linspace(-3.5, 3.5, 201)
     for index in range(200):

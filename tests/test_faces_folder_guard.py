@@ -71,6 +71,7 @@ def faces_recipe(place, dataset, **changes):
     return runs.write_recipe(place, dataset=str(dataset), labels="face", **own | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_face_is_drawn_into_what_is_not_ours(place, tmp_path, layout, typed):
@@ -89,6 +90,7 @@ def test_no_face_is_drawn_into_what_is_not_ours(place, tmp_path, layout, typed):
         assert wanted in str(refusal.value) and "delete" not in str(refusal.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_make_faces_draws_into_new_empty_and_own_folders_only(tmp_path, layout):
     data = made(tmp_path / "data", LAYOUTS[layout])
@@ -102,6 +104,7 @@ def test_make_faces_draws_into_new_empty_and_own_folders_only(tmp_path, layout):
     assert tree(data) == before
 
 
+@pytest.mark.long
 def test_the_recipes_own_folder_is_rendered_into_where_it_is_absent_ours_or_holds_ours_alone(place, tmp_path, capsys):
     make_faces(tmp_path / "input" / "other", 2, 32, workers=1, progress=False)
     (tmp_path / "input" / "train" / "images").mkdir(parents=True)  # a rendering that was killed at once
@@ -113,6 +116,7 @@ def test_the_recipes_own_folder_is_rendered_into_where_it_is_absent_ours_or_hold
     assert "generate_" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_check_draws_no_face_where_the_run_would(place, tmp_path, capsys):
     runs.train(faces_recipe(place, tmp_path / "faces", output_dir=str(tmp_path / "run")), "--check")
     said = capsys.readouterr().out
@@ -120,6 +124,7 @@ def test_a_check_draws_no_face_where_the_run_would(place, tmp_path, capsys):
     assert not (tmp_path / "faces").exists() and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_typed_data_set_is_read_as_it_is_whatever_the_recipe_renders(place, tmp_path, capsys):
     """Also one with a metadata.jsonl as other programs write it."""
     data = tiny.folder(tmp_path / "data")
@@ -140,6 +145,7 @@ def test_an_id_on_the_hub_is_asked_of_the_hub_though_the_recipe_renders(place, t
     assert not (tmp_path / "somebody").exists()
 
 
+@pytest.mark.slow
 def test_faces_are_proven_ours_by_the_content_of_each_file(tmp_path):
     def drawn(name, **options):
         make_faces(tmp_path / name, 6, 32, val_fraction=0.3, workers=1, progress=False, **options)

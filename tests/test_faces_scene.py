@@ -24,6 +24,7 @@ THINGS = FaceParameters.__dataclass_fields__["occluder"].metadata["options"]
 PLAIN = FaceParameters(noise=0.0, blur=0.0, vignette=0.0, texture_seed=3, dapple=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_background_is_one_scene_at_every_size_and_its_mirror_image_is_its_mirror_image(place):
     p = FaceParameters(backdrop=place, backdrop_blur=0.02, texture_seed=11)
@@ -37,6 +38,7 @@ def test_a_background_is_one_scene_at_every_size_and_its_mirror_image_is_its_mir
     )
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_tell_the_face():
     """Somewhere in a few dozen backgrounds there is every colour of skin and hair that the people in them have."""
     codes = np.concatenate([make_backdrop(sample(2, index), 64).reshape(-1, 3) for index in range(30)]).astype(int)
@@ -44,6 +46,7 @@ def test_colour_alone_does_not_tell_the_face():
         assert (np.abs(codes - colour).max(axis=1) < 20).any(), colour
 
 
+@pytest.mark.slow
 def test_backgrounds_are_cluttered_at_several_scales_and_the_blur_takes_the_finest():
     def pictures(blur):
         scenes = [
@@ -125,6 +128,7 @@ def test_the_background_colours_the_light_around():
     assert redder[0] > redder[1] + 10, "on the left, where the background is red"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thing", [thing for thing in THINGS if thing != "none"])
 def test_what_stands_in_front_is_background_and_hides_what_is_behind(thing):
     hidden = 0
@@ -176,6 +180,7 @@ def test_motion_smears_along_its_direction_and_leaves_flat_things_alone(angle, s
     assert np.ptp(develop(replace(PLAIN, motion=0.02, motion_angle=angle), flat)) <= 1
 
 
+@pytest.mark.slow
 def test_jpeg_is_pillows_own_and_gets_worse_with_less_quality():
     image, _ = render(PLAIN, 96)
     drawn = [render(replace(PLAIN, jpeg_quality=quality), 96)[0].astype(int) for quality in (100.0, 90.0, 50.0, 20.0)]
@@ -214,6 +219,7 @@ def test_scene_light_and_camera_are_drawn_within_their_ranges_mostly():
         assert len(np.unique(values)) > 10, name
 
 
+@pytest.mark.slow
 def test_portraits_are_the_same_people_and_scenes_seen_large_and_from_the_front():
     view = {"yaw", "pitch", "roll", "body_yaw", "field_of_view", "head_share", "centre_x", "centre_y"}
     for index in range(20):
@@ -228,6 +234,7 @@ def test_portraits_are_the_same_people_and_scenes_seen_large_and_from_the_front(
     assert all(0.55 <= face.head_share <= 0.9 for face in rare)
 
 
+@pytest.mark.slow
 def test_oversampling_shows_rare_classes_more_often_and_is_a_function_of_seed_and_index():
     plain, rich = [sample(3, index) for index in range(100)], [sample_with_rare(3, index) for index in range(100)]
     assert [sample_with_rare(3, index) for index in (99, 5)] == [rich[99], rich[5]]

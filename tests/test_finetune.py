@@ -70,6 +70,7 @@ def results(folder):
 # ---- what a run leaves behind
 
 
+@pytest.mark.slow
 def test_the_output_folder(whole):
     place, figures = whole
     assert {path.name for path in (place / "run").iterdir()} == {
@@ -133,7 +134,7 @@ def test_the_contact_sheet_shows_five_faces(whole):
     assert size_of(place / "run" / "predictions.png") == prediction_sheet(samples, LABELS).size
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_repeated_from_its_folder_alone(whole, tmp_path):
     place, figures = whole
     shutil.copytree(place / "run", tmp_path / "copy")
@@ -154,6 +155,7 @@ def test_a_run_is_repeated_from_its_folder_alone(whole, tmp_path):
 # ---- before step 1
 
 
+@pytest.mark.slow
 def test_check_and_preview_keep_nothing_of_the_first_step(whole, tmp_path, capsys):
     place, _ = whole
     assert runs.train(place / "mine.yaml", "--check", "--output_dir", tmp_path / "run") == {}
@@ -175,6 +177,7 @@ def test_check_and_preview_keep_nothing_of_the_first_step(whole, tmp_path, capsy
     assert np.prod(size_of(tmp_path / "run" / "preview.png")) > np.prod(three)
 
 
+@pytest.mark.slow
 def test_a_preview_does_not_take_the_name_of_the_fresh_folder(whole, tmp_path):
     place, _ = whole
     options = ("--resume", "never", "--preview", 2, "--check", "--output_dir", tmp_path / "run")
@@ -187,6 +190,7 @@ def test_a_preview_does_not_take_the_name_of_the_fresh_folder(whole, tmp_path):
 # ---- stop and resume
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_skips_evaluation(stopped):
     place, lines = stopped
     said = "\n".join(lines)
@@ -207,6 +211,7 @@ def ends_alike(place, output_dir):
     assert results(output_dir)["metrics"]["miou"] == results(place / "run")["metrics"]["miou"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(stopped, tmp_path, capsys):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")
@@ -215,7 +220,7 @@ def test_a_resumed_run_ends_with_the_same_bits(stopped, tmp_path, capsys):
     ends_alike(place, tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_named_and_passed_over(stopped, tmp_path, capsys):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")
@@ -228,7 +233,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(stopped, tmp_path, capsys
     ends_alike(place, tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resume_from_a_path_into_another_folder(stopped, tmp_path, capsys):
     place, _ = stopped
     checkpoint = place / "stopped" / "checkpoint-4"
@@ -238,7 +243,7 @@ def test_resume_from_a_path_into_another_folder(stopped, tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["resume"] == "auto"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resume_never_starts_in_a_folder_beside(stopped, tmp_path, capsys):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")
@@ -249,6 +254,7 @@ def test_resume_never_starts_in_a_folder_beside(stopped, tmp_path, capsys):
     assert f"The run in {tmp_path / 'run-2'} is finished." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(whole, capsys):
     place, figures = whole
     before = (place / "run" / "model.safetensors").stat().st_mtime_ns
@@ -258,12 +264,14 @@ def test_a_finished_run_says_so(whole, capsys):
     assert (place / "run" / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_moved_data_are_the_same_data(whole, tmp_path):
     place, figures = whole
     shutil.copytree(place / "data", tmp_path / "elsewhere")
     assert runs.train(place / "mine.yaml", "--dataset", tmp_path / "elsewhere") == figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["run", "stopped"])
 def test_another_run_is_refused_by_what_differs(stopped, monkeypatch, folder):
     place, _ = stopped
@@ -292,7 +300,7 @@ def test_another_run_is_refused_by_what_differs(stopped, monkeypatch, folder):
     (place / "labels.json").write_text(json.dumps(labels))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_may_change_on_the_way(stopped, tmp_path):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")

@@ -101,6 +101,7 @@ def test_what_a_schedule_or_checkpointing_lacks_is_refused_with_the_recipe(tmp_p
         load_recipe([str(tmp_path / "mine.yaml"), *options])
 
 
+@pytest.mark.slow
 def test_what_a_model_cannot_is_refused(tmp_path):
     upernet, _, _ = checkpoints.build(checkpoints.write_checkpoint(tmp_path, "upernet"))
     segformer, _, _ = checkpoints.build(checkpoints.write_checkpoint(tmp_path, "segformer"))
@@ -146,6 +147,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_shortest_run_works_and_trains(place, tmp_path):
     """One step with the quickstart's schedule, which stock divides by 0 after it, and whose rate stock is 0."""
     schedule = {
@@ -161,6 +163,7 @@ def test_the_shortest_run_works_and_trains(place, tmp_path):
     assert state["log_history"][0]["learning_rate"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_a_check_finds_what_the_first_step_and_an_evaluation_would(place, tmp_path, monkeypatch, capsys):
     """Several sets, accumulation, early stopping, evaluation and saving in each step: no log, no checkpoint, no folder
     is left.

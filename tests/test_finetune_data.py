@@ -38,7 +38,7 @@ def state_of(folder):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weighted_sources_and_named_evaluation_sets(place, tmp_path, capsys):
     recipe = runs.write_recipe(
         place,
@@ -69,7 +69,7 @@ def test_weighted_sources_and_named_evaluation_sets(place, tmp_path, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_run_draws_the_part_of_its_epoch(place, tmp_path):
     """Two epochs of 8 steps; the second one takes other pictures of the small source once more than the first."""
     mix = {
@@ -88,7 +88,7 @@ def test_a_resumed_run_draws_the_part_of_its_epoch(place, tmp_path):
     runs.assert_same_weights(tmp_path / "whole" / "checkpoint-16", tmp_path / "cut" / "checkpoint-16")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_early_stopping_follows_the_named_set(place, tmp_path):
     recipe = runs.write_recipe(
         place, "early.yaml", output_dir=str(tmp_path / "run"), eval_datasets=[f"real={place / 'real'}"]
@@ -128,7 +128,7 @@ def saved(place, tmp_path):
 COLUMNS = ("--image_column", "photo", "--label_column", "mask", "--train_split", "first", "--eval_split", "second")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_saved_dataset(place, saved, tmp_path, monkeypatch):
     recipe = runs.write_recipe(place, "saved.yaml", dataset=str(saved), output_dir=str(tmp_path / "run"))
     assert "has the splits first, second" in runs.refused(monkeypatch, recipe)
@@ -137,7 +137,7 @@ def test_a_saved_dataset(place, saved, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("folder", 0), ("saved", 2)])
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stream_says_what_it_is_exempt_from(place, saved, tmp_path, capsys, kind, workers):
     source, options = (place / "data", ()) if kind == "folder" else (saved, COLUMNS)
     recipe = runs.write_recipe(
@@ -151,7 +151,7 @@ def test_a_stream_says_what_it_is_exempt_from(place, saved, tmp_path, capsys, ki
     assert state_of(tmp_path / "run")["global_step"] == runs.SETTINGS["max_steps"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stream_evaluates_each_picture_once(place, tmp_path):
     """The same model on the same pictures, streamed by two workers or not."""
     figures = []
@@ -167,7 +167,7 @@ def test_a_stream_evaluates_each_picture_once(place, tmp_path):
         assert figures[0][name] == pytest.approx(figures[1][name], rel=1e-5), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_faces_are_rendered_once(place, tmp_path, capsys):
     recipe = runs.write_recipe(
         place, "faces.yaml", dataset=str(tmp_path / "faces"), labels="face", generate_faces=12, generate_size=48,
@@ -186,6 +186,7 @@ def test_faces_are_rendered_once(place, tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["labels"] == "face"
 
 
+@pytest.mark.slow
 def test_faces_are_rendered_beside_other_folders_but_not_among_pictures(place, tmp_path, capsys, monkeypatch):
     """`input` where quickstart has made input/quickstart holds no data of its own; a folder of pictures is
     left alone.
@@ -210,6 +211,7 @@ def test_faces_are_rendered_beside_other_folders_but_not_among_pictures(place, t
     assert "generate_faces has no effect" in typed and "Leave --generate_faces out." in typed
 
 
+@pytest.mark.slow
 def test_bad_samples_are_left_out_and_named(place, tmp_path, capsys):
     shutil.copytree(place / "data", tmp_path / "data")
     (tmp_path / "data" / "train" / "images" / "000002.png").write_bytes(b"")
@@ -223,6 +225,7 @@ def test_bad_samples_are_left_out_and_named(place, tmp_path, capsys):
     assert "000002.png: 0 bytes" in printed and "train: 14 pictures of" in printed
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(place, tmp_path, monkeypatch):
     """A class weight of 0 for every class in a picture is fine; a learning rate that blows the weights up is not."""
     recipe = runs.write_recipe(

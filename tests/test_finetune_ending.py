@@ -33,6 +33,7 @@ def ended(place, folder, *options, **changes):
 NO_EVALUATION = {"eval_strategy": "no", "eval_steps": None, "max_steps": 2, "save_steps": 2}
 
 
+@pytest.mark.slow
 def test_no_evaluation_with_two_named_sets(place, tmp_path, capsys):
     """The first set stands in for the one that chooses."""
     sets = [f"b={place / 'data'}", f"a={place / 'other'}"]
@@ -44,6 +45,7 @@ def test_no_evaluation_with_two_named_sets(place, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "report" / "score.json").read_text())["split"] == "b"
 
 
+@pytest.mark.slow
 def test_without_evaluations_the_named_set_is_judged(place, tmp_path, capsys):
     sets = [f"b={place / 'data'}", f"a={place / 'other'}"]
     results, card, _ = ended(place, tmp_path / "run", "--best_on", "a", eval_datasets=sets, **NO_EVALUATION)
@@ -51,6 +53,7 @@ def test_without_evaluations_the_named_set_is_judged(place, tmp_path, capsys):
     assert "|  | a | b |" in card
 
 
+@pytest.mark.slow
 def test_what_is_idle_does_not_end_the_run(place, tmp_path, capsys):
     """Every setting that the recipe's check calls idle, in one run."""
     idle = {"early_stopping_patience": 3, "eval_delay": 5, "load_best_model_at_end": True, "save_total_limit": 2}
@@ -90,6 +93,7 @@ def test_what_is_idle_does_not_end_the_run(place, tmp_path, capsys):
     assert results["step"] == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "step", "what"),
     [

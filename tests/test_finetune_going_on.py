@@ -42,6 +42,7 @@ def copied(place, tmp_path):
 # ---- longer
 
 
+@pytest.mark.long
 def test_a_finished_run_goes_on_and_is_finished_again(place, copied, monkeypatch, capsys):
     run = copied("run")
     options = (place / "mine.yaml", "--output_dir", run, "--max_steps", 12)
@@ -63,6 +64,7 @@ def test_a_finished_run_goes_on_and_is_finished_again(place, copied, monkeypatch
     assert "differs in max_steps: 12 -> 8. Undo that" in runs.refused(monkeypatch, *options[:-2])
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_to_more_epochs_than_it_began_with(place, copied, capsys):
     """8 steps are 2 epochs: from one way to say it to the other."""
     run = copied("stopped")
@@ -74,6 +76,7 @@ def test_a_stopped_run_goes_on_to_more_epochs_than_it_began_with(place, copied, 
     assert (run / "checkpoint-12").is_dir() and (run / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_checkpoints_cannot_go_on(place, copied, monkeypatch):
     run = copied("run")
     for folder in run.glob("checkpoint-*"):
@@ -85,6 +88,7 @@ def test_a_finished_run_without_checkpoints_cannot_go_on(place, copied, monkeypa
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(place, monkeypatch):
     gone = place / "stopped" / "checkpoint-5"
     text = runs.refused(monkeypatch, place / "mine.yaml", "--output_dir", place / "stopped", "--resume", gone)
@@ -94,6 +98,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(place, mo
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "{", "[]"])
 def test_a_run_that_does_not_say_what_it_is_is_refused(place, copied, monkeypatch, content):
     run = copied("run")
@@ -104,6 +109,7 @@ def test_a_run_that_does_not_say_what_it_is_is_refused(place, copied, monkeypatc
     assert f"{run} has no identity.json that can be read" in text and "--resume never" in text
 
 
+@pytest.mark.slow
 def test_a_stop_before_the_first_step_does_not_claim_a_save(place, tmp_path, monkeypatch, capsys):
     original = SegmentationTrainer.prediction_step
 
@@ -186,6 +192,7 @@ def test_a_finished_run_is_done_unless_it_is_given_more():
 # ---- elsewhere, and on other devices
 
 
+@pytest.mark.slow
 def test_an_evaluation_set_and_a_model_that_moved_are_the_same(place, tmp_path, monkeypatch):
     shutil.copytree(place / "data", tmp_path / "data")
     shutil.copytree(place / "model", tmp_path / "model")
@@ -205,6 +212,7 @@ def test_an_evaluation_set_and_a_model_that_moved_are_the_same(place, tmp_path, 
     assert "data: their files" in runs.refused(monkeypatch, place / "mine.yaml", *moved[:4])
 
 
+@pytest.mark.long
 def test_the_same_optimizer_batch_may_be_cut_otherwise(place, copied, capsys):
     run = copied("stopped")
     cut = ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)
@@ -217,6 +225,7 @@ def test_the_same_optimizer_batch_may_be_cut_otherwise(place, copied, capsys):
 # ---- what is said of a best model that scores otherwise
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("shift", "warns"), [(0.0005, False), (-0.01, True)])
 def test_a_best_model_that_scores_otherwise_is_saved_and_told(place, copied, monkeypatch, capsys, shift, warns):
     run = copied("run")
@@ -265,6 +274,7 @@ def left_by(run):
     return [path.name for path in [*unfinished, *run.rglob("*.part"), *run.rglob("*.tmp")]]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
     ("part", "size"),
@@ -281,6 +291,7 @@ def test_a_checkpoint_for_which_there_is_no_room_is_one_line(place, copied, monk
     assert runs.checkpoints(run) == ["checkpoint-4", "checkpoint-6"] and left_by(run) == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
     ("owner", "name", "size"),

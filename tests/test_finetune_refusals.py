@@ -115,6 +115,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_command_line_with_a_bad_option(error, options):
     assert OPTIONS[options] in one_line(error(*options.split()))
@@ -150,6 +151,7 @@ def test_a_labels_file_that_is_wrong(place, error, content):
     assert LABELS[content] in text and "labels.json" in text
 
 
+@pytest.mark.slow
 def test_a_model_folder_without_weights(place, error):
     config = (place / "model" / "config.json").read_text()
     (place / "model").unlink()
@@ -161,6 +163,7 @@ def test_a_model_folder_without_weights(place, error):
     assert "are damaged" in one_line(error())
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_out_of_reach(place, error, monkeypatch):
     connect(monkeypatch, place, unreachable_url(), None)
     since = time.monotonic()
@@ -222,6 +225,7 @@ DATA = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DATA)
 def test_data_that_cannot_be_used(place, error, kind):
     spoil(place, kind)
@@ -250,6 +254,7 @@ def test_masks_of_another_label_space(place, error):
     assert "ids outside the label space: 12 (" in text and "and 7 more" in text
 
 
+@pytest.mark.slow
 def test_ids_of_other_things_are_not_taken_for_faces(error, place):
     """Nobody said what the ids mean, and the recipe's default is faces; said on the command line it is believed."""
     runs.write_recipe(place, labels="face")
@@ -261,6 +266,7 @@ def test_ids_of_other_things_are_not_taken_for_faces(error, place):
     assert "occur in" not in error("--labels", "face", "--model", "nowhere")
 
 
+@pytest.mark.long
 def test_a_second_run_in_one_output_dir_is_told_of_the_first_and_a_check_goes_on(place, error):
     folder = place / "run"
     folder.mkdir()

@@ -82,7 +82,7 @@ def pushed(place):
         yield stub, output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_checkpoints_and_the_best_model_are_pushed_through_faults(pushed, place):
     stub, output = pushed
     messages = [commit.message for commit in stub.commits(REPO)]
@@ -105,7 +105,7 @@ def test_checkpoints_and_the_best_model_are_pushed_through_faults(pushed, place)
     assert REPO in card.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_pulled_back_predicts_the_same(pushed, place, tmp_path):
     stub, _ = pushed
     picture = place / "data" / "val" / "images" / "001000.png"
@@ -120,7 +120,7 @@ def test_what_is_pulled_back_predicts_the_same(pushed, place, tmp_path):
     np.testing.assert_array_equal(pulled, own.numpy().ravel())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_secret_is_in_any_byte(pushed, place):
     stub, output = pushed
     written = [path for folder in ("pushed", "tracking") for path in (place / folder).rglob("*") if path.is_file()]
@@ -132,7 +132,7 @@ def test_no_secret_is_in_any_byte(pushed, place):
         assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wandb_offline_keeps_the_panel_and_says_how_to_send_it(pushed, place):
     _, output = pushed
     (folder,) = (place / "tracking" / "wandb").glob("offline-run-*")
@@ -179,6 +179,7 @@ def test_a_hub_that_cannot_be_reached_ends_the_run_before_step_1(stub, place, mo
 # ---- trackers that fail
 
 
+@pytest.mark.long
 def test_a_push_that_is_refused_at_the_end_is_said_with_its_command(stub, place, tmp_path, capsys):
     recipe = runs.write_recipe(place, "kept.yaml", output_dir=str(tmp_path / "run"), **PUSHING)
     stub.answer(401, times=99, path="preupload")
@@ -193,6 +194,7 @@ def test_a_push_that_is_refused_at_the_end_is_said_with_its_command(stub, place,
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", ["init", "Image"])
 def test_wandb_that_fails_does_not_stop_training(place, tmp_path, monkeypatch, capsys, broken):
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -209,7 +211,7 @@ def test_wandb_that_fails_does_not_stop_training(place, tmp_path, monkeypatch, c
     assert len(said) == 1 and "the disk of wandb is full" in said[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wandb_without_a_folder_to_write_to_does_not_stop_training(place, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "file").write_text("")
@@ -218,6 +220,7 @@ def test_wandb_without_a_folder_to_write_to_does_not_stop_training(place, tmp_pa
     assert runs.train(recipe)["miou"] > 0
 
 
+@pytest.mark.long
 def test_tensorboard_gets_event_files(place, tmp_path):
     recipe = runs.write_recipe(place, "events.yaml", output_dir=str(tmp_path / "run"), report_to=["tensorboard"])
     runs.train(recipe)

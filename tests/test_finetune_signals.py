@@ -22,7 +22,7 @@ from seg_recipe.runtime.signals import StopRequest, WorkerContext, heed_the_pare
 from tests import finetune_runs as runs
 
 STEPS = 60
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

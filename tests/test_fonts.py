@@ -55,6 +55,7 @@ def with_a_cat(tmp_path):
     return tmp_path / "cat.ttf"
 
 
+@pytest.mark.slow
 def test_a_font_of_the_machine_helps_out(only, with_a_cat, tmp_path, capsys):
     (tmp_path / "damaged.ttf").write_bytes(b"no font")
     only(tmp_path / "damaged.ttf", font_file("a"), with_a_cat)

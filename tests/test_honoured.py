@@ -205,7 +205,7 @@ def plain():
     return {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", EFFECTS)
 def test_the_setting_has_an_effect(name, tmp_path, monkeypatch, plain):
@@ -231,7 +231,7 @@ class Warned(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_early_stopping_counts_one_set_and_says_nothing_of_the_others(tmp_path, monkeypatch):
     heard = Warned()
     transformers_logging.add_handler(heard)
@@ -254,7 +254,7 @@ def test_early_stopping_counts_one_set_and_says_nothing_of_the_others(tmp_path, 
     assert EarlyStoppingCallback.__name__ in state["stateful_callbacks"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_made_it_worse_says_so(tmp_path, capsys):
     options = ("--eval_on_start", "true", "--max_steps", "2", "--eval_steps", "2", "--save_steps", "2")
     recipe = runs.workplace(tmp_path)
@@ -265,7 +265,7 @@ def test_a_training_that_made_it_worse_says_so(tmp_path, capsys):
     assert "Before the training" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_checkpoints_of_the_model_alone_are_no_way_on_and_a_stop_saves_all(tmp_path, monkeypatch):
     recipe = runs.workplace(tmp_path)
     options = ("--save_only_model", "true", "--max_steps", "4", "--eval_steps", "2", "--save_steps", "2")
@@ -301,7 +301,7 @@ def test_wandb_disabled_is_heeded(tmp_path, monkeypatch, capsys):
     assert "W&B hears nothing of this run: WANDB_DISABLED is set." in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stream_is_evaluated_as_often_as_it_says(tmp_path, capsys):
     recipe = runs.workplace(tmp_path)
     runs.write_recipe(

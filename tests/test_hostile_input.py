@@ -113,7 +113,7 @@ def refusals(script: str, model: Path, evil: Path, out: Path) -> list[tuple[list
     return [*cases, ([str(evil / "npy"), str(out), *arrays], "x.npy is no .npy array")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("script", ["import_dataset", "predict", "score"])
 def test_it_is_refused_in_one_line_with_nothing_written_in_bounded_memory(
     checkpoint, evil, tmp_path, tmp_path_factory, script

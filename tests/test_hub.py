@@ -400,6 +400,7 @@ def tiny_segformer():
     return SegformerForSemanticSegmentation(config).eval()
 
 
+@pytest.mark.slow
 def test_training_neither_waits_nor_stops_while_the_hub_is_silent(stub, tmp_path):
     samples = [{"pixel_values": torch.rand(3, 32, 32), "labels": torch.randint(3, (32, 32))} for _ in range(4)]
     settings = {"per_device_train_batch_size": 1, "max_steps": 4, "save_steps": 1, "save_total_limit": 1}
@@ -434,7 +435,7 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("lfs", [False, True])
 def test_a_model_that_was_pushed_and_pulled_predicts_the_same(tmp_path, lfs):
     model = tiny_segformer()
@@ -458,7 +459,7 @@ def test_a_model_that_was_pushed_and_pulled_predicts_the_same(tmp_path, lfs):
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), model(pixels).logits.numpy())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_that_is_said_sends_what_is_missing(stub, tmp_path):
     stub.answer(403, times=1, path="preupload")
     command = callback(tmp_path).finish(checkpoint(tmp_path, 4), message="Best model: step 4")

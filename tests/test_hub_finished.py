@@ -18,6 +18,7 @@ def stub(monkeypatch, tmp_path):
     set_client_factory(default_client_factory)
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_asked_to_push_pushes_what_is_there(stub, tmp_path, capsys):
     """Without a step of training; its card names the repository and keeps the pictures."""
     recipe = runs.workplace(tmp_path / "work", train=8, val=4)

@@ -20,6 +20,7 @@ from tests.face_files import IDS, SCRIPT, contents, make_folder, make_zip, pair,
 # ---- the layout ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["folder", "zip", "stored", "folder in a folder", "folder in a zip", "dot folder in a zip"]
 )
@@ -73,6 +74,7 @@ def test_class_shares_are_those_of_the_masks(tmp_path, capsys):
     assert "1 of the masks are no 8-bit pictures of ids" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "looked_at"), [(0, 0), (7, 7), (1000, 20)])
 def test_as_many_masks_are_counted_as_asked_for(tmp_path, count, looked_at):
     result = run(make_folder(tmp_path / "source", contents()), tmp_path / "out", "--count", count)
@@ -103,6 +105,7 @@ def test_ids_that_differ_in_case_only_are_left_out(tmp_path):
     assert result["left_out"] == {"id that differs from another in upper and lower case only": 2}
 
 
+@pytest.mark.slow
 def test_limit_takes_the_first_and_a_later_run_the_rest(tmp_path):
     files, out = contents(), tmp_path / "out"
     source = make_zip(tmp_path / "a.zip", files)
@@ -115,6 +118,7 @@ def test_limit_takes_the_first_and_a_later_run_the_rest(tmp_path):
     assert tree(out) == wanted_tree(files)
 
 
+@pytest.mark.slow
 def test_an_empty_split_is_said(tmp_path, capsys):
     run(make_folder(tmp_path / "source", contents()), tmp_path / "out", "--val_fraction", 0)
     assert "NOTE: no pair is held out here; the command below holds some out of train" in capsys.readouterr().out
@@ -123,6 +127,7 @@ def test_an_empty_split_is_said(tmp_path, capsys):
 # ---- links and copies ----
 
 
+@pytest.mark.slow
 def test_a_folder_is_hard_linked_and_survives_its_source(tmp_path):
     files, source, out = contents(), tmp_path / "source", tmp_path / "out"
     result = run(make_folder(source, files), out)
@@ -133,6 +138,7 @@ def test_a_folder_is_hard_linked_and_survives_its_source(tmp_path):
     assert tree(out) == wanted_tree(files)
 
 
+@pytest.mark.slow
 def test_copy_makes_files_of_their_own(tmp_path):
     source = make_folder(tmp_path / "source", contents())
     result = run(source, tmp_path / "out", "--copy")
@@ -140,6 +146,7 @@ def test_copy_makes_files_of_their_own(tmp_path):
     assert all(path.stat().st_nlink == 1 for path in source.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK])
 def test_where_links_are_impossible_files_are_copied(tmp_path, monkeypatch, code):
     def refuse(*_, **__):
@@ -219,6 +226,7 @@ def test_a_source_that_cannot_be_imported_is_one_line_and_makes_no_folder(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_destination_that_is_not_ours_is_left_alone(tmp_path):
     source = make_folder(tmp_path / "source", contents())
     thesis = make_folder(tmp_path / "home", {"thesis.tex": b"", "train/images/1.png": b""})
@@ -249,6 +257,7 @@ def test_a_destination_where_nothing_can_be_written_is_named(tmp_path):
         run(source, "/proc/import")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [".partial", "train", "val/annotations"])
 def test_a_link_out_of_the_destination_is_not_followed(tmp_path, folder):
     source, out = make_folder(tmp_path / "source", contents()), tmp_path / "out"
@@ -263,6 +272,7 @@ def test_a_link_out_of_the_destination_is_not_followed(tmp_path, folder):
     assert set(tree(elsewhere)) == {"precious.txt"}
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_in_one_line(tmp_path):
     command = [sys.executable, str(SCRIPT), str(tmp_path / "nowhere"), str(tmp_path / "out")]
     missing = subprocess.run(command, capture_output=True, text=True)

@@ -34,6 +34,7 @@ def faces(extra=()):
     return files | dict(extra)
 
 
+@pytest.mark.slow
 def test_kept_by_default_and_said(tmp_path, capsys):
     result = run(make_folder(tmp_path / "in", faces()), tmp_path / "out")
     assert result["linked"] == 40
@@ -45,6 +46,7 @@ def test_kept_by_default_and_said(tmp_path, capsys):
     assert "--facewear ignore or leave_out" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_folder, make_zip])
 def test_their_background_is_ignored(tmp_path, make, capsys):
     result = run(make(tmp_path / "in.zip", faces()), tmp_path / "out", "--facewear", "ignore")
@@ -62,6 +64,7 @@ def test_their_background_is_ignored(tmp_path, make, capsys):
         run(tmp_path / "in.zip", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_they_are_left_out(tmp_path):
     result = run(make_folder(tmp_path / "in", faces()), tmp_path / "out", "--facewear", "leave_out")
     assert result["left_out"]["pair with facewear, painted as background"] == 2

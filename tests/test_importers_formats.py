@@ -49,6 +49,7 @@ def test_there_is_a_fake_of_every_format():
     assert FORMATS.keys() == FAKES.keys() | {"face_synthetics"}  # which has test files of its own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 @pytest.mark.parametrize("name", FAKES)
 def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
@@ -148,6 +149,7 @@ def test_celeba_texts_decide_groups_and_split(tmp_path, capsys):
     assert "NOTE: No identity" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_sides_of_celeba_are_the_viewers(tmp_path, capsys):
     """The subject's left eye lies right in the picture of a face that looks at us, and is called right_eye."""
     fake = celebamask_hq()
@@ -202,6 +204,7 @@ def test_a_set_to_judge_by_has_no_training_pairs(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_an_import_of_before_there_were_formats_goes_on(tmp_path):
     source, out = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out"
     run(source, out, "--limit", 5)
@@ -260,7 +263,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAKES)
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, name):
     fake, out = FAKES[name](), tmp_path / "out"

@@ -92,6 +92,7 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path, kind, read):
     assert peak < 16 * 2**20  # Pillow and numpy load their own parts meanwhile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NOT_PICTURES)
 @pytest.mark.parametrize("which", ["image", "mask"])
 def test_its_pair_is_left_out_and_the_rest_comes(tmp_path, kind, which, capsys):
@@ -243,6 +244,7 @@ def _typed(name, kind, target=""):
     return member
 
 
+@pytest.mark.slow
 def test_a_tar_becomes_the_same_tree(tmp_path):
     run(make_tar(tmp_path / "a.tar", contents().items()), tmp_path / "out")
     assert tree(tmp_path / "out") == wanted_tree(contents())
@@ -296,6 +298,7 @@ def test_a_compressed_tar_is_refused_with_the_way_out(tmp_path, mode):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     """What is decoded is given back: forty pictures take no more than a few of them at once."""
     side, table = 512, tmp_path / "t"

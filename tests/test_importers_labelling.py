@@ -104,6 +104,7 @@ def test_face_synthetics_through_a_map(tmp_path):
         run(source, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_celeba_into_the_face_space(tmp_path, capsys):
     fake = FAKES["celebamask_hq"]()
     source = make_zip(tmp_path / "in.zip", fake.files)
@@ -152,6 +153,7 @@ def masks_of(kind, name):
     return ids, palette_png(ids) if kind == "palette" else png(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "table"),
     [
@@ -194,6 +196,7 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
     assert tree(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawn_on", ["stored", "displayed"])
 def test_a_picture_turned_by_exif_comes_upright_and_its_mask_with_it(tmp_path, drawn_on, capsys):
     """The oracle is Pillow's exif_transpose. What was drawn on the displayed picture shows by its size, where that
@@ -230,6 +233,7 @@ def test_a_picture_turned_by_exif_comes_upright_and_its_mask_with_it(tmp_path, d
         np.testing.assert_array_equal(np.asarray(Image.open(ids)), mask)
 
 
+@pytest.mark.slow
 def test_what_is_not_in_the_table_leaves_its_pair_out(tmp_path, capsys):
     good, blurred = np.zeros((H, W, 3), np.uint8), np.zeros((H, W, 3), np.uint8)
     blurred[0, :3] = (1, 2, 3)

@@ -212,6 +212,7 @@ def test_the_colours_of_cvat_are_read_and_its_subsets_kept(tmp_path):
         np.testing.assert_array_equal(mask, fake.masks[name])
 
 
+@pytest.mark.slow
 def test_its_lists_are_tables_for_patterns_too(tmp_path):
     for fake, text in ((cvat(), "labelmap.txt"), (labelme(), "class_names.txt")):
         source = make_folder(tmp_path / text, {name.split("/", 1)[1]: data for name, data in fake.files.items()})

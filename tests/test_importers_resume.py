@@ -14,6 +14,7 @@ from seg_recipe.runtime.errors import InputError
 from tests.face_files import IDS, SCRIPT, contents, make_folder, make_zip, run, tree, wanted_tree
 
 
+@pytest.mark.slow
 def test_a_second_run_does_only_what_is_missing(tmp_path, capsys):
     files, out = contents(), tmp_path / "out"
     source = make_zip(tmp_path / "a.zip", files)
@@ -48,6 +49,7 @@ def test_pairs_added_to_the_source_are_added(tmp_path):
     assert (result["written"], result["already_there"]) == (15, 5)
 
 
+@pytest.mark.slow
 def test_another_fraction_or_source_is_refused_and_nothing_changes(tmp_path):
     source, out = make_folder(tmp_path / "source", contents()), tmp_path / "out"
     run(source, out)
@@ -110,6 +112,7 @@ def _interrupted(source, out, sign, files_first):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_killed_at_several_moments_it_goes_on_to_the_same_tree(tmp_path):
     ids = [f"{number:06d}" for number in range(100)]
     files, out = contents(ids), tmp_path / "out"
@@ -131,6 +134,7 @@ def test_killed_at_several_moments_it_goes_on_to_the_same_tree(tmp_path):
     assert not (out / ".partial").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(tmp_path):
     ids = [f"{number:06d}" for number in range(100)]
     source, out = make_zip(tmp_path / "a.zip", contents(ids)), tmp_path / "out"
@@ -147,6 +151,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(tmp_path):
     assert tree(out) == wanted_tree(contents(ids))
 
 
+@pytest.mark.slow
 def test_two_imports_at_once_are_refused(tmp_path):
     source, out = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out"
     with (
@@ -157,6 +162,7 @@ def test_two_imports_at_once_are_refused(tmp_path):
     assert run(source, out)["written"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, monkeypatch, code):
     source, out, copied = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out", []
@@ -180,6 +186,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, monkeypat
     assert run(source, out)["written"] == 15
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     source, out = make_zip(tmp_path / "a.zip", contents()), tmp_path / "out"
     usage = shutil.disk_usage(tmp_path)

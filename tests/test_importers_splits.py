@@ -59,6 +59,7 @@ NAMED = ("rgb/{split}/*/*_rgb.png", "ids/{split}/*/*_ids.png")
 CALLED = [("train", "val"), ("train", "val", "test"), ("training", "validation", "testing"), ("Train", "Valid")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patterns", "splits", "options"),
     [*((STARS, splits, ()) for splits in CALLED), *((NAMED, splits, ("--group", "1")) for splits in CALLED),
@@ -138,6 +139,7 @@ def test_a_class_called_train_is_none_where_it_is_said(tmp_path):
     assert placed(tmp_path / "out") == {f"{'val' if in_validation(name, 0.3) else 'train'}/{name}" for name in names}
 
 
+@pytest.mark.slow
 def test_resplit_of_published_sets_takes_all_pairs_and_keeps_groups(tmp_path):
     lapa = make_zip(tmp_path / "in.zip", FAKES["lapa"]().files)
     result = run(lapa, tmp_path / "lapa", "--resplit", "--val_fraction", "0.3")
@@ -230,6 +232,7 @@ def printed_command(capsys):
     return shlex.split(line.removeprefix("to train: "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_of_a_small_set_one_pair_is_held_out_and_stays_so(tmp_path, count, capsys):
     ids = [i for i in IDS if not in_validation(i, 0.1)][:count]
@@ -304,6 +307,7 @@ def test_the_sides_do_not_depend_on_the_order_and_a_moved_group_stays():
 # ---- an import that is refused ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fraction", "source", "setting", "room"])
 def test_a_refused_import_leaves_a_finished_one_finished(tmp_path, kind, monkeypatch):
     source, out = make_folder(tmp_path / "in", contents()), tmp_path / "out"
@@ -322,6 +326,7 @@ def test_a_refused_import_leaves_a_finished_one_finished(tmp_path, kind, monkeyp
     assert {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_refused_import_leaves_an_unfinished_one_unfinished(tmp_path):
     source, out = make_folder(tmp_path / "in", contents()), tmp_path / "out"
     run(source, out)

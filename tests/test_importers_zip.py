@@ -102,6 +102,7 @@ def test_a_member_above_the_bound_is_left_out(tmp_path):
     assert run_faces(source, tmp_path / "out")["left_out"] == {"member above 64 MiB": 1, "mask without an image": 1}
 
 
+@pytest.mark.slow
 def test_a_zip_that_unpacks_to_a_multiple_of_itself_is_refused(tmp_path):
     bomb = {
         f"{number:06d}.png": bytes(2**20) for number in range(70)
@@ -143,6 +144,7 @@ def test_a_damaged_member_leaves_its_pair_out_and_the_rest_comes(tmp_path, lie, 
     assert "left out: damaged pair: 1 (000001" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_zips_with_any_bytes_changed_end_in_one_line_or_in_sound_files(tmp_path):
     files = {name: data for sample_id in IDS[:3] for name, data in pair(sample_id).items()}
     sound, rng = make_zip(tmp_path / "sound.zip", files).read_bytes(), random.Random(5)
@@ -166,6 +168,7 @@ def test_zips_with_any_bytes_changed_end_in_one_line_or_in_sound_files(tmp_path)
     assert not any("\n" in line for line in refusals)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_size_of_a_member(tmp_path):
     large, mask = (
         png(np.random.default_rng(1).integers(0, 256, (4096, 2048, 3), dtype=np.uint8)),

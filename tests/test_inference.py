@@ -103,6 +103,7 @@ def test_masks_are_those_of_the_pipeline(checkpoint):
     assert len(np.unique(np.concatenate([mask.ravel() for mask in masks]))) > 1, "a constant mask would prove nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dpt", "upernet", "mobilevit"])
 def test_other_architectures_and_their_own_processors(tmp_path, kind):
     path = Path(write_checkpoint(tmp_path, kind))
@@ -238,6 +239,7 @@ def test_bf16_is_used_where_asked_for(checkpoint):
     assert 0 < (exact.logits(pixels) - rough.logits(pixels)).abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_names_tell_the_mirror_pairs():
     assert named_space(FACE.names) is FACE
     found = named_space(
@@ -248,6 +250,7 @@ def test_names_tell_the_mirror_pairs():
         named_space([str(label) for label in range(300)])
 
 
+@pytest.mark.slow
 def test_a_config_with_names_alone_will_do(tmp_path, checkpoint):
     segformer(seed=5).save_pretrained(tmp_path)
     processor().save_pretrained(tmp_path)
@@ -301,6 +304,7 @@ def refusals(folder: Path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", refusals(Path()))
 def test_what_cannot_be_trusted_or_is_not_whole_is_refused_in_one_line(tmp_path, case):
     segformer(seed=5).save_pretrained(tmp_path)

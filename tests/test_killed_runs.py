@@ -62,7 +62,7 @@ def end_of(output_dir):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_at_ten_moments_ends_with_the_same_bits(tmp_path):
     tiny.folder(tmp_path / "data", train=16, val=5)
     tiny.segformer().save_pretrained(tmp_path / "model")

@@ -33,6 +33,7 @@ def test_tables():
     assert space.label2id == {"a": 0, "b": 1, "c": 2, "d": 3}
 
 
+@pytest.mark.slow
 def test_palettes_made_for_any_count_are_distinct():
     for count in (2, 19, 150, 255):
         palette = LabelSpace(names=tuple(f"class {i}" for i in range(count))).palette

@@ -107,6 +107,7 @@ def assert_same(loss, expected, logits, rtol=1e-9):
 # -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_equals_the_eager_definition_in_value_and_gradient(case, soft):
@@ -190,6 +191,7 @@ def test_power_2_is_monai_dice_loss_with_jaccard_and_squared_pred():
     assert_same(power_jaccard(logits, labels, power=2.0, smooth=0.7, reduction="image", classes="all"), theirs, logits)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("reduction", ["image", "batch", "micro"])
 def test_gradcheck(reduction, soft):
@@ -253,6 +255,7 @@ def test_power_outside_its_bounds_is_refused(power, reason):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(CASES), st.integers(0, 10_000), st.booleans())
 def test_lies_in_0_to_1_and_does_not_see_a_shift_of_the_logits(case, seed, soft):
@@ -329,6 +332,7 @@ def test_one_hot_soft_targets_are_hard_labels():
 # ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_all_ignored_is_0_with_a_gradient_of_0(case, soft):
@@ -633,6 +637,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_no_tensor_grows_with_the_label_size(soft, one_thread):
     """Forward and backward: nothing is larger than a tile; in bands, numpy's whole memory stays small too. Eager

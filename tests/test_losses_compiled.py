@@ -96,6 +96,7 @@ def test_cross_entropy_is_torch_s():
     assert_exact(lambda z, t: loss(z, t).total, logits, labels, stock)
 
 
+@pytest.mark.slow
 def test_the_gradient_at_512_x_512_is_exact_to_1e_5():
     """The size, classes and stride that the recipe has, against the eager definition in float64."""
     logits = torch.randn(1, 19, 128, 128, generator=torch.Generator().manual_seed(0)).mul(3).requires_grad_()
@@ -311,7 +312,7 @@ print(loss.item().hex(), logits.grad.double().square().sum().item().hex(), hits)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_may_compile_at_once_and_a_third_compiles_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))

@@ -76,7 +76,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("reduction", "classes"), CASES)
 def test_two_ranks_equal_one_process(ranks, reduction, classes):
     loss = SegmentationLoss(**SETTINGS, reduction=reduction, classes=classes, class_weights=[1.0, 2.0, 0.5, 3.0, 1.0])
@@ -89,7 +89,7 @@ def test_two_ranks_equal_one_process(ranks, reduction, classes):
         assert (rank[reduction, classes][1] - gradient).norm() <= 1e-12 * gradient.norm()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_mean_of_local_batch_losses_is_another_loss(ranks):
     """What DistributedDataParallel does to sums over the batch when nobody adds them up: evaluation here, which stays
     local.

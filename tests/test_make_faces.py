@@ -56,6 +56,7 @@ def reference(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_layout_is_the_seeds_and_the_files_hold_what_render_gives(reference):
     for index in range(24):
         name = f"{index:06d}"
@@ -74,7 +75,7 @@ def test_layout_is_the_seeds_and_the_files_hold_what_render_gives(reference):
     assert len(contents(reference)) == 2 * 24 + 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bytes_do_not_depend_on_workers_or_ranks(reference, tmp_path, monkeypatch):
     make_faces(tmp_path / "two", 24, 32, seed=4, workers=2, progress=False)
     assert contents(tmp_path / "two") == contents(reference)
@@ -86,7 +87,7 @@ def test_bytes_do_not_depend_on_workers_or_ranks(reference, tmp_path, monkeypatc
     assert contents(tmp_path / "ranks") == contents(reference)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_run_draws_only_what_is_missing_and_counts_everything(reference, tmp_path):
     out = tmp_path / "faces"
     first = make_faces(out, 10, 32, seed=4, workers=1, progress=False)
@@ -149,7 +150,7 @@ def signalled(out, count, workers, number, group=True):
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_a_killed_run_goes_on_to_the_same_bytes(reference, tmp_path, workers):
     out = tmp_path / "faces"
     assert signalled(out, 24, workers, signal.SIGKILL)[0] == -signal.SIGKILL
@@ -159,7 +160,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(reference, tmp_path, workers):
 
 
 @pytest.mark.parametrize(
-    ("stop", "workers"), [(signal.SIGINT, "2"), pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow)]
+    ("stop", "workers"), [(signal.SIGINT, "2"), pytest.param(signal.SIGTERM, "1", marks=pytest.mark.long)]
 )
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, stop, workers):
     out = tmp_path / "faces"
@@ -189,6 +190,7 @@ def both_signals_interrupt():
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", ["render", "sample"])
 def test_an_interrupt_that_is_swallowed_while_a_face_is_drawn_ends_the_run(
@@ -237,6 +239,7 @@ def test_a_style_is_drawn_as_numpy_draws_it():
     assert [pick(ours, styles) for _ in range(200)] == [its.choice(list(styles), p=shares) for _ in range(200)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_says_so(tmp_path, monkeypatch):
     def no_room(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -275,6 +278,7 @@ def test_another_series_is_refused_by_naming_the_difference(reference, tmp_path)
         make_faces(tmp_path / "new", 4, 32, val_fraction=2.0, progress=False)
 
 
+@pytest.mark.slow
 def test_script_prints_the_class_shares_and_a_bar(tmp_path, capsys):
     drawn = main([str(tmp_path / "faces"), "--count", "4", "--size", "32", "--workers", "1", "--val_fraction", "0.5"])
     printed = capsys.readouterr()
@@ -290,6 +294,7 @@ def test_script_prints_the_class_shares_and_a_bar(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 24])
 def test_sheet_shows_each_face_above_its_mask(reference, tmp_path, count):
     main(
@@ -346,7 +351,7 @@ def photographs(tmp_path):
     return place
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_photographs_stand_behind_the_faces_and_the_metadata_name_them(tmp_path, photographs):
     one, two = tmp_path / "one", tmp_path / "two"
     make_faces(one, 6, 32, seed=4, workers=1, progress=False, backgrounds=photographs)
@@ -390,6 +395,7 @@ def test_a_folder_begun_with_other_options_is_refused(tmp_path, photographs):
         make_faces(tmp_path / "old", 2, 32, progress=False)
 
 
+@pytest.mark.slow
 def test_script_takes_backgrounds_oversampling_and_more_faces_on_the_sheet(tmp_path, photographs, capsys):
     out, sheet = tmp_path / "faces", tmp_path / "sheet.png"
     asked = [

@@ -117,6 +117,7 @@ def cell(data):
     return {"bytes": data, "path": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_grey_of_every_depth_is_the_stored_number(tmp_path, depth, interlaced):
@@ -124,6 +125,7 @@ def test_grey_of_every_depth_is_the_stored_number(tmp_path, depth, interlaced):
     assert (read_by_all(png(ids, GREY, depth, interlaced), tmp_path) == ids).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_of_a_palette_of_colours_the_places_are_read(tmp_path, depth, interlaced):
@@ -225,6 +227,7 @@ def bmp(ids, bits, greys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "data"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of glibc")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of glibc")]
 
 # 64 MB, written and freed: 16,384 pages, which the system brings one at a time. After 20 times the heap has found its
 # size.

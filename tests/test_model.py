@@ -35,6 +35,7 @@ def checkpoint(tmp_path):
 # Every architecture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_builds_from_a_checkpoint_with_only_the_classifier_new(kind, checkpoint):
     folder = checkpoint(kind)
@@ -55,6 +56,7 @@ def test_builds_from_a_checkpoint_with_only_the_classifier_new(kind, checkpoint)
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_channels_last_changes_the_layout_and_no_result(kind, checkpoint):
     folder = checkpoint(kind)
@@ -72,6 +74,7 @@ def test_channels_last_changes_the_layout_and_no_result(kind, checkpoint):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_model_comes_back_whole(kind, checkpoint, tmp_path):
     model, _, _ = build(checkpoint(kind), from_scratch=True)
@@ -86,6 +89,7 @@ def test_saved_model_comes_back_whole(kind, checkpoint, tmp_path):
     assert again.config.id2label == LABELS.id2label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_trained_parameter_takes_part_and_stands_in_one_group(kind, checkpoint):
     model, _, notes = build(checkpoint(kind))
@@ -127,6 +131,7 @@ def test_stock_model_has_parameters_without_a_gradient(kind):
     )
 
 
+@pytest.mark.slow
 def test_stock_resume_restores_8_of_124_tensors(checkpoint, tmp_path):
     """The stock Trainer loads a checkpoint with load_state_dict(strict=False), whose file has other names than the
     model (#43701).
@@ -145,6 +150,7 @@ def test_stock_resume_restores_8_of_124_tensors(checkpoint, tmp_path):
 # The picture's size, the processor and the pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "size", "text"),
     [
@@ -168,6 +174,7 @@ def test_image_size_that_does_not_fit_is_refused(kind, size, text, checkpoint):
         build(checkpoint(kind), image_size=size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_scratch_takes_another_image_size(kind, checkpoint):
     model, _, notes = build(checkpoint(kind), from_scratch=True, image_size=96)
@@ -175,6 +182,7 @@ def test_from_scratch_takes_another_image_size(kind, checkpoint):
     assert "nothing is pretrained" in notes[0]
 
 
+@pytest.mark.slow
 def test_pipeline_on_the_saved_folder_does_what_evaluation_does(checkpoint, tmp_path):
     model, processor, _ = build(checkpoint())
     model.save_pretrained(tmp_path / "saved")
@@ -200,6 +208,7 @@ def test_pipeline_on_the_saved_folder_does_what_evaluation_does(checkpoint, tmp_
     }  # stock: whatever the model was trained at
 
 
+@pytest.mark.slow
 def test_processor_keeps_the_checkpoint_s_normalisation(checkpoint):
     folder = checkpoint("beit")
     SegformerImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.4] * 3, do_reduce_labels=True).save_pretrained(
@@ -212,6 +221,7 @@ def test_processor_keeps_the_checkpoint_s_normalisation(checkpoint):
     assert not processor.do_reduce_labels
 
 
+@pytest.mark.slow
 def test_blue_green_red_checkpoint_gives_the_same_logits_on_red_green_blue(checkpoint, tmp_path):
     folder = checkpoint("mobilevit")
     own = MobileViTImageProcessorPil(size={"shortest_edge": 64}, do_center_crop=False)

@@ -51,6 +51,7 @@ def test_classification_checkpoint_gives_the_backbone_and_names_the_new_head(che
     assert notes[1] == "2 tensors of the checkpoint have no place here: classifier.bias, classifier.weight."
 
 
+@pytest.mark.slow
 def test_missing_backbone_tensors_are_an_error_that_counts_them(checkpoint):
     folder = checkpoint()
     path = f"{folder}/model.safetensors"
@@ -70,6 +71,7 @@ def test_missing_backbone_tensors_are_an_error_that_counts_them(checkpoint):
     AutoModelForSemanticSegmentation.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
 
 
+@pytest.mark.slow
 def test_backbone_of_another_size_is_an_error(checkpoint):
     folder = checkpoint()
     config = json.loads((path := Path(folder) / "config.json").read_text())
@@ -79,6 +81,7 @@ def test_backbone_of_another_size_is_an_error(checkpoint):
         build(folder)
 
 
+@pytest.mark.slow
 def test_seed_decides_the_new_weights_and_leaves_the_random_state_alone(checkpoint):
     folder = checkpoint("segformer", model_class=SegformerForImageClassification)
     before = torch.get_rng_state()
@@ -89,6 +92,7 @@ def test_seed_decides_the_new_weights_and_leaves_the_random_state_alone(checkpoi
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_half_precision_checkpoint_is_trained_in_float32(checkpoint, tmp_path):
     folder = checkpoint()
     AutoModelForSemanticSegmentation.from_pretrained(folder).half().save_pretrained(folder)
@@ -97,6 +101,7 @@ def test_half_precision_checkpoint_is_trained_in_float32(checkpoint, tmp_path):
     assert build(folder, from_scratch=True)[0].dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_named(checkpoint):
     folder = checkpoint()
     with Path(folder, "model.safetensors").open("r+b") as file:
@@ -105,6 +110,7 @@ def test_damaged_weights_are_named(checkpoint):
         build(folder)
 
 
+@pytest.mark.slow
 def test_pickle_is_refused_and_never_read(checkpoint, tmp_path):
     folder = tmp_path / "pickle"
     AutoConfig.from_pretrained(checkpoint()).save_pretrained(folder)
@@ -133,6 +139,7 @@ def test_folder_that_is_no_checkpoint(tmp_path, checkpoint):
         build("./no/such/folder")
 
 
+@pytest.mark.slow
 def test_missing_shard_is_named(checkpoint):
     folder = checkpoint()
     AutoModelForSemanticSegmentation.from_pretrained(folder).save_pretrained(folder, max_shard_size="30KB")
@@ -149,6 +156,7 @@ def test_missing_shard_is_named(checkpoint):
 # Without and with a network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "millions"),  # parameters of the SegFormer models as the paper's table 1 and 2 round them
     [("nvidia/mit-b0", 3.8), ("nvidia/mit-b1", 13.7), ("nvidia/segformer-b2-finetuned-ade-512-512", 27.5)],
@@ -194,7 +202,7 @@ def test_refused_connection(monkeypatch, tmp_path):
     assert_refused("nvidia/mit-b0", f"{url} does not serve it (")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_black_hole(monkeypatch, tmp_path):
     with socket.socket() as listener:  # connections are accepted by the kernel, and never answered
         listener.bind(("127.0.0.1", 0))
@@ -225,6 +233,7 @@ def put_on_hub(hub, repo, folder, skip=()):
     hub.repos[repo].commits.append(Commit("first", files))
 
 
+@pytest.mark.slow
 def test_fetched_once_and_then_taken_from_the_cache(monkeypatch, tmp_path, checkpoint):
     folder = checkpoint()
     (Path(folder) / "pytorch_model.bin").write_bytes(b"a pickle beside it is left where it is")
@@ -278,7 +287,7 @@ def test_pickle_only_repository_is_refused_unless_the_hub_s_bot_converted_it(mon
         assert asked == ["refs/pr/3"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_import_is_quiet_and_needs_no_torchvision():
     code = "import sys; import seg_recipe.models; sys.exit('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -44,6 +44,7 @@ def test_the_stock_batch_norm_of_mobilenet_v2_knows_the_last_batch_alone():
     assert len(found) == 55 and all(before == 0 and after > 0.99 for before, after in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_statistics_of_every_batch_norm_are_of_many_batches(kind, tmp_path):
     """From a checkpoint and from scratch, for every architecture."""
@@ -61,6 +62,7 @@ def test_the_stock_head_of_mobilenet_v2_drops_four_of_five_channels():
     assert dropped(stock()) == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_head_of_mobilenet_v2_drops_one_of_five_channels(tmp_path):
     folder = write_checkpoint(tmp_path, "mobilenet_v2")
     model, _, notes = build(folder)

@@ -22,7 +22,7 @@ def test_the_notebook_is_kept_without_outputs_and_names_what_is_there():
     assert NOTEBOOK.stat().st_size < 20_000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook_runs(tmp_path, monkeypatch):
     """With fewer faces and steps: the training of the page takes about two minutes."""

@@ -42,6 +42,7 @@ def test_the_data_set_and_its_inside_are_no_output_dir(place):
     assert not (place / "data" / "run").exists() and not (place / "data" / WRITER).exists()
 
 
+@pytest.mark.slow
 def test_an_empty_folder_and_what_a_refused_or_checked_run_left_are_taken(place, tmp_path):
     recipe = runs.write_recipe(place, output_dir=str(tmp_path))
     runs.train(recipe, "--check", "--preview", 2)

@@ -155,7 +155,7 @@ def alone(tmp_path):
     return {"cwd": tmp_path / "empty", "env": inherited | own}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wheel_holds_scripts_and_recipes_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     recipes = {f"seg_recipe/{name}" for name in project_files() if name.startswith("recipes/")}
@@ -166,7 +166,7 @@ def test_the_wheel_holds_scripts_and_recipes_and_no_tests(wheel):
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"seg_recipe"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_commands_of_the_wheel_in_an_empty_folder(installed, alone):
     started = time.monotonic()
     manual = ran(installed / "seg-recipe", "--help", **alone)
@@ -188,7 +188,7 @@ def test_the_commands_of_the_wheel_in_an_empty_folder(installed, alone):
     assert (alone["cwd"] / "scores" / "report.html").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_source_archive_holds_all_that_its_tests_need(clone, tmp_path, alone):
     """Everything that git keeps but .ci; and a test of it passes where it was unpacked."""
     build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
@@ -199,5 +199,5 @@ def test_the_source_archive_holds_all_that_its_tests_need(clone, tmp_path, alone
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {name for name in project_files() if not name.startswith(".ci/") and (ROOT / name).is_file()} <= there
     few = ["tests/test_labels.py", "tests/test_recipes.py", "tests/test_readme.py", "tests/test_cli.py"]
-    quiet = ["-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    quiet = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not long"]
     assert " passed" in ran(sys.executable, "-m", "pytest", *quiet, *few, **(alone | {"cwd": folder}))

@@ -77,7 +77,7 @@ def ctrl_c_at_every_moment(whose):
     return int(moments), verdict
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["in order", "spread"])
 def test_ctrl_c_ends_a_pool_at_every_moment(way):
     moments, verdict = ctrl_c_at_every_moment(way)

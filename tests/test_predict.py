@@ -58,6 +58,7 @@ def launch(*arguments, **settings) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_the_pipeline_and_shares_add_up(checkpoint, photos, tmp_path, capsys):
     output = tmp_path / "out"
     report = run(checkpoint, photos, "--output", output, "--batch_size", "3", "--overlay")
@@ -93,6 +94,7 @@ def test_orientation_is_that_of_the_picture_as_displayed(checkpoint, tmp_path):
         assert np.array_equal(np.asarray(mask), piped(checkpoint, [image.transpose(Image.Transpose.ROTATE_270)])[0])
 
 
+@pytest.mark.slow
 def test_names_come_from_the_shared_folder_and_keep_the_extension_where_they_must(checkpoint, photos, tmp_path):
     run(checkpoint, photos / "a" / "x.png", photos / "b" / "x.jpg", "--output", tmp_path / "two")
     assert [line["name"] for line in lines(tmp_path / "two")] == ["a/x", "b/x"]
@@ -114,6 +116,7 @@ def test_names_come_from_the_shared_folder_and_keep_the_extension_where_they_mus
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_done_pictures_are_skipped_and_changed_ones_made_anew(checkpoint, photos, tmp_path):
     output = tmp_path / "out"
     run(checkpoint, photos, "--output", output)
@@ -132,6 +135,7 @@ def test_done_pictures_are_skipped_and_changed_ones_made_anew(checkpoint, photos
     assert made(output)["masks/a/x.png"] == before["masks/a/deep/y.png"]
 
 
+@pytest.mark.slow
 def test_other_settings_or_another_model_in_the_same_folder_are_refused(checkpoint, photos, tmp_path):
     output = tmp_path / "out"
     run(checkpoint, photos, "--output", output)
@@ -162,7 +166,7 @@ def test_other_settings_or_another_model_in_the_same_folder_are_refused(checkpoi
             run(checkpoint, photos / wrong, "--output", output)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, photos, tmp_path, capsys):
     whole = (photos / "a" / "x.png").read_bytes()
     (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -183,6 +187,7 @@ def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, photos, t
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--flip",), ("--scales", "0.5", "1"), ("--window",)])
 def test_options_reach_the_model(checkpoint, photos, tmp_path, options):
     run(checkpoint, photos, "--output", tmp_path / "plain")
@@ -191,7 +196,7 @@ def test_options_reach_the_model(checkpoint, photos, tmp_path, options):
     assert plain.keys() == other.keys() and plain["masks/b/x.png"] != other["masks/b/x.png"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_goes_on_and_leaves_nothing_half_written(checkpoint, tmp_path, stop):
     folder, output = tmp_path / "many", tmp_path / "out"

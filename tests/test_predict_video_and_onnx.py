@@ -38,6 +38,7 @@ def video(path: Path, frames: int = 5, size=(64, 48)) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_frames_of_a_video(checkpoint, tmp_path):
     path = video(tmp_path / "clip.mp4")
     assert Video(path).length == 5
@@ -84,7 +85,7 @@ def photos(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_export_is_verified_and_gives_the_same_masks(checkpoint, photos, tmp_path, capsys):
     file = tmp_path / "model.onnx"
     run(checkpoint, photos, "--output", tmp_path / "torch", "--scales", "1", "1.5")
@@ -108,7 +109,7 @@ def test_an_export_is_verified_and_gives_the_same_masks(checkpoint, photos, tmp_
         assert np.allclose(found, segmenter.logits(pixels).numpy(), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_export_that_differs_is_not_kept(checkpoint, photos, tmp_path, monkeypatch):
     true_run = exported._run
     monkeypatch.setattr(exported, "_run", lambda session, pixels: true_run(session, pixels).flip(1))
@@ -120,7 +121,7 @@ def test_an_export_that_differs_is_not_kept(checkpoint, photos, tmp_path, monkey
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_of_another_model_is_refused_and_so_is_no_file(checkpoint, photos, tmp_path):
     segformer(seed=9).save_pretrained(tmp_path / "other")
     processor().save_pretrained(tmp_path / "other")
@@ -183,7 +184,7 @@ def network(path: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["quickstart", *KINDS])
 def test_every_architecture_is_exported_as_it_is(kind, tmp_path, capfd):
     """Where torch takes another size, so does the file, with the same masks; and nothing of torch's reaches the
@@ -211,7 +212,7 @@ def test_every_architecture_is_exported_as_it_is(kind, tmp_path, capfd):
     assert sum((one != other).sum() for one, other in zip(expected, found, strict=True)) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_architecture_of_fixed_size_is_exported_for_that(photos, tmp_path, capsys):
     path = network(tmp_path / "model", "mobilevit")
     run(path, photos, "--output", tmp_path / "out", "--onnx", tmp_path / "model.onnx", "--batch_size", "3")
@@ -220,6 +221,7 @@ def test_an_architecture_of_fixed_size_is_exported_for_that(photos, tmp_path, ca
         run(path, photos, "--output", tmp_path / "new", "--onnx", tmp_path / "model.onnx", "--scales", "2")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_exported_is_one_line(tmp_path, monkeypatch, capfd):
     """Torch prints the graph of one that it cannot export, on the process's own output."""
     monkeypatch.setattr(exported, "Exportable", contextlib.nullcontext)

@@ -307,6 +307,7 @@ def test_every_page_says_whose_question_it_answers(name):
     assert title.startswith("# ") and not empty and asked.startswith("For who asks: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "right", "wrong"),
     [
@@ -364,7 +365,7 @@ def test_every_picture_is_shown_and_opens():
             opened.load()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_faces_shown_are_those_that_are_drawn(tmp_path):
     """After a change of the generator, the command of docs/data.md for docs/faces.png draws them anew."""
     command = next(line for line in "".join(blocks(DATA, "bash")).splitlines() if "--sheet docs/faces.png" in line)

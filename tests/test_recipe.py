@@ -644,6 +644,7 @@ plain_text = st.text(
 ).filter(lambda text: text not in ("null", "None", "none"))
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.fixed_dictionaries(
@@ -822,7 +823,7 @@ pathlib.Path(__file__).with_name(name).write_text(" ".join(map(str, figures)))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_threads_under_the_launcher(tmp_path):
     """`accelerate launch` leaves one thread to a run that has more cores; two processes share them."""
     (tmp_path / "share.py").write_text(SHARE)

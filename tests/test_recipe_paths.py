@@ -123,7 +123,7 @@ def test_the_quickstart_finds_its_network_from_anywhere(place):
     assert (recipe.data.dataset, recipe.training.output_dir) == (["input/quickstart"], "runs/quickstart")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_repeated_from_its_folder_in_another_working_directory(tmp_path, monkeypatch):
     place = tmp_path / "place"
     runs.workplace(place)

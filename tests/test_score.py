@@ -71,7 +71,7 @@ def refused(capsys, *arguments):
     raise AssertionError("it was taken")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_scores_as_the_trainer_said(tmp_path):
     recipe = finetune_runs.workplace(tmp_path)
     expected = finetune_runs.train(recipe)
@@ -83,6 +83,7 @@ def test_a_checkpoint_scores_as_the_trainer_said(tmp_path):
     assert content["classes_present"] == expected["classes_present"]
 
 
+@pytest.mark.slow
 def test_files_and_keys(scored):
     folder, content = scored
     assert json.loads((folder / "score.json").read_text()) == content
@@ -101,6 +102,7 @@ def test_files_and_keys(scored):
     assert value["low"] <= value["value"] <= value["high"]
 
 
+@pytest.mark.slow
 def test_the_score_is_the_same_in_batches_of_any_size(place, scored):
     content = score.main(
         [str(place / "model"), str(place / "data"), "--output", str(place / "again"), "--batch_size", "3", *QUICK]
@@ -109,6 +111,7 @@ def test_the_score_is_the_same_in_batches_of_any_size(place, scored):
         assert content["figures"][name]["value"] == pytest.approx(value["value"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_of_other_labels_is_scored_through_an_id_map(place, tmp_path, capsys):
     """The same weights under other names, in another order: the same figures, once the map says which is which."""
     labels = LabelSpace(("Hintergrund", "disc", "LINKS", "right"))
@@ -128,6 +131,7 @@ def test_a_model_of_other_labels_is_scored_through_an_id_map(place, tmp_path, ca
     assert "The data have no class Hintergrund, LINKS" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_in_pairs(place, tmp_path, capsys):
     save_model(tmp_path / "other", seed=4)
     options = ["--compare", str(tmp_path / "other"), "--tta", "flip", "--output", str(tmp_path / "out"), *QUICK]
@@ -155,6 +159,7 @@ def test_two_models_are_compared_in_pairs(place, tmp_path, capsys):
     assert set(same["comparison"]["difference"]["figures"]["miou"].values()) == {0.0}
 
 
+@pytest.mark.slow
 def test_the_flip_swaps_sides(place, tmp_path):
     """Pictures and masks mirrored, the sides of the truth swapped with them: with the flip the score stays
     the same.
@@ -186,6 +191,7 @@ def test_the_flip_swaps_sides(place, tmp_path):
     assert found[0]["figures"]["miou"]["value"] == pytest.approx(found[1]["figures"]["miou"]["value"], abs=2e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [("--tta", "scales"), ("--tta", "flip,scales", "--window")])
 def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
     """The accuracy and IoUs of the masks that the same options make, counted with numpy."""
@@ -210,6 +216,7 @@ def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
     assert {key: content["settings"][key] for key in chosen} == {**chosen, "scales": list(SCALES)}
 
 
+@pytest.mark.slow
 def test_splits_of_folders(place, tmp_path, capsys):
     def images(data, split, *options):
         output = tmp_path / f"out-{data.name}-{split}"
@@ -229,6 +236,7 @@ def test_splits_of_folders(place, tmp_path, capsys):
     assert "split is 'test'" in refused(capsys, place / "model", place / "data", "--split", "test")
 
 
+@pytest.mark.slow
 def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
     model, data = place / "model", place / "data"
     assert "--tta is mirror" in refused(capsys, model, data, "--tta", "mirror")
@@ -256,7 +264,7 @@ def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
     assert "metadata.jsonl, line 2, has neither an id" in refused(capsys, model, broken, *QUICK)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_as_a_script(place, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "score.py"), str(place / "model"), str(tmp_path / "nothing")]
     done = subprocess.run(
@@ -274,6 +282,7 @@ def test_memory_does_not_grow_with_the_pictures():
     assert kept == 1000 * (36 * 19 + 240)
 
 
+@pytest.mark.slow
 def test_causes_are_found_and_chance_is_not():
     rng = np.random.default_rng(0)
     images = 80
@@ -381,7 +390,7 @@ def test_names_from_outside_are_only_text(scored):
     assert "<img src=x onerror=alert(1)>" in reader.text and "<script>alert(1)</script>" in reader.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_is_no_wider_than_the_screen(scored, tmp_path, width):

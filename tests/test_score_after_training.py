@@ -31,6 +31,7 @@ def validation(place):
     return load_data([str(place / "data")], label_space=tiny.LABELS, progress=False).splits["validation"]
 
 
+@pytest.mark.slow
 def test_it_is_the_report_of_the_script(place, tmp_path):
     pictures, line = report_run(place / "model", validation(place), tiny.LABELS, dataset=str(place / "data"), **RUN)
     assert line == f"Report: {place / 'model' / 'report' / 'report.html'}."
@@ -56,6 +57,7 @@ def test_it_is_the_report_of_the_script(place, tmp_path):
             picture.load()
 
 
+@pytest.mark.slow
 def test_of_a_large_set_a_part_from_all_over_it_is_scored_and_it_says_so(place, monkeypatch):
     monkeypatch.setattr("seg_recipe.scoring.after_training.MOST_IMAGES", 3)
     _, line = report_run(place / "model", validation(place), tiny.LABELS, dataset="several data sets", **RUN)

@@ -203,7 +203,7 @@ def simulated(rng, images):
     return tally
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_interval_covers_the_truth_at_the_stated_rate():
     rng = np.random.default_rng(0)
     truth = {name: point(simulated(rng, 20_000))[name][0] for name in ("miou", "miou_i", "accuracy")}

@@ -166,6 +166,7 @@ def place(tmp_path_factory):
 STREAM = {"streaming": True, "max_steps": 6, "eval_steps": 3, "save_steps": 3, "gradient_accumulation_steps": 2}
 
 
+@pytest.mark.long
 def test_a_pass_that_ends_within_an_accumulation_doubles_no_gradient(place, tmp_path, monkeypatch):
     """15 pictures in batches of 2 are 7, that is 3 steps of 2; stock, the seventh stays in the gradient of the fourth
     step.
@@ -190,6 +191,7 @@ def test_a_pass_that_ends_within_an_accumulation_doubles_no_gradient(place, tmp_
     assert norms == [2, 4, 6, 8, 10, 12] and {len(ids) for ids in seen} == {2}
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_too_short_is_refused(place, tmp_path, monkeypatch):
     recipe = runs.write_recipe(
         place, "short.yaml", **STREAM, output_dir=str(tmp_path / "run"), per_device_train_batch_size=8
@@ -204,7 +206,7 @@ def test_a_stream_that_is_too_short_is_refused(place, tmp_path, monkeypatch):
         runs.train(recipe, "--check")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("train", [13, 14, 15])
 def test_two_processes_with_unequal_shares_come_to_the_end(tmp_path, train):
     """Two ranks, two accumulated batches, 13 to 15 pictures for training and 5 for evaluation."""

@@ -68,7 +68,7 @@ def cuts(tmp_path_factory):
     return base, results
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cut", ["4x2", "2x4", "2 ranks"])
 def test_loss_gradient_and_metrics_do_not_depend_on_the_cut(cuts, cut):
     base, results = cuts
@@ -84,7 +84,7 @@ def test_loss_gradient_and_metrics_do_not_depend_on_the_cut(cuts, cut):
         assert other["metrics"][key] == pytest.approx(whole["metrics"][key], rel=1e-4), key
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("reduction", ["batch", "micro"])
 def test_sums_over_the_batch_are_sums_over_all_ranks(tmp_path, reduction):
     one = worker(tmp_path / "one", "--batch", "8", "--reduction", reduction)
@@ -94,7 +94,7 @@ def test_sums_over_the_batch_are_sums_over_all_ranks(tmp_path, reduction):
         assert two["log"][0][key] == pytest.approx(one["log"][0][key], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_obvious_config_for_two_cpu_processes_runs_one(tmp_path):
     """The trap that multi_cpu.yaml avoids: MULTI_CPU without mpirun."""
     config = {**yaml.safe_load((CONFIGS / "multi_cpu.yaml").read_text()), "distributed_type": "MULTI_CPU"}
@@ -116,7 +116,7 @@ def two_machines(folder, port, *arguments):
     return [launch("--machine_rank", rank, *script, config=folder / "machines.yaml") for rank in (0, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_machines_of_which_one_dies_end_and_resume(tmp_path):
     machines = two_machines(tmp_path, free_port(), "--steps", "8", "--slow", "0.5")
     first = machines[0]

@@ -36,6 +36,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "known"), [("ours", WHOLE_PICTURES), ("older", WHOLE_PICTURES), ("foreign", None)])
 def test_the_folder_says_it(place, name, known):
     segmenter = load_segmenter(place / name, device="cpu", precision="fp32")
@@ -47,6 +48,7 @@ def test_the_folder_says_it(place, name, known):
     assert ("sees whole pictures, as in training, squeezed to 32 × 32 pixels" in page) == (known is not None)
 
 
+@pytest.mark.slow
 def test_every_architecture_keeps_it(tmp_path):
     for kind in ("mobilevit", "upernet"):
         model, _, _ = build(write_checkpoint(tmp_path, kind), image_size=64)
@@ -61,6 +63,7 @@ def scored(place, folder, model, *options):
     return content, (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_score_says_it(place, tmp_path, capsys):
     content, page = scored(place, tmp_path / "windows", "ours", "--window", "--compare", str(place / "older"))
     printed = capsys.readouterr().out
@@ -73,6 +76,7 @@ def test_score_says_it(place, tmp_path, capsys):
     assert page.count(LINE) == 2 and "Seen in sliding windows of 32 x 32 pixels; fp32." in page
 
 
+@pytest.mark.slow
 def test_by_default_score_does_as_in_training(place, tmp_path, capsys):
     content, page = scored(place, tmp_path / "whole", "ours")
     assert not content["settings"]["window"] and LINE not in page and LINE not in capsys.readouterr().out

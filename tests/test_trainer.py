@@ -111,6 +111,7 @@ def first_log(run):
 # ---- fact: accumulation inflates the loss
 
 
+@pytest.mark.slow
 def test_accumulation_does_not_change_loss_or_gradient(tmp_path):
     logs = []
     for batch, steps in ((8, 1), (4, 2), (2, 4), (1, 8)):
@@ -130,6 +131,7 @@ def test_accumulation_does_not_change_loss_or_gradient(tmp_path):
         assert entry["grad_norm"] == pytest.approx(logs[0]["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_multiplies_loss_and_gradient_by_the_accumulation_steps(tmp_path):
     logs = []
     for batch, steps in ((8, 1), (2, 4)):
@@ -159,6 +161,7 @@ def freeze_batch_norm(model):
 # ---- fact: a resume and the best checkpoint restore 8 of 124 tensors
 
 
+@pytest.mark.slow
 def test_resume_and_best_checkpoint_restore_every_tensor(tmp_path):
     run = trainer(tmp_path)
     run.train()
@@ -168,6 +171,7 @@ def test_resume_and_best_checkpoint_restore_every_tensor(tmp_path):
     assert all(torch.equal(tensor, saved[name]) for name, tensor in other.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_restores_almost_nothing(tmp_path, caplog):
     run = stock_trainer(tmp_path, max_steps=2)
     run.train()
@@ -179,6 +183,7 @@ def test_the_stock_trainer_restores_almost_nothing(tmp_path, caplog):
     assert len(restored) < len(weights) / 4
 
 
+@pytest.mark.slow
 def test_the_model_at_the_end_is_the_best_one_and_scores_what_was_recorded(tmp_path):
     run = trainer(tmp_path, num_train_epochs=4, learning_rate=5e-2)
     run.train()
@@ -193,6 +198,7 @@ def test_the_model_at_the_end_is_the_best_one_and_scores_what_was_recorded(tmp_p
 # ---- facts: pickles, tokens
 
 
+@pytest.mark.slow
 def test_no_pickle_is_left_for_others_and_no_token(tmp_path):
     secret = "hf_" + "x" * 34
     run = trainer(
@@ -247,6 +253,7 @@ def test_a_split_smaller_than_one_step_is_refused():
 # ---- evaluation
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_mean_over_images_whatever_the_batch(tmp_path):
     model = tiny.segformer()
     results = [
@@ -329,7 +336,7 @@ def run_to_the_end(output_dir, stops=(), **settings):
         ((2, 3, 5, 7), {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}),
         ((3, 4), {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}),
         pytest.param(
-            (2, 5), {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}, marks=pytest.mark.slow
+            (2, 5), {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}, marks=pytest.mark.long
         ),
     ],
 )
@@ -339,6 +346,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tmp_path, stops, sett
     assert_same(final_state(whole), final_state(parts))
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_resumes_to_other_weights(tmp_path):
     whole = stock_trainer(tmp_path / "whole", save_strategy="steps", save_steps=3)
     whole.train()
@@ -349,6 +357,7 @@ def test_the_stock_trainer_resumes_to_other_weights(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_stop_during_an_evaluation_leaves_it_and_makes_it_up_later(tmp_path):
     class StopInEvaluation(TrainerCallback):
         def on_prediction_step(self, args, state, control, **kwargs):
@@ -365,6 +374,7 @@ def test_a_stop_during_an_evaluation_leaves_it_and_makes_it_up_later(tmp_path):
     assert_same(final_state(whole), final_state(parts))
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_on_over_a_resume(tmp_path):
     settings = {"num_train_epochs": 8, "learning_rate": 0.0}  # nothing improves after the first evaluation
 
@@ -384,6 +394,7 @@ def test_early_stopping_counts_on_over_a_resume(tmp_path):
     assert again.state.global_step == 12
 
 
+@pytest.mark.slow
 def test_resuming_a_run_at_its_last_step_takes_no_further_step(tmp_path):
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
     whole = run_to_the_end(tmp_path, **settings)
@@ -392,6 +403,7 @@ def test_resuming_a_run_at_its_last_step_takes_no_further_step(tmp_path):
     assert_same((dict(whole.model.state_dict()), 0), (dict(again.model.state_dict()), 0))
 
 
+@pytest.mark.slow
 def test_a_moved_run_finds_its_best_checkpoint(tmp_path):
     run = run_to_the_end(tmp_path / "here", stops=(6,))
     best = run.state.best_metric
@@ -401,6 +413,7 @@ def test_a_moved_run_finds_its_best_checkpoint(tmp_path):
     assert moved.state.best_metric == best
 
 
+@pytest.mark.slow
 def test_checkpoints_are_complete_and_rotated(tmp_path):
     run = trainer(tmp_path, save_total_limit=1, num_train_epochs=4)
     run.train()
@@ -431,6 +444,7 @@ def test_a_non_finite_loss_names_step_images_and_checkpoint(tmp_path):
     assert all(torch.isfinite(parameter).all() for parameter in run.model.parameters())
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_hides_the_nan(tmp_path):
     class Poisoned(tiny.Samples):
         def __getitem__(self, index):
@@ -449,6 +463,7 @@ def test_the_stock_trainer_hides_the_nan(tmp_path):
 # ---- logs and groups
 
 
+@pytest.mark.slow
 def test_the_log_holds_both_parts_of_the_loss(tmp_path):
     run = trainer(tmp_path, max_steps=2)
     run.train()

@@ -55,6 +55,7 @@ class At(TrainerCallback):
 # ---- the best is saved when it is found, and kept
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{"save_steps": 4}, {"save_steps": 8}, {"save_strategy": "best"}])
 def test_a_best_between_two_saves_is_saved_kept_and_loaded(tmp_path, settings):
     settings = {**STEPS, "max_steps": 8, "eval_steps": 2, "save_total_limit": 1, **settings}
@@ -73,6 +74,7 @@ def test_a_best_between_two_saves_is_saved_kept_and_loaded(tmp_path, settings):
     assert_weights_of(again, tmp_path / "checkpoint-6")
 
 
+@pytest.mark.slow
 def test_without_load_best_nothing_is_saved_but_at_the_saves(tmp_path):
     settings = {**STEPS, "max_steps": 8, "eval_steps": 2, "save_steps": 8, "load_best_model_at_end": False}
     run = scored(trainer(tmp_path, **settings), {2: 0.1, 4: 0.9, 6: 0.2, 8: 0.3})
@@ -81,6 +83,7 @@ def test_without_load_best_nothing_is_saved_but_at_the_saves(tmp_path):
     assert_weights_of(run, tmp_path / "checkpoint-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "harm", [shutil.rmtree, lambda folder: (folder / "model.safetensors").write_bytes(b"")], ids=["gone", "damaged"]
 )
@@ -105,6 +108,7 @@ def test_a_best_that_is_no_longer_whole_is_noticed_and_the_best_that_is_left_tak
     assert_weights_of(run, tmp_path / "checkpoint-6")
 
 
+@pytest.mark.slow
 def test_where_no_evaluated_checkpoint_is_left_the_search_begins_anew(tmp_path, capsys):
     settings = {**STEPS, "max_steps": 6, "eval_steps": 2, "save_steps": 2}
     request = StopRequest()
@@ -116,6 +120,7 @@ def test_where_no_evaluated_checkpoint_is_left_the_search_begins_anew(tmp_path, 
     assert (run.state.best_global_step, run.state.best_metric) == (6, 0.1)
 
 
+@pytest.mark.slow
 def test_the_best_of_another_folder_stays_the_best(tmp_path):
     """A run that goes on in another folder, from a checkpoint by name, and once more from there."""
     settings = {**STEPS, "max_steps": 8, "eval_steps": 2, "save_steps": 2}
@@ -134,6 +139,7 @@ def test_the_best_of_another_folder_stays_the_best(tmp_path):
 # ---- stops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["epoch", "steps"])
 def test_a_stop_during_an_evaluation_is_saved_under_save_strategy_best(tmp_path, strategy):
     class StopInEvaluation(TrainerCallback):
@@ -150,6 +156,7 @@ def test_a_stop_during_an_evaluation_is_saved_under_save_strategy_best(tmp_path,
     assert_same(final_state(whole), final_state(run_to_the_end(tmp_path / "parts", **settings)))
 
 
+@pytest.mark.slow
 def test_a_stopped_trainer_trains_again_in_the_same_process(tmp_path):
     whole = run_to_the_end(tmp_path / "whole")
     request = StopRequest()
@@ -164,6 +171,7 @@ def test_a_stopped_trainer_trains_again_in_the_same_process(tmp_path):
     assert not run.stopped and run.state.global_step == 8
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_evaluation_before_the_first_step_leaves_nothing_owed(tmp_path):
     class StopInEvaluation(TrainerCallback):
         def on_prediction_step(self, args, state, control, **kwargs):
@@ -175,6 +183,7 @@ def test_a_stop_during_the_evaluation_before_the_first_step_leaves_nothing_owed(
     assert run.stopped and run.state.global_step == 0 and kept(tmp_path) == [] and not run._evaluation_owed
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_not_evaluated_at_its_start_again(tmp_path):
     """Stock, early stopping counts that evaluation, which is no better, at each resume."""
     for stop in (5, 6, 7, None):
@@ -192,6 +201,7 @@ def test_a_resumed_run_is_not_evaluated_at_its_start_again(tmp_path):
 # ---- more than was asked for at first
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_beginning(tmp_path, capsys):
     settings = {"lr_scheduler_type": "constant"}
     whole = run_to_the_end(tmp_path / "whole", num_train_epochs=4, **settings)
@@ -206,6 +216,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_beginning(tmp_
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stops", [(), (5,)])
 def test_the_schedule_of_a_longer_run_holds_from_its_first_step_on(tmp_path, capsys, stops):
     settings = {"lr_scheduler_type": "linear", "save_total_limit": 2}
@@ -232,6 +243,7 @@ def test_the_schedule_of_a_longer_run_holds_from_its_first_step_on(tmp_path, cap
     assert f"laid out over all of them: the learning rate {rate}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_early_stopping_gives_way_to_more_epochs_and_to_more_patience(tmp_path):
     settings = {"learning_rate": 0.0, "num_train_epochs": 8}  # nothing improves after the first evaluation
 
@@ -251,6 +263,7 @@ def test_early_stopping_gives_way_to_more_epochs_and_to_more_patience(tmp_path):
     assert end(0, num_train_epochs=12) == 48
 
 
+@pytest.mark.slow
 def test_intervals_may_change_on_a_resume(tmp_path):
     """Stock, those of the checkpoint stay."""
     settings = {**STEPS, "max_steps": 12, "eval_strategy": "no", "load_best_model_at_end": False}
@@ -265,6 +278,7 @@ def test_intervals_may_change_on_a_resume(tmp_path):
 # ---- what a step and an evaluation begin with
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_ends_the_run_before_the_optimizer_uses_it(tmp_path):
     from seg_recipe.trainer import NonFiniteLossError
 
@@ -285,6 +299,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_optimizer_uses_it
         assert [name for name, tensor in before.items() if not torch.equal(tensor, run.model.state_dict()[name])] == []
 
 
+@pytest.mark.slow
 def test_each_step_micro_step_and_rank_draws_its_own_dropout(tmp_path, monkeypatch):
     from transformers import TrainingArguments
 

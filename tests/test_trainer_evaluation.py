@@ -41,6 +41,7 @@ def loss_alone(model, sample):
         return loss()(logits, sample["labels"][None]).total.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 6])
 def test_the_padding_of_a_batch_is_in_no_loss(tmp_path, batch):
     """Masks of a batch are padded to its largest: upsampled to that size, the logits of the others would lie in the
@@ -53,6 +54,7 @@ def test_the_padding_of_a_batch_is_in_no_loss(tmp_path, batch):
     assert np.mean([loss_alone(model, sample) for sample in padded]) != pytest.approx(found, rel=1e-2), "it would show"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [(0,), (5,), (1, 2), (0, 1, 2, 3, 4)])
 @pytest.mark.parametrize("batch", [2, 4])
 def test_images_without_a_labelled_pixel_are_in_no_loss(tmp_path, batch, ignored):

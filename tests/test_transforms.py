@@ -154,6 +154,7 @@ def mask_square_of(mask, matrix, size, mirrored=False):
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_resampling_is_pillows_in_floating_point_rounded(mirrored):
     generator = np.random.default_rng(0)
@@ -175,6 +176,7 @@ def test_the_resampling_is_pillows_in_floating_point_rounded(mirrored):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_mask_is_pillows_nearest_to_the_bit(mirrored):
     generator = np.random.default_rng(1)
@@ -200,6 +202,7 @@ def source_positions(image):
     return image[:, :, 0].astype(float) / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(
     ("width", "height", "size"), [(53, 43, 12), (61, 64, 16), (64, 64, 64), (37, 61, 25), (33, 45, 80), (64, 60, 32)]
@@ -285,6 +288,7 @@ def test_against_grid_sample(width, height, size, mirrored):
         assert np.mean(seen_ids[both] != expected_ids[both]) < 0.002, "but for ties"
 
 
+@pytest.mark.slow
 @given(st.integers(20, 260), st.integers(20, 260), st.integers(8, 70), st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_outside_is_mean_colour_and_ignored_and_nothing_else_is(width, height, size, epoch):
@@ -372,6 +376,7 @@ def test_shrinking_differs_by_side():
     assert window_of(packed(image), output_to_source(Draw(), image.size, 30), 30).factors == (8, 2)
 
 
+@pytest.mark.slow
 def test_window_changes_nothing():
     """Only the part that is seen gets reduced: the result is that of the whole picture."""
     image, _ = make_pair(0, 203, 150)
@@ -498,6 +503,7 @@ def test_the_blur_grows_with_the_picture(size):
         assert np.abs(seen.astype(int) - blurred).max() <= 1, "Pillow rounds twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [40, 512, 1000])
 def test_a_window_holds_all_that_its_blur_reaches(size, monkeypatch):
     """What is seen is what it would be if the whole picture were blurred: enlarged, reduced, turned, and a long one
@@ -542,6 +548,7 @@ def test_the_model_gets_what_augment_shows():
         assert torch.equal(sample["pixel_values"][0], normalise(Image.fromarray(seen), transform.factors))
 
 
+@pytest.mark.long
 def test_draws_lie_in_their_ranges_and_reach_them():
     transform = make_transform(image_size=100)
     draws = [draw_augmentation(sample_generator(0, 0, str(i)), transform.augmentation, 100) for i in range(1500)]
@@ -630,6 +637,7 @@ class StockDraws:
         return {"id": batch["id"], "drawn": [(float(np.random.random()), float(torch.rand(()))) for _ in batch["id"]]}  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_ranks_and_resumed_runs():
     """Fact 4: the stock way gives two ranks the same draws for different samples, and a resumed run others; ours
     neither.
@@ -674,6 +682,7 @@ def seen_by_loader(transform, epochs=2, **options):
     return seen
 
 
+@pytest.mark.slow
 def test_same_samples_for_any_workers():
     alone = seen_by_loader(make_transform())
     assert alone[0] != alone[1], "each epoch has its own"
@@ -700,7 +709,7 @@ def test_same_samples_for_any_threads(training, monkeypatch):
             assert all(torch.equal(mine, first) for mine, first in zip(other[kind], seen[0][kind], strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings(
     "ignore:This DataLoader will create 4 worker processes"
 )  # torch's advice on machines with fewer cores

@@ -16,7 +16,7 @@ from tests.tiny_checkpoints import tiny_config
 
 RATES = {"segformer": 0.01, "upernet": 0.03}
 STEPS = 12
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def prepared(place, kind):

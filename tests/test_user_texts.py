@@ -52,6 +52,7 @@ def test_a_report_of_something_else_and_foreign_files_are_not_replaced(tmp_path)
         score_script.check_output(tmp_path, asked)
 
 
+@pytest.mark.slow
 def test_a_sheet_replaces_sheets_only(tmp_path):
     sheet = tmp_path / "sheet.png"
     options = ["--count", "2", "--size", "32", "--workers", "1", "--sheet", str(sheet)]

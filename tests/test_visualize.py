@@ -70,6 +70,7 @@ def test_legend_has_what_occurs_and_nothing_else():
     assert picture.width == 600
 
 
+@pytest.mark.slow
 def test_legend_breaks_its_rows():
     every = [np.arange(19, dtype=np.uint8)]
     wide, narrow = legend(every, FACE, 4000), legend(every, FACE, 200)
@@ -139,6 +140,7 @@ def test_prediction_sheet_shows_image_truth_and_prediction():
     ].sum() == 50
 
 
+@pytest.mark.slow
 def test_prediction_sheet_keeps_the_proportions_of_the_mask():
     image = np.full((32, 32, 3), (200, 100, 0), np.uint8)  # squeezed to the square, as the model sees it
     sample = Prediction("a", image, np.full((20, 40), 1, np.uint8), np.full((20, 40), 1, np.uint8))

@@ -100,6 +100,7 @@ def offline_runs(folder):
     return sorted((folder / "tracking" / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_offline_run_holds_panel_tables_and_no_secret(quiet_wandb, monkeypatch, capsys):
     token = "hf_" + "S" * 34
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -194,6 +195,7 @@ def test_the_run_is_given_the_report_as_an_artifact(quiet_wandb, monkeypatch):
     assert all(name.encode() in record for name in files)
 
 
+@pytest.mark.slow
 def test_stock_callback_logs_no_picture_and_takes_more_along(quiet_wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     trainer(
@@ -205,6 +207,7 @@ def test_stock_callback_logs_no_picture_and_takes_more_along(quiet_wandb, monkey
     assert list(run.rglob("requirements.txt"))
 
 
+@pytest.mark.slow
 def test_not_logged_in_goes_offline_and_a_resumed_run_keeps_its_id(quiet_wandb, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("wandb prompts"))
     output = quiet_wandb / "runs" / "first"
@@ -220,6 +223,7 @@ def test_not_logged_in_goes_offline_and_a_resumed_run_keeps_its_id(quiet_wandb, 
     assert f"W&B: not logged in (`wandb login`), so the run is kept offline; to send it: wandb sync {runs[0]}" in text
 
 
+@pytest.mark.slow
 def test_server_out_of_reach_goes_offline(quiet_wandb, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -234,6 +238,7 @@ def test_server_out_of_reach_goes_offline(quiet_wandb, capsys, monkeypatch):
     assert KEY not in text
 
 
+@pytest.mark.slow
 def test_disabled_writes_nothing(quiet_wandb, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     logger = callback()
@@ -271,6 +276,7 @@ def with_fake(monkeypatch, fake, **settings):
     return logger
 
 
+@pytest.mark.slow
 def test_logs_what_the_issue_of_a_run_is(monkeypatch, tmp_path):
     fake = FakeWandb()
     logger = with_fake(monkeypatch, fake)
@@ -320,6 +326,7 @@ def test_other_ranks_do_nothing(monkeypatch, tmp_path):
     assert fake.calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["init", "log", "Image", "Table", "finish", "define_metric"])
 def test_failing_wandb_costs_one_line(broken, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -337,6 +344,7 @@ def test_failing_wandb_costs_one_line(broken, monkeypatch, tmp_path, capsys):
     assert fake.calls.count("log") <= (20 if broken == "finish" else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hangs", ["init", "log", "finish"])
 def test_hanging_wandb_does_not_hold_training_up(hangs, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -372,7 +380,7 @@ def test_outbox_gives_up_on_an_action_that_does_not_return(capsys):
     assert capsys.readouterr().err == "Tracker: no answer in 0.05 s; training goes on without it.\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_service_does_not_keep_the_process(tmp_path):
     """The real service, stopped by a signal in the middle of a run: the process still ends, by itself and in time."""
     code = """
