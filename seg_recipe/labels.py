@@ -61,7 +61,10 @@ class LabelSpace:
     def _problems(self):
         count = len(self.names)
         if not 2 <= count <= IGNORE_INDEX:
-            yield f"A label space has 2 to {IGNORE_INDEX} names (8-bit masks, {IGNORE_INDEX} is ignored); this one has {count}."
+            yield (
+                f"A label space has 2 to {IGNORE_INDEX} names (8-bit masks, {IGNORE_INDEX} is ignored); this one "
+                f"has {count}."
+            )
         for label, name in enumerate(self.names):
             if not name.strip() or _UNPRINTABLE.search(name):
                 yield f"Class {label} is called {name!r}; {_WANTED_NAME}"
@@ -69,16 +72,28 @@ class LabelSpace:
         if repeated:
             yield f"Label names must be unique; repeated: {', '.join(repeated)}."
         if len(self.palette) != count:
-            yield f"The palette has {len(self.palette)} colours for {count} names; give one (red, green, blue) per name, or leave it out."
+            yield (
+                f"The palette has {len(self.palette)} colours for {count} names; give one (red, green, blue) per "
+                "name, or leave it out."
+            )
         if not all(0 <= part <= 255 for colour in self.palette for part in colour):
             yield "Each palette colour is [red, green, blue] with parts in 0-255."
         paired = [label for pair in self.mirror_pairs for label in pair]
         if any(not 0 <= label < count for label in paired):
-            yield f"mirror_pairs holds {sorted({label for label in paired if not 0 <= label < count})}; ids here are 0-{count - 1}."
+            yield (
+                f"mirror_pairs holds {sorted({label for label in paired if not 0 <= label < count})}; ids here are "
+                f"0-{count - 1}."
+            )
         if len(set(paired)) != len(paired):
-            yield f"A label can stand in one mirror pair only, and not be paired with itself; mirror_pairs is {list(self.mirror_pairs)}."
+            yield (
+                "A label can stand in one mirror pair only, and not be paired with itself; mirror_pairs is "
+                f"{list(self.mirror_pairs)}."
+            )
         if set(paired) & set(self.ignore):
-            yield f"The ids {sorted(set(paired) & set(self.ignore))} stand in mirror_pairs and in ignore: a flip would bring them back."
+            yield (
+                f"The ids {sorted(set(paired) & set(self.ignore))} stand in mirror_pairs and in ignore: a flip "
+                "would bring them back."
+            )
         if any(not 0 <= label <= 255 for label in self.ignore):
             yield f"ignore holds mask ids in 0-255; it is {list(self.ignore)}."
 
@@ -112,7 +127,9 @@ class LabelSpace:
 
     @property
     def colour_table(self) -> UInt8[np.ndarray, "256 3"]:
-        """Look-up table from class ids to colours; ids outside the label space, ignored pixels included, are mid grey."""
+        """Look-up table from class ids to colours; ids outside the label space, ignored pixels included, are
+        mid grey.
+        """
         table = np.full((256, 3), 128, dtype=np.uint8)
         table[: len(self)] = self.palette
         return table
@@ -298,7 +315,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def plain_name(name: str) -> str:
-    """A class name without regard to case and to what stands between its words: "Right eye" and "right_eye" are one."""
+    """A class name without regard to case and to what stands between its words: "Right eye" and
+    "right_eye" are one.
+    """
     return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
@@ -331,12 +350,15 @@ def _spread_hues(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
 
 FACE = LabelSpace(
     names=(
-        "background", "skin", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "right_ear", "left_ear", "mouth_interior",
+        "background", "skin", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "right_ear", "left_ear",
+        "mouth_interior",
         "top_lip", "bottom_lip", "neck", "hair", "beard", "clothing", "glasses", "headwear", "facewear",
     ),
     palette=(
-        (0, 0, 0), (255, 187, 150), (255, 120, 60), (40, 120, 255), (0, 220, 255), (20, 60, 140), (60, 150, 160), (200, 90, 200),
-        (255, 150, 255), (110, 0, 20), (255, 30, 70), (255, 110, 140), (190, 140, 90), (140, 80, 20), (90, 60, 40), (70, 180, 70),
+        (0, 0, 0), (255, 187, 150), (255, 120, 60), (40, 120, 255), (0, 220, 255), (20, 60, 140), (60, 150, 160), (200,
+        90, 200),
+        (255, 150, 255), (110, 0, 20), (255, 30, 70), (255, 110, 140), (190, 140, 90), (140, 80, 20), (90, 60, 40),
+        (70, 180, 70),
         (250, 240, 60), (150, 60, 240), (160, 255, 120),
     ),
     mirror_pairs=((3, 4), (5, 6), (7, 8)),

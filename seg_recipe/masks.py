@@ -23,8 +23,10 @@ from seg_recipe.runtime.errors import InputError
 # How Pillow names the bits of a file ("raw modes"), where its pixels are the stored numbers. PNG, TIFF and BMP have
 # many more.
 _AS_STORED = {
-    "", "1", "1;R", "L", "L;R", "P", "P;1", "P;2", "P;4", "P;R", "P;1R", "P;2R", "P;4R", "PX", "LA", "I", "I;12", "I;16", "I;16B", "I;16L",
-    "I;16N", "I;16R", "I;16S", "I;16BS", "I;16NS", "I;32N", "I;32S", "I;32BS", "RGB", "BGR", "RGBX", "BGRX", "RGB;R", "RGBA", "BGRA",
+    "", "1", "1;R", "L", "L;R", "P", "P;1", "P;2", "P;4", "P;R", "P;1R", "P;2R", "P;4R", "PX", "LA", "I", "I;12",
+    "I;16", "I;16B", "I;16L",
+    "I;16N", "I;16R", "I;16S", "I;16BS", "I;16NS", "I;32N", "I;32S", "I;32BS", "RGB", "BGR", "RGBX", "BGRX", "RGB;R",
+    "RGBA", "BGRA",
     "R", "G", "B", "A", "CMYK",
 }  # fmt: skip
 _SCALED = {"L;2": 3, "L;2R": 3, "L;4": 15, "L;4R": 15}

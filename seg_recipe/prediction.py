@@ -68,7 +68,8 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
         return _compiled_mask(scores, size)
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
     cuts = tiles(
-        (scores.shape[1], scores.shape[2]), size, images=1, classes=len(scores), dtype=scores.dtype, device=scores.device
+        (scores.shape[1], scores.shape[2]), size, images=1, classes=len(scores), dtype=scores.dtype,
+        device=scores.device
     )  # fmt: skip
     found = map_tiles(lambda chosen, tile: first_greatest(tile.upsample(scores[None][chosen])), cuts, scores.device)
     for chosen, tile, classes in found:

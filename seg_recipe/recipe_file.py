@@ -48,7 +48,9 @@ class Given:
 
 
 def refuse_early(argv: list[str]) -> None:
-    """Raise the InputError of a recipe file that cannot be read, before anything is imported that reads its settings."""
+    """Raise the InputError of a recipe file that cannot be read, before anything is imported that reads
+    its settings.
+    """
     if {"-h", "--help"} & set(argv):
         return
     if not argv or argv[0].startswith("-"):

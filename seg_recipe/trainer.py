@@ -160,7 +160,8 @@ class SegmentationTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=collate,
             processing_class=image_processor,
-            compute_metrics=self._score,  # type: ignore[arg-type]  # called with compute_result as well: batch_eval_metrics
+            compute_metrics=self._score,
+            # type: ignore[arg-type]  # called with compute_result as well: batch_eval_metrics
             callbacks=[*callbacks],
         )
         self.model_accepts_loss_kwargs = (
@@ -429,7 +430,9 @@ class SegmentationTrainer(Trainer):
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """One evaluation, which begins with nothing left of one that was broken off, of the same network on all ranks."""
+        """One evaluation, which begins with nothing left of one that was broken off, of the same network on
+        all ranks.
+        """
         self._image_losses = []
         self.metrics.reset()
         self._share_buffers()

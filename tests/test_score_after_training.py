@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scripts import score
-from seg_recipe.callbacks import SegmentationWandbCallback
+from seg_recipe.callbacks.weights_and_biases import SegmentationWandbCallback
 from seg_recipe.charts import iou_figure
 from seg_recipe.data import load_data
 from seg_recipe.labels import LabelSpace

@@ -107,8 +107,8 @@ def load_data(
 ) -> Data:
     """The splits to train and evaluate on, every pair of them checked.
 
-    sources: one or several folders, saved data sets or Hub ids (see `read_source`). With several, an id begins with its source's
-    name: real/000012.
+    sources: one or several folders, saved data sets or Hub ids (see `read_source`). With several, ids begin with their
+    source's name: real/000012.
     weights: one per source, any positive numbers: the share of an epoch that is drawn from it. No picture is left out,
     so those of small
         sources come several times, each time with an id of its own; which of them come once more than the others is

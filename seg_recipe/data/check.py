@@ -34,7 +34,8 @@ VERSION = 4
 # What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for
 # "no image at all".
 _DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error,
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError,
+    struct.error, zlib.error,
 )  # fmt: skip
 TURNS = range(2, 9)
 """EXIF orientations that turn or mirror a picture; 1 is upright, and 0 and what lies above 8 mean nothing."""

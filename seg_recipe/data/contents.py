@@ -111,7 +111,9 @@ def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
 
 
 def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: int) -> list[str]:
-    """A line for each class that covers less than a pixel of the model's square in most of the pictures that have it."""
+    """A line for each class that covers less than a pixel of the model's square in most of the pictures
+    that have it.
+    """
     held, small = np.zeros(len(space), np.int64), np.zeros(len(space), np.int64)
     for part in parts:
         pixels = part.pixels[:, :-1]

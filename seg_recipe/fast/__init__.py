@@ -18,7 +18,9 @@ def loops_for(tensor: Tensor) -> bool:
 
 @cache
 def compiles() -> bool:
-    """Whether numba is installed and compiles here. Otherwise print one line, once in a process, that torch is used."""
+    """Whether numba is installed and compiles here. Otherwise print one line, once in a process, that
+    torch is used.
+    """
     try:
         import_module("seg_recipe.fast.kernels").exp2(np.float32(0))
     except Exception as error:  # numba is missing, does not fit NumPy, or LLVM refuses the processor

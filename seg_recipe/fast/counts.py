@@ -27,7 +27,8 @@ def counts(
         part = np.zeros_like(total[image])
         truth = np.ascontiguousarray(labels[image, band, :width].numpy(), np.int64)
         wrong = kernels.add_confusion(
-            float32(logits[image, :, near]), truth, lows, rows.weights[band], columns.lows, columns.weights, ignore_index, part
+            float32(logits[image, :, near]), truth, lows, rows.weights[band], columns.lows, columns.weights,
+            ignore_index, part
         )  # fmt: skip
         return part, wrong
 

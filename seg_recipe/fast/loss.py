@@ -35,7 +35,8 @@ def sums(
         near, lows = rows.near(band)
         part = np.zeros(total.shape[1:])
         wrong = kernels.add_sums(
-            float32(logits[image, :, near]), *_targets(labels, image, band), lows, rows.weights[band], columns.lows, columns.weights,
+            float32(logits[image, :, near]), *_targets(labels, image, band), lows, rows.weights[band], columns.lows,
+            columns.weights,
             np.float32(power), uniform, ignore_index, part,
         )  # fmt: skip
         return part, wrong
@@ -67,7 +68,8 @@ def gradient(
         source = float32(logits[image, :, near])
         part = np.zeros_like(source)
         kernels.add_gradient(
-            source, *_targets(labels, image, band), lows, rows.weights[band], *columns, np.float32(power), uniform, ignore_index,
+            source, *_targets(labels, image, band), lows, rows.weights[band], *columns, np.float32(power), uniform,
+            ignore_index,
             slopes_of[image], part,
         )  # fmt: skip
         return part

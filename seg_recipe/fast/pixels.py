@@ -291,7 +291,9 @@ def scale(pixels, factors, values):
 @_compiled
 @no_type_check
 def read_ids(mask, table, ids):
-    """Fill `ids` with table[id] of each pixel of `mask`, both uint8 (height, width). Returns what `warp_ids` returns."""
+    """Fill `ids` with table[id] of each pixel of `mask`, both uint8 (height, width). Returns what
+    `warp_ids` returns.
+    """
     greatest = np.uint8(0)
     for row in range(len(mask)):
         source, target = mask[row], ids[row]

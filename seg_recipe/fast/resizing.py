@@ -93,6 +93,8 @@ def resize_adjoint(
 
 @lru_cache(maxsize=64)
 def _weights(before: int, after: int, align_corners: bool, dtype: torch.dtype) -> Float[Tensor, "before after"]:
-    """How much each of `before` points counts in each of `after` points; exact in bfloat16 for whole factors up to 64."""
+    """How much each of `before` points counts in each of `after` points; exact in bfloat16 for whole
+    factors up to 64.
+    """
     unit = torch.eye(before, dtype=torch.float64)[None]
     return functional.interpolate(unit, after, mode="linear", align_corners=align_corners)[0].to(dtype)

@@ -180,7 +180,9 @@ def _values(source, tile, needs_maximum):
 
 
 def _softmax(values, valid):
-    """Softmax over classes, in place of the values, with 0 at ignored pixels; and its normaliser (images, 1, pixels)."""
+    """Softmax over classes, in place of the values, with 0 at ignored pixels; and its normaliser (images,
+    1, pixels).
+    """
     probabilities = values.exp_()
     normaliser = probabilities.sum(1, keepdim=True)
     probabilities *= valid[:, None] / normaliser

@@ -22,14 +22,16 @@ HONOURED = (
     "output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
     "gradient_accumulation_steps",
     # optimizer and schedule
-    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "weight_decay", "adam_beta1",
+    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "weight_decay",
+    "adam_beta1",
     "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "data_seed",
     # evaluation, saving, the best checkpoint
     "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_total_limit",
     "save_only_model",
     "load_best_model_at_end",
     # logging
-    "logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
+    "logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node",
+    "disable_tqdm",
     "run_name", "project", "skip_memory_metrics",
     # hardware and memory
     "use_cpu", "tf32", "activation_checkpointing", "activation_checkpointing_kwargs", "torch_empty_cache_steps",
@@ -193,11 +195,14 @@ Of the others it is the value that they are built with: that in FIXED, or the st
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = Range(1), Range(0, open_low=True), Range(0), Range(0, 1, open_high=True)
 RANGES = {
     "per_device_train_batch_size": _COUNT, "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT,
-    "dataloader_prefetch_factor": _COUNT, "torch_empty_cache_steps": _COUNT, "ddp_timeout": _COUNT, "ddp_bucket_cap_mb": _COUNT,
+    "dataloader_prefetch_factor": _COUNT, "torch_empty_cache_steps": _COUNT, "ddp_timeout": _COUNT,
+    "ddp_bucket_cap_mb": _COUNT,
     "num_train_epochs": _POSITIVE, "learning_rate": _POSITIVE, "adam_epsilon": _POSITIVE, "logging_steps": _POSITIVE,
     "eval_steps": _POSITIVE, "save_steps": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "max_grad_norm": _NOT_NEGATIVE,
-    "warmup_steps": _NOT_NEGATIVE, "eval_delay": _NOT_NEGATIVE, "dataloader_num_workers": _NOT_NEGATIVE, "save_total_limit": _NOT_NEGATIVE,
-    "max_steps": Range(-1), "seed": Range(0, 2**32 - 1), "data_seed": Range(0, 2**32 - 1), "adam_beta1": _SHARE, "adam_beta2": _SHARE,
+    "warmup_steps": _NOT_NEGATIVE, "eval_delay": _NOT_NEGATIVE, "dataloader_num_workers": _NOT_NEGATIVE,
+    "save_total_limit": _NOT_NEGATIVE,
+    "max_steps": Range(-1), "seed": Range(0, 2**32 - 1), "data_seed": Range(0, 2**32 - 1), "adam_beta1": _SHARE,
+    "adam_beta2": _SHARE,
 }  # fmt: skip
 """Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to
 num_train_epochs.

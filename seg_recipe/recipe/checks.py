@@ -65,7 +65,8 @@ IDLE = (
 
 
 OFF_AT_ZERO = (
-    "cross_entropy_label_smoothing", "class_weights", "early_stopping_patience", "load_best_model_at_end", "eval_delay", "warmup_steps",
+    "cross_entropy_label_smoothing", "class_weights", "early_stopping_patience", "load_best_model_at_end",
+    "eval_delay", "warmup_steps",
     "dataloader_persistent_workers", "panel_images",
 )  # fmt: skip
 """Settings that ask for nothing at 0, false or empty: typed like that they agree with whatever makes them idle."""
@@ -112,7 +113,10 @@ def _out_of_range(values: Values) -> Iterator[str]:
         value = values[name]
         for number in value if isinstance(value, list) else () if value is None else (value,):
             if number not in allowed:
-                yield f"{name} is {as_text(value)}; wanted {'numbers' if isinstance(value, list) else 'a number'} {allowed}."
+                yield (
+                    f"{name} is {as_text(value)}; wanted {'numbers' if isinstance(value, list) else 'a number'} "
+                    f"{allowed}."
+                )
     for name in arguments.STEP_COUNTS:
         if values[name] is not None and values[name] > 1 and not float(values[name]).is_integer():
             yield f"{name} is {values[name]}; wanted a whole number of steps, or a share of all steps below 1."
@@ -132,9 +136,15 @@ def _data(values: Values) -> Iterator[str]:
     if not sources or not all(sources):
         yield f"dataset is {as_text(sources)}; wanted one source or more: folders, Hub ids, saved datasets."
     if weights and len(weights) != len(sources):
-        yield f"dataset_weights has {len(weights)} numbers for {len(sources)} sources in dataset; give one for each, or leave it out."
+        yield (
+            f"dataset_weights has {len(weights)} numbers for {len(sources)} sources in dataset; give one for each, "
+            "or leave it out."
+        )
     if any(not 0 < weight < float("inf") for weight in weights):
-        yield f"dataset_weights is {as_text(weights)}; wanted numbers above 0. Leave a source out of dataset rather than drawing it never."
+        yield (
+            f"dataset_weights is {as_text(weights)}; wanted numbers above 0. Leave a source out of dataset rather "
+            "than drawing it never."
+        )
     if values["streaming"] and values["max_steps"] <= 0:
         yield "streaming is true, and a stream has no length: set max_steps as well, as in max_steps: 10000."
 
@@ -144,18 +154,33 @@ def _evaluation_sets(values: Values) -> Iterator[str]:
     for entry in values["eval_datasets"]:
         name, equals, source = entry.partition("=")
         if not (equals and source and re.fullmatch(r"\w[\w-]*", name)):
-            yield f"eval_datasets holds {entry!r}; wanted name=source, the name of letters, digits, _ and -, as in real=input/real."
+            yield (
+                f"eval_datasets holds {entry!r}; wanted name=source, the name of letters, digits, _ and -, as in "
+                "real=input/real."
+            )
         if name in ("train", *names):
-            yield f"eval_datasets holds the name {name!r} {'twice' if name in names else 'of the training split'}; wanted different names."
+            yield (
+                f"eval_datasets holds the name {name!r} {'twice' if name in names else 'of the training split'}; "
+                "wanted different names."
+            )
         names.append(name)
     shared = shared_name(names, load_label_space(values["labels"]).names) if len(names) == len({*names}) else None
     if shared:
         one, other, figure = shared
-        yield f"eval_datasets holds the names {one!r} and {other!r}, which would both log {figure}; wanted another name for one of them."
+        yield (
+            f"eval_datasets holds the names {one!r} and {other!r}, which would both log {figure}; wanted another "
+            "name for one of them."
+        )
     if values["best_on"] and names and values["best_on"] not in names:
-        yield f"best_on is {values['best_on']!r}, which is none of the evaluation sets; wanted one of {', '.join(names)}."
+        yield (
+            f"best_on is {values['best_on']!r}, which is none of the evaluation sets; wanted one of "
+            f"{', '.join(names)}."
+        )
     if len(names) > 1 and not values["best_on"] and values["eval_strategy"] != "no":
-        yield f"best_on is empty, but there are several evaluation sets; wanted the one whose mIoU chooses the best: {', '.join(names)}."
+        yield (
+            "best_on is empty, but there are several evaluation sets; wanted the one whose mIoU chooses the best: "
+            f"{', '.join(names)}."
+        )
 
 
 def _augmentation(values: Values) -> Iterator[str]:
@@ -166,10 +191,16 @@ def _augmentation(values: Values) -> Iterator[str]:
 
 def _loss(values: Values) -> Iterator[str]:
     if values["jaccard_weight"] == values["cross_entropy_weight"] == 0:
-        yield "jaccard_weight is 0, and cross_entropy_weight is 0 too: nothing is left to train on. Set one of them above 0."
+        yield (
+            "jaccard_weight is 0, and cross_entropy_weight is 0 too: nothing is left to train on. Set one of them "
+            "above 0."
+        )
     classes = load_label_space(values["labels"])
     if values["class_weights"] and len(values["class_weights"]) != len(classes):
-        yield f"class_weights has {len(values['class_weights'])} numbers; wanted {len(classes)}, one per class ({values['labels']})."
+        yield (
+            f"class_weights has {len(values['class_weights'])} numbers; wanted {len(classes)}, one per class "
+            f"({values['labels']})."
+        )
     if values["class_weights"] and not any(values["class_weights"]):
         yield "class_weights is 0 for every class; wanted at least one above 0."
 
@@ -177,24 +208,39 @@ def _loss(values: Values) -> Iterator[str]:
 def _optimizer(values: Values) -> Iterator[str]:
     optim, schedule = values["optim"], values["lr_scheduler_type"]
     if optim not in arguments.OPTIM_ARGS:
-        yield f"optim is {optim}; wanted one that needs no further package and takes parameter groups: {', '.join(arguments.OPTIM_ARGS)}."
+        yield (
+            f"optim is {optim}; wanted one that needs no further package and takes parameter groups: "
+            f"{', '.join(arguments.OPTIM_ARGS)}."
+        )
         return
     known = arguments.OPTIM_ARGS[optim]
     for part in (values["optim_args"] or "").split(",") if known and values["optim_args"] else ():
         key, equals, _ = part.strip().partition("=")
         if not equals or key not in known:
-            yield f"optim_args holds {part.strip()!r}; wanted name=value, separated by commas, for {optim} with {', '.join(known)}."
+            yield (
+                f"optim_args holds {part.strip()!r}; wanted name=value, separated by commas, for {optim} with "
+                f"{', '.join(known)}."
+            )
     given, keys = values["lr_scheduler_kwargs"] or {}, arguments.scheduler_keys(schedule)
     for key in given if keys else ():
         if key not in keys:
-            yield f"lr_scheduler_kwargs holds {key}, which the schedule {schedule} does not know; it knows {', '.join(keys)}."
+            yield (
+                f"lr_scheduler_kwargs holds {key}, which the schedule {schedule} does not know; it knows "
+                f"{', '.join(keys)}."
+            )
     yield from _schedule(values, given)
     yield from _activation_checkpointing(values["activation_checkpointing_kwargs"] or {})
     if schedule in ("reduce_lr_on_plateau", "greedy"):
         if given.get("mode", "max") != "max":
-            yield "lr_scheduler_kwargs holds mode: min, but the schedule follows mIoU, which is better when it is higher. Leave mode out."
+            yield (
+                "lr_scheduler_kwargs holds mode: min, but the schedule follows mIoU, which is better when it is "
+                "higher. Leave mode out."
+            )
         if values["eval_strategy"] == "no":
-            yield f"lr_scheduler_type is {schedule}, which follows the evaluations, but eval_strategy is no; set it to epoch or steps."
+            yield (
+                f"lr_scheduler_type is {schedule}, which follows the evaluations, but eval_strategy is no; set it "
+                "to epoch or steps."
+            )
 
 
 def _schedule(values: Values, given: Mapping[str, Any]) -> Iterator[str]:
@@ -217,16 +263,25 @@ def _activation_checkpointing(given: Mapping[str, Any]) -> Iterator[str]:
     for key in given:
         if key not in arguments.ACTIVATION_CHECKPOINTING:
             known = ", ".join(arguments.ACTIVATION_CHECKPOINTING)
-            yield f"activation_checkpointing_kwargs holds {key}, which activation checkpointing does not know; it knows {known}."
+            yield (
+                f"activation_checkpointing_kwargs holds {key}, which activation checkpointing does not know; it "
+                f"knows {known}."
+            )
     layers = given.get("every_n_layers", 1)
     if not isinstance(layers, int) or layers < 1:
-        yield f"activation_checkpointing_kwargs holds every_n_layers: {layers}; wanted a whole number of layers, at least 1."
+        yield (
+            f"activation_checkpointing_kwargs holds every_n_layers: {layers}; wanted a whole number of layers, at "
+            "least 1."
+        )
 
 
 def _best_checkpoint(values: Values) -> Iterator[str]:
     evaluates, saves = values["eval_strategy"], values["save_strategy"]
     if saves == "best" and evaluates == "no":
-        yield "save_strategy is best, which follows the evaluations, but eval_strategy is no. Set eval_strategy to epoch or steps."
+        yield (
+            "save_strategy is best, which follows the evaluations, but eval_strategy is no. Set eval_strategy to "
+            "epoch or steps."
+        )
 
 
 def _reporting(values: Values) -> Iterator[str]:
@@ -236,13 +291,22 @@ def _reporting(values: Values) -> Iterator[str]:
     for tracker in trackers:
         packages = {"none": (), "tensorboard": ("tensorboard", "tensorboardX")}.get(tracker, (tracker,))
         if packages and not any(map(find_spec, packages)):
-            yield f"report_to is {as_text(trackers)}, but {tracker} is not installed; pip install {tracker}, or leave it out."
+            yield (
+                f"report_to is {as_text(trackers)}, but {tracker} is not installed; pip install {tracker}, or leave "
+                "it out."
+            )
     if values["hub_space"] and not re.fullmatch(r"[\w.-]+/[\w.-]+", values["hub_space"]):
         yield f"hub_space is {values['hub_space']}; wanted owner/name, as in you/face-demo, or nothing for no Space."
     if values["hub_space"] and not find_spec("gradio"):
-        yield f"hub_space is {values['hub_space']}, but gradio is not installed; pip install 'seg-recipe[demo]', or leave it out."
+        yield (
+            f"hub_space is {values['hub_space']}, but gradio is not installed; pip install 'seg-recipe[demo]', or "
+            "leave it out."
+        )
     if values["resume"] == "":
         yield "resume is empty; wanted auto, never or a checkpoint folder."
     for name, of in (("data_license", "the training data"), ("model_license", "the backbone's weights")):
         if values["push_to_hub"] and not values[name].strip():
-            yield f"{name} is empty, and a model on the Hub states the licence of {of}; write what holds, as in {name}: cc-by-4.0."
+            yield (
+                f"{name} is empty, and a model on the Hub states the licence of {of}; write what holds, as in "
+                f"{name}: cc-by-4.0."
+            )

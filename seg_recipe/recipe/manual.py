@@ -11,11 +11,12 @@ from seg_recipe.recipe_file import EXAMPLE
 
 _HEADINGS = {"run": "training"}
 _INTRODUCTION = """\
-A recipe is a command line, written down: one `setting: value` a line. The command line wins over it. Numbers and names are
-written alike in both; a list is [a, b] in a recipe and a b on the command line; null gives the default. A setting that does not
-exist, or that has no effect when it is typed, is an error. Paths in a recipe are relative to its file, and what is not there is
-looked for in the working directory; those on the command line are relative to the working directory. Runs and rendered faces go to
-the working directory: nothing is written beside a recipe. --traceback shows the whole traceback of an error."""
+A recipe is a command line, written down: one `setting: value` a line. The command line wins over it. Numbers and
+names are written alike in both; a list is [a, b] in a recipe and a b on the command line; null gives the default.
+A setting that does not exist, or that has no effect when it is typed, is an error. Paths in a recipe are relative
+to its file, and what is not there is looked for in the working directory; those on the command line are relative
+to the working directory. Runs and rendered faces go to the working directory: nothing is written beside a recipe.
+--traceback shows the whole traceback of an error."""
 
 
 def manual(columns: int | None = None) -> str:

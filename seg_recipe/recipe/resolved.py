@@ -18,8 +18,10 @@ HARMLESS = frozenset(
         # where it runs, and how fast
         "cpu_threads", "channels_last", "use_cpu", "torch_empty_cache_steps", "per_device_eval_batch_size",
         "skip_memory_metrics",
-        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-        "dataloader_multiprocessing_context", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_static_graph", "ddp_timeout",
+        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "dataloader_multiprocessing_context", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_static_graph",
+        "ddp_timeout",
         # how the run begins; the data themselves are compared apart from the recipe
         "resume", "check", "preview", "generate_faces", "generate_size", "generate_portraits",
         # saving and logging
@@ -27,7 +29,8 @@ HARMLESS = frozenset(
         "logging_strategy", "logging_steps", "logging_first_step",
         "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
         # reporting
-        "panel_images", "data_license", "model_license", "report_to", "run_name", "project", "push_to_hub", "hub_model_id",
+        "panel_images", "data_license", "model_license", "report_to", "run_name", "project", "push_to_hub",
+        "hub_model_id",
         "hub_private_repo", "hub_strategy", "hub_space",
     )
 )  # fmt: skip

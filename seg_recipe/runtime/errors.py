@@ -62,10 +62,11 @@ def run_program(main: Callable[[list[str]], object], stopped: str, argv: list[st
     """Run a script to its end and exit with its code.
 
     `main` takes the command line without the program's name and without --traceback. A number or a text that it
-    returns is for `sys.exit`; anything else is success. An InputError, a RunError, and what the machine refuses (a full disk, a folder that may not be read, too
-    little memory) is one line that begins with "error:", exit code 1. Ctrl-C prints `stopped` and exits with 130. Any
-    other exception is a fault of ours: its last frames in this project, its notes and its message, or the whole
-    traceback with --traceback; exit code 1. What several processes of a machine meet alike, one of them prints.
+    returns is for `sys.exit`; anything else is success. An InputError, a RunError, and what the machine refuses (a
+    full disk, a folder that may not be read, too little memory) is one line that begins with "error:", exit code 1.
+    Ctrl-C prints `stopped` and exits with 130. Any other exception is a fault of ours: its last frames in this
+    project, its notes and its message, or the whole traceback with --traceback; exit code 1. What several processes of
+    a machine meet alike, one of them prints.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given

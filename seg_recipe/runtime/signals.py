@@ -50,7 +50,9 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Turn SIGTERM and the first Ctrl-C into a request while the block runs; the second Ctrl-C interrupts at once."""
+        """Turn SIGTERM and the first Ctrl-C into a request while the block runs; the second Ctrl-C interrupts
+        at once.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return

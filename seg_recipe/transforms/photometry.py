@@ -24,8 +24,9 @@ _AS_IT_IS = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16]], np.uin
 
 
 def packed(image: Image.Image) -> UInt32[np.ndarray, "height width"]:
-    """The pixels of an RGB or RGBX image as `fast.pixels` has them, read-only; not copied where Pillow keeps them in one
-    piece (up to 16 MB).
+    """The pixels of an RGB or RGBX image as `fast.pixels` has them, read-only.
+
+    Not copied where Pillow keeps them in one piece (up to 16 MB).
     """
     try:
         pixels = pyarrow.array(image).flatten().to_numpy()
@@ -40,7 +41,8 @@ def picture_of(pixels: UInt32[np.ndarray, "height width"]) -> Image.Image:
 
 
 def degrade(
-    pixels: UInt32[np.ndarray, "whole_height whole_width"], box: tuple[int, int, int, int], draw: Draw, radius: tuple[float, float],
+    pixels: UInt32[np.ndarray, "whole_height whole_width"], box: tuple[int, int, int, int], draw: Draw,
+    radius: tuple[float, float],
     generator: np.random.Generator,
 ) -> UInt32[np.ndarray, "height width"]:  # fmt: skip
     """The part of packed pixels in `box` (left, top, right, bottom) after saturation, tone, blur, noise, grey and

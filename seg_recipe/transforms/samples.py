@@ -256,7 +256,9 @@ def _checked_pair(
 
 
 def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> InputError:
-    """The error for a mask with ids outside the label space, which a loss on a GPU would answer with a device assert."""
+    """The error for a mask with ids outside the label space, which a loss on a GPU would answer with a
+    device assert.
+    """
     count = len(label_space)
     foreign = ", ".join(str(label) for label in np.unique(ids).tolist() if count <= label < IGNORE_INDEX)
     return InputError(
