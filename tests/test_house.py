@@ -51,15 +51,15 @@ def test_nothing_has_a_name_that_says_nothing():
 def test_finetune_loads_no_tool_and_few_files():
     loaded = house.closure(house.ROOT)
     assert not {house.room_of(module) for module in loaded} & {*house.TOOLS, "hub", "charts", "visualize"}
-    assert len(loaded) <= 90
+    assert len(loaded) <= 85
 
 
 def test_core_does_not_grow():
-    assert house.core_lines(house.ROOT) <= 12_800
+    assert house.core_lines(house.ROOT) <= 12_150
 
 
 @pytest.mark.long
 def test_a_reader_passes_few_files_until_the_first_loss():
     found = house.executed(house.ROOT)
-    caps = {"files": 63, "functions": 304, "lines of functions": 4_111, "changes of file": 149}
+    caps = {"files": 66, "functions": 309, "lines of functions": 4_256, "changes of file": 155}
     assert {name: value for name, value in found.items() if value > caps[name]} == {}
