@@ -101,10 +101,21 @@ def _class_names(model: nn.Module) -> list[str]:
     return [names[number] for number in sorted(names)]
 
 
+def _check_batch(batch: dict[str, Any]) -> None:
+    """Raise InputError for a batch without pixel_values or labels. `ids` and `label_sizes` may be missing."""
+    missing = {"pixel_values", "labels"} - batch.keys()
+    if missing:
+        raise InputError(
+            f"A batch holds {', '.join(sorted(batch))}; wanted pixel_values (batch, 3, height, width) and labels "
+            f"(batch, height, width), and {', '.join(sorted(missing))} is missing: the collate makes it."
+        )
+
+
 class SegmentationTrainer(Trainer):
     """Trains a semantic segmentation model with our loss and metric; resume, stop and accumulation are exact.
 
     model: takes `pixel_values`, returns an object with `.logits` (batch, classes, height / stride, width / stride).
+    A batch holds `pixel_values` and `labels`, as `collate` makes them; `ids` and `label_sizes` are optional.
     args: the stock TrainingArguments; None: their defaults.
     loss: the training loss on (logits, labels at full size). None: `SegmentationLoss()`.
     metrics: the streaming metric; its figures get the prefix `eval_`, or `eval_{name}_` for named evaluation sets.
@@ -197,6 +208,7 @@ class SegmentationTrainer(Trainer):
         SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of
         range.
         """
+        _check_batch(inputs)
         with QuickResizing() if self.args.device.type == "cpu" else nullcontext():
             outputs = model(pixel_values=inputs["pixel_values"])
         terms = self.loss.train()(outputs.logits, inputs["labels"])
@@ -222,7 +234,7 @@ class SegmentationTrainer(Trainer):
         if not math.isfinite(loss.item()):
             raise NonFiniteLossError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}, on the images "
-                f"{', '.join(inputs['ids'])}. "
+                f"{', '.join(inputs.get('ids', ['of a batch without ids']))}. "
                 f"{self._last_good()} Lower learning_rate or set max_grad_norm, or look at these images."
             )
         return loss
@@ -397,10 +409,12 @@ class SegmentationTrainer(Trainer):
         loss weights the images that fill up the last batch of the ranks twice; here each image counts once, and one
         without a labelled pixel not at all.
         """
+        _check_batch(inputs)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(pixel_values=inputs["pixel_values"]).logits
-            labels, sizes = inputs["labels"], inputs["label_sizes"]
+            labels = inputs["labels"]
+            sizes = inputs.get("label_sizes", torch.tensor([labels.shape[1:]] * len(labels)))
             counts = confusion_matrices(logits, labels, sizes)
             losses = []
             for (height, width), group in groupby(range(len(sizes)), key=sizes.tolist().__getitem__):

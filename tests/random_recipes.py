@@ -22,8 +22,8 @@ from PIL import Image
 from transformers import AutoModelForSemanticSegmentation, TrainerCallback
 
 from scripts import finetune
-from seg_recipe.finetuning import ending
 from seg_recipe.runtime.errors import InputError, RunError
+from seg_recipe.scoring import after_training
 from seg_recipe.trainer import SegmentationTrainer
 from tests import tiny
 from tests.tiny_checkpoints import tiny_config
@@ -291,7 +291,7 @@ def run(seed: int, place: Path, folder: Path) -> Outcome:
         patches.callback(torch.set_num_threads, threads)
         patches.enter_context(_in_place(finetune, "SegmentationTrainer", Watched))
         if rng.random() < 0.9:  # the report and its pictures take seconds and do not depend on most settings
-            patches.enter_context(_in_place(ending, "report_run", lambda *args, **kwargs: ({}, "no report")))
+            patches.enter_context(_in_place(after_training, "report_run", lambda *args, **kwargs: ({}, "no report")))
         try:
             if rng.random() < 0.2:  # what passes --check is trained, what does not is refused, as here
                 assert finetune.main([str(path), "--check"]) == {}, "--check returned figures"

@@ -107,7 +107,7 @@ def test_streamed_splits_are_upright(tmp_path):
 
 
 def batches(*sizes):
-    return iter([{"ids": ["x"] * size} for size in sizes])
+    return iter([{"labels": ["x"] * size} for size in sizes])
 
 
 def test_a_pass_is_cut_to_whole_steps():

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from seg_recipe.checkpoints import choose_checkpoint, damage
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.signals import StopRequest
 from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer, TrainSampler
 from seg_recipe.transforms import EpochClock, collate
@@ -480,3 +481,31 @@ def test_the_head_learns_ten_times_as_fast_and_norms_do_not_decay(tmp_path):
     assert groups["backbone_no_decay"]["weight_decay"] == groups["head_no_decay"]["weight_decay"] == 0
     held = sum(len(group["params"]) for group in groups.values())
     assert held == len(list(run.model.parameters()))
+
+
+def test_a_batch_needs_no_ids_and_no_label_sizes(tmp_path):
+    """What is left out is assumed: labels of their full size. The figures are those of a batch that says so."""
+
+    def plain(samples):
+        return {name: value for name, value in collate(samples).items() if name in ("pixel_values", "labels")}
+
+    def run(name, collate):
+        return SegmentationTrainer(
+            tiny.segformer(),
+            arguments(
+                tmp_path / name, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, max_steps=2
+            ),
+            train_dataset=tiny.Samples(8),
+            eval_dataset=tiny.Samples(5, seed=1),
+            collate=collate,
+        )
+
+    whole, less = run("whole", collate), run("less", plain)
+    assert whole.train().training_loss == less.train().training_loss
+    assert whole.evaluate()["eval_miou"] == less.evaluate()["eval_miou"]
+
+
+def test_a_batch_without_labels_is_named(tmp_path):
+    run = trainer(tmp_path)
+    with pytest.raises(InputError, match=r"A batch holds ids, pixel_values; wanted .* labels is missing"):
+        run.compute_loss(run.model, {"ids": ["a"], "pixel_values": torch.zeros(1, 3, 32, 32)})

@@ -39,7 +39,7 @@ class StreamSteps:
             return []
         step: list[dict[str, Any]] = []
         while len(step) < count and (batch := next(batches, None)) is not None:
-            step += [batch] if len(batch["ids"]) == self.batch_size else []
+            step += [batch] if len(batch["labels"]) == self.batch_size else []
         if _all(len(step) == count):
             self._steps += 1
             return step
