@@ -158,9 +158,10 @@ class SegmentationTrainer(Trainer):
         args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
         loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
         loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
-        self.clock = clock or _clock_of(train_dataset)
-        self.metrics = metrics or SegmentationMetrics(_class_names(model))
-        self.stop = stop or StopRequest()
+        self.clock = _clock_of(train_dataset) if clock is None else clock
+        # not `metrics or`: a metric that has seen no image has the length 0
+        self.metrics = SegmentationMetrics(_class_names(model)) if metrics is None else metrics
+        self.stop = StopRequest() if stop is None else stop
         self.stopped = False
         self.run_files = run_files or {}
         self.head_learning_rate_factor = head_learning_rate_factor

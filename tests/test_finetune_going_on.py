@@ -12,6 +12,7 @@ import pytest
 
 from seg_recipe.finetuning import ending
 from seg_recipe.finetuning.identity import has_more_to_do, identity_changes
+from seg_recipe.scoring import after_training
 from seg_recipe.trainer import SegmentationTrainer
 from tests import finetune_runs as runs
 from tests.test_finetune import results, stop_at
@@ -298,7 +299,7 @@ def test_a_checkpoint_for_which_there_is_no_room_is_one_line(place, copied, monk
     [
         (SegmentationTrainer, "save_model", 50_000),
         (ending, "save_prediction_sheet", 100),
-        (ending, "report_run", 100),
+        (after_training, "report_run", 100),
         (ending, "write_model_card", 100),
         (ending, "write_json", 100),
     ],

@@ -505,6 +505,18 @@ def test_a_batch_needs_no_ids_and_no_label_sizes(tmp_path):
     assert whole.evaluate()["eval_miou"] == less.evaluate()["eval_miou"]
 
 
+def test_what_is_given_is_what_is_used(tmp_path):
+    """Also a metric that has seen nothing yet, which is false as a condition."""
+    metrics, clock, criterion, stop = SegmentationMetrics(tiny.LABELS.names), EpochClock(), loss(), StopRequest()
+    run = SegmentationTrainer(
+        tiny.segformer(), arguments(tmp_path), loss=criterion, metrics=metrics, clock=clock, stop=stop,
+        train_dataset=tiny.Samples(8), eval_dataset=tiny.Samples(3, seed=1),
+    )  # fmt: skip
+    assert run.metrics is metrics and run.clock is clock and run.stop is stop and run.loss is criterion
+    run.evaluate()
+    assert metrics.confusion is not None
+
+
 def test_a_batch_without_labels_is_named(tmp_path):
     run = trainer(tmp_path)
     with pytest.raises(InputError, match=r"A batch holds ids, pixel_values; wanted .* labels is missing"):

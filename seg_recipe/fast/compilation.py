@@ -8,7 +8,7 @@ from typing import Any
 try:
     from numba import njit
 except ImportError:  # the functions stay Python, and `fast.compiles` keeps them from being called
-    njit = None
+    njit = None  # type: ignore[assignment]
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
