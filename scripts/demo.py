@@ -24,10 +24,12 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+from seg_recipe.runtime import startup  # before torch is imported
+
+# isort: split
 from PIL import Image
 
 from seg_recipe.demo.comparison import load_models
-from seg_recipe.runtime import startup
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 
 startup.imported()

@@ -24,6 +24,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from seg_recipe.runtime import startup  # before torch is imported
+
+# isort: split
 from PIL import Image
 from tqdm import tqdm
 
@@ -33,7 +36,6 @@ from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import open_predictions
-from seg_recipe.runtime import startup
 from seg_recipe.runtime.errors import add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 

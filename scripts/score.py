@@ -41,10 +41,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from seg_recipe.runtime import startup  # before torch is imported
+
+# isort: split
 from seg_recipe.faces.ours import JUNK
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
-from seg_recipe.runtime import startup
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.scoring import SCALES, contestant, score_models, write_report

@@ -1,5 +1,4 @@
-"""A quicker start of the programs: `from seg_recipe import startup` before the other imports, `startup.imported()`
-after them.
+"""A quicker start of the programs: `import startup` before the other imports, `startup.imported()` after them.
 
 torch and transformers make 700,000 objects that stay. Python's garbage collector looks through them again and again
 while they are imported, and once more when the process ends: a third of the time of `finetune.py --help`, and as many
