@@ -15,7 +15,8 @@ from PIL import Image as Picture
 from torch.utils.data import DataLoader
 
 from seg_recipe.data import DataProblems, attach_transform, load_data
-from seg_recipe.data.mixing import LARGEST_EPOCH, draws, held_out
+from seg_recipe.data.mixing import LARGEST_EPOCH, draws
+from seg_recipe.data.plan import held_out
 from seg_recipe.transforms import EpochClock
 from tests.test_data import THREE, load, saved, write_flat, write_halves
 
@@ -74,27 +75,6 @@ def test_draws_of_many_synthetic_and_few_real():
     assert LARGEST_EPOCH == 10_000_000
 
 
-@pytest.mark.parametrize(
-    ("weights", "counts"),
-    [([0.5, 0.5], (20, 20)), ([4.0, 1.0], (20, 5)), ([0.2, 0.8], (20, 80)), ([9.0, 1.0], (27, 3))],
-)
-def test_a_mix_loses_nothing_and_names_each_repeat(tmp_path, weights, counts):
-    many, few = write_halves(tmp_path / "many", 20, 2), write_halves(tmp_path / "few", 3, 1, first=100)
-    data = load(many, few, weights=weights)
-    ids = data.splits["train"]["id"][:]
-    assert len(set(ids)) == len(ids)
-    for name, size, count in zip(("many", "few"), (20, 3), counts, strict=True):
-        drawn = [identity.partition("~")[0] for identity in ids if identity.startswith(name)]
-        often = [drawn.count(identity) for identity in set(drawn)]
-        assert len(drawn) == count and len(often) == size and max(often) - min(often) <= 1
-    assert data.splits["validation"]["id"][:] == ["many/000020", "many/000021", "few/000103"]
-    assert ids == load(many, few, weights=weights).splits["train"]["id"][:]
-    other = load(many, few, weights=weights, seed=1).splits["train"]["id"][:]
-    assert len(other) == len(ids) and (other == ids) == (
-        count % 3 == 0 and counts[0] % 20 == 0
-    )  # another seed, another part of the last pass
-
-
 class Plain:
     """A transform that hands on the ids, of the epoch on its clock."""
 
@@ -105,8 +85,37 @@ class Plain:
         return {"id": batch["id"]}
 
 
+class Stored(Plain):
+    """Hands on the rows as they are stored."""
+
+    def __call__(self, batch):
+        return dict(batch)
+
+
 def ids_of(rows):
     return [row["id"] for row in DataLoader(rows, batch_size=None, sampler=range(len(rows)))]
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [([0.5, 0.5], (20, 20)), ([4.0, 1.0], (20, 5)), ([0.2, 0.8], (20, 80)), ([9.0, 1.0], (27, 3))],
+)
+def test_a_mix_loses_nothing_and_names_each_repeat(tmp_path, weights, counts):
+    many, few = write_halves(tmp_path / "many", 20, 2), write_halves(tmp_path / "few", 3, 1, first=100)
+    data = load(many, few, weights=weights)
+    ids = ids_of(data.training_rows(Plain()))
+    assert len(set(ids)) == len(ids) == data.epoch_length
+    assert len(data.splits["train"]) == 23  # each once
+    for name, size, count in zip(("many", "few"), (20, 3), counts, strict=True):
+        drawn = [identity.partition("~")[0] for identity in ids if identity.startswith(name)]
+        often = [drawn.count(identity) for identity in set(drawn)]
+        assert len(drawn) == count and len(often) == size and max(often) - min(often) <= 1
+    assert data.splits["validation"]["id"][:] == ["many/000020", "many/000021", "few/000103"]
+    assert ids == ids_of(load(many, few, weights=weights).training_rows(Plain()))
+    other = ids_of(load(many, few, weights=weights, seed=1).training_rows(Plain()))
+    assert len(other) == len(ids) and (other == ids) == (
+        count % 3 == 0 and counts[0] % 20 == 0
+    )  # another seed, another part of the last pass
 
 
 @pytest.mark.slow
@@ -130,7 +139,8 @@ def test_a_part_of_a_pass_is_drawn_anew_in_each_epoch(tmp_path):
     assert len(seen) == 30 and 25 <= min(seen) <= max(seen) <= 75  # 50 on average, five standard deviations either way
     assert len({frozenset(drawn) for drawn in epochs}) == 100
 
-    first = data.splits["train"]["id"][:]
+    transform.clock.epoch = 0
+    first = ids_of(rows)
     transform.clock.epoch = 7  # as when a run is resumed there: nothing that was read before matters
     late, same = ids_of(rows), again.training_rows(transform)
     assert ids_of(same) == late and ids_of(other.training_rows(transform)) != late
@@ -154,9 +164,11 @@ def test_workers_and_batches_see_the_rows_of_the_epoch(tmp_path):
         assert [identity for batch in workers for identity in batch] == ids_of(rows)
 
 
-def test_whole_passes_are_a_data_set_of_their_own(tmp_path):
+def test_pictures_that_are_all_drawn_once_are_a_data_set(tmp_path):
     many, few = write_halves(tmp_path / "many", 6, 1), write_halves(tmp_path / "few", 3, 1, first=100)
-    assert isinstance(load(many, few, weights=[1.0, 1.0]).training_rows(Plain()), Dataset)
+    for weights in ([2.0, 1.0], []):
+        data = load(many, few, weights=weights)
+        assert isinstance(data.training_rows(Plain()), Dataset) and data.epoch_length == 9
 
 
 def test_a_repeat_is_the_same_picture(tmp_path):
@@ -165,10 +177,9 @@ def test_a_repeat_is_the_same_picture(tmp_path):
     data = load(
         write_halves(tmp_path / "many", 12, 1, first=50), tmp_path / "saved", weights=[1.0, 1.0], val_fraction=0.0
     )
-    rows = {row["id"]: np.array(row["image"]) for row in data.splits["train"]}
+    rows = {row["id"]: row["image"]["bytes"] for row in data.training_rows(Stored())}
     assert {"saved/00000003", "saved/00000003~2"} <= set(rows) and len(rows) == 24
-    for identity, image in rows.items():
-        np.testing.assert_array_equal(image, rows[identity.partition("~")[0]])
+    assert all(image == rows[identity.partition("~")[0]] for identity, image in rows.items())
     assert f"12 (50.0%) of {tmp_path / 'saved'} from 5, each up to 3 times." in " ".join(data.notes)
 
 

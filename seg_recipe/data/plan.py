@@ -1,36 +1,91 @@
-"""Which part of which source each split takes, before any file is opened."""
+"""Which rows of which source each split takes, and how often, before any file is opened."""
 
+import math
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from seg_recipe.data.mixing import held_out
 from seg_recipe.data.sources import Pairs, Source
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.splits import in_validation
+
+
+def held_out(ids: Sequence[str], share: float) -> Bool[np.ndarray, " ids"]:
+    """Which of the ids belong to the share (0-1) that is held out for evaluation: by each id alone, see
+    `in_validation`.
+    """
+    return np.fromiter((in_validation(identity, share) for identity in ids), bool, len(ids))
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a split takes of one source: all pairs, or those on one side of the split by a hash of the id.
+    """What a split takes of one source.
 
-    prefix: goes before each id. share: of the ids that is held out, 0 for no split by id. held: take that share, or
-    what it leaves.
+    prefix: goes before each id.
+    share, held: of the ids that is held out, 0 for no split by id; and whether that share is taken, or what it leaves.
+    rows: the rows of `pairs` that are taken; none before they are listed, and of a stream.
+    count: pictures that an epoch draws from these rows; len(rows) takes each once.
     """
 
     pairs: Pairs
     prefix: str
     share: float = 0.0
     held: bool = False
+    rows: Int64[np.ndarray, " rows"] = field(default_factory=lambda: np.arange(0))
+    count: int = 0
 
-    def rows(self) -> Int64[np.ndarray, " rows"]:
-        """The rows of `pairs` that are taken, in their order."""
+    def listed(self) -> Int64[np.ndarray, " rows"]:
+        """The rows of `pairs` on this side of the split by id, in their order, whatever was found in their files."""
         if not self.share:
             return np.arange(len(self.pairs.ids))
         return np.flatnonzero(held_out(self.pairs.ids, self.share) == self.held)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the rows that are taken, with their prefix."""
+        return [self.prefix + self.pairs.ids[row] for row in self.rows.tolist()]
+
+    @property
+    def passes(self) -> int:
+        """How often the most drawn of its pictures is drawn."""
+        return math.ceil(self.count / len(self.rows))
+
+
+def validate(
+    sources: Sequence[str], weights: Sequence[float], named: dict[str, str], val_fraction: float, bad_samples: str
+) -> None:
+    """Raise InputError for settings that do not fit each other or are out of range."""
+    if not sources:
+        raise InputError("dataset names no source; give a folder or a Hub data set.")
+    places = [str(PurePath(place)) for place in sources]
+    twice = sorted({place for place in places if places.count(place) > 1})
+    if twice:
+        raise InputError(
+            f"dataset names {', '.join(twice)} twice; to draw its pictures more often, raise its share with "
+            "--dataset_weights."
+        )
+    if weights and (
+        len(weights) != len(sources) or not all(weight > 0 and math.isfinite(weight) for weight in weights)
+    ):
+        raise InputError(
+            f"dataset_weights is {list(weights)} for {len(sources)} sources; give one positive number for each, or "
+            "none."
+        )
+    for name in named:
+        if name == "train" or not re.fullmatch(r"\w[\w-]*", name):
+            raise InputError(
+                f"eval_datasets has the name {name!r}; wanted are letters, digits, _ and -, not 'train', as in "
+                "real=input/real."
+            )
+    if not 0 <= val_fraction < 1:
+        raise InputError(f"val_fraction is {val_fraction}; wanted is a share of the ids from 0 to below 1.")
+    if bad_samples not in ("error", "skip"):
+        raise InputError(f"bad_samples is {bad_samples!r}; wanted is 'error' or 'skip'.")
 
 
 def plan_splits(

@@ -15,7 +15,7 @@ from PIL import ImageOps
 from PIL.ExifTags import Base as ExifTag
 
 from seg_recipe.data.check import TURNS
-from seg_recipe.data.mixing import held_out
+from seg_recipe.data.plan import held_out
 from seg_recipe.data.sources import COLUMNS, Pairs, undecoded
 from seg_recipe.masks import NotIds, ids_in
 from seg_recipe.splits import in_validation

@@ -23,7 +23,7 @@ LENGTH = ("num_train_epochs", "max_steps", "early_stopping_patience")
 
 def identity_of(recipe: Recipe, label_space: LabelSpace, data: Data, model: PreTrainedModel) -> dict[str, Any]:
     """What must not change when a run goes on. data, model: as they are before the first step."""
-    args, train = recipe.training, data.splits["train"]
+    args, length = recipe.training, data.epoch_length
     optimizer_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {
         "recipe": {
@@ -33,7 +33,7 @@ def identity_of(recipe: Recipe, label_space: LabelSpace, data: Data, model: PreT
         "data": data.fingerprint,
         "model": _digest(model),
         "images per optimizer step": optimizer_batch,
-        "optimizer steps per epoch": len(train) // optimizer_batch if hasattr(train, "__len__") else None,
+        "optimizer steps per epoch": None if length is None else length // optimizer_batch,
     }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from seg_recipe.data import DataProblems
 from seg_recipe.data.check import check_pairs, problems_of
-from seg_recipe.data.mixing import held_out
+from seg_recipe.data.plan import held_out
 from seg_recipe.data.problems import left_out_notes
 from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
