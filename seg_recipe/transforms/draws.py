@@ -16,7 +16,7 @@ BLUR_RADIUS = (0.002, 0.008)
 NOISE_LEVELS = (2.0, 16.0)
 """Standard deviation of the noise, in levels of 255."""
 JPEG_QUALITY = (30, 90)
-"""Pillow's `quality`, both ends included."""
+"""`quality` of libjpeg, both ends included."""
 
 
 class EpochClock:

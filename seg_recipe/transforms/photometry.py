@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from functools import cache
-from io import BytesIO
 
+import cv2
 import numpy as np
 import pyarrow
 import torch
-from jaxtyping import Float32, UInt8, UInt32
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
-from seg_recipe.fast.pixels import add_noise, blur, scale, tone
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.draws import Draw
 
@@ -20,11 +19,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of red, green and blue in 0-1: what pretrained backbones expect."""
 
-_AS_IT_IS = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16]], np.uint32)
 
-
-def packed(image: Image.Image) -> UInt32[np.ndarray, "height width"]:
-    """The pixels of an RGB or RGBX image as `fast.pixels` has them, read-only.
+def pixels_of(image: Image.Image) -> UInt8[np.ndarray, "height width 4"]:
+    """The pixels of an RGB or RGBX image as Pillow keeps them, with a fourth byte that nobody looks at; read-only.
 
     Not copied where Pillow keeps them in one piece (up to 16 MB).
     """
@@ -32,50 +29,53 @@ def packed(image: Image.Image) -> UInt32[np.ndarray, "height width"]:
         pixels = pyarrow.array(image).flatten().to_numpy()
     except ValueError:  # "Image is in multiple array blocks"
         pixels = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8)
-    return pixels.view("<u4").reshape(image.height, image.width)
+    return pixels.reshape(image.height, image.width, 4)
 
 
-def picture_of(pixels: UInt32[np.ndarray, "height width"]) -> Image.Image:
-    """The image of mode RGBX of packed pixels, which are not copied: to be read, not changed."""
-    return Image.frombuffer("RGBX", pixels.shape[::-1], pixels, "raw", "RGBX", 0, 1)
+def picture_of(pixels: UInt8[np.ndarray, "height width 4"]) -> Image.Image:
+    """The image of mode RGBX of such pixels, which are not copied where they lie in one piece: to be read, not
+    changed.
+    """
+    return Image.frombuffer("RGBX", pixels.shape[1::-1], np.ascontiguousarray(pixels), "raw", "RGBX", 0, 1)
 
 
 def degrade(
-    pixels: UInt32[np.ndarray, "whole_height whole_width"], box: tuple[int, int, int, int], draw: Draw,
-    radius: tuple[float, float],
+    pixels: UInt8[np.ndarray, "height width 4"], draw: Draw, radius: tuple[float, float],
     generator: np.random.Generator,
-) -> UInt32[np.ndarray, "height width"]:  # fmt: skip
-    """The part of packed pixels in `box` (left, top, right, bottom) after saturation, tone, blur, noise, grey and
-    JPEG.
+) -> UInt8[np.ndarray, "height width 4"]:  # fmt: skip
+    """The pixels after saturation, tone, blur, noise, grey and JPEG.
 
     radius: of the blur, in these pixels, across and down. The noise is Gaussian and independent in each channel; each
     row takes its numbers from a random place on in one long list of them, for drawing a number for each value would
     cost as much as all the rest.
     """
-    left, top, right, bottom = box
-    window = np.empty((bottom - top, right - left), np.uint32)
-    tone(pixels, left, top, np.float32(draw.saturation), _tone_table(draw), window)
+    if draw.saturation != 1:
+        pixels = cv2.addWeighted(pixels, draw.saturation, _grey(pixels), 1 - draw.saturation, 0)
+    pixels = cv2.LUT(pixels, _tone_table(draw))
     if draw.blur:
-        blurred = np.empty_like(window)
-        blur(window.view(np.uint8), *radius, blurred.view(np.uint8))
-        window = blurred
+        pixels = cv2.sepFilter2D(pixels, -1, _box(radius[0]), _box(radius[1]), borderType=cv2.BORDER_REPLICATE)
     if draw.noise:
-        values, noise = window.view(np.uint8), _noise()
-        add_noise(
-            values, noise, generator.integers(0, len(noise) - values.shape[1], len(values)), np.float32(draw.noise)
-        )
+        numbers = np.lib.stride_tricks.sliding_window_view(_noise(), pixels[0].size)
+        noise = numbers[generator.integers(0, len(numbers) - 1, len(pixels))]
+        values = pixels.reshape(noise.shape)
+        pixels = cv2.addWeighted(values, 1, noise, draw.noise, 0, dtype=cv2.CV_8U).reshape(pixels.shape)
     if draw.grey:
-        seen = window.view()
-        seen.flags.writeable = (
-            False  # as `pixels` is: to numba, an array that can be written is another type, to be compiled for anew
-        )
-        tone(seen, 0, 0, np.float32(0), _AS_IT_IS, window)
+        pixels = _grey(pixels)
     if draw.jpeg:
-        file = BytesIO()
-        Image.frombuffer("RGB", window.shape[::-1], window, "raw", "RGBX", 0, 1).save(file, "JPEG", quality=draw.jpeg)
-        with Image.open(file) as image:
-            window[:] = packed(image)
-    return window
+        file = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_JPEG_QUALITY, draw.jpeg])[1]
+        pixels = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGBA)
+    return np.asarray(pixels)
+
+
+def _grey(pixels: UInt8[np.ndarray, "height width 4"]) -> UInt8[np.ndarray, "height width 4"]:
+    """The pixels without colour (ITU-R 601, as Pillow's mode L)."""
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGBA2GRAY), cv2.COLOR_GRAY2RGBA))
+
+
+def _box(radius: float) -> Float[np.ndarray, " taps"]:
+    """The weights of a box that reaches `radius` pixels (from 0) beyond its own; those that it cuts count in part."""
+    whole = math.floor(radius)
+    return np.array([radius - whole, *[1] * (2 * whole + 1), radius - whole]) / (2 * radius + 1)
 
 
 @cache
@@ -86,16 +86,15 @@ def _noise() -> Float32[np.ndarray, " numbers"]:
     return np.random.Generator(np.random.Philox(key=0)).standard_normal(2**18, dtype=np.float32)
 
 
-def _tone_table(draw: Draw) -> UInt32[np.ndarray, "3 256"]:
-    """Contrast, brightness and gamma of one draw as `tone` wants them."""
+def _tone_table(draw: Draw) -> UInt8[np.ndarray, "1 256 4"]:
+    """What brightness, contrast and gamma of one draw make of each level of red, green and blue."""
     values = np.clip(0.5 + draw.contrast * (np.arange(256) / 255 - 0.5), 0, 1)
-    values = np.clip(np.outer(draw.brightness, values), 0, 1) ** draw.gamma
-    return np.rint(255 * values).astype(np.uint32) << np.array([[0], [8], [16]], np.uint32)
+    values = np.clip(np.outer(values, (*draw.brightness, 1)), 0, 1) ** draw.gamma
+    return np.rint(255 * values).astype(np.uint8)[None]
 
 
-def normalisation(mean: Sequence[float], std: Sequence[float]) -> Float32[np.ndarray, "2 3"]:
-    """What makes (value / 255 - mean) / std of an 8-bit value of red, green and blue: a factor for each, and what is
-    added then.
+def normalisation(mean: Sequence[float], std: Sequence[float]) -> Float32[np.ndarray, "3 256"]:
+    """(level / 255 - mean) / std of each 8-bit level of red, green and blue.
 
     Values differ by up to 5e-7 from those of transformers' image processors, which round at each of their steps.
     Raises ValueError when mean or std are not three numbers, mean in 0-1, std above 0.
@@ -104,23 +103,30 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> Float32[np.nda
         raise InputError(f"The image mean is {list(mean)}; wanted three numbers in 0-1, for red, green and blue.")
     if len(std) != 3 or not all(0 < part < math.inf for part in std):
         raise InputError(f"The image std is {list(std)}; wanted three numbers above 0, for red, green and blue.")
-    return np.array(
-        [[1 / (255 * part) for part in std], [-middle / part for middle, part in zip(mean, std, strict=True)]],
-        np.float32,
-    )
+    levels = np.arange(256) / 255
+    return np.array([(levels - middle) / part for middle, part in zip(mean, std, strict=True)], np.float32)
 
 
-def normalise(image: Image.Image, factors: Float32[np.ndarray, "2 3"]) -> Float32[Tensor, "3 height width"]:
-    """The RGB image with the factors of `normalisation`, channels first."""
+def normalise_into(
+    values: Float32[np.ndarray, "3 height width"],
+    pixels: UInt8[np.ndarray, "height width 4"],
+    normalised: Float32[np.ndarray, "3 256"],
+) -> None:
+    """Fill `values` with what `normalisation` says of each channel's levels."""
+    for channel, levels, place in zip(cv2.split(pixels), normalised, values, strict=False):
+        cv2.LUT(channel, levels, dst=place)
+
+
+def normalise(image: Image.Image, normalised: Float32[np.ndarray, "3 256"]) -> Float32[Tensor, "3 height width"]:
+    """The RGB image with the levels of `normalisation`, channels first."""
     values = torch.empty((3, image.height, image.width))
-    scale(packed(image), factors, values.numpy())
+    normalise_into(values.numpy(), pixels_of(image), normalised)
     return values
 
 
 def denormalise(
-    values: Float32[np.ndarray, "3 height width"], factors: Float32[np.ndarray, "2 3"]
+    values: Float32[np.ndarray, "3 height width"], normalised: Float32[np.ndarray, "3 256"]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The 8-bit picture that was normalised, exactly."""
-    return (
-        np.rint((values - factors[1, :, None, None]) / factors[0, :, None, None]).astype(np.uint8).transpose(1, 2, 0)
-    )
+    lowest, step = normalised[:, 0], (normalised[:, 255] - normalised[:, 0]) / 255
+    return np.rint((values.transpose(1, 2, 0) - lowest) / step).astype(np.uint8)

@@ -6,28 +6,29 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8, UInt32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
 from seg_recipe.augmentation import Augmentation
-from seg_recipe.fast.pixels import read_ids, scale
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.draws import EpochClock, draw_augmentation, sample_generator
-from seg_recipe.transforms.geometry import output_to_source, warp_image, warp_mask, window_of
+from seg_recipe.transforms.geometry import output_to_source, warp, warp_nearest, window_of
 from seg_recipe.transforms.photometry import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     degrade,
     denormalise,
     normalisation,
-    packed,
+    normalise_into,
     picture_of,
+    pixels_of,
 )
 
 _Result = TypeVar("_Result")
@@ -60,8 +61,8 @@ class TrainTransform:
     ):
         self.augmentation = augmentation
         self.image_size = _checked_size(image_size)
-        self.factors = normalisation(list(mean), list(std))
-        self.fill = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
+        self.normalised = normalisation(list(mean), list(std))
+        self.fill = np.array([*(round(255 * part) for part in mean), 0], np.uint8).view("<u4")
         self.label_space = label_space
         self.seed = seed
         self.clock = EpochClock() if clock is None else clock
@@ -89,12 +90,12 @@ class TrainTransform:
         size = self.image_size
         values, ids = np.empty((3, size, size), np.float32), np.empty((size, size), np.uint8)
         self._augment(sample_id, image, label, epoch, values, ids)
-        return denormalise(values, self.factors), ids
+        return denormalise(values, self.normalised), ids
 
     def _augment(
         self,
         sample_id: str,
-        image: Image.Image | UInt32[np.ndarray, "height width"],
+        image: Image.Image | UInt8[np.ndarray, "height width 4"],
         label: Image.Image | UInt8[np.ndarray, "height width"],
         epoch: int,
         values: Float32[np.ndarray, "3 size size"],
@@ -104,13 +105,20 @@ class TrainTransform:
         generator = sample_generator(self.seed, epoch, sample_id)
         draw = draw_augmentation(generator, self.augmentation, self.image_size)
         picture, mask = _checked_pair(sample_id, image, label)
-        matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), self.image_size)
-        window = window_of(picture, matrix, self.image_size, draw.blur)
+        size = self.image_size
+        matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), size)
+        window = window_of(picture, matrix, size, draw.blur)
         radius = [draw.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
-        pixels = degrade(window.pixels, window.box, draw, (radius[0], radius[1]), generator)
-        warp_image(pixels, window, self.fill, draw.mirrored, self.factors, values)
-        if warp_mask(mask, window, self._read[draw.mirrored], draw.mirrored, ids) >= len(self.label_space):
-            raise _foreign_ids(sample_id, ids, self.label_space)
+        square = warp(degrade(window.pixels, draw, (radius[0], radius[1]), generator), window.matrix, size)
+        outside = warp_nearest(np.ones_like(mask), matrix, size) == 0  # for both, so that they end at the same pixel
+        np.copyto(square.view("<u4")[:, :, 0], self.fill, where=outside)
+        found = cv2.LUT(warp_nearest(mask, matrix, size), self._read[draw.mirrored])
+        np.copyto(found, IGNORE_INDEX, where=outside)
+        if draw.mirrored:
+            square, found = cv2.flip(square, 1), cv2.flip(found, 1)
+        ids[:] = found
+        _refuse_foreign_ids(sample_id, ids, self.label_space)
+        normalise_into(values, square, self.normalised)
 
 
 class EvalTransform:
@@ -131,7 +139,7 @@ class EvalTransform:
         std: Sequence[float] = IMAGENET_STD,
     ):
         self.image_size = _checked_size(image_size)
-        self.factors = normalisation(list(mean), list(std))
+        self.normalised = normalisation(list(mean), list(std))
         self.label_space = label_space
         self._read = label_space.read_table
 
@@ -142,7 +150,7 @@ class EvalTransform:
 
         def fill(number: int, sample: tuple[str, Any, Any]) -> Tensor:
             picture, mask = self._resized(*sample)
-            scale(picture, self.factors, places[number])
+            normalise_into(places[number], picture, self.normalised)
             return torch.from_numpy(mask)
 
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": _each(batch, fill)}
@@ -152,23 +160,21 @@ class EvalTransform:
     ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "height width"]]:
         """Image (RGB, squeezed to the square with antialiasing) and mask (its own size) of one sample."""
         picture, mask = self._resized(sample_id, image, label)
-        return np.ascontiguousarray(np.asarray(picture_of(picture))[:, :, :3]), mask
+        return np.ascontiguousarray(picture[:, :, :3]), mask
 
     def _resized(
         self,
         sample_id: str,
-        image: Image.Image | UInt32[np.ndarray, "height width"],
+        image: Image.Image | UInt8[np.ndarray, "height width 4"],
         label: Image.Image | UInt8[np.ndarray, "height width"],
-    ) -> tuple[UInt32[np.ndarray, "size size"], UInt8[np.ndarray, "height width"]]:
+    ) -> tuple[UInt8[np.ndarray, "size size 4"], UInt8[np.ndarray, "height width"]]:
         picture, mask = _checked_pair(sample_id, image, label)
-        ids = np.empty_like(mask)
-        greatest = read_ids(mask, self._read, ids)
-        if greatest >= len(self.label_space):
-            raise _foreign_ids(sample_id, ids, self.label_space)
+        ids = np.asarray(cv2.LUT(mask, self._read))
+        _refuse_foreign_ids(sample_id, ids, self.label_space)
         size = (self.image_size, self.image_size)
-        return picture if picture.shape == size else packed(
-            picture_of(picture).resize(size, Image.Resampling.BILINEAR)
-        ), ids
+        if picture.shape[:2] != size:
+            picture = pixels_of(picture_of(picture).resize(size, Image.Resampling.BILINEAR))
+        return picture, ids
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -235,33 +241,35 @@ def _checked_size(image_size: int) -> int:
 
 def _checked_pair(
     sample_id: str,
-    image: Image.Image | UInt32[np.ndarray, "height width"],
+    image: Image.Image | UInt8[np.ndarray, "height width 4"],
     label: Image.Image | UInt8[np.ndarray, "height width"],
-) -> tuple[UInt32[np.ndarray, "height width"], UInt8[np.ndarray, "height width"]]:
-    """The image as packed pixels and the mask as ids; ValueError that names the sample where that cannot be."""
+) -> tuple[UInt8[np.ndarray, "height width 4"], UInt8[np.ndarray, "height width"]]:
+    """The image as pixels and the mask as ids; ValueError that names the sample where that cannot be."""
     if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
         raise InputError(
             f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB."
         )
     if isinstance(label, Image.Image):
         label = ids_of_cell(sample_id, label)
-    sizes = [part.size if isinstance(part, Image.Image) else part.shape[::-1] for part in (image, label)]
+    sizes = [part.size if isinstance(part, Image.Image) else part.shape[1::-1] for part in (image, label)]
     if sizes[0] != sizes[1]:
         raise InputError(
             f"Sample {sample_id}: its image is {sizes[0]} and its mask {sizes[1]} (width, height); make them equal."
         )
     if isinstance(image, Image.Image):
-        image = packed(image if image.mode == "RGB" else image.convert("RGB"))
+        image = pixels_of(image if image.mode == "RGB" else image.convert("RGB"))
     return image, label
 
 
-def _foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> InputError:
-    """The error for a mask with ids outside the label space, which a loss on a GPU would answer with a
-    device assert.
+def _refuse_foreign_ids(sample_id: str, ids: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> None:
+    """Raise InputError for a mask with ids outside the label space, which a loss on a GPU would answer with a device
+    assert.
     """
     count = len(label_space)
+    if not ((ids >= count) & (ids != IGNORE_INDEX)).any():
+        return
     foreign = ", ".join(str(label) for label in np.unique(ids).tolist() if count <= label < IGNORE_INDEX)
-    return InputError(
+    raise InputError(
         f"Sample {sample_id}: its mask holds ids {foreign}; the label space has 0-{count - 1} and {IGNORE_INDEX} "
         "(ignored). Correct the mask, name the right label space with --labels, or list these ids under its `ignore`."
     )
