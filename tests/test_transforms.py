@@ -515,7 +515,7 @@ def test_the_model_gets_what_augment_shows():
         sample = transform({"id": [str(number)], "image": [image], "label": [mask]})
         seen, ids = transform.augment(str(number), image, mask, 0)
         assert np.array_equal(sample["labels"][0], ids)
-        assert torch.equal(sample["pixel_values"][0], normalise(Image.fromarray(seen), transform.normalised))
+        assert torch.equal(sample["pixel_values"][0], normalise(Image.fromarray(seen), transform.levels))
 
 
 @pytest.mark.long

@@ -60,7 +60,7 @@ class Segmenter:
         self._processor = processor
         self.image_size = _image_size(processor)
         self.mean, self.std = _normalisation(processor)
-        self._normalised = normalisation(self.mean, self.std)
+        self._levels = normalisation(self.mean, self.std)
         self._resample = Image.Resampling(
             processor.resample if processor.resample is not None else Image.Resampling.BILINEAR
         )
@@ -167,7 +167,7 @@ class Segmenter:
         return np.asarray(_rgb(image).resize((size[1], size[0]), self._resample))
 
     def _normalised(self, pixels: UInt8[np.ndarray, "height width 3"]) -> Float32[Tensor, "3 height width"]:
-        values = normalise(Image.fromarray(pixels), self._normalised)
+        values = normalise(Image.fromarray(pixels), self._levels)
         return values.flip(0) if self._reversed else values
 
     def _prepared_at(self, image: Image.Image, scale: float) -> Float32[Tensor, "3 height width"]:

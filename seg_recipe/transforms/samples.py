@@ -61,7 +61,7 @@ class TrainTransform:
     ):
         self.augmentation = augmentation
         self.image_size = _checked_size(image_size)
-        self.normalised = normalisation(list(mean), list(std))
+        self.levels = normalisation(list(mean), list(std))
         self.fill = np.array([*(round(255 * part) for part in mean), 0], np.uint8).view("<u4")
         self.label_space = label_space
         self.seed = seed
@@ -90,7 +90,7 @@ class TrainTransform:
         size = self.image_size
         values, ids = np.empty((3, size, size), np.float32), np.empty((size, size), np.uint8)
         self._augment(sample_id, image, label, epoch, values, ids)
-        return denormalise(values, self.normalised), ids
+        return denormalise(values, self.levels), ids
 
     def _augment(
         self,
@@ -118,7 +118,7 @@ class TrainTransform:
             square, found = cv2.flip(square, 1), cv2.flip(found, 1)
         ids[:] = found
         _refuse_foreign_ids(sample_id, ids, self.label_space)
-        normalise_into(values, square, self.normalised)
+        normalise_into(values, square, self.levels)
 
 
 class EvalTransform:
@@ -139,7 +139,7 @@ class EvalTransform:
         std: Sequence[float] = IMAGENET_STD,
     ):
         self.image_size = _checked_size(image_size)
-        self.normalised = normalisation(list(mean), list(std))
+        self.levels = normalisation(list(mean), list(std))
         self.label_space = label_space
         self._read = label_space.read_table
 
@@ -150,7 +150,7 @@ class EvalTransform:
 
         def fill(number: int, sample: tuple[str, Any, Any]) -> Tensor:
             picture, mask = self._resized(*sample)
-            normalise_into(places[number], picture, self.normalised)
+            normalise_into(places[number], picture, self.levels)
             return torch.from_numpy(mask)
 
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": _each(batch, fill)}
