@@ -21,6 +21,8 @@ from seg_recipe.runtime.errors import InputError, OtherRankError
 from seg_recipe.runtime.signals import any_rank
 
 MARKER = "complete.json"
+RUN_STATE = "run_state.json"
+"""What SegmentationTrainer adds to the stock trainer_state.json."""
 SAVING, _DELETING, _REPLACED = ".saving-", ".deleting-", ".replaced-"
 
 
@@ -113,6 +115,11 @@ def damage(folder: Path) -> str | None:
     try:
         files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
+        if (folder / "trainer_state.json").is_file() and not (folder / RUN_STATE).is_file():
+            return (
+                "the stock Trainer wrote it, without what an exact resume needs; its weights can be loaded with "
+                "from_pretrained, as the model to begin with"
+            )
         return f"it has no {MARKER}, so its save was cut short"
     except (ValueError, KeyError, TypeError, OSError) as error:
         return f"its {MARKER} cannot be read ({error})"

@@ -2,6 +2,7 @@
 have changed.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,45 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 
-from seg_recipe.checkpoints import checkpoint_path, damages
+from seg_recipe.checkpoints import RUN_STATE, checkpoint_path, choose_checkpoint, damages
+from seg_recipe.runtime.errors import InputError
 
 
-def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str | None:
+def chosen_checkpoint(resume: str | Path | bool | None, output_dir: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint that `train(resume_from_checkpoint=resume)` goes on from, and lines to be said.
+
+    resume: True for the newest undamaged one of output_dir, or a path. None and False: no checkpoint. Raises
+    InputError where there is none, and for one that is damaged, the stock Trainer's, or without an optimizer. A
+    collective.
+    """
+    if resume is None or resume is False:
+        return None, []
+    folder, lines = choose_checkpoint(output_dir, "auto" if resume is True else str(resume), tidy=resume is True)
+    if folder is None:
+        raise InputError(" ".join([f"{output_dir} holds no checkpoint to resume from: leave it out.", *lines]))
+    if json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))["model_only"]:
+        raise InputError(
+            f"The checkpoint {folder} holds the model alone (save_only_model), without the optimizer: it cannot be "
+            "resumed from. Its weights can be loaded with from_pretrained, as the model to begin with."
+        )
+    return folder, lines
+
+
+def find_best(
+    state: TrainerState, metric: str, folders: Iterable[Path], *, greater_is_better: bool = True
+) -> str | None:
     """Look whether the best checkpoint so far is whole, and take the best that is left where it is not. Returns what
     is to be said.
 
     state: its best_metric, best_global_step and best_model_checkpoint are put right; all three are None where nothing
     is left.
-    metric: the logged figure that chooses the best, as eval_miou. folders: where its checkpoints may be, in the order
-    of preference. Under torch.distributed every rank calls this: a checkpoint is whole where all ranks see it whole.
+    metric: the logged figure that chooses the best, with or without eval_. folders: where its checkpoints may be, in
+    the order of preference. Under torch.distributed every rank calls this: a checkpoint is whole where all ranks see
+    it whole.
     """
     if state.best_global_step is None:
         return None
-    folders = list(dict.fromkeys(folders))
+    folders, metric = list(dict.fromkeys(folders)), f"eval_{metric.removeprefix('eval_')}"
     recorded = state.best_global_step
     found = _whole(folders, recorded)
     if found is not None:
@@ -35,7 +60,7 @@ def find_best(state: TrainerState, metric: str, folders: Iterable[Path]) -> str 
     state.best_metric = state.best_global_step = state.best_model_checkpoint = None
     gone = f"The best checkpoint so far, {checkpoint_path(folders[0], recorded)}, is damaged or gone"
     for step in sorted(
-        scores, key=lambda step: scores[step], reverse=True
+        scores, key=lambda step: scores[step], reverse=greater_is_better
     ):  # of equal ones the earliest, as the Trainer has it
         found = _whole(folders, step)
         if found is not None:

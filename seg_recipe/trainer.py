@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
@@ -27,17 +27,27 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import EvalPrediction
+from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
 
-from seg_recipe.checkpoints import checkpoint_path, newest_complete_name, published_whole, rotate, write_json
+from seg_recipe.checkpoints import (
+    RUN_STATE,
+    checkpoint_path,
+    newest_complete_name,
+    published_whole,
+    rotate,
+    write_json,
+)
 from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.models import parameter_groups
-from seg_recipe.resuming import find_best, had_ended_early, lay_out_anew
+from seg_recipe.prediction import mask_of
+from seg_recipe.recipe.arguments import refuse_arguments
+from seg_recipe.resuming import chosen_checkpoint, find_best, had_ended_early, lay_out_anew
 from seg_recipe.runtime.errors import InputError, RunError
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.lockstep import StreamSteps, WholeRounds
@@ -91,7 +101,7 @@ def _clock_of(dataset: Any) -> EpochClock:
     return getattr(options.get("transform"), "clock", None) or EpochClock()
 
 
-def _class_names(model: nn.Module) -> list[str]:
+def _class_names(model: Any) -> list[str]:
     """The names in the model's config, by id. Raises InputError where it has none."""
     names: dict[int, str] = getattr(getattr(model, "config", None), "id2label", None) or {}
     if not names:
@@ -116,7 +126,8 @@ class SegmentationTrainer(Trainer):
 
     model: takes `pixel_values`, returns an object with `.logits` (batch, classes, height / stride, width / stride).
     A batch holds `pixel_values` and `labels`, as `collate` makes them; `ids` and `label_sizes` are optional.
-    args: the stock TrainingArguments; None: their defaults.
+    args: the stock TrainingArguments; None: their defaults. What would do nothing here, or break a promise, is
+    refused. model_init, optimizers: as in the stock class.
     loss: the training loss on (logits, labels at full size). None: `SegmentationLoss()`.
     metrics: the streaming metric; its figures get the prefix `eval_`, or `eval_{name}_` for named evaluation sets.
     None: one over the class names in the model's config.
@@ -136,9 +147,10 @@ class SegmentationTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         *,
+        model_init: Callable[..., Any] | None = None,
         loss: SegmentationLoss | None = None,
         metrics: SegmentationMetrics | None = None,
         clock: EpochClock | None = None,
@@ -147,38 +159,44 @@ class SegmentationTrainer(Trainer):
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]] = collate,
         image_processor: BaseImageProcessor | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
         run_files: dict[str, str] | None = None,
         head_learning_rate_factor: float = 1.0,
         stop: StopRequest | None = None,
     ):
         args = args or TrainingArguments()
+        refuse_arguments(args)
         args.remove_unused_columns = False  # the stock value drops `image` before the transform sees it
         args.batch_eval_metrics = True  # counts per batch; the stock way keeps every logit in host memory
         args.logging_nan_inf_filter = False  # it hides a NaN from the log; here a non-finite loss ends the run
         args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
         loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
         loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
+        args.dataloader_drop_last = False  # an evaluation would leave images out; training has whole steps anyway
+        if args.n_gpu > 1:
+            args._n_gpu = 1  # DataParallel averages over devices instead of images; accelerate launch uses all
         self.clock = _clock_of(train_dataset) if clock is None else clock
-        # not `metrics or`: a metric that has seen no image has the length 0
-        self.metrics = SegmentationMetrics(_class_names(model)) if metrics is None else metrics
         self.stop = StopRequest() if stop is None else stop
         self.stopped = False
         self.run_files = run_files or {}
         self.head_learning_rate_factor = head_learning_rate_factor
         super().__init__(
             model=model,
+            model_init=model_init,
+            optimizers=optimizers,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             data_collator=collate,
             processing_class=image_processor,
-            compute_metrics=self._score,
-            # type: ignore[arg-type]  # called with compute_result as well: batch_eval_metrics
+            compute_metrics=self._score,  # type: ignore[arg-type]  # it takes compute_result, too: batch_eval_metrics
             callbacks=[*callbacks],
         )
         self.model_accepts_loss_kwargs = (
             False  # no counting of `labels != -100` pixels per step: 255 is ignored here, not -100
         )
+        # not `metrics or`: a metric that has seen no image has the length 0
+        self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         self.loss = (loss or SegmentationLoss()).to(args.device)
         self.add_callback(_StopCallback(self))
         self._evaluation_owed = self._ended_early = False
@@ -188,11 +206,28 @@ class SegmentationTrainer(Trainer):
         self._image_losses: list[Float[np.ndarray, " images"]] = []
         self._loss_terms: dict[str, Tensor] = {}
         self._loss_terms_count = 0
+        self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # those of a predict that runs
 
     @property
     def output_dir(self) -> Path:
         """The folder of the run, which holds its checkpoints."""
         return Path(str(self.args.output_dir))
+
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train, from the start or exactly on from a checkpoint; see `stopped` for whether it came to its end.
+
+        resume_from_checkpoint: True for the newest undamaged checkpoint of output_dir (stock takes the highest
+        number), or a path. Raises InputError for a checkpoint that cannot be resumed from.
+        """
+        folder, lines = chosen_checkpoint(resume_from_checkpoint, self.output_dir)
+        for line in lines if self.is_world_process_zero() else ():
+            print(line, flush=True)
+        return super().train(str(folder) if folder else None, trial, ignore_keys_for_eval)
 
     # ---- the step
 
@@ -362,6 +397,8 @@ class SegmentationTrainer(Trainer):
         epoch, and an evaluation skipped by a stop is never made up.
         """
         self.clock.epoch = kwargs["epoch"]
+        # For transforms with random numbers of their own: stock, those of numpy and random are the same on all ranks.
+        set_seed(_stable_seed(self.args.seed, kwargs["epoch"], self.args.process_index) % 2**32)
         self._make_up_evaluation(kwargs["model"])
         if self._ended_early or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
@@ -402,7 +439,7 @@ class SegmentationTrainer(Trainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, Any, Tensor]:
+    ) -> tuple[None, Any, Tensor | None]:
         """Per image: its confusion counts (classes, classes) at the label's own size, and its loss. Nothing larger
         leaves the device.
 
@@ -410,12 +447,21 @@ class SegmentationTrainer(Trainer):
         loss weights the images that fill up the last batch of the ranks twice; here each image counts once, and one
         without a labelled pixel not at all.
         """
-        _check_batch(inputs)
+        if self._masks is None or "labels" in inputs:
+            _check_batch(inputs)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(pixel_values=inputs["pixel_values"]).logits
-            labels = inputs["labels"]
-            sizes = inputs.get("label_sizes", torch.tensor([labels.shape[1:]] * len(labels)))
+            labels = inputs.get("labels")
+            shape = (inputs["pixel_values"] if labels is None else labels).shape[-2:]
+            sizes = inputs.get("label_sizes", torch.tensor([shape] * len(logits)))
+            if self._masks is not None:
+                masks = [
+                    mask_of(one.float(), size) for one, size in zip(logits, map(tuple, sizes.tolist()), strict=True)
+                ]
+                self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
+            if labels is None:
+                return None, None, None
             counts = confusion_matrices(logits, labels, sizes)
             losses = []
             for (height, width), group in groupby(range(len(sizes)), key=sizes.tolist().__getitem__):
@@ -427,6 +473,24 @@ class SegmentationTrainer(Trainer):
             (counts, torch.cat(losses).float()),
             torch.zeros(len(counts), dtype=torch.long, device=counts.device),
         )
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Masks as `predictions`, and the figures as `metrics` where the batches have labels.
+
+        predictions: one uint8 array (height, width) of class ids for each sample, in the order of the dataset, at the
+        size of its label, or of pixel_values where there are no labels. label_ids is None. The stock class keeps all
+        logits. Raises InputError for a dataset without a length on several processes.
+        """
+        if self.args.world_size > 1 and not hasattr(test_dataset, "__len__"):
+            raise InputError("predict takes a stream on one process only: give it a dataset that has a length.")
+        masks = self._masks = []
+        try:
+            output = super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            self._masks = None
+        return PredictionOutput(predictions=masks, label_ids=None, metrics=output.metrics)  # type: ignore[arg-type]
 
     def score(self) -> dict[str, float]:
         """The metrics of the weights as they are now, as `evaluate` names them, without a log entry and without
@@ -541,7 +605,7 @@ class SegmentationTrainer(Trainer):
                     "stopped": self.stopped,
                     "model_only": model_only,
                 }
-                write_json(unfinished / "run_state.json", run_state)
+                write_json(unfinished / RUN_STATE, run_state)
         if self.args.should_save:
             rotate(output_dir, keep=self.args.save_total_limit, best=state.best_model_checkpoint)
 
@@ -600,7 +664,12 @@ class SegmentationTrainer(Trainer):
             self._load_weights(self.state.best_model_checkpoint)
 
     def _find_best(self, *folders: Path) -> None:
-        line = find_best(self.state, str(self.args.metric_for_best_model), [self.output_dir, *folders])
+        line = find_best(
+            self.state,
+            str(self.args.metric_for_best_model),
+            [self.output_dir, *folders],
+            greater_is_better=bool(self.args.greater_is_better),
+        )
         if line and self.is_world_process_zero():
             print(line, flush=True)
 
@@ -627,7 +696,7 @@ class SegmentationTrainer(Trainer):
         if checkpoint is None:
             return position
         before = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        run_state = json.loads((Path(checkpoint) / "run_state.json").read_text(encoding="utf-8"))
+        run_state = json.loads((Path(checkpoint) / RUN_STATE).read_text(encoding="utf-8"))
         for callback, settings in zip(self._early_stopping(), asked, strict=False):
             vars(callback).update(settings)
         self._evaluation_owed = run_state["evaluation_owed"]
@@ -659,6 +728,7 @@ class SegmentationTrainer(Trainer):
         """
         self.stopped = False
         self._micro_step = (-1, 0)
+        self._stream_steps = StreamSteps(self.args.train_batch_size)
         self._loss_terms, self._loss_terms_count = {}, 0
         if self._former_steps is not None:
             line = lay_out_anew(self._former_steps, self.state, optimizer, scheduler)
@@ -729,7 +799,8 @@ class _StopCallback(TrainerCallback):
 
 
 def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
-    """The first thing a data worker does. Stock, it seeds random generators, from which nothing here draws.
+    """The first thing a data worker does. torch has seeded random, numpy and torch by then, for each worker and rank
+    otherwise.
 
     gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of
     the threads of an operator, the others wait for that one, and the whole model slows down.

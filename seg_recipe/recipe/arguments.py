@@ -192,6 +192,20 @@ AS_HERE: dict[str, tuple[Any, ...]] = {
 Of the others it is the value that they are built with: that in FIXED, or the stock one.
 """
 
+CLASS_TAKES = (
+    "hub_token", "hub_revision", "metric_for_best_model", "greater_is_better", "do_train", "do_eval", "do_predict",
+    "local_rank", "remove_unused_columns", "label_names", "batch_eval_metrics", "average_tokens_across_devices",
+    "restore_callback_states_from_checkpoint", "logging_nan_inf_filter", "accelerator_config", "fsdp", "fsdp_config",
+    "ddp_backend", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
+)  # fmt: skip
+"""Of REFUSED, what SegmentationTrainer takes from Python: it honours it, sets it itself, or only scripts read it."""
+
+CLASS_REFUSES = {
+    "push_to_hub": "Nothing is pushed while it trains; call push_to_hub() of the trainer after it.",
+    "label_smoothing_factor": "Use loss=SegmentationLoss(label_smoothing=...).",
+}
+"""TrainingArguments that a recipe has a setting for, and SegmentationTrainer has not -> the way out."""
+
 _COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = Range(1), Range(0, open_low=True), Range(0), Range(0, 1, open_high=True)
 RANGES = {
     "per_device_train_batch_size": _COUNT, "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT,
@@ -254,6 +268,20 @@ def as_here(name: str) -> tuple[Any, ...]:
     """
     stock = {field.name: _default(field) for field in fields(TrainingArguments)}
     return AS_HERE.get(name, (FIXED.get(name, stock[name]),)) if name in stock else ()
+
+
+def refuse_arguments(args: TrainingArguments) -> None:
+    """Raise InputError for the first argument that SegmentationTrainer would ignore or that would break its promises.
+
+    These are the ones that a recipe may not set, but for CLASS_TAKES.
+    """
+    stock = {field.name: _default(field) for field in fields(TrainingArguments)}
+    for name, reason in {**REFUSED, **CLASS_REFUSES}.items():
+        value = getattr(args, name, None)
+        if name in CLASS_TAKES or name not in stock or value in (stock[name], *as_here(name)):
+            continue
+        if value or stock[name]:  # the class turns None and "" into other empty values
+            raise InputError(f"TrainingArguments: {name} is {value}. {reason}")
 
 
 def stock_defaults() -> dict[str, Any]:
