@@ -52,10 +52,11 @@ def test_the_ten_lines_of_the_readme(leaves, monkeypatch):
 def test_the_python_of_the_pages(leaves):
     data = load_data("input/leaves", label_space=LABELS, progress=False).splits
     train = data["train"].with_transform(EvalTransform(LABELS, 32))
-    args = TrainingArguments("out", use_cpu=True, report_to="none")
-    known = {"model": tiny.segformer(), "args": args, "train": train}
+    args = TrainingArguments("out", use_cpu=True, report_to="none", max_steps=1, per_device_train_batch_size=2)
+    known = {"model": tiny.segformer(), "args": args, "train": train, "validation": train}
     ran = [run(code, **known) for code in blocks(PAGES["docs/python.md"], "python")]
     assert ran[0]["logits"].grad is not None and ran[0]["terms"].total.item() > 0
+    assert [mask.shape for mask in ran[-1]["masks"]] == [row["labels"].shape for row in train]
 
 
 def test_python_pages_name_what_is_public():
