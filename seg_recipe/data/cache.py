@@ -6,16 +6,15 @@ It holds no path: a pair is known by a 64-bit hash of its paths, sizes and times
 
 import json
 import os
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Int64, UInt32, UInt64
+
+from seg_recipe.runtime.files import replaced_file
 
 Found = list[tuple[str, str, str]]
 """What is wrong with one pair: (kind, "image" or "label", detail)."""
@@ -26,21 +25,6 @@ def cache_folder() -> Path:
     if own := os.environ.get("SEG_RECIPE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seg_recipe"
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call `write` with an open file that takes the place of `path` when it is complete, so that no reader sees half a
-    file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,9 @@ class Verdicts:
             "digests": self.digests[rows],
             "found": np.frombuffer(found, np.uint8),
         }
-        write_atomically(path, lambda file: np.savez_compressed(file, **content))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path, shared=True) as part, part.open("wb") as file:
+            np.savez_compressed(file, **content)
 
     @classmethod
     def load(cls, path: Path, columns: int) -> "Verdicts | None":

@@ -1,7 +1,5 @@
 """A data set from the Hub: the network is asked once, briefly, and what was downloaded before works without it."""
 
-import queue
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from seg_recipe.runtime.deadlines import within
 from seg_recipe.runtime.errors import InputError
 
 PATIENCE = 6.0
@@ -62,7 +61,7 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
 def _why_unreachable(place: str) -> str | None:
     """None where the Hub has this data set for us; raises ValueError where it answers that it has not."""
     try:
-        _ask(place)
+        within(PATIENCE, lambda: HfApi().dataset_info(place, timeout=PATIENCE))
     except GatedRepoError:
         raise InputError(
             f"{place} is a gated data set: ask for access on its page on the Hub, then log in with `hf auth login`."
@@ -79,28 +78,6 @@ def _why_unreachable(place: str) -> str | None:
     except (OSError, HTTPError) as error:
         return f"{constants.ENDPOINT} does not answer ({type(error).__name__})"
     return None
-
-
-def _ask(place: str) -> None:
-    """Raises what the question to the Hub raises, or TimeoutError. In a thread, as no timeout of a socket covers the
-    look-up of a name.
-    """
-    answers: queue.Queue[OSError | HTTPError | HFValidationError | None] = queue.Queue()
-
-    def ask():
-        try:
-            HfApi().dataset_info(place, timeout=PATIENCE)
-            answers.put(None)
-        except (OSError, HTTPError, HFValidationError) as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        error = answers.get(timeout=PATIENCE)
-    except queue.Empty:
-        error = TimeoutError()
-    if error is not None:
-        raise error
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from seg_recipe.data.cache import cache_folder, write_atomically
+from seg_recipe.data.cache import cache_folder
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.files import replaced_file
 
 FIRST = 5
 """So many files of each kind of problem stand in a message; the rest is counted, and listed in a file."""
@@ -124,7 +125,9 @@ def _write_list(problems: Sequence[Problem]) -> str:
     text = "".join(f"{problem.kind}\t{_describe(problem)}\n" for problem in problems).encode()
     path = cache_folder() / f"problems-{blake2b(text, digest_size=8).hexdigest()}.txt"
     try:
-        write_atomically(path, lambda file: file.write(text))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path, shared=True) as unfinished:
+            unfinished.write_bytes(text)
     except OSError as error:
         return f"no file, as {path} cannot be written ({error.strerror})"
     return str(path)

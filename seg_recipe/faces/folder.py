@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from seg_recipe.labels import FACE
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.files import replaced_file
 from seg_recipe.runtime.pools import in_order, no_interrupt_is_lost, processes
 from seg_recipe.splits import in_validation
 
@@ -149,7 +150,9 @@ def _begin(out: Path, count: int, series: Series) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         _wait_for_metadata(out)
     elif begun < count:
-        _write_whole(out / METADATA, "".join(json.dumps(series.line(index)) + "\n" for index in range(count)))
+        with replaced_file(out / METADATA) as unfinished:
+            lines = (json.dumps(series.line(index)) + "\n" for index in range(count))
+            unfinished.write_text("".join(lines), encoding="utf-8")
     for split in ("train", "val"):
         for kind in ("images", "annotations"):
             (out / split / kind).mkdir(parents=True, exist_ok=True)
@@ -226,11 +229,6 @@ def _partial(path: Path) -> Path:
 
 def _is_present(out: Path, index: int, val_fraction: float | int) -> bool:
     return all(path.is_file() and path.stat().st_size > 0 for path in _paths(out, index, val_fraction))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    _partial(path).write_text(text, encoding="utf-8")
-    _partial(path).replace(path)
 
 
 def _check_same_series(out: Path, series: Series) -> int:

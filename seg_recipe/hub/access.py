@@ -1,14 +1,13 @@
 """Access to the Hub, checked before step 1: the repository is there, and this token may write to it."""
 
 import json
-import queue
-import threading
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import HfApi, constants, get_token, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # the last: of the HTTP library in use
 
+from seg_recipe.runtime.deadlines import within
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.secrets import without_secrets
 
@@ -38,34 +37,19 @@ def check_hub_access(
             "false."
         )
     name = repo_id or Path(output_dir).resolve().name
-    answers: queue.Queue[str | Exception] = queue.Queue()
-
-    def ask():
-        try:
-            answers.put(_writable_repo(name, private, repo_type, makes))
-        except Exception as error:  # carried to the caller's thread, where it is raised
-            answers.put(error)
-
-    # A thread, because no timeout of a socket covers the look-up of the name and the many addresses that it may give.
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=patience)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer within {patience:g} s")
-    if isinstance(answer, str):
-        return answer
-    if isinstance(answer, HfHubHTTPError):
-        raise _refusal(answer, name, repo_type) from None
-    if isinstance(answer, HFValidationError):
+        return within(patience, lambda: _writable_repo(name, private, repo_type, makes))
+    except HfHubHTTPError as error:
+        raise _refusal(error, name, repo_type) from None
+    except HFValidationError:
         raise InputError(
             f"{_SETTINGS[repo_type]}: {name!r} is no repository name; letters, digits, - _ . as in ada/face-parser."
         ) from None
-    if isinstance(answer, HTTPError | TimeoutError | ConnectionError | json.JSONDecodeError):
+    except (HTTPError, TimeoutError, ConnectionError, json.JSONDecodeError) as error:
         raise InputError(
-            f"push_to_hub is true, but the Hub at {constants.ENDPOINT} cannot be reached ({reason_of(answer)}): check "
+            f"push_to_hub is true, but the Hub at {constants.ENDPOINT} cannot be reached ({reason_of(error)}): check "
             "the network and HF_ENDPOINT, or train with --push_to_hub false and send the model later with `hf upload`."
         ) from None
-    raise answer
 
 
 def _writable_repo(name: str, private: bool, repo_type: RepoType, makes: bool) -> str:

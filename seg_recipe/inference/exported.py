@@ -20,6 +20,7 @@ from seg_recipe.inference.exportable import Exportable
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.inference.windows import WINDOW_STEP
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.files import replaced_file
 
 MOST_DIFFERING = 0.001
 """The share of pixels in which the masks of an export may differ from torch's, on random and on real pictures."""
@@ -68,17 +69,13 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
         ) from None
     wanted = fingerprint(segmenter)
     if not path.exists():
-        part = path.with_name(f".{path.name}.part")
-        try:
+        with replaced_file(path) as part:
             session, free = _export(segmenter, part, onnx, onnxruntime, wanted)
             print(
                 f"exported {path}: "
                 + ("batch and size free" if free else "batch free, pictures of the model size only")
             )
             _verify(segmenter, session, pictures, path)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     session = _session(path, onnxruntime)
     found = session.get_modelmeta().custom_metadata_map.get(_KEY)
     if found != wanted:

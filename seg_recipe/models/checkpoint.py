@@ -1,17 +1,15 @@
 """Where the files of a checkpoint lie: a local folder, else the cache, else the Hub, asked with a deadline."""
 
 import json
-import queue
-from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import httpx, validate_repo_id
 
+from seg_recipe.runtime.deadlines import within
 from seg_recipe.runtime.errors import InputError
 
 DEADLINE = 8.0
@@ -134,7 +132,7 @@ def _in_cache(name: str, with_weights: bool) -> CheckpointFiles | None:
 def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:
     """Fetches the files into the cache and returns them."""
     try:
-        files = _within(DEADLINE, lambda: {sibling.rfilename for sibling in HfApi().model_info(name).siblings or []})
+        files = within(DEADLINE, lambda: {sibling.rfilename for sibling in HfApi().model_info(name).siblings or []})
         if "config.json" not in files:
             raise InputError(
                 f"model: {name} on the Hub has no config.json, so it is no transformers model. "
@@ -142,7 +140,7 @@ def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:
             )
         revision = "main"
         if with_weights and not files & {"model.safetensors", _INDEX}:
-            converted = _within(DEADLINE, lambda: _converted_revision(name))
+            converted = within(DEADLINE, lambda: _converted_revision(name))
             if converted is None:
                 raise InputError(_pickle_only(name))
             revision = converted
@@ -176,26 +174,3 @@ def _reason(error: Exception) -> str:
         return f"{endpoint} has no such model, or it is private (`hf auth login`)"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"{endpoint} does not serve it ({lines[0].rstrip('.')})"
-
-
-def _within(seconds: float, action: Callable[[], Any]) -> Any:
-    """What `action` returns, or its exception, or TimeoutError after `seconds`.
-
-    A thread, because a client's own timeout counts per address and per read, and looking up a name has none.
-    """
-    answer: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            answer.put((action(), None))
-        except Exception as error:  # raised again in the caller's thread
-            answer.put((None, error))
-
-    Thread(target=work, daemon=True).start()
-    try:
-        result, error = answer.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
-    if error is not None:
-        raise error
-    return result

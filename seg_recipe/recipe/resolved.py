@@ -1,7 +1,6 @@
 """The resolved recipe: the file from which a run can be repeated, and what of it may change when a run is resumed."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.checks import as_text
 from seg_recipe.recipe.reading import read_settings
+from seg_recipe.runtime.files import replaced_file
 
 HARMLESS = frozenset(
     (
@@ -68,9 +68,8 @@ def write_resolved(flat: Mapping[str, Any], path: str | Path) -> None:
     """Write `resolved_text` so that `path` holds either its old content or all of the new one; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
-    temporary.write_text(resolved_text(flat), encoding="utf-8")
-    temporary.replace(path)
+    with replaced_file(path, shared=True) as unfinished:
+        unfinished.write_text(resolved_text(flat), encoding="utf-8")
 
 
 def read_flat_dict(path: str | Path) -> dict[str, Any]:

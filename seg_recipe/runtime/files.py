@@ -65,12 +65,13 @@ def _reason(folder: Path) -> str:
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def replaced_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Give a name beside `path` to write to, and rename it to `path` at the end of the block: readers see whole files.
 
-    After an error in the block the unfinished file is gone and `path` is as it was.
+    After an error in the block the unfinished file is gone and `path` is as it was. shared: several processes may
+    write at once, so that each has a name of its own, which a killed one leaves behind.
     """
-    unfinished = path.with_name(f".{path.name}.part")
+    unfinished = path.with_name(f".{path.name}.part{f'-{os.getpid()}' if shared else ''}")
     try:
         yield unfinished
         unfinished.replace(path)
