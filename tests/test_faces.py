@@ -289,7 +289,7 @@ def test_extremes_draw(parameters):
 @pytest.mark.parametrize("half", [1, 2])
 def test_extremes_draw_many(unchecked, half):
     @seed(half)
-    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(ANY_FACE)
     def draws(parameters):
         unchecked.submit(check_draws, parameters, np.full((48, 48, 3), 128, dtype=np.uint8)).result()
