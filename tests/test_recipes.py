@@ -28,7 +28,7 @@ def test_there_is_more_than_one():
 def test_reference_recipe():
     flat = read_flat_dict(Path(__file__).parents[1] / "recipes" / "segformer.yaml")
     wanted = {
-        "model": "nvidia/mit-b0", "image_size": 512, "precision": "auto", "cpu_threads": 0, "from_scratch": False,
+        "model": "nvidia/mit-b0", "image_size": [512], "precision": "auto", "cpu_threads": 0, "from_scratch": False,
         "dataset": ["input"],
         "optim": "adamw_torch_fused", "learning_rate": 6e-5, "head_learning_rate_factor": 10.0,
         "lr_scheduler_type": "polynomial",
@@ -44,4 +44,4 @@ def test_quickstart_needs_no_network_and_no_account():
     flat = read_flat_dict(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
     assert flat["from_scratch"] and flat["generate_faces"] > 0 and flat["dataset"] == ["input/quickstart"]
     assert flat["report_to"] == ["none"] and not flat["push_to_hub"] and flat["labels"] == "face"
-    assert flat["image_size"] == 128
+    assert flat["image_size"] == [128]

@@ -202,7 +202,10 @@ def test_half_a_source_pixel_of_misalignment_would_be_seen(shift, aligned):
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize(("width", "height", "size"), [(40, 40, 40), (52, 36, 48), (30, 41, 64)])
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [(40, 40, (40, 40)), (52, 36, (48, 48)), (30, 41, (64, 64)), (52, 36, (48, 80)), (30, 41, (64, 32))],
+)
 def test_against_grid_sample(width, height, size, mirrored):
     """torch's grid_sample, whose map goes through 3 x 3 matrices of normalised coordinates, is the oracle where
     nothing is reduced.
@@ -229,7 +232,7 @@ def test_against_grid_sample(width, height, size, mirrored):
         squeezed = np.diag([2 / width, 2 / height, 1])
         unit_forward = moved @ squeezed @ rotated @ sheared @ to_middle @ np.linalg.inv(to_unit)
         theta = torch.from_numpy(np.linalg.inv(unit_forward)[None, :2])
-        grid = torch.nn.functional.affine_grid(theta, [1, 1, size, size], align_corners=False)
+        grid = torch.nn.functional.affine_grid(theta, [1, 1, *size], align_corners=False)
         inside = (grid.abs() < 1).all(dim=-1)[0].numpy()
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
@@ -909,7 +912,8 @@ def test_labels_is_the_key_that_collators_leave_alone():
             [0.0, 1.0],
             "augment_scale is [0.0, 1.0]; wanted [least, greatest] in 0.1-10 (1 = the whole picture).",
         ),
-        ("image_size", 0, "image_size is 0; wanted 1 to 16384 (pixels)."),
+        ("image_size", 0, "image_size is 0; wanted 1 to 16384 (pixels), or height and width."),
+        ("image_size", (8, 8, 8), "image_size is 8 8 8; wanted 1 to 16384 (pixels), or height and width."),
         ("mean", [0.5, 0.5], "The image mean is [0.5, 0.5]; wanted three numbers in 0-1, for red, green and blue."),
         (
             "std",

@@ -27,6 +27,7 @@ from seg_recipe.data.problems import DataProblems, Problem, left_out_notes
 from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
 from seg_recipe.labels import LabelSpace
+from seg_recipe.picture_size import ImageSize
 
 _Verdicts = dict[str, Verdicts]
 """Place of the pairs -> what was found in them."""
@@ -88,7 +89,7 @@ def load_data(
     streaming: bool = False,
     seed: int = 0,
     bad_samples: str = "error",
-    image_size: int = 0,
+    image_size: ImageSize = 0,
     workers: int = 0,
     progress: bool = True,
 ) -> Data:
@@ -105,7 +106,7 @@ def load_data(
     id.
     streaming: read from front to back, unchecked.
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes.
-    image_size: side of the square that the model sees, in pixels; with it the notes name classes that are too small to
+    image_size: what the model sees, in pixels; with it the notes name classes that are too small to
     be seen there.
     workers: threads of the check, 0 for all cores. progress: show its bar.
 
@@ -271,7 +272,7 @@ def _assemble(
     weights: Sequence[float],
     seed: int,
     label_space: LabelSpace,
-    image_size: int,
+    image_size: ImageSize,
     notes: list[str],
 ) -> Data:
     splits: dict[str, Dataset] = {}

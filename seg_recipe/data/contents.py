@@ -3,6 +3,7 @@ model's size.
 """
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -14,6 +15,7 @@ from jaxtyping import UInt32
 from seg_recipe.data.problems import FIRST
 from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.picture_size import ImageSize, height_and_width, size_text
 from seg_recipe.runtime.errors import InputError
 
 NOTABLE = 0.001
@@ -66,11 +68,11 @@ def refuse_too_few_classes(split: str, parts: Sequence[Masks], space: LabelSpace
     )
 
 
-def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: int = 0) -> list[str]:
+def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: ImageSize = 0) -> list[str]:
     """Lines on what a user may not know of the masks: classes never seen, the ignored share, masks without a class,
     classes too small.
 
-    image_size: side of the square that the model sees, in pixels; 0 says nothing of sizes.
+    image_size: what the model sees, in pixels; 0 says nothing of sizes.
     """
     notes = []
     seen, ignored = _seen(parts), _ignored(parts)
@@ -110,8 +112,8 @@ def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
     return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
 
 
-def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: int) -> list[str]:
-    """A line for each class that covers less than a pixel of the model's square in most of the pictures
+def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: ImageSize) -> list[str]:
+    """A line for each class that covers less than a pixel of what the model sees in most of the pictures
     that have it.
     """
     held, small = np.zeros(len(space), np.int64), np.zeros(len(space), np.int64)
@@ -119,9 +121,9 @@ def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size
         pixels = part.pixels[:, :-1]
         area = part.pixels.sum(1, dtype=np.int64)[:, None]
         held += (pixels > 0).sum(0)
-        small += ((pixels > 0) & (pixels.astype(np.int64) * image_size**2 < area)).sum(0)
+        small += ((pixels > 0) & (pixels.astype(np.int64) * math.prod(height_and_width(image_size)) < area)).sum(0)
     return [
-        f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {image_size} in "
+        f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {size_text(image_size)} in "
         f"{small[label]:,} of the {held[label]:,} pictures that have it, so it cannot be told there: raise "
         f"image_size, or train on cut-out parts of the pictures."
         for label in np.flatnonzero(small * 2 > held).tolist()

@@ -17,16 +17,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from seg_recipe.data import Data
 from seg_recipe.finetuning.overview import overview_line, read_overview
 from seg_recipe.labels import LabelSpace
+from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.trainer import SegmentationTrainer
 
 
-def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_size: int) -> None:
+def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_size: ImageSize) -> None:
     """Raise InputError for activation checkpointing that the model has not, and for a BatchNorm that would see one
     value per channel.
 
-    image_size: side of the square that the model sees, in pixels.
+    image_size: what the model sees, in pixels.
     """
     if args.activation_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(
@@ -41,7 +42,7 @@ def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_si
         )
 
 
-def _norm_of_one_value(model: nn.Module, image_size: int) -> str | None:
+def _norm_of_one_value(model: nn.Module, image_size: ImageSize) -> str | None:
     """The first BatchNorm that trains on feature maps of one pixel, looked for with a black picture in evaluation
     mode.
     """
@@ -63,7 +64,7 @@ def _norm_of_one_value(model: nn.Module, image_size: int) -> str | None:
         if norms:
             device = next(model.parameters()).device
             with torch.no_grad():
-                model(pixel_values=torch.zeros(1, 3, image_size, image_size, device=device))
+                model(pixel_values=torch.zeros(1, 3, *height_and_width(image_size), device=device))
     finally:
         model.train(was_training)
         for handle in handles:

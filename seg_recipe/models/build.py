@@ -30,6 +30,7 @@ from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.models.conventions import mend_dropout, mend_momentum
 from seg_recipe.models.groups import backbone_prefix
 from seg_recipe.models.overrides import override_config
+from seg_recipe.picture_size import ImageSize, height_and_width, size_text
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
@@ -56,7 +57,7 @@ def build_model(
     name: str,
     *,
     label_space: LabelSpace,
-    image_size: int = 512,
+    image_size: ImageSize = 512,
     from_scratch: bool = False,
     config_overrides: Sequence[str] = (),
     seed: int = 0,
@@ -67,7 +68,8 @@ def build_model(
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
     knows.
-    image_size: side of the square pictures of training, in pixels; the processor resizes to just that.
+    image_size: side of the square pictures of training, or their height and width, in pixels; the processor resizes
+    to just that.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file
     and no network.
     config_overrides: changes to the architecture's config, each name=value; see `override_config`.
@@ -82,6 +84,7 @@ def build_model(
     Raises ValueError or FileNotFoundError with one line: no such checkpoint, the Hub out of reach, an architecture
     without segmentation, backbone tensors that the checkpoint lacks, an image_size that the model cannot take.
     """
+    size = height_and_width(image_size)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         config: PreTrainedConfig | None = _known_config(name) if from_scratch else None
@@ -90,11 +93,11 @@ def build_model(
             files = find_checkpoint(name, with_weights=not from_scratch)
             config = read_config(files, name)
         override_config(config, config_overrides)
-        notes = _write_settings(config, label_space, image_size if from_scratch else None) + mend_dropout(
+        notes = _write_settings(config, label_space, size if from_scratch else None) + mend_dropout(
             config, config_overrides
         )
-        _check_patches(config, name, image_size)
-        unused = _probe(config, name, image_size)
+        _check_patches(config, name, size)
+        unused = _probe(config, name, size)
         if from_scratch or files is None:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False)
             notes.insert(
@@ -105,7 +108,7 @@ def build_model(
         else:
             model, loading_notes = _load(files, name, config, unused)
             notes = loading_notes + notes
-        processor, processor_notes = _image_processor(files, name, model, image_size, pretrained=not from_scratch)
+        processor, processor_notes = _image_processor(files, name, model, size, pretrained=not from_scratch)
     frozen = [parameter_name for parameter_name in unused if not parameter_name.startswith("auxiliary_head.")]
     for parameter_name in frozen:
         model.get_parameter(parameter_name).requires_grad_(False)
@@ -148,7 +151,7 @@ def read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
     return config
 
 
-def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_image_size: int | None) -> list[str]:
+def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_size: tuple[int, int] | None) -> list[str]:
     """Writes label space, ignored id, what is trained on and, where the weights are new, the image size into the
     config; returns notes.
     """
@@ -157,10 +160,10 @@ def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_image
     for key in ("semantic_loss_ignore_index", "loss_ignore_index"):
         if hasattr(config, key):
             setattr(config, key, IGNORE_INDEX)
-    if new_image_size is not None:
+    if new_size is not None:
         for part in (config, getattr(config, "backbone_config", None) or config):
             if hasattr(part, "image_size"):
-                part.image_size = new_image_size
+                part.image_size = new_size[0] if new_size[0] == new_size[1] else [*new_size]
     if not getattr(config, "use_auxiliary_head", False):
         return []
     config.use_auxiliary_head = False
@@ -170,13 +173,13 @@ def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_image
     ]
 
 
-def _check_patches(config: PreTrainedConfig, name: str, image_size: int) -> None:
+def _check_patches(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> None:
     """Refuses a size of which a vision transformer would silently drop the last rows and columns."""
     patch = _patch_size(config)
-    if image_size % patch:
+    if any(side % patch for side in size):
         raise InputError(
-            f"image_size is {image_size}; {name} cuts pictures into patches of {patch}x{patch} and would drop the "
-            f"rest. Wanted a multiple of {patch}, such as {_multiple(image_size, patch)}."
+            f"image_size is {size_text(size)}; {name} cuts pictures into patches of {patch}x{patch} and would drop "
+            f"the rest. Wanted a multiple of {patch}, such as {_multiple(size, patch)}."
         )
 
 
@@ -189,39 +192,40 @@ def _patch_size(config: PreTrainedConfig) -> int:
     return patch if isinstance(patch, int) and not part.model_type.startswith("mobilevit") else 1
 
 
-def _multiple(image_size: int, step: int) -> int:
-    return max(step, round(image_size / step) * step)
+def _multiple(size: tuple[int, int], step: int) -> str:
+    return size_text([max(step, round(side / step) * step) for side in size])
 
 
-def _probe(config: PreTrainedConfig, name: str, image_size: int) -> list[str]:
+def _probe(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> list[str]:
     """The names of the parameters that have no part in the logits, found by a forward and backward pass without data
     (device "meta").
 
-    Raises ValueError if the model cannot take `image_size`, or if its logits do not divide the picture evenly, which
+    Raises ValueError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
     would shift them.
     """
     with torch.device("meta"):
         model = AutoModelForSemanticSegmentation.from_config(
             config, dtype=torch.float32, trust_remote_code=False
         ).eval()
-        picture = torch.zeros(1, 3, image_size, image_size)
+        picture = torch.zeros(1, 3, *size)
     if model.main_input_name != "pixel_values":
         raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
-    advice = f"Try --image_size {_multiple(max(image_size, 64), 32)}."
+    advice = f"Try --image_size {_multiple((max(size[0], 64), max(size[1], 64)), 32)}."
     try:
         logits = model(pixel_values=picture).logits
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
-        if _patch_size(config) > 1 and getattr(config, "image_size", image_size) != image_size:
+        if _patch_size(config) > 1 and getattr(config, "image_size", size[0]) not in (size[0], [*size]):
             advice = (
                 f"It was trained at --image_size {config.image_size}; from scratch (--from_scratch true) it "
                 "takes others."
             )
-        raise InputError(f"image_size is {image_size}, which {name} cannot take ({first}). {advice}") from None
-    stride = image_size / logits.shape[-1]
-    if stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1)):
+        raise InputError(f"image_size is {size_text(size)}, which {name} cannot take ({first}). {advice}") from None
+    strides = {side / length for side, length in zip(size, logits.shape[-2:], strict=True)}
+    stride = max(strides)
+    if len(strides) > 1 or (stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1))):
         raise InputError(
-            f"image_size is {image_size}; {name} answers with {logits.shape[-1]}x{logits.shape[-1]} logits, "
+            f"image_size is {size_text(size)}; {name} answers with {logits.shape[-2]}x{logits.shape[-1]} logits, "
             f"which do not divide it evenly. {advice}"
         )
     logits.sum().backward()
@@ -288,9 +292,9 @@ def _new_part(new: set[str]) -> str:
 
 
 def _image_processor(
-    files: CheckpointFiles | None, name: str, model: PreTrainedModel, image_size: int, *, pretrained: bool
+    files: CheckpointFiles | None, name: str, model: PreTrainedModel, size: tuple[int, int], *, pretrained: bool
 ) -> tuple[SegformerImageProcessorPil, list[str]]:
-    """The processor that does in `pipeline("image-segmentation")` what evaluation does: resize to the square, scale to
+    """The processor that does in `pipeline("image-segmentation")` what evaluation does: resize to `size`, scale to
     0-1, normalise.
 
     One class for all architectures, because each one's own has steps that evaluation has not (crops, kept aspect
@@ -318,8 +322,8 @@ def _image_processor(
                 f"{name} was trained on blue-green-red pictures: its first convolution is turned round to take "
                 "red-green-blue."
             )
-    size = {"height": image_size, "width": image_size}
-    processor = SegformerImageProcessorPil(size=size, do_resize=True, do_reduce_labels=False)
+    sides = {"height": size[0], "width": size[1]}
+    processor = SegformerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False)
     processor.image_mean, processor.image_std = (
         mean,
         std,

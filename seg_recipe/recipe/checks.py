@@ -111,6 +111,8 @@ def as_text(value: Any) -> str:
 def _out_of_range(values: Values) -> Iterator[str]:
     for name, allowed in {**settings.ranges(), **arguments.RANGES}.items():
         value = values[name]
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         for number in value if isinstance(value, list) else () if value is None else (value,):
             if number not in allowed:
                 yield (
@@ -184,6 +186,9 @@ def _evaluation_sets(values: Values) -> Iterator[str]:
 
 
 def _augmentation(values: Values) -> Iterator[str]:
+    size = values["image_size"]
+    if len(size) not in (1, 2):
+        yield f"image_size is {as_text(size)}; wanted the side of a square, or height and width, as in [384, 640]."
     scale = values["augment_scale"]
     if len(scale) != 2 or scale[0] > scale[1]:
         yield f"augment_scale is {as_text(scale)}; wanted two numbers, least and greatest, as in [0.5, 2.0]."

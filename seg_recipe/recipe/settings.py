@@ -63,8 +63,8 @@ class ModelSettings:
     config_overrides: list[str] = _setting(
         [], "Changes to the model's config, each name=value, as in [drop_path_rate=0.0, classifier_dropout_prob=0.0]."
     )
-    image_size: Annotated[int, Range(32, 16384, multiple_of=32)] = _setting(
-        512, "Side of the square that the model sees, in pixels."
+    image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = _setting(
+        [512], "What the model sees, in pixels: the side of a square, or height and width, as in [384, 640]."
     )
     precision: Precision = _setting(
         "auto",

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from seg_recipe.augmentation import Augmentation
+from seg_recipe.picture_size import ImageSize, height_and_width
 
 BLUR_RADIUS = (0.002, 0.008)
-"""Radius of the box blur, as a share of `image_size` (1 to 4 pixels at 512)."""
+"""Radius of the box blur, as a share of `image_size`, of its shorter side (1 to 4 pixels at 512)."""
 NOISE_LEVELS = (2.0, 16.0)
 """Standard deviation of the noise, in levels of 255."""
 JPEG_QUALITY = (30, 90)
@@ -75,7 +76,7 @@ class Draw(NamedTuple):
     jpeg: int = 0  # quality, 0 = none
 
 
-def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation, image_size: int) -> Draw:
+def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation, image_size: ImageSize) -> Draw:
     """Draw the numbers of one sample.
 
     Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others
@@ -104,7 +105,7 @@ def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation
         shift=(either_way(augmentation.translation), either_way(augmentation.translation)),
         mirrored=next(u) < augmentation.flip,
         grey=next(u) < augmentation.grey,
-        blur=chosen("blur", BLUR_RADIUS) * image_size,
+        blur=chosen("blur", BLUR_RADIUS) * min(height_and_width(image_size)),
         noise=chosen("noise", NOISE_LEVELS),
         jpeg=math.floor(chosen("jpeg", (float(JPEG_QUALITY[0]), JPEG_QUALITY[1] + 1.0))),
     )

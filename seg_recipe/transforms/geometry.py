@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.transforms.draws import Draw
 from seg_recipe.transforms.photometry import picture_of, pixels_of
 
@@ -25,20 +26,21 @@ keeps more.
 """
 
 
-def output_to_source(draw: Draw, source_size: tuple[int, int], image_size: int) -> Float[np.ndarray, "2 3"]:
-    """The affine map from the square of `image_size` to the picture of `source_size` (width, height), as
+def output_to_source(draw: Draw, source_size: tuple[int, int], image_size: ImageSize) -> Float[np.ndarray, "2 3"]:
+    """The affine map from what the model sees, of `image_size`, to the picture of `source_size` (width, height), as
     Image.transform wants it.
 
-    Shear and rotation act in the picture's own proportions, then it is squeezed to the square. The mirror image is not
-    in the map.
+    Shear and rotation act in the picture's own proportions, then it is squeezed to `image_size`. The mirror image is
+    not in the map.
     """
     width, height = source_size
+    tall, wide = height_and_width(image_size)
     angle, slant = math.radians(draw.rotation), math.tan(math.radians(draw.shear))
     cosine, sine = math.cos(angle), math.sin(angle)
-    right, down = width / (draw.scale * image_size), height / (draw.scale * image_size)
+    right, down = width / (draw.scale * wide), height / (draw.scale * tall)
     # The inverse of scaling @ rotation @ shear.
     linear = [[(cosine + slant * sine) * right, (sine - slant * cosine) * down], [-sine * right, cosine * down]]
-    centre = [image_size * (0.5 + draw.scale * shift) for shift in draw.shift]
+    centre = [side * (0.5 + draw.scale * shift) for side, shift in zip((wide, tall), draw.shift, strict=True)]
     return np.array(
         [
             [a, b, length / 2 - a * centre[0] - b * centre[1]]
@@ -61,7 +63,10 @@ class Window(NamedTuple):
 
 
 def window_of(
-    picture: UInt8[np.ndarray, "height width 4"], matrix: Float[np.ndarray, "2 3"], image_size: int, blur: float = 0.0
+    picture: UInt8[np.ndarray, "height width 4"],
+    matrix: Float[np.ndarray, "2 3"],
+    image_size: ImageSize,
+    blur: float = 0.0,
 ) -> Window:
     """The window of a picture that the square shows, with as much around it as bilinear weights and a blur of it
     reach.
@@ -73,10 +78,11 @@ def window_of(
     1.9: 5.9 and 3.5).
     """
     # Plain numbers: for two of each, numpy takes ten times as long.
+    tall, wide = height_and_width(image_size)
     factors, box = [], []
     for (a, b, start), length in zip(matrix.tolist(), picture.shape[1::-1], strict=True):
         factor = min(max(math.floor(math.hypot(a, b) + 0.3), 1), length)  # hypot: source pixels per output pixel
-        corners = [start, start + a * image_size, start + b * image_size, start + (a + b) * image_size]
+        corners = [start, start + a * wide, start + b * tall, start + a * wide + b * tall]
         margin = max(CROP_MARGIN, math.ceil(blur * math.hypot(a, b) / factor) + 2)
         # Whole boxes counted from the picture's corner: the averages are the same wherever the window lies.
         first = max(math.floor(min(corners) / factor) - margin, 0)
@@ -94,8 +100,8 @@ def window_of(
 
 
 def warp(
-    pixels: UInt8[np.ndarray, "height width *channels"], matrix: Float[np.ndarray, "2 3"], image_size: int
-) -> UInt8[np.ndarray, "size size *channels"]:
+    pixels: UInt8[np.ndarray, "height width *channels"], matrix: Float[np.ndarray, "2 3"], image_size: ImageSize
+) -> UInt8[np.ndarray, "tall wide *channels"]:
     """The square of a picture, bilinearly and rounded to 8 bits: what Pillow's Image.transform in mode F gives.
 
     At its border the outermost pixels count alone. What lies outside of it is to be filled by the caller.
@@ -104,15 +110,15 @@ def warp(
     pixels = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     place = _from_centres(matrix) + np.array([0, 0, 1])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(pixels, place, (image_size, image_size), flags=flags))
+    return np.asarray(cv2.warpAffine(pixels, place, height_and_width(image_size)[::-1], flags=flags))
 
 
 def warp_nearest(
-    mask: UInt8[np.ndarray, "height width"], matrix: Float[np.ndarray, "2 3"], image_size: int
-) -> UInt8[np.ndarray, "size size"]:
+    mask: UInt8[np.ndarray, "height width"], matrix: Float[np.ndarray, "2 3"], image_size: ImageSize
+) -> UInt8[np.ndarray, "tall wide"]:
     """The square of a mask, each pixel the nearest one of it; 0 outside. Places are right to 2.5/1024 pixel."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(mask, _from_centres(matrix), (image_size, image_size), flags=flags))
+    return np.asarray(cv2.warpAffine(mask, _from_centres(matrix), height_and_width(image_size)[::-1], flags=flags))
 
 
 def _from_centres(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seg_recipe.augmentation import Augmentation
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
+from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
@@ -35,10 +36,10 @@ _Result = TypeVar("_Result")
 
 
 class TrainTransform:
-    """Augmented training samples: pixel_values float32 (3, S, S), normalised; labels uint8 (S, S).
+    """Augmented training samples: pixel_values float32 (3, H, W), normalised; labels uint8 (H, W).
 
     label_space: its mirror table is applied with the flip, its read table always.
-    image_size: S, side of the square that the model sees, in pixels.
+    image_size: H and W, what the model sees, in pixels; one number for a square.
     augmentation: the ranges from which each sample draws.
     mean, std: of red, green and blue in 0-1; those of ImageNet by default. Outside of the picture the image has the
     colour `mean`, in 8 bits, and the labels are IGNORE_INDEX.
@@ -51,7 +52,7 @@ class TrainTransform:
     def __init__(
         self,
         label_space: LabelSpace,
-        image_size: int = 512,
+        image_size: ImageSize = 512,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
@@ -60,7 +61,7 @@ class TrainTransform:
         clock: EpochClock | None = None,
     ):
         self.augmentation = augmentation
-        self.image_size = _checked_size(image_size)
+        self.image_size = height_and_width(image_size)
         self.levels = normalisation(list(mean), list(std))
         self.fill = np.array([*(round(255 * part) for part in mean), 0], np.uint8).view("<u4")
         self.label_space = label_space
@@ -76,19 +77,17 @@ class TrainTransform:
         pixel_values, labels out.
         """
         epoch = self.clock.epoch
-        size = self.image_size
-        values = torch.empty((len(batch["id"]), 3, size, size))
-        labels = torch.empty((len(batch["id"]), size, size), dtype=torch.uint8)
+        values = torch.empty((len(batch["id"]), 3, *self.image_size))
+        labels = torch.empty((len(batch["id"]), *self.image_size), dtype=torch.uint8)
         places = list(zip(values.numpy(), labels.numpy(), strict=True))
         _each(batch, lambda number, sample: self._augment(*sample, epoch, *places[number]))
         return {"id": list(batch["id"]), "pixel_values": list(values), "labels": list(labels)}
 
     def augment(
         self, sample_id: str, image: Image.Image, label: Image.Image | UInt8[np.ndarray, "height width"], epoch: int
-    ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+    ) -> tuple[UInt8[np.ndarray, "tall wide 3"], UInt8[np.ndarray, "tall wide"]]:
         """Image (RGB) and mask of one sample in one epoch, as the model will see them but for the normalisation."""
-        size = self.image_size
-        values, ids = np.empty((3, size, size), np.float32), np.empty((size, size), np.uint8)
+        values, ids = np.empty((3, *self.image_size), np.float32), np.empty(self.image_size, np.uint8)
         self._augment(sample_id, image, label, epoch, values, ids)
         return denormalise(values, self.levels), ids
 
@@ -98,8 +97,8 @@ class TrainTransform:
         image: Image.Image | UInt8[np.ndarray, "height width 4"],
         label: Image.Image | UInt8[np.ndarray, "height width"],
         epoch: int,
-        values: Float32[np.ndarray, "3 size size"],
-        ids: UInt8[np.ndarray, "size size"],
+        values: Float32[np.ndarray, "3 tall wide"],
+        ids: UInt8[np.ndarray, "tall wide"],
     ) -> None:
         """Fill `values` and `ids` with one sample in one epoch."""
         generator = sample_generator(self.seed, epoch, sample_id)
@@ -122,7 +121,7 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Evaluation samples: pixel_values float32 (3, S, S) as the saved image processor makes them; labels uint8 (H, W),
+    """Evaluation samples: pixel_values float32 (3, H, W) as the saved image processor makes them; labels uint8 (H, W),
     the mask's own size.
 
     label_space: its read table is applied to the mask. image_size: S, in pixels. mean, std: of red, green and blue in
@@ -133,19 +132,19 @@ class EvalTransform:
     def __init__(
         self,
         label_space: LabelSpace,
-        image_size: int = 512,
+        image_size: ImageSize = 512,
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ):
-        self.image_size = _checked_size(image_size)
+        self.image_size = height_and_width(image_size)
         self.levels = normalisation(list(mean), list(std))
         self.label_space = label_space
         self._read = label_space.read_table
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
-        values = torch.empty((len(batch["id"]), 3, self.image_size, self.image_size))
+        values = torch.empty((len(batch["id"]), 3, *self.image_size))
         places = values.numpy()
 
         def fill(number: int, sample: tuple[str, Any, Any]) -> Tensor:
@@ -157,7 +156,7 @@ class EvalTransform:
 
     def resize(
         self, sample_id: str, image: Image.Image, label: Image.Image
-    ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "height width"]]:
+    ) -> tuple[UInt8[np.ndarray, "tall wide 3"], UInt8[np.ndarray, "height width"]]:
         """Image (RGB, squeezed to the square with antialiasing) and mask (its own size) of one sample."""
         picture, mask = self._resized(sample_id, image, label)
         return np.ascontiguousarray(picture[:, :, :3]), mask
@@ -167,13 +166,12 @@ class EvalTransform:
         sample_id: str,
         image: Image.Image | UInt8[np.ndarray, "height width 4"],
         label: Image.Image | UInt8[np.ndarray, "height width"],
-    ) -> tuple[UInt8[np.ndarray, "size size 4"], UInt8[np.ndarray, "height width"]]:
+    ) -> tuple[UInt8[np.ndarray, "tall wide 4"], UInt8[np.ndarray, "height width"]]:
         picture, mask = _checked_pair(sample_id, image, label)
         ids = np.asarray(cv2.LUT(mask, self._read))
         _refuse_foreign_ids(sample_id, ids, self.label_space)
-        size = (self.image_size, self.image_size)
-        if picture.shape[:2] != size:
-            picture = pixels_of(picture_of(picture).resize(size, Image.Resampling.BILINEAR))
+        if picture.shape[:2] != self.image_size:
+            picture = pixels_of(picture_of(picture).resize(self.image_size[::-1], Image.Resampling.BILINEAR))
         return picture, ids
 
 
@@ -231,12 +229,6 @@ def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _R
         return work(number, (sample_id, *pictures))
 
     return spread(do, rows, torch.get_num_threads())
-
-
-def _checked_size(image_size: int) -> int:
-    if not 1 <= image_size <= 16384:
-        raise InputError(f"image_size is {image_size}; wanted 1 to 16384 (pixels).")
-    return image_size
 
 
 def _checked_pair(
