@@ -15,8 +15,8 @@ from scripts.bench.plan import FULL_PAIRS, Plan, linked_pairs, training_pairs
 from scripts.bench.table import Row, Target, number, one
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
-from seg_recipe.models.build import IMAGENET_MEAN, IMAGENET_STD
 from seg_recipe.transforms import Augmentation, EpochClock, EvalTransform, TrainTransform, collate
+from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
 FIRST_START, SECOND_START, START_MEMORY = 60, 10, 1024
 """Targets for FULL_PAIRS: seconds, seconds and MB."""

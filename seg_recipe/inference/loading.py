@@ -11,8 +11,9 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, P
 from seg_recipe.fast.segformer import quicken
 from seg_recipe.inference.segmenter import Precision, Segmenter
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
-from seg_recipe.models.build import WHOLE_PICTURES, quiet_transformers, read_config
+from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
+from seg_recipe.models.configs import quiet_transformers, read_config
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.precision import computes_in_bf16
 

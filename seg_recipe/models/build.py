@@ -3,14 +3,12 @@ checkpoint's.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
     AutoModelForSemanticSegmentation,
     PreTrainedConfig,
@@ -18,20 +16,16 @@ from transformers import (
     SegformerConfig,
     SegformerImageProcessorPil,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
-    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
-)
-from transformers.utils import logging
 
 from seg_recipe.fast.segformer import quicken
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
+from seg_recipe.models.configs import add_head, quiet_transformers, read_config
 from seg_recipe.models.conventions import mend_dropout, mend_momentum
-from seg_recipe.models.groups import backbone_prefix
 from seg_recipe.models.overrides import override_config
-from seg_recipe.picture_size import ImageSize, height_and_width, size_text
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.models.probing import check_patches, unused_parameters
+from seg_recipe.models.weights import load_weights, shortened
+from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
 WHOLE_PICTURES = "whole pictures"
@@ -67,7 +61,7 @@ def build_model(
     line each.
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
-    knows.
+    or AutoBackbone knows; the latter gets a head (see `add_head`).
     image_size: side of the square pictures of training, or their height and width, in pixels; the processor resizes
     to just that.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file
@@ -88,16 +82,15 @@ def build_model(
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         config: PreTrainedConfig | None = _known_config(name) if from_scratch else None
-        files = None
+        files, head_notes = None, list[str]()
         if config is None:
             files = find_checkpoint(name, with_weights=not from_scratch)
-            config = read_config(files, name)
+            config, head_notes = add_head(read_config(files, name, backbone=True))
         override_config(config, config_overrides)
-        notes = _write_settings(config, label_space, size if from_scratch else None) + mend_dropout(
-            config, config_overrides
-        )
-        _check_patches(config, name, size)
-        unused = _probe(config, name, size)
+        notes = head_notes + _write_settings(config, label_space, size if from_scratch else None)
+        notes += mend_dropout(config, config_overrides)
+        check_patches(config, name, size)
+        unused = unused_parameters(config, name, size)
         if from_scratch or files is None:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False)
             notes.insert(
@@ -106,7 +99,7 @@ def build_model(
                 "pretrained.",
             )
         else:
-            model, loading_notes = _load(files, name, config, unused)
+            model, loading_notes = load_weights(files, name, config, unused, backbone_alone=bool(head_notes))
             notes = loading_notes + notes
         processor, processor_notes = _image_processor(files, name, model, size, pretrained=not from_scratch)
     frozen = [parameter_name for parameter_name in unused if not parameter_name.startswith("auxiliary_head.")]
@@ -114,7 +107,7 @@ def build_model(
         model.get_parameter(parameter_name).requires_grad_(False)
     if frozen:
         notes.append(
-            f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {_shortened(frozen)}."
+            f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {shortened(frozen)}."
         )
     model.name_or_path = model.config._name_or_path = (
         name  # a model card names the checkpoint, not the folder of the cache
@@ -129,26 +122,6 @@ def build_model(
 def _known_config(name: str) -> SegformerConfig | None:
     match = re.fullmatch(r"nvidia/(?:mit|segformer)-(b[0-5])(?:-.+)?", name)
     return SegformerConfig(**_SEGFORMER_SIZES[match[1]]) if match else None
-
-
-def read_config(files: CheckpointFiles, name: str) -> PreTrainedConfig:
-    """The checkpoint's config; ValueError for one that needs code of its own, or whose architecture has no semantic
-    segmentation.
-    """
-    try:
-        config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model: the config of {name} cannot be read without running code of its own: {first}"
-        ) from None
-    if type(config) not in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
-        known = ", ".join(sorted(MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES))
-        raise InputError(
-            f"model: {name} is of type {config.model_type!r}, which has no semantic segmentation here; wanted one of: "
-            f"{known}."
-        )
-    return config
 
 
 def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_size: tuple[int, int] | None) -> list[str]:
@@ -171,124 +144,6 @@ def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_size:
         "The auxiliary head and its loss are left out: the loss of this recipe is computed on the logits of the main "
         "head alone."
     ]
-
-
-def _check_patches(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> None:
-    """Refuses a size of which a vision transformer would silently drop the last rows and columns."""
-    patch = _patch_size(config)
-    if any(side % patch for side in size):
-        raise InputError(
-            f"image_size is {size_text(size)}; {name} cuts pictures into patches of {patch}x{patch} and would drop "
-            f"the rest. Wanted a multiple of {patch}, such as {_multiple(size, patch)}."
-        )
-
-
-def _patch_size(config: PreTrainedConfig) -> int:
-    """Side of the patches of a vision transformer, 1 for other models (MobileViT's `patch_size` is one of its inner
-    maps).
-    """
-    part = getattr(config, "backbone_config", None) or config
-    patch = getattr(part, "patch_size", 1)
-    return patch if isinstance(patch, int) and not part.model_type.startswith("mobilevit") else 1
-
-
-def _multiple(size: tuple[int, int], step: int) -> str:
-    return size_text([max(step, round(side / step) * step) for side in size])
-
-
-def _probe(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> list[str]:
-    """The names of the parameters that have no part in the logits, found by a forward and backward pass without data
-    (device "meta").
-
-    Raises ValueError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
-    would shift them.
-    """
-    with torch.device("meta"):
-        model = AutoModelForSemanticSegmentation.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        ).eval()
-        picture = torch.zeros(1, 3, *size)
-    if model.main_input_name != "pixel_values":
-        raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
-    advice = f"Try --image_size {_multiple((max(size[0], 64), max(size[1], 64)), 32)}."
-    try:
-        logits = model(pixel_values=picture).logits
-    except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        if _patch_size(config) > 1 and getattr(config, "image_size", size[0]) not in (size[0], [*size]):
-            advice = (
-                f"It was trained at --image_size {config.image_size}; from scratch (--from_scratch true) it "
-                "takes others."
-            )
-        raise InputError(f"image_size is {size_text(size)}, which {name} cannot take ({first}). {advice}") from None
-    strides = {side / length for side, length in zip(size, logits.shape[-2:], strict=True)}
-    stride = max(strides)
-    if len(strides) > 1 or (stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1))):
-        raise InputError(
-            f"image_size is {size_text(size)}; {name} answers with {logits.shape[-2]}x{logits.shape[-1]} logits, "
-            f"which do not divide it evenly. {advice}"
-        )
-    logits.sum().backward()
-    return [parameter_name for parameter_name, parameter in model.named_parameters() if parameter.grad is None]
-
-
-def _load(
-    files: CheckpointFiles, name: str, config: PreTrainedConfig, unused: list[str]
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model with the checkpoint's tensors, and notes on what came from it.
-
-    `ignore_mismatched_sizes` is needed for a head of another size, and makes transformers replace ANY tensor of
-    another shape, and any that is not there, by random numbers with a warning in a log; here that is an error for the
-    backbone.
-    """
-    try:
-        model, report = AutoModelForSemanticSegmentation.from_pretrained(
-            str(files.weights),
-            config=config,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            dtype=torch.float32,  # "auto", the default, trains a half-precision checkpoint in half precision
-        )
-    except Exception as error:
-        if (
-            type(error).__name__ != "SafetensorError"
-        ):  # the class has no public home that mypy and older versions agree on
-            raise
-        raise InputError(
-            f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again."
-        ) from None
-    tensors = model.state_dict().keys()
-    reshaped = {str(entry[0]) for entry in report["mismatched_keys"]}
-    new = {str(key) for key in report["missing_keys"]} | reshaped
-    prefix = backbone_prefix(model)
-    backbone = [key for key in tensors if key.startswith(prefix)]
-    lost = sorted(key for key in new if key.startswith(prefix) and key not in unused)
-    if lost:
-        shape = (
-            f" ({len([key for key in lost if key in reshaped])} of them have another shape there)"
-            if reshaped & set(lost)
-            else ""
-        )
-        raise InputError(
-            f"model: {name} restores {len(backbone) - len(lost)} of {len(backbone)} tensors of the backbone; it lacks "
-            f"{_shortened(lost)}{shape}. Take a checkpoint of this architecture and size, or train without pretrained "
-            "weights: --from_scratch true."
-        )
-    notes = [f"{name}: {len(tensors) - len(new)} of {len(tensors)} tensors are the checkpoint's; {_new_part(new)}."]
-    placeless = sorted(report["unexpected_keys"])
-    if placeless:
-        notes.append(f"{len(placeless)} tensors of the checkpoint have no place here: {_shortened(placeless)}.")
-    return model, notes
-
-
-def _new_part(new: set[str]) -> str:
-    if not new:
-        return "none is new"
-    parts = sorted({key.split(".")[0] for key in new})
-    return f"new are {len(new)} of the head ({', '.join(parts)})"
 
 
 def _image_processor(
@@ -336,23 +191,3 @@ def _take_rgb(model: PreTrainedModel) -> None:
     stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
     with torch.no_grad():
         stem.weight.copy_(stem.weight.flip(1))
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' load report, progress bar and torchvision remarks off the terminal: the notes say it in
-    lines.
-    """
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

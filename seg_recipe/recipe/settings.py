@@ -56,7 +56,10 @@ def _setting(default: Any, help: str) -> Any:
 class ModelSettings:
     """The network, its input size and the arithmetic."""
 
-    model: str = _setting("nvidia/mit-b0", "Backbone or segmentation checkpoint: an id on the Hub, or a folder.")
+    model: str = _setting(
+        "nvidia/mit-b0",
+        "Segmentation checkpoint, or a backbone, which gets a UperNet head: an id on the Hub, or a folder.",
+    )
     from_scratch: bool = _setting(
         False, "Take only the architecture, with random weights; needs no network for the SegFormer sizes."
     )
