@@ -4,14 +4,10 @@ Each override says which behaviour of the stock class (transformers 5.23) it men
 same name in tests/test_trainer.py shows the stock class failing.
 """
 
-import hashlib
 import json
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,15 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
@@ -41,57 +29,23 @@ from seg_recipe.checkpoints import (
     rotate,
     write_json,
 )
+from seg_recipe.course import Course, LeftTraining, Resumed, chosen_checkpoint, find_best
 from seg_recipe.fast.resizing import QuickResizing
+from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.models import parameter_groups
 from seg_recipe.prediction import mask_of
 from seg_recipe.recipe.arguments import refuse_arguments
-from seg_recipe.resuming import chosen_checkpoint, find_best, had_ended_early, lay_out_anew
 from seg_recipe.runtime.errors import InputError, RunError
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
-from seg_recipe.runtime.lockstep import StreamSteps, WholeRounds
-from seg_recipe.runtime.signals import StopRequest, WorkerContext, heed_the_parent_alone, leave_together
+from seg_recipe.runtime.signals import StopRequest, leave_together
 from seg_recipe.schedule import make_schedule
 from seg_recipe.transforms import EpochClock, collate
 
 
 class NonFiniteLossError(RunError):
     """The loss or the gradient became infinite or NaN; the weights are still those of the step before."""
-
-
-class _EvaluationStopped(Exception):
-    """Leaves a running evaluation when the run was asked to stop."""
-
-
-class TrainSampler(torch.utils.data.Sampler[int]):
-    """The order of the training images: a permutation that depends on (seed, epoch) only, cut to whole optimizer
-    steps.
-
-    Each optimizer step sees exactly `optimizer_batch` images, whichever way they are cut into micro-batches and ranks,
-    and each image at most once in an epoch. The images left over (fewer than one step's) are other ones in each epoch.
-    The stock Trainer divides an incomplete last accumulation by batches instead of images, and repeats images to fill
-    the ranks.
-
-    length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation *
-    ranks. Raises ValueError when the split is smaller than one optimizer step.
-    """
-
-    def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):
-        if length < optimizer_batch:
-            raise InputError(
-                f"The training split has {length} images, but one optimizer step takes {optimizer_batch} "
-                "(per_device_train_batch_size x gradient_accumulation_steps x processes): lower "
-                "per_device_train_batch_size or gradient_accumulation_steps."
-            )
-        self.length, self.optimizer_batch, self.seed, self.clock = length, optimizer_batch, seed, clock
-
-    def __len__(self) -> int:
-        return self.length - self.length % self.optimizer_batch
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.clock.epoch]).permutation(self.length)
-        return iter(order[: len(self)].tolist())
 
 
 def _clock_of(dataset: Any) -> EpochClock:
@@ -166,13 +120,11 @@ class SegmentationTrainer(Trainer):
     ):
         args = args or TrainingArguments()
         refuse_arguments(args)
-        args.remove_unused_columns = False  # the stock value drops `image` before the transform sees it
         args.batch_eval_metrics = True  # counts per batch; the stock way keeps every logit in host memory
         args.logging_nan_inf_filter = False  # it hides a NaN from the log; here a non-finite loss ends the run
         args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
         loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
         loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
-        args.dataloader_drop_last = False  # an evaluation would leave images out; training has whole steps anyway
         if args.n_gpu > 1:
             args._n_gpu = 1  # DataParallel averages over devices instead of images; accelerate launch uses all
         self.clock = _clock_of(train_dataset) if clock is None else clock
@@ -198,9 +150,10 @@ class SegmentationTrainer(Trainer):
         # not `metrics or`: a metric that has seen no image has the length 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         self.loss = (loss or SegmentationLoss()).to(args.device)
-        self.add_callback(_StopCallback(self))
-        self._evaluation_owed = self._ended_early = False
-        self._former_steps: int | None = None  # of a run that goes on to another number of steps
+        self.course = Course(self)
+        self.add_callback(self.course)
+        self._set_aside: dict[str, Any] = {}  # arguments that the stock loop must not see
+        self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
         self._micro_step = (-1, 0)
         self._stream_steps = StreamSteps(args.train_batch_size)
         self._image_losses: list[Float[np.ndarray, " images"]] = []
@@ -225,9 +178,24 @@ class SegmentationTrainer(Trainer):
         number), or a path. Raises InputError for a checkpoint that cannot be resumed from.
         """
         folder, lines = chosen_checkpoint(resume_from_checkpoint, self.output_dir)
-        for line in lines if self.is_world_process_zero() else ():
-            print(line, flush=True)
-        return super().train(str(folder) if folder else None, trial, ignore_keys_for_eval)
+        self.say(*lines)
+        self.course.resumed = Resumed(folder, self.callback_handler.callbacks) if folder else None
+        # Stock, a resumed run is evaluated at its start again, which early stopping counts; and with a limit of 1 the
+        # last checkpoint is deleted at the end, in place.
+        begins = {"save_total_limit": None, "eval_on_start": self.args.eval_on_start and folder is None}
+        self._set_aside = {name: getattr(self.args, name) for name in begins}
+        try:
+            vars(self.args).update(begins)
+            with suppress(LeftTraining):
+                return super().train(str(folder) if folder else None, trial, ignore_keys_for_eval)
+            if self.stopped and self.state.global_step:
+                self._save_checkpoint(self.model_wrapped, trial)
+                self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            samples = self.state.max_steps * self.get_total_train_batch_size(self.args)
+            return self._finalize_training(trial, samples, self.course.began)
+        finally:
+            vars(self.args).update(self._set_aside)
+            self._set_aside = {}
 
     # ---- the step
 
@@ -265,7 +233,7 @@ class SegmentationTrainer(Trainer):
         """
         step, micro = self._micro_step
         self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
-        torch.manual_seed(_stable_seed(self.args.seed, *self._micro_step, self.args.process_index))
+        torch.manual_seed(stable_seed(self.args.seed, *self._micro_step, self.args.process_index))
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not math.isfinite(loss.item()):
             raise NonFiniteLossError(
@@ -334,13 +302,45 @@ class SegmentationTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        if not hasattr(dataset, "__len__"):
-            return None
-        optimizer_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=self.clock)
+    # ---- the batches
+
+    def get_train_dataloader(self) -> Any:
+        """Whole optimizer steps in an order that follows from seed and epoch alone; see TrainSampler."""
+        if self.train_dataset is None:
+            raise InputError("There is nothing to train on: give SegmentationTrainer a train_dataset.")
+        sampler = train_sampler(self.train_dataset, self.args, self.clock)
+        batch_size = self.args.train_batch_size
+        return self.accelerator.prepare(
+            make_loader(self.train_dataset, self.args, self.data_collator, batch_size=batch_size, sampler=sampler)
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The loader of an evaluation set: by name, given, or all of eval_dataset. On a CPU rows are read without
+        workers.
+
+        There the model needs all cores, and so do the transforms (`pools.spread`), one after the other.
+        """
+        if not isinstance(eval_dataset, str | None):
+            return self.get_test_dataloader(eval_dataset)
+        if self.eval_dataset is None:
+            raise InputError("There is nothing to evaluate on: give SegmentationTrainer an eval_dataset.")
+        if eval_dataset not in self._eval_loaders:
+            dataset: Any = self.eval_dataset
+            loader = self.get_test_dataloader(dataset if eval_dataset is None else dataset[eval_dataset])
+            if not self.args.dataloader_persistent_workers:
+                return loader
+            self._eval_loaders[eval_dataset] = loader
+        return self._eval_loaders[eval_dataset]
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """The loader of any set that is not trained on."""
+        rows, batch_size = hasattr(test_dataset, "__len__"), self.args.eval_batch_size
+        if not rows and self.args.world_size > 1:
+            test_dataset = WholeRounds(test_dataset, batch_size * self.args.world_size)
+        workers = not rows or self.args.device.type != "cpu"
+        return self.accelerator.prepare(
+            make_loader(test_dataset, self.args, self.data_collator, batch_size=batch_size, workers=workers)
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -352,78 +352,6 @@ class SegmentationTrainer(Trainer):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         return self._stream_steps.take(epoch_iterator, num_batches, resumed=self._initial_global_step > 0), None
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock loader with data workers that survive a SIGTERM to all processes, and give way to a model on the
-        same cores.
-
-        An evaluation on a CPU has none: the model needs all cores, and so do the transforms (`pools.spread`), one
-        after the other.
-        """
-        loader: Any = self._stock_loader(*args, **kwargs)  # a DataLoader around which accelerate has put its own
-        if (
-            sys.platform == "linux"
-            and loader.num_workers
-            and self.args.dataloader_multiprocessing_context in (None, "fork")
-        ):
-            loader.base_dataloader.multiprocessing_context = WorkerContext()
-        loader.base_dataloader.worker_init_fn = partial(_begin_worker, gives_way=self.args.device.type == "cpu")
-        return loader
-
-    def _stock_loader(self, *args: Any, **kwargs: Any) -> Any:
-        training, rows = kwargs.get("is_training"), hasattr(kwargs["dataset"], "__len__")
-        if not training and not rows and self.args.world_size > 1:
-            kwargs["dataset"] = WholeRounds(kwargs["dataset"], kwargs["batch_size"] * self.args.world_size)
-        if training or not rows or self.args.device.type != "cpu":
-            return super()._get_dataloader(*args, **kwargs)
-        idle = {
-            "num_workers": 0,
-            "persistent_workers": False,
-            "multiprocessing_context": None,
-            "prefetch_factor": None,
-        }
-        before = {name: getattr(self.args, f"dataloader_{name}") for name in idle}
-        try:
-            for name, value in idle.items():
-                setattr(self.args, f"dataloader_{name}", value)
-            return super()._get_dataloader(*args, **kwargs)
-        finally:
-            for name, value in before.items():
-                setattr(self.args, f"dataloader_{name}", value)
-
-    def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # stock calls it with keywords only
-        """One epoch, after what a stopped run still owes, and not at all when the run had reached its end.
-
-        Stock, a run resumed from its very last step takes one step too many, one that had stopped early goes on for an
-        epoch, and an evaluation skipped by a stop is never made up.
-        """
-        self.clock.epoch = kwargs["epoch"]
-        # For transforms with random numbers of their own: stock, those of numpy and random are the same on all ranks.
-        set_seed(_stable_seed(self.args.seed, kwargs["epoch"], self.args.process_index) % 2**32)
-        self._make_up_evaluation(kwargs["model"])
-        if self._ended_early or self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        if not self.control.should_training_stop:
-            super()._run_epoch(**kwargs)
-
-    def _finalize_training(self, trial: Any, num_train_samples: float | int, start_time: float) -> Any:
-        """The end, after what is owed. With save_total_limit 1 the stock method deletes the last checkpoint here, in
-        place.
-        """
-        self._make_up_evaluation(self.model_wrapped)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            return super()._finalize_training(trial, num_train_samples, start_time)
-        finally:
-            self.args.save_total_limit = limit
-
-    def _make_up_evaluation(self, model: nn.Module) -> None:
-        """The evaluation that a stopped run skipped, judged and saved as it would have been then."""
-        if self._evaluation_owed and not self.stopped:
-            self._evaluation_owed = False
-            metrics = self._evaluate(None, None)
-            self._determine_best_metric(metrics=metrics, trial=None)
-            self._save_checkpoint(model, None)
-
     def end(self) -> None:
         """The end of a script: trackers are finished and the processes part. Stock ones are aborted at that now and
         then on the CPU.
@@ -432,6 +360,12 @@ class SegmentationTrainer(Trainer):
         super().end()
 
     # ---- evaluation
+
+    def make_up_evaluation(self) -> None:
+        """The evaluation that a stopped run skipped, judged and saved as it would have been then."""
+        metrics = self._evaluate(None, None)
+        self._determine_best_metric(metrics, None)
+        self._save_checkpoint(self.model_wrapped, None)
 
     def prediction_step(
         self,
@@ -542,37 +476,6 @@ class SegmentationTrainer(Trainer):
         self._image_losses = []
         return result
 
-    def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> Any:
-        """The evaluation during training; None when the run was asked to stop in its middle (it is made up for after
-        the resume).
-
-        skip_scheduler: it is that of eval_on_start, which a resumed run has had: stock, early stopping counts it once
-        more at each resume.
-        """
-        if skip_scheduler and self.state.global_step:
-            return None
-        try:
-            return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
-        except _EvaluationStopped:
-            self.control.should_save = self.control.should_training_stop = True
-            self._evaluation_owed = not skip_scheduler
-            return None
-
-    def _determine_best_metric(self, metrics: dict[str, float] | None, trial: Any) -> bool:
-        """Whether to save now under save_strategy best. A best that is to be loaded at the end is saved under any.
-
-        Stock, with save_steps a multiple of eval_steps, the best may be a checkpoint that was never written, and the
-        run dies after its last step. metrics: None when the evaluation was left because of a stop; then the run is
-        saved.
-        """
-        if metrics is None:
-            return True
-        found = super()._determine_best_metric(metrics, trial)
-        if found:
-            self.state.best_model_checkpoint = None  # until it is saved
-            self.control.should_save |= self.args.load_best_model_at_end
-        return found
-
     # ---- saving
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -601,13 +504,17 @@ class SegmentationTrainer(Trainer):
                 state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
                 run_state = {
-                    "evaluation_owed": self._evaluation_owed,
+                    "evaluation_owed": self.course.evaluation_owed,
                     "stopped": self.stopped,
                     "model_only": model_only,
                 }
                 write_json(unfinished / RUN_STATE, run_state)
         if self.args.should_save:
-            rotate(output_dir, keep=self.args.save_total_limit, best=state.best_model_checkpoint)
+            rotate(
+                output_dir,
+                keep=self._set_aside.get("save_total_limit", self.args.save_total_limit),
+                best=state.best_model_checkpoint,
+            )
 
     def _callback_states(self) -> dict[str, Any]:
         """Class name -> state (a list of them for a class that occurs twice), as `TrainerState` keeps them."""
@@ -630,7 +537,11 @@ class SegmentationTrainer(Trainer):
         )
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
-        arguments = {key: value for key, value in self.args.to_dict().items() if not key.endswith("token")}
+        arguments = {
+            key: value
+            for key, value in {**self.args.to_dict(), **self._set_aside}.items()
+            if not key.endswith("token")
+        }
         (folder / "training_args.json").write_text(
             json.dumps(arguments, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
         )
@@ -655,23 +566,13 @@ class SegmentationTrainer(Trainer):
         best = self.state.best_model_checkpoint
         if self.stopped or best is None:
             return
-        self._find_best(Path(best).parent)
+        self.say(*find_best(self.state, self.args, [Path(best).parent]))
         if self.state.best_model_checkpoint is None:
             return
         if self.is_fsdp_enabled:
             super()._load_best_model()
         else:
             self._load_weights(self.state.best_model_checkpoint)
-
-    def _find_best(self, *folders: Path) -> None:
-        line = find_best(
-            self.state,
-            str(self.args.metric_for_best_model),
-            [self.output_dir, *folders],
-            greater_is_better=bool(self.args.greater_is_better),
-        )
-        if line and self.is_world_process_zero():
-            print(line, flush=True)
 
     def _load_weights(self, folder: str) -> None:
         module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -682,134 +583,14 @@ class SegmentationTrainer(Trainer):
             raise RuntimeError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}, ... of the model.")
         module.load_state_dict(saved.state_dict(), strict=True)
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """The state of the run as its checkpoint has it, brought up to date with what may have changed since.
-
-        The best checkpoint is looked for wherever the run has been moved to. Stock, the intervals of saves and logs
-        and the patience of early stopping stay the checkpoint's, whatever is asked for now.
-        """
-        checkpoint = kwargs.get("resume_from_checkpoint", args[3] if len(args) > 3 else None)
-        asked = [callback.state()["args"] for callback in self._early_stopping()]
-        position = super()._init_training_state(*args, **kwargs)
-        self._evaluation_owed = self._ended_early = False
-        self._former_steps = None
-        if checkpoint is None:
-            return position
-        before = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        run_state = json.loads((Path(checkpoint) / RUN_STATE).read_text(encoding="utf-8"))
-        for callback, settings in zip(self._early_stopping(), asked, strict=False):
-            vars(callback).update(settings)
-        self._evaluation_owed = run_state["evaluation_owed"]
-        self._ended_early = not run_state["stopped"] and had_ended_early(before, self._early_stopping())
-        self.state.compute_steps(self.args, self.state.max_steps)
-        if self.state.max_steps != before.max_steps:
-            self._former_steps = before.max_steps
-        if self._ended_early and self.state.max_steps > before.max_steps:
-            self._ended_early = False  # more was asked for: the patience begins anew
-            for callback in self._early_stopping():
-                callback.early_stopping_patience_counter = 0
-        if self.args.load_best_model_at_end:
-            self.state.best_model_checkpoint = before.best_model_checkpoint
-            folders = [
-                Path(checkpoint).parent,
-                *([Path(before.best_model_checkpoint).parent] if before.best_model_checkpoint else []),
-            ]
-            self._find_best(*folders)
-        return position
-
-    def _early_stopping(self) -> list[EarlyStoppingCallback]:
-        return [
-            callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
-        ]
-
-    def _begin(self, optimizer: torch.optim.Optimizer, scheduler: object) -> None:
-        """What `train` begins with, after the checkpoint was read: nothing of an earlier call, and the rates of the
-        schedule.
-        """
+    def begin(self) -> None:
+        """Forget an earlier call of `train`; `Course` calls this at the start of each."""
         self.stopped = False
         self._micro_step = (-1, 0)
         self._stream_steps = StreamSteps(self.args.train_batch_size)
         self._loss_terms, self._loss_terms_count = {}, 0
-        if self._former_steps is not None:
-            line = lay_out_anew(self._former_steps, self.state, optimizer, scheduler)
-            if self.is_world_process_zero():
-                print(line, flush=True)
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing to save: see training_step."""
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing to restore: see training_step."""
-
-
-class _StopCallback(TrainerCallback):
-    """Carries a stop request into the training loop. It stands last, after the callbacks that ask for evaluations and
-    saves.
-    """
-
-    def __init__(self, trainer: SegmentationTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: Any = None,
-        lr_scheduler: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Forget an earlier stop, which was of an earlier call of `train`."""
-        self.trainer._begin(optimizer, lr_scheduler)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """A request that was followed is done with: `train` may be called again."""
-        if self.trainer.stopped:
-            self.trainer.stop.clear()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """After each optimizer step: if any rank was asked to stop, save now and owe the evaluation that would have
-        come.
-        """
-        if self.trainer.stop.agreed():
-            self.trainer.stopped = True
-            ends_epoch = args.eval_strategy == "epoch" and state.epoch == round(state.epoch) >= args.eval_delay
-            self.trainer._evaluation_owed |= control.should_evaluate or ends_epoch
-            control.should_evaluate = False
-            control.should_training_stop = control.should_save = control.should_log = True
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """A stop within the epoch has saved already: no evaluation, no second save (stock still runs both)."""
-        if self.trainer.stopped:
-            control.should_evaluate = control.should_save = False
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """A stop during an evaluation of the training loop leaves it."""
-        if self.trainer.is_in_train and self.trainer.stop.agreed():
-            self.trainer.stopped = True
-            raise _EvaluationStopped
-
-
-def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
-    """The first thing a data worker does. torch has seeded random, numpy and torch by then, for each worker and rank
-    otherwise.
-
-    gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of
-    the threads of an operator, the others wait for that one, and the whole model slows down.
-    """
-    heed_the_parent_alone()
-    if gives_way and hasattr(os, "nice"):
-        os.nice(10)
-
-
-def _stable_seed(*parts: int) -> int:
-    """A 63-bit seed from integers, the same in every process and Python version."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+    def say(self, *lines: str) -> None:
+        """Print lines on rank 0."""
+        for line in lines if self.is_world_process_zero() else ():
+            print(line, flush=True)

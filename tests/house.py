@@ -31,7 +31,7 @@ ORDER = (
     ("metrics",),
     ("prediction",),
     ("charts", "visualize"),
-    ("checkpoints", "resuming", "schedule", "trainer"),
+    ("checkpoints", "schedule", "loaders", "course", "trainer"),
     ("callbacks",),
     ("hub",),
     ("report",),

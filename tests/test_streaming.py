@@ -13,8 +13,8 @@ from PIL import ImageOps
 
 from seg_recipe.data.sources import undecoded
 from seg_recipe.data.streaming import upright
+from seg_recipe.loaders import StreamSteps, WholeRounds
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.lockstep import StreamSteps, WholeRounds
 from tests import finetune_runs as runs
 from tests.test_data import load, write_halves
 

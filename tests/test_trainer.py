@@ -11,11 +11,12 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from seg_recipe.checkpoints import choose_checkpoint, damage
+from seg_recipe.loaders import TrainSampler
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.signals import StopRequest
-from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer, TrainSampler
+from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 from tests import tiny
 

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import interpolate
 from transformers import Trainer, TrainingArguments
 
+from seg_recipe.course import find_best
 from seg_recipe.recipe import arguments as table
 from seg_recipe.recipe.arguments import refuse_arguments
-from seg_recipe.resuming import find_best
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.signals import StopRequest
 from seg_recipe.trainer import SegmentationTrainer
@@ -165,7 +165,7 @@ def test_the_best_may_be_the_lowest_loss(tmp_path):
     losses = {entry["step"]: entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry}
     assert len(losses) == 3 and run.state.best_metric == min(losses.values())
     run.state.best_global_step = 99  # the best is gone: of those that are left it is the lowest again
-    assert "the best of those that are left" in find_best(run.state, "loss", [tmp_path], greater_is_better=False)
+    assert "the best of those that are left" in find_best(run.state, run.args, [])[0]
     assert run.state.best_metric == min(losses.values())
 
 

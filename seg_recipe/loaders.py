@@ -1,0 +1,175 @@
+"""The data loaders of a run: the order of the training images, workers that stop well and give way, and streams.
+
+Streams whose length nobody knows are cut so that all ranks take the same steps: whole optimizer steps in training,
+whole rounds of batches in evaluation.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments
+
+from seg_recipe.labels import IGNORE_INDEX
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.signals import WorkerContext, any_rank, heed_the_parent_alone
+from seg_recipe.transforms import EpochClock
+
+
+class TrainSampler(torch.utils.data.Sampler[int]):
+    """The order of the training images: a permutation that depends on (seed, epoch) only, cut to whole optimizer
+    steps.
+
+    Each optimizer step sees exactly `optimizer_batch` images, whichever way they are cut into micro-batches and ranks,
+    and each image at most once in an epoch. The images left over (fewer than one step's) are other ones in each epoch.
+    The stock Trainer divides an incomplete last accumulation by batches instead of images, and repeats images to fill
+    the ranks.
+
+    length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation *
+    ranks. Raises ValueError when the split is smaller than one optimizer step.
+    """
+
+    def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):
+        if length < optimizer_batch:
+            raise InputError(
+                f"The training split has {length} images, but one optimizer step takes {optimizer_batch} "
+                "(per_device_train_batch_size x gradient_accumulation_steps x processes): lower "
+                "per_device_train_batch_size or gradient_accumulation_steps."
+            )
+        self.length, self.optimizer_batch, self.seed, self.clock = length, optimizer_batch, seed, clock
+
+    def __len__(self) -> int:
+        return self.length - self.length % self.optimizer_batch
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.clock.epoch]).permutation(self.length)
+        return iter(order[: len(self)].tolist())
+
+
+def train_sampler(dataset: Any, args: TrainingArguments, clock: EpochClock) -> TrainSampler | None:
+    """The order of a training split; None for a stream, which has its own."""
+    if not hasattr(dataset, "__len__"):
+        return None
+    optimizer_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return TrainSampler(len(dataset), optimizer_batch=optimizer_batch, seed=seed, clock=clock)
+
+
+def make_loader(
+    dataset: Any,
+    args: TrainingArguments,
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    *,
+    batch_size: int,
+    sampler: TrainSampler | None = None,
+    workers: bool = True,
+) -> DataLoader:
+    """A loader of one process, as `args` asks for it, whose workers survive a SIGTERM to all processes.
+
+    batch_size: of this process. workers: False for none, whatever `args` asks for.
+    """
+    options: dict[str, Any] = {}
+    if workers and args.dataloader_num_workers:
+        context: Any = args.dataloader_multiprocessing_context
+        options = {
+            "num_workers": args.dataloader_num_workers,
+            "persistent_workers": args.dataloader_persistent_workers,
+            "prefetch_factor": args.dataloader_prefetch_factor,
+            "multiprocessing_context": WorkerContext()
+            if sys.platform == "linux" and context in (None, "fork")
+            else context,
+            "worker_init_fn": partial(_begin_worker, gives_way=args.device.type == "cpu"),
+        }
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        pin_memory=args.dataloader_pin_memory,
+        **options,
+    )
+
+
+def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
+    """The first thing a data worker does. torch has seeded random, numpy and torch by then, for each worker and rank
+    otherwise.
+
+    gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of
+    the threads of an operator, the others wait for that one, and the whole model slows down.
+    """
+    heed_the_parent_alone()
+    if gives_way and hasattr(os, "nice"):
+        os.nice(10)
+
+
+class StreamSteps:
+    """The batches of each optimizer step of a pass over a stream; the pass ends where one rank has no whole step left.
+
+    The stock Trainer leaves the batches of an incomplete step in the gradient, which doubles the next one; and with
+    several ranks, whose shares differ, it ends in a collective that some of them never reach.
+
+    batch_size: pictures of a whole batch; incomplete ones, the last of each data worker, are left out.
+    """
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self._pass: Any = None
+        self._passes = self._steps = 0
+        self._over = False
+
+    def take(self, batches: Iterator[dict[str, Any]], count: int, *, resumed: bool) -> list[dict[str, Any]]:
+        """The next `count` whole batches; none when the pass is over. A collective until then, which every rank calls
+        at the same point.
+
+        resumed: the run went on from a checkpoint, so its first pass may begin at its end. Raises InputError for a
+        pass without a step.
+        """
+        if batches is not self._pass:
+            self._pass, self._over, self._steps, self._passes = batches, False, 0, self._passes + 1
+        if self._over:
+            return []
+        step: list[dict[str, Any]] = []
+        while len(step) < count and (batch := next(batches, None)) is not None:
+            step += [batch] if len(batch["labels"]) == self.batch_size else []
+        if not any_rank(len(step) < count):
+            self._steps += 1
+            return step
+        self._over = True
+        if not self._steps and not (resumed and self._passes == 1):
+            raise InputError(
+                f"The training stream ends before one optimizer step, for which each process takes {count} batches of "
+                f"{self.batch_size} pictures (gradient_accumulation_steps, per_device_train_batch_size): lower one of "
+                "them, or name a larger data set."
+            )
+        return []
+
+
+class WholeRounds(torch.utils.data.IterableDataset):
+    """A stream for evaluation, filled up to whole rounds of all ranks' batches by copies of its last sample without a
+    labelled pixel.
+
+    Stock, the ranks that have fewer batches leave the others waiting, and samples that fill the last round count
+    twice. accelerate hands each rank its batches of a round; each reads all of the stream.
+    """
+
+    def __init__(self, stream: Any, round_size: int):
+        self.stream, self.round_size = stream, round_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        count, sample = 0, {}
+        for sample in self.stream:
+            count += 1
+            yield sample
+        for _ in range(-count % self.round_size):
+            yield {**sample, "labels": torch.full_like(torch.as_tensor(sample["labels"]), IGNORE_INDEX)}
+
+
+def stable_seed(*parts: int) -> int:
+    """A 63-bit seed from integers, the same in every process and Python version."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
