@@ -26,7 +26,7 @@ KILLS = [
     ("a save, before the marker", 4),
     ("an evaluation batch", 3),
     ("a rotation, before it", 2),
-    ("a rotation, in the middle of a folder", 2),
+    ("a rotation, in the middle of a folder", 1),
     ("the end, before the results", 1),
 ]
 
