@@ -1,7 +1,7 @@
 import pytest
 from transformers import SegformerConfig
 
-from seg_recipe.models.overrides import override_config
+from seg_recipe.models.configs import override_config
 from tests.tiny_checkpoints import LABELS, build
 
 

@@ -20,12 +20,18 @@ from transformers import (
 from seg_recipe.fast.segformer import quicken
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
-from seg_recipe.models.configs import add_head, quiet_transformers, read_config
+from seg_recipe.models.configs import (
+    add_head,
+    check_patches,
+    override_config,
+    quiet_transformers,
+    read_config,
+    unused_parameters,
+)
 from seg_recipe.models.conventions import mend_dropout, mend_momentum
-from seg_recipe.models.overrides import override_config
-from seg_recipe.models.probing import check_patches, unused_parameters
-from seg_recipe.models.weights import load_weights, shortened
+from seg_recipe.models.groups import backbone_prefix
 from seg_recipe.picture_size import ImageSize, height_and_width
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
 WHOLE_PICTURES = "whole pictures"
@@ -44,6 +50,10 @@ _SEGFORMER_SIZES: dict[str, dict[str, Any]] = {
 """The sizes in which nvidia/mit-* and nvidia/segformer-* differ: transformers'
 convert_segformer_original_to_pytorch.py, after table 6 of Xie et al., NeurIPS 2021, "SegFormer". All else (heads,
 strides, drop path) is SegformerConfig's default.
+"""
+_STAGE_NORMS = "backbone.hidden_states_norms."
+"""What transformers' pyramids (Swin, ConvNeXt, Hiera) put on the maps that they hand to a head; their checkpoints
+lack them.
 """
 
 
@@ -99,7 +109,7 @@ def build_model(
                 "pretrained.",
             )
         else:
-            model, loading_notes = load_weights(files, name, config, unused, backbone_alone=bool(head_notes))
+            model, loading_notes = _load(files, name, config, unused, backbone_alone=bool(head_notes))
             notes = loading_notes + notes
         processor, processor_notes = _image_processor(files, name, model, size, pretrained=not from_scratch)
     frozen = [parameter_name for parameter_name in unused if not parameter_name.startswith("auxiliary_head.")]
@@ -107,7 +117,7 @@ def build_model(
         model.get_parameter(parameter_name).requires_grad_(False)
     if frozen:
         notes.append(
-            f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {shortened(frozen)}."
+            f"{len(frozen)} parameters do not take part in the segmentation and are frozen: {_shortened(frozen)}."
         )
     model.name_or_path = model.config._name_or_path = (
         name  # a model card names the checkpoint, not the folder of the cache
@@ -144,6 +154,99 @@ def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_size:
         "The auxiliary head and its loss are left out: the loss of this recipe is computed on the logits of the main "
         "head alone."
     ]
+
+
+def _load(
+    files: CheckpointFiles, name: str, config: PreTrainedConfig, unused: list[str], *, backbone_alone: bool
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model with the checkpoint's tensors, and notes on what came from it.
+
+    config: of the whole model. unused: names of parameters without a part in the logits, which may be new.
+    backbone_alone: the checkpoint is that of `config.backbone_config`, and the head is new.
+
+    Raises InputError for damaged files and for tensors of the backbone that the checkpoint lacks.
+    """
+    if backbone_alone:
+        model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        # AutoBackbone.from_pretrained asks the Hub and takes no folder; the class that it would choose takes one
+        backbone, report = _read(type(model.backbone), files, name, config.backbone_config)
+        model.backbone.load_state_dict(backbone.state_dict(), strict=True)
+        head = {key for key in model.state_dict() if not key.startswith("backbone.")}
+        reshaped = {f"backbone.{entry[0]}" for entry in report["mismatched_keys"]}
+        new = {f"backbone.{key}" for key in report["missing_keys"]} | head | reshaped
+    else:
+        model, report = _read(AutoModelForSemanticSegmentation, files, name, config)
+        reshaped = {str(entry[0]) for entry in report["mismatched_keys"]}
+        new = {str(key) for key in report["missing_keys"]} | reshaped
+    tensors = model.state_dict().keys()
+    _refuse_lost(model, name, new, reshaped, unused)
+    notes = [f"{name}: {len(tensors) - len(new)} of {len(tensors)} tensors are the checkpoint's; {_new_part(new)}."]
+    placeless = sorted(report["unexpected_keys"])
+    if placeless:
+        notes.append(f"{len(placeless)} tensors of the checkpoint have no place here: {_shortened(placeless)}.")
+    return model, notes
+
+
+def _read(kind: Any, files: CheckpointFiles, name: str, config: PreTrainedConfig) -> tuple[Any, dict[str, Any]]:
+    """What the class makes of the checkpoint, and transformers' report of the tensors.
+
+    `ignore_mismatched_sizes` is needed for a head of another size, and makes transformers replace ANY tensor of
+    another shape, and any that is not there, by random numbers with a warning in a log; `_refuse_lost` makes that an
+    error for the backbone.
+    """
+    try:
+        return kind.from_pretrained(
+            str(files.weights),
+            config=config,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,  # "auto", the default, trains a half-precision checkpoint in half precision
+        )
+    except Exception as error:
+        if (
+            type(error).__name__ != "SafetensorError"
+        ):  # the class has no public home that mypy and older versions agree on
+            raise
+        raise InputError(
+            f"model: the safetensors of {name} in {files.weights} are damaged ({error}); fetch or copy them again."
+        ) from None
+
+
+def _refuse_lost(model: PreTrainedModel, name: str, new: set[str], reshaped: set[str], unused: list[str]) -> None:
+    """Raises InputError if tensors of the backbone are new; norms of stages and unused parameters may be."""
+    prefix = backbone_prefix(model)
+    backbone = [key for key in model.state_dict() if key.startswith(prefix)]
+    lost = sorted(
+        key for key in new if key.startswith(prefix) and key not in unused and not key.startswith(_STAGE_NORMS)
+    )
+    if lost:
+        shape = (
+            f" ({len([key for key in lost if key in reshaped])} of them have another shape there)"
+            if reshaped & set(lost)
+            else ""
+        )
+        raise InputError(
+            f"model: {name} restores {len(backbone) - len(lost)} of {len(backbone)} tensors of the backbone; it lacks "
+            f"{_shortened(lost)}{shape}. Take a checkpoint of this architecture and size, or train without pretrained "
+            "weights: --from_scratch true."
+        )
+
+
+def _new_part(new: set[str]) -> str:
+    if not new:
+        return "none is new"
+    norms = [key for key in new if key.startswith(_STAGE_NORMS)]
+    parts = sorted({key.split(".")[0] for key in new if key not in norms})
+    between = f" and {len(norms)} of the norms between backbone and head" if norms else ""
+    return f"new are {len(new) - len(norms)} of the head ({', '.join(parts)}){between}"
+
+
+def _shortened(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _image_processor(

@@ -1,9 +1,15 @@
-"""The config of a checkpoint, with a head for one that is a backbone alone."""
+"""The config of a checkpoint: a head for a backbone, changes by name, the pictures that it takes."""
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig, UperNetConfig
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, UperNetConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_BACKBONE_MAPPING,
     MODEL_FOR_BACKBONE_MAPPING_NAMES,
@@ -13,7 +19,10 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from seg_recipe.models.checkpoint import CheckpointFiles
+from seg_recipe.picture_size import size_text
 from seg_recipe.runtime.errors import InputError
+
+_OF_THE_RECIPE = frozenset(("image_size", "loss_ignore_index", "semantic_loss_ignore_index", "use_auxiliary_head"))
 
 
 def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) -> PreTrainedConfig:
@@ -74,3 +83,124 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def override_config(config: PreTrainedConfig, entries: Sequence[str]) -> None:
+    """Write settings such as "drop_path_rate=0.0" or "depths=[1, 1, 2, 2]" into a config, in place.
+
+    Only settings that belong to the architecture and hold a number, a text or a list of numbers can be changed, and
+    only to a value of the same type (and a list to one of the same length). What every transformers config has, such
+    as the labels, is the recipe's to set. Raises ValueError, in one line, for an entry of another form, a name that
+    the architecture has not, and a value of another type.
+    """
+    set_elsewhere = _OF_THE_RECIPE | PreTrainedConfig().to_dict().keys()
+    own = {name: value for name, value in config.to_dict().items() if name not in set_elsewhere and _kind(value)}
+    for entry in entries:
+        name, sign, text = entry.partition("=")
+        name = name.strip()
+        if not sign:
+            raise InputError(f"config_overrides holds {entry!r}; wanted name=value, as in drop_path_rate=0.0.")
+        if name not in own:
+            near = get_close_matches(name, own, 1)
+            advice = f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(own))}."
+            raise InputError(
+                f"config_overrides: {config.model_type} has no setting {name} that can be changed. {advice}"
+            )
+        value, wanted = _read(text), _kind(own[name])
+        if wanted == "number" and _kind(value) == "whole number":
+            value = float(value)
+        if _kind(value) != wanted:
+            raise InputError(
+                f"config_overrides: {name} is {text.strip()!r}; wanted a {wanted}, as its value {own[name]!r}."
+            )
+        setattr(config, name, value)
+
+
+def _read(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+        return (
+            float(value) if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else value
+        )  # YAML takes 1e-3 for a text
+    except (yaml.YAMLError, ValueError):
+        return None
+
+
+def _kind(value: Any) -> str:
+    """The type of a value in words; empty for one that no text can give."""
+    if isinstance(value, list):
+        kinds = {_kind(part) for part in value}
+        return f"list of {len(value)} numbers" if kinds and kinds <= {"whole number", "number"} else ""
+    kinds_by_type = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+    return kinds_by_type.get(type(value), "")
+
+
+def check_patches(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> None:
+    """Refuses a size of which a vision transformer would silently drop the last rows and columns."""
+    patch = _patch_size(config)
+    if any(side % patch for side in size):
+        raise InputError(
+            f"image_size is {size_text(size)}; {name} cuts pictures into patches of {patch}x{patch} and would drop "
+            f"the rest. Wanted a multiple of {patch}, such as {_multiple(size, math.lcm(patch, 32))}."
+        )
+
+
+def _patch_size(config: PreTrainedConfig) -> int:
+    """Side of the patches of a vision transformer, 1 for other models (MobileViT's `patch_size` is one of its inner
+    maps).
+    """
+    part = getattr(config, "backbone_config", None) or config
+    patch = getattr(part, "patch_size", 1)
+    if isinstance(patch, (list, tuple)) and len(set(patch)) == 1:
+        patch = patch[0]
+    return patch if isinstance(patch, int) and not part.model_type.startswith("mobilevit") else 1
+
+
+def _multiple(size: tuple[int, int], step: int) -> str:
+    return size_text([max(step, round(side / step) * step) for side in size])
+
+
+def _own_size(config: PreTrainedConfig) -> Any:
+    """What a vision transformer's config says of the pictures that it was trained on; None where it says nothing."""
+    part = getattr(config, "backbone_config", None) or config
+    return getattr(part, "image_size", None)
+
+
+def unused_parameters(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> list[str]:
+    """The names of the parameters that have no part in the logits, found by a forward and backward pass without data
+    (device "meta").
+
+    Raises ValueError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
+    would shift them.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSemanticSegmentation.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            ).eval()
+            picture = torch.zeros(1, 3, *size)
+    except ImportError as error:  # transformers' DiNAT needs natten
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"model: {name} needs a library that is not installed: {first}.") from None
+    if model.main_input_name != "pixel_values":
+        raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
+    advice = f"Try --image_size {_multiple((max(size[0], 64), max(size[1], 64)), 32)}."
+    try:
+        logits = model(pixel_values=picture).logits
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        own = _own_size(config)
+        if _patch_size(config) > 1 and own not in (None, size[0], [*size]):
+            advice = (
+                f"It was trained at --image_size {size_text(own)}; from scratch (--from_scratch true) it takes others."
+            )
+        raise InputError(f"image_size is {size_text(size)}, which {name} cannot take ({first}). {advice}") from None
+    strides = {side / length for side, length in zip(size, logits.shape[-2:], strict=True)}
+    stride = max(strides)
+    if len(strides) > 1 or (stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1))):
+        raise InputError(
+            f"image_size is {size_text(size)}; {name} answers with {logits.shape[-2]}x{logits.shape[-1]} logits, "
+            f"which do not divide it evenly. {advice}"
+        )
+    logits.sum().backward()
+    return [parameter_name for parameter_name, parameter in model.named_parameters() if parameter.grad is None]
