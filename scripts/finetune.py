@@ -68,7 +68,7 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
     trainer = SegmentationTrainer(
         model,
         recipe.training,
-        loss=make_loss(recipe.loss),
+        loss=make_loss(recipe, label_space, data),
         metrics=metrics,
         clock=clock,
         train_dataset=train_rows,

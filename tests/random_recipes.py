@@ -121,7 +121,10 @@ def draw(seed: int, place: Path) -> dict[str, Any]:
         "jaccard_power": (0.15, one_of(1.0, 2.0, 1.7, 2.5 if some(0.3) else 1.0)), "jaccard_smooth": (0.15, one_of(0.0,
         10.0)),
         "loss_reduction": (0.3, one_of("image", "batch", "micro")), "jaccard_classes": (0.2, one_of("present", "all")),
-        "class_weights": (0.15, one_of([1.0, 2.0, 0.5, 3.0], [0.0, 1.0, 1.0, 1.0], [1.0, 2.0] if some(0.3) else [])),
+        "class_weights": (
+            0.15,
+            one_of([1.0, 2.0, 0.5, 3.0], ["balanced"], [f"{tiny.LABELS.names[1]}=2"], [1.0, 2.0] if some(0.3) else []),
+        ),
         "cross_entropy_label_smoothing": (0.15, one_of(0.1, 0.5)), "head_learning_rate_factor": (0.3, one_of(1.0, 0.1,
         100.0)),
         "early_stopping_patience": (0.25, one_of(1, 2)), "resume": (0.05, one_of("never", "nowhere")), "preview": (0.1,

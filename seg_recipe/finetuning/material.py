@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from seg_recipe.class_weights import balanced_weights, read_class_weights
 from seg_recipe.data import Data, attach_transform, load_data
 from seg_recipe.data.sources import HUB_ID
 from seg_recipe.finetuning.trial import refuse_what_cannot_train, shared_scratch_folder
@@ -16,7 +17,7 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.models import build_model
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe import Recipe
-from seg_recipe.recipe.settings import DataSettings, LossSettings
+from seg_recipe.recipe.settings import DataSettings
 from seg_recipe.report import panel_of, say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.memory import keep_freed_memory
@@ -198,8 +199,14 @@ def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel
     return model, image_processor
 
 
-def make_loss(settings: LossSettings) -> SegmentationLoss:
-    """The loss of the recipe."""
+def make_loss(recipe: Recipe, label_space: LabelSpace, data: Data) -> SegmentationLoss:
+    """The loss of the recipe, with class weights by the training masks where it asks for them."""
+    settings = recipe.loss
+    weights = read_class_weights(settings.class_weights, label_space.names)
+    if weights is None:
+        weights = balanced_weights(data.class_pixels["train"])
+        each = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(label_space.names, weights, strict=True))
+        say(recipe.training, f"class_weights is balanced: {each}.")
     return SegmentationLoss(
         jaccard_weight=settings.jaccard_weight,
         cross_entropy_weight=settings.cross_entropy_weight,
@@ -207,6 +214,6 @@ def make_loss(settings: LossSettings) -> SegmentationLoss:
         smooth=settings.jaccard_smooth,
         reduction=settings.loss_reduction,
         classes=settings.jaccard_classes,
-        class_weights=settings.class_weights or None,
+        class_weights=weights or None,
         label_smoothing=settings.cross_entropy_label_smoothing,
     )

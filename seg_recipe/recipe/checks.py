@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from seg_recipe.class_weights import read_class_weights
 from seg_recipe.figure_names import shared_name
 from seg_recipe.labels import load_label_space
 from seg_recipe.recipe import arguments, settings
@@ -200,14 +201,14 @@ def _loss(values: Values) -> Iterator[str]:
             "jaccard_weight is 0, and cross_entropy_weight is 0 too: nothing is left to train on. Set one of them "
             "above 0."
         )
-    classes = load_label_space(values["labels"])
-    if values["class_weights"] and len(values["class_weights"]) != len(classes):
-        yield (
-            f"class_weights has {len(values['class_weights'])} numbers; wanted {len(classes)}, one per class "
-            f"({values['labels']})."
-        )
-    if values["class_weights"] and not any(values["class_weights"]):
-        yield "class_weights is 0 for every class; wanted at least one above 0."
+    try:
+        weights = read_class_weights(values["class_weights"], load_label_space(values["labels"]).names)
+    except InputError as error:
+        text = str(error)
+        yield text if text.endswith((".", "?")) else f"{text} ({values['labels']})."
+    else:
+        if weights is None and values["streaming"]:
+            yield "class_weights is balanced, and streaming is true: masks are not counted before; give numbers."
 
 
 def _optimizer(values: Values) -> Iterator[str]:

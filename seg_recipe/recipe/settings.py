@@ -188,8 +188,10 @@ class LossSettings:
     jaccard_classes: Literal["present", "all"] = _setting(
         "present", "Classes averaged over: those in the truth, or all."
     )
-    class_weights: Annotated[list[float], Range(0)] = _setting(
-        [], "Weights of the cross entropy, one per class. Empty: all 1."
+    class_weights: list[str] = _setting(
+        [],
+        "Weights of the cross entropy: one number per class; or some, as [left_eye=5, nose=2], the others being 1; or "
+        "balanced, by how rare a class is in the training masks. Empty: all 1.",
     )
     cross_entropy_label_smoothing: Annotated[float, Range(0, 1, open_high=True)] = _setting(
         0.0, "Share of each target spread over all classes."
