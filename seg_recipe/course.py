@@ -98,11 +98,14 @@ class Course(TrainerCallback):
             self.evaluation_owed |= control.should_evaluate or ends_epoch
             control.should_evaluate = False
             control.should_training_stop = control.should_save = control.should_log = True
+        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+            self.trainer.watch.settle()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """A stop within the epoch has saved already: no evaluation, no second save (stock still runs both)."""
+        self.trainer.watch.settle()
         if self.trainer.stopped:
             control.should_evaluate = control.should_save = False
 

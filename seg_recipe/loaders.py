@@ -90,10 +90,18 @@ def make_loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=partial(_sizes_as_numbers, collate=collate),
         pin_memory=args.dataloader_pin_memory,
         **options,
     )
+
+
+def _sizes_as_numbers(samples: list[dict[str, Any]], collate: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """A batch whose `label_sizes` are lists: a tensor would go to the device, and be waited for there."""
+    batch = collate(samples)
+    if torch.is_tensor(sizes := batch.get("label_sizes")):
+        batch["label_sizes"] = sizes.tolist()
+    return batch
 
 
 def _begin_worker(worker_id: int, *, gives_way: bool) -> None:

@@ -5,7 +5,6 @@ same name in tests/test_trainer.py shows the stock class failing.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
+from transformers.trainer_utils import PredictionOutput, TrainOutput
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seg_recipe.checkpoints import (
     RUN_STATE,
@@ -34,18 +35,16 @@ from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
-from seg_recipe.models import parameter_groups
 from seg_recipe.prediction import mask_of
 from seg_recipe.recipe.arguments import refuse_arguments
-from seg_recipe.runtime.errors import InputError, RunError
+from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.signals import StopRequest, leave_together
-from seg_recipe.schedule import make_schedule
+from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule
 from seg_recipe.transforms import EpochClock, collate
 
-
-class NonFiniteLossError(RunError):
-    """The loss or the gradient became infinite or NaN; the weights are still those of the step before."""
+MOST_WAITING = 2**28
+"""Bytes of confusion counts that an evaluation keeps on an accelerator before it fetches them."""
 
 
 def _clock_of(dataset: Any) -> EpochClock:
@@ -73,6 +72,36 @@ def _check_batch(batch: dict[str, Any]) -> None:
             f"A batch holds {', '.join(sorted(batch))}; wanted pixel_values (batch, 3, height, width) and labels "
             f"(batch, height, width), and {', '.join(sorted(missing))} is missing: the collate makes it."
         )
+
+
+class _Tally:
+    """The counts and losses of one evaluation, which stay on their device until it ends, or until they are many."""
+
+    def __init__(self, metrics: SegmentationMetrics):
+        metrics.reset()
+        self.metrics = metrics
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._losses: list[Float[np.ndarray, " images"]] = []
+
+    def add(self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"]) -> None:
+        """Add images, of all ranks."""
+        self._waiting.append((counts, losses))
+        if counts.device.type == "cpu" or len(self._waiting) * counts.nbytes > MOST_WAITING:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        counts, losses = (torch.cat(parts).cpu() for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
+        self.metrics.add_counts(counts.numpy())
+        self._losses.append(losses[counts.flatten(1).any(1)].numpy())
+
+    def figures(self) -> dict[str, float]:
+        """Loss and metrics; none where there was no labelled batch."""
+        if self._waiting:
+            self._fetch()
+        if not self._losses:
+            return {}
+        return {"loss": float(np.concatenate(self._losses).mean()), **self.metrics.compute()}
 
 
 class SegmentationTrainer(Trainer):
@@ -120,10 +149,11 @@ class SegmentationTrainer(Trainer):
     ):
         args = args or TrainingArguments()
         refuse_arguments(args)
-        args.batch_eval_metrics = True  # counts per batch; the stock way keeps every logit in host memory
+        args.batch_eval_metrics = False  # counts are kept here; its branch empties the device's cache at each batch
         args.logging_nan_inf_filter = False  # it hides a NaN from the log; here a non-finite loss ends the run
         args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
         loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
+        loading.non_blocking = loading.non_blocking or args.dataloader_pin_memory  # copies that nobody waits for
         loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
         if args.n_gpu > 1:
             args._n_gpu = 1  # DataParallel averages over devices instead of images; accelerate launch uses all
@@ -141,7 +171,6 @@ class SegmentationTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=collate,
             processing_class=image_processor,
-            compute_metrics=self._score,  # type: ignore[arg-type]  # it takes compute_result, too: batch_eval_metrics
             callbacks=[*callbacks],
         )
         self.model_accepts_loss_kwargs = (
@@ -154,11 +183,8 @@ class SegmentationTrainer(Trainer):
         self.add_callback(self.course)
         self._set_aside: dict[str, Any] = {}  # arguments that the stock loop must not see
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
-        self._micro_step = (-1, 0)
-        self._stream_steps = StreamSteps(args.train_batch_size)
-        self._image_losses: list[Float[np.ndarray, " images"]] = []
-        self._loss_terms: dict[str, Tensor] = {}
-        self._loss_terms_count = 0
+        self._tally = _Tally(self.metrics)
+        self.begin()
         self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # those of a predict that runs
 
     @property
@@ -235,24 +261,17 @@ class SegmentationTrainer(Trainer):
         self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
         torch.manual_seed(stable_seed(self.args.seed, *self._micro_step, self.args.process_index))
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not math.isfinite(loss.item()):
-            raise NonFiniteLossError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}, on the images "
-                f"{', '.join(inputs.get('ids', ['of a batch without ids']))}. "
-                f"{self._last_good()} Lower learning_rate or set max_grad_norm, or look at these images."
-            )
+        images = inputs.get("ids", ["of a batch without ids"])
+        scaled = self.accelerator.scaler is not None
+        self.watch.see_loss(loss, images, step=self.state.global_step + 1, scaled=scaled)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm, refused before the optimizer uses it when it is not finite (an fp16 scaler skips such
-        steps itself).
-        """
+        """The gradient norm, looked at before the optimizer uses the gradient: see FiniteWatch."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and getattr(self.accelerator, "scaler", None) is None and not math.isfinite(float(norm)):
-            raise NonFiniteLossError(
-                f"The gradient norm is {float(norm)} at step {self.state.global_step + 1} while the loss is finite. "
-                f"{self._last_good()} Lower learning_rate or set max_grad_norm."
-            )
+        if norm is not None:
+            scaled = self.accelerator.scaler is not None
+            self.watch.see_norm(norm, self.optimizer, step=self.state.global_step + 1, scaled=scaled)
         return norm
 
     def _last_good(self) -> str:
@@ -267,29 +286,19 @@ class SegmentationTrainer(Trainer):
             for name, total in self._loss_terms.items():
                 logs[f"loss_{name}"] = self.accelerator.reduce(total / self._loss_terms_count, "mean").item()
             self._loss_terms, self._loss_terms_count = {}, 0
+            if self.watch.skipped:
+                logs["skipped_steps"] = self.watch.skipped
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms,
-        biases, embeddings).
+        """The optimizer with named groups, as `make_optimizer` makes it; one that was given stays. That of a plain
+        module is the stock one.
         """
+        if not isinstance(self.accelerator.unwrap_model(self.model), PreTrainedModel):
+            return super().create_optimizer(model)
         if self.optimizer is None:
             module: Any = self.model if model is None else model
-            groups = parameter_groups(
-                module,
-                learning_rate=self.args.learning_rate,
-                head_learning_rate_factor=self.head_learning_rate_factor,
-                weight_decay=self.args.weight_decay,
-            )
-            try:
-                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, module)
-                self.optimizer = optimizer_class(groups, **settings)
-            except ValueError as error:
-                optim = getattr(self.args.optim, "value", self.args.optim)
-                given = f"optim is {optim}, with optim_args {self.args.optim_args}"
-                raise InputError(
-                    f"{given}, which makes no optimizer: {error}. Change optim_args, or leave it out."
-                ) from None
+            self.optimizer = make_optimizer(module, self.args, self.head_learning_rate_factor)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
@@ -373,9 +382,9 @@ class SegmentationTrainer(Trainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, Any, Tensor | None]:
-        """Per image: its confusion counts (classes, classes) at the label's own size, and its loss. Nothing larger
-        leaves the device.
+    ) -> tuple[None, None, None]:
+        """Count a batch: per image its confusion counts at the label's own size, and its loss. Nothing larger leaves
+        the device, and nothing at all before the end.
 
         The stock Trainer gathers all logits on the host: 13.6 MB an image at 512x512 and 19 classes. Its evaluation
         loss weights the images that fill up the last batch of the ranks twice; here each image counts once, and one
@@ -388,25 +397,23 @@ class SegmentationTrainer(Trainer):
             logits = model(pixel_values=inputs["pixel_values"]).logits
             labels = inputs.get("labels")
             shape = (inputs["pixel_values"] if labels is None else labels).shape[-2:]
-            sizes = inputs.get("label_sizes", torch.tensor([shape] * len(logits)))
+            sizes = torch.as_tensor(inputs.get("label_sizes", [list(shape)] * len(logits)))
             if self._masks is not None:
-                masks = [
-                    mask_of(one.float(), size) for one, size in zip(logits, map(tuple, sizes.tolist()), strict=True)
-                ]
+                masks = [mask_of(one.float(), tuple(size)) for one, size in zip(logits, sizes.tolist(), strict=True)]
                 self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
-            if labels is None:
-                return None, None, None
-            counts = confusion_matrices(logits, labels, sizes)
-            losses = []
-            for (height, width), group in groupby(range(len(sizes)), key=sizes.tolist().__getitem__):
-                first, *more = group
-                images = slice(first, first + 1 + len(more))
-                losses.append(self.loss.of_each(logits[images], labels[images, :height, :width]))
-        return (
-            None,
-            (counts, torch.cat(losses).float()),
-            torch.zeros(len(counts), dtype=torch.long, device=counts.device),
-        )
+            if labels is not None:
+                counts = confusion_matrices(logits, labels, sizes)
+                losses = self._losses_of_each(logits, labels, sizes.tolist())
+                self._tally.add(*self.accelerator.gather_for_metrics((counts, losses)))
+        return None, None, None
+
+    def _losses_of_each(self, logits: Tensor, labels: Tensor, sizes: list[list[int]]) -> Float[Tensor, " images"]:
+        losses = []
+        for (height, width), group in groupby(range(len(sizes)), key=sizes.__getitem__):
+            first, *more = group
+            images = slice(first, first + 1 + len(more))
+            losses.append(self.loss.of_each(logits[images], labels[images, :height, :width]))
+        return torch.cat(losses).float()
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
@@ -446,10 +453,12 @@ class SegmentationTrainer(Trainer):
         """One evaluation, which begins with nothing left of one that was broken off, of the same network on
         all ranks.
         """
-        self._image_losses = []
-        self.metrics.reset()
+        self._tally = _Tally(self.metrics)
         self._share_buffers()
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        figures = {f"{prefix}_{name}": value for name, value in self._tally.figures().items()}
+        return output._replace(metrics={**figures, **output.metrics})
 
     def _share_buffers(self) -> None:
         """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
@@ -461,20 +470,6 @@ class SegmentationTrainer(Trainer):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for buffer in self.accelerator.unwrap_model(self.model).buffers():
                 torch.distributed.broadcast(buffer, 0)
-
-    def _score(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        counts, losses = (
-            part.cpu() if torch.is_tensor(part) else torch.as_tensor(part) for part in prediction.predictions
-        )
-        self._image_losses.append(losses[counts.flatten(1).any(1)].numpy())
-        result = self.metrics.trainer_hook(
-            EvalPrediction(predictions=counts.numpy(), label_ids=prediction.label_ids), compute_result
-        )
-        if not compute_result:
-            return {}
-        result = {"loss": float(np.concatenate(self._image_losses).mean()), **result}
-        self._image_losses = []
-        return result
 
     # ---- saving
 
@@ -532,9 +527,11 @@ class SegmentationTrainer(Trainer):
             return
         folder = Path(output_dir or self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(
-            str(folder), state_dict=state_dict
-        )
+        module: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if hasattr(module, "save_pretrained"):
+            module.save_pretrained(str(folder), state_dict=state_dict)
+        else:
+            safetensors.torch.save_model(module, str(folder / SAFE_WEIGHTS_NAME))
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
         arguments = {
@@ -575,7 +572,10 @@ class SegmentationTrainer(Trainer):
             self._load_weights(self.state.best_model_checkpoint)
 
     def _load_weights(self, folder: str) -> None:
-        module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        module: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not hasattr(module, "from_pretrained"):
+            safetensors.torch.load_model(module, Path(folder) / SAFE_WEIGHTS_NAME)
+            return
         saved, found = type(module).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
@@ -588,7 +588,9 @@ class SegmentationTrainer(Trainer):
         self.stopped = False
         self._micro_step = (-1, 0)
         self._stream_steps = StreamSteps(self.args.train_batch_size)
-        self._loss_terms, self._loss_terms_count = {}, 0
+        self._loss_terms: dict[str, Tensor] = {}
+        self._loss_terms_count = 0
+        self.watch = FiniteWatch(self.args.device, self._last_good)
 
     def say(self, *lines: str) -> None:
         """Print lines on rank 0."""

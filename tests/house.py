@@ -31,7 +31,7 @@ ORDER = (
     ("metrics",),
     ("prediction",),
     ("charts", "visualize"),
-    ("checkpoints", "schedule", "loaders", "course", "trainer"),
+    ("checkpoints", "steps", "loaders", "course", "trainer"),
     ("callbacks",),
     ("hub",),
     ("report",),

@@ -11,7 +11,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from seg_recipe.finetuning.trial import refuse_what_cannot_train
 from seg_recipe.recipe import load_recipe
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.schedule import make_schedule
+from seg_recipe.steps import make_schedule
 from tests import finetune_runs as runs
 from tests import tiny_checkpoints as checkpoints
 from tests.test_trainer import trainer as small_trainer

@@ -16,7 +16,8 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.signals import StopRequest
-from seg_recipe.trainer import NonFiniteLossError, SegmentationTrainer
+from seg_recipe.steps import NonFiniteLossError
+from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 from tests import tiny
 

@@ -18,13 +18,8 @@ STEPS = {"eval_strategy": "steps", "save_strategy": "steps"}
 
 def scored(run, scores):
     """The run, whose evaluation after step N finds the mIoU scores[N]."""
-    compute = run.compute_metrics
-
-    def scripted(prediction, compute_result):
-        metrics = compute(prediction, compute_result)
-        return {**metrics, "miou": scores[run.state.global_step]} if compute_result else metrics
-
-    run.compute_metrics = scripted
+    compute = run.metrics.compute
+    run.metrics.compute = lambda: {**compute(), "miou": scores[run.state.global_step]}
     return run
 
 
@@ -280,7 +275,7 @@ def test_intervals_may_change_on_a_resume(tmp_path):
 
 @pytest.mark.slow
 def test_a_gradient_that_is_not_finite_ends_the_run_before_the_optimizer_uses_it(tmp_path):
-    from seg_recipe.trainer import NonFiniteLossError
+    from seg_recipe.steps import NonFiniteLossError
 
     for max_grad_norm in (1.0, 0.0):
         run = trainer(tmp_path, max_steps=2, max_grad_norm=max_grad_norm)

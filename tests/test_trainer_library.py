@@ -97,6 +97,17 @@ def test_model_init_makes_the_model_and_the_metric_its_names(tmp_path):
         SegmentationTrainer(None, arguments(tmp_path, **PLAIN))
 
 
+def test_a_plain_module_trains_and_resumes_to_the_same_bits(tmp_path):
+    whole = run_to_the_end(tmp_path / "whole", model=tiny.Network())
+    request = StopRequest()
+    trainer(tmp_path / "parts", model=tiny.Network(), stop=request, callbacks=[StopAt(request, 3)]).train()
+    parts = trainer(tmp_path / "parts", model=tiny.Network())
+    parts.train(resume_from_checkpoint=True)
+    assert_same(final_state(whole), final_state(parts))
+    with pytest.raises(InputError, match=r"Network has no config with id2label: give metrics=SegmentationMetrics"):
+        library(tmp_path, tiny.Network())
+
+
 def test_a_second_train_goes_on_with_what_was_learnt(tmp_path):
     run = library(tmp_path, num_train_epochs=2)
     first = run.train().training_loss

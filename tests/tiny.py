@@ -1,6 +1,7 @@
 """Tiny models and data sets that the tests train on; seconds on one core."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -30,6 +31,18 @@ def segformer(seed: int = 0, dropout: float = 0.1, classes: int = len(LABELS)) -
             semantic_loss_ignore_index=255,
         )
     )
+
+
+class Network(torch.nn.Module):
+    """A module that no library knows: plain torch, without a config."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = torch.nn.Sequential(torch.nn.Conv2d(3, len(LABELS), 2, 2), torch.nn.BatchNorm2d(len(LABELS)))
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=self.inner(pixel_values))
 
 
 def scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -68,7 +68,6 @@ recipe file}.
 FIXED: dict[str, Any] = {
     "remove_unused_columns": False,
     "label_names": ["labels"],
-    "batch_eval_metrics": True,
     "greater_is_better": True,
     "restore_callback_states_from_checkpoint": True,
     "logging_nan_inf_filter": False,
@@ -182,6 +181,7 @@ ALIASES = {
 """Other names of settings: older ones, and those of the Trainer for what has a name of ours. reading.py takes them."""
 
 AS_HERE: dict[str, tuple[Any, ...]] = {
+    "batch_eval_metrics": (True,),
     "do_train": (True,),
     "do_eval": (True,),
     "dataloader_drop_last": (True,),

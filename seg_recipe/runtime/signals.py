@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -28,11 +29,29 @@ def any_rank(own: bool) -> bool:
     return bool(said.item())
 
 
+class LateCopy:
+    """The values of a tensor, read on the host later, without a wait for what its device was given to do since."""
+
+    def __init__(self, values: torch.Tensor):
+        self._host, self._event = values.detach(), None
+        if values.device.type == "cuda":
+            pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._host, self._event = pinned.copy_(values.detach(), non_blocking=True), torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> Any:
+        """The values, as `tolist` gives them."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.tolist()
+
+
 class StopRequest:
     """Whether somebody asked this run to stop. Signals ask through `listening`, other code through `set`."""
 
     def __init__(self):
         self._asked = False
+        self._before: LateCopy | None = None
 
     def set(self) -> None:
         """Ask the run to stop after its current step."""
@@ -40,13 +59,19 @@ class StopRequest:
 
     def clear(self) -> None:
         """Take back what was asked: it was done."""
-        self._asked = False
+        self._asked, self._before = False, None
 
     def agreed(self) -> bool:
         """Whether any rank was asked to stop. A collective: every rank calls it at the same point and gets the same
-        answer.
+        answer. Among GPUs it is that of the call before, which needs no wait.
         """
-        return any_rank(self._asked)
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not (distributed and torch.distributed.get_backend() == "nccl"):
+            return any_rank(self._asked)
+        said = torch.full((), float(self._asked), device=torch.device("cuda", torch.cuda.current_device()))
+        torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX)
+        before, self._before = self._before, LateCopy(said)
+        return before is not None and bool(before.read())
 
     @contextmanager
     def listening(self) -> Iterator[None]:
