@@ -184,6 +184,7 @@ class SegmentationTrainer(Trainer):
         self._set_aside: dict[str, Any] = {}  # arguments that the stock loop must not see
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
         self._tally = _Tally(self.metrics)
+        self._loss_terms: dict[str, Tensor] = {}
         self.begin()
         self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # those of a predict that runs
 
@@ -458,7 +459,7 @@ class SegmentationTrainer(Trainer):
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         figures = {f"{prefix}_{name}": value for name, value in self._tally.figures().items()}
-        return output._replace(metrics={**figures, **output.metrics})
+        return output._replace(metrics={**figures, **(output.metrics or {})})
 
     def _share_buffers(self) -> None:
         """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
@@ -588,8 +589,7 @@ class SegmentationTrainer(Trainer):
         self.stopped = False
         self._micro_step = (-1, 0)
         self._stream_steps = StreamSteps(self.args.train_batch_size)
-        self._loss_terms: dict[str, Tensor] = {}
-        self._loss_terms_count = 0
+        self._loss_terms, self._loss_terms_count = {}, 0
         self.watch = FiniteWatch(self.args.device, self._last_good)
 
     def say(self, *lines: str) -> None:
