@@ -1,5 +1,6 @@
 """Checkpoints that are a backbone alone: they get a head, train, go on, and are saved as transformers' own."""
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from seg_recipe.inference import load_segmenter
+from seg_recipe.models.checkpoint import licence_of
 from seg_recipe.runtime.errors import InputError
 from tests import finetune_runs as runs
 from tests.test_finetune import stop_at
@@ -131,11 +133,35 @@ def test_what_is_no_backbone_is_refused_and_a_backbone_is_no_model_to_predict_wi
         load_segmenter(tmp_path / "convnext")
 
 
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# A backbone\n", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: dinov3-license\n---\n", "dinov3-license"),
+        ("---\ntags: [vision]\n---\n", ""),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", ""),
+        ("---\nlicense: {{\n---\n", ""),
+        ("no metadata", ""),
+        (None, ""),
+    ],
+)
+def test_the_licence_is_what_the_checkpoint_s_own_card_says(card, licence, tmp_path, monkeypatch):
+    cached = tmp_path / "hub" / "models--maker--backbone"
+    for folder in (tmp_path / "here", cached / "snapshots" / "abc", cached / "refs"):
+        folder.mkdir(parents=True)
+        if card is not None and folder.name != "refs":
+            (folder / "README.md").write_text(card)
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert licence_of(str(tmp_path / "here")) == licence_of("maker/backbone") == licence
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_it_is_checked_trained_stopped_resumed_and_loaded_by_transformers_alone(kind, tmp_path, capsys):
     runs.workplace(tmp_path)
     write(tmp_path / "backbone", kind)
+    (tmp_path / "backbone" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     recipe = runs.write_recipe(
         tmp_path,
         model=str(tmp_path / "backbone"),
@@ -149,6 +175,8 @@ def test_it_is_checked_trained_stopped_resumed_and_loaded_by_transformers_alone(
     stop_at(2, recipe, "--output_dir", tmp_path / "stopped")
     runs.train(recipe, "--output_dir", tmp_path / "stopped")
     runs.assert_same_weights(tmp_path / "run", tmp_path / "stopped")
+
+    assert "- Weights (start from backbone): apache-2.0." in (tmp_path / "run" / "README.md").read_text()
 
     model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
     picture = Image.open(tmp_path / "data" / "val" / "images" / "001000.png")

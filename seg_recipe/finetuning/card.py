@@ -7,6 +7,7 @@ from seg_recipe.figure_names import by_set
 from seg_recipe.finetuning.identity import repeatable_text
 from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
 from seg_recipe.labels import LabelSpace
+from seg_recipe.models.checkpoint import licence_of
 from seg_recipe.recipe import Recipe
 from seg_recipe.report import package_versions
 
@@ -40,11 +41,14 @@ def write_model_card(
 
 
 def licence_settings(recipe: Recipe) -> dict[str, Any]:
-    """What `licence_statement` decides from."""
+    """What `licence_statement` decides from; where the recipe states no licence of the weights, the card of the
+    checkpoint that they start from does.
+    """
+    start = None if recipe.model.from_scratch else recipe.model.model
     return {
         "data_license": recipe.reporting.data_license,
-        "model_license": recipe.reporting.model_license,
-        "base_model": None if recipe.model.from_scratch else recipe.model.model,
+        "model_license": recipe.reporting.model_license or ("" if start is None else licence_of(start)),
+        "base_model": start,
         "generated_only": all(map(is_all_drawn, recipe.data.dataset)),
         "over_photographs": any(map(stands_before_photographs, recipe.data.dataset)),
         "pushing": recipe.reporting.push_to_hub,

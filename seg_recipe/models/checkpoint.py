@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, constants, snapshot_download
+import yaml
+from huggingface_hub import HfApi, constants, metadata_load, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import httpx, validate_repo_id
@@ -25,6 +26,7 @@ _WANTED = [
     _INDEX,
     "model-*.safetensors",
     "labels.json",
+    "README.md",
 ]
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt.index")
 
@@ -111,11 +113,7 @@ def _in_cache(name: str, with_weights: bool) -> CheckpointFiles | None:
     """The cached files of `name` (branch main, and the weights of a conversion offered as a pull request), or None if
     some are missing.
     """
-    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
-    references = [repository / "refs" / "main", *sorted((repository / "refs" / "refs" / "pr").glob("*"))]
-    snapshots = [
-        repository / "snapshots" / reference.read_text().strip() for reference in references if reference.is_file()
-    ]
+    snapshots = _snapshots(name)
 
     def holding(file: str) -> Path | None:
         return next((snapshot / file for snapshot in snapshots if (snapshot / file).is_file()), None)
@@ -127,6 +125,31 @@ def _in_cache(name: str, with_weights: bool) -> CheckpointFiles | None:
     if config is None or (with_weights and weights is None):
         return None
     return CheckpointFiles(config, weights, holding("preprocessor_config.json"))
+
+
+def _snapshots(name: str) -> list[Path]:
+    """The cached folders of `name`: branch main, then the pull requests."""
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    references = [repository / "refs" / "main", *sorted((repository / "refs" / "refs" / "pr").glob("*"))]
+    return [
+        repository / "snapshots" / reference.read_text().strip() for reference in references if reference.is_file()
+    ]
+
+
+def licence_of(name: str) -> str:
+    """The licence that the checkpoint's own card (README.md) states: an identifier of the Hub, or the name of another
+    licence; empty where there is no card, or none that can be read, or it states none. Asks no network.
+    """
+    folder = Path(name).expanduser()
+    for card in [place / "README.md" for place in ([folder] if folder.exists() else _snapshots(name))]:
+        try:
+            stated = metadata_load(card) if card.is_file() else None
+        except (ValueError, yaml.YAMLError, OSError):
+            continue
+        licence = stated and (stated.get("license_name") or stated.get("license"))
+        if isinstance(licence, str):
+            return licence
+    return ""
 
 
 def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:

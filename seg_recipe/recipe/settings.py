@@ -225,7 +225,9 @@ class ReportingSettings:
     panel_images: Count = _setting(8, "Validation images shown in W&B with truth and prediction.")
     data_license: str = _setting("", "Licence of the training data, for the model card; required by push_to_hub.")
     model_license: str = _setting(
-        "", "Licence of the backbone's weights, for the model card; required by push_to_hub."
+        "",
+        "Licence of the backbone's weights, for the model card; required by push_to_hub. Empty: what the checkpoint's "
+        "own card says.",
     )
     report_to: list[str] = _setting(["none"], "Where figures go: none, or several of wandb, tensorboard, trackio.")
     push_to_hub: bool = _setting(False, "Send the model to the Hub.")
