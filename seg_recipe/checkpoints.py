@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seg_recipe.runtime.errors import InputError, OtherRankError
 from seg_recipe.runtime.signals import any_rank
@@ -231,6 +233,29 @@ def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None)
     for folder in complete[: max(0, len(complete) - keep)]:
         if best is None or folder.resolve() != Path(best).resolve():
             _delete(folder)
+
+
+def save_weights(model: Any, folder: Path, tensors: dict[str, Any] | None = None) -> None:
+    """Write a model's weights as safetensors, with its config where it has one. tensors: those to be written, if they
+    are not the model's own.
+    """
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(str(folder), state_dict=tensors)
+    else:
+        safetensors.torch.save_model(model, str(folder / SAFE_WEIGHTS_NAME))
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Load all tensors that `save_weights` wrote. Raises RuntimeError where one is missing."""
+    if not hasattr(model, "from_pretrained"):
+        safetensors.torch.load_model(model, folder / SAFE_WEIGHTS_NAME)
+        return
+    saved, found = type(model).from_pretrained(
+        str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    if found["missing_keys"]:  # from_pretrained fills them with random numbers
+        raise RuntimeError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}, ... of the model.")
+    model.load_state_dict(saved.state_dict(), strict=True)
 
 
 def write_json(path: Path, content: object) -> None:

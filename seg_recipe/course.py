@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_callback import ExportableState
 
 from seg_recipe.checkpoints import RUN_STATE, checkpoint_path, choose_checkpoint, damages
 from seg_recipe.loaders import stable_seed
@@ -145,6 +146,15 @@ class Course(TrainerCallback):
         """A request that was followed is done with: `train` may be called again."""
         if self.trainer.stopped:
             self.trainer.stop.clear()
+
+
+def callback_states(callbacks: Iterable[Any]) -> dict[str, Any]:
+    """Class name -> state (a list of them for a class that occurs twice), as `TrainerState` keeps them."""
+    states: dict[str, Any] = {}
+    for callback in callbacks:
+        if isinstance(callback, ExportableState):
+            states.setdefault(type(callback).__name__, []).append(callback.state())
+    return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
 
 
 def chosen_checkpoint(resume: str | Path | bool | None, output_dir: Path) -> tuple[Path | None, list[str]]:

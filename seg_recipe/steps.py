@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.optimization import get_scheduler
 
 from seg_recipe.models import parameter_groups
@@ -21,7 +21,7 @@ MOST_BAD_LOSSES = 3
 
 
 def make_optimizer(
-    model: nn.Module, args: TrainingArguments, head_learning_rate_factor: float
+    model: PreTrainedModel, args: TrainingArguments, head_learning_rate_factor: float
 ) -> torch.optim.Optimizer:
     """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms, biases,
     embeddings). Raises InputError for settings that make none.
@@ -33,7 +33,7 @@ def make_optimizer(
         weight_decay=args.weight_decay,
     )
     try:
-        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)  # type: ignore[arg-type]
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         return optimizer_class(groups, **settings)
     except ValueError as error:
         given = f"optim is {getattr(args.optim, 'value', args.optim)}, with optim_args {args.optim_args}"

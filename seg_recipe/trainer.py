@@ -7,30 +7,29 @@ same name in tests/test_trainer.py shows the stock class failing.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PredictionOutput, TrainOutput
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seg_recipe.checkpoints import (
     RUN_STATE,
     checkpoint_path,
+    load_weights,
     newest_complete_name,
     published_whole,
     rotate,
+    save_weights,
     write_json,
 )
-from seg_recipe.course import Course, LeftTraining, Resumed, chosen_checkpoint, find_best
+from seg_recipe.course import Course, LeftTraining, Resumed, callback_states, chosen_checkpoint, find_best
+from seg_recipe.evaluation import Tally, check_batch, losses_of_each, share_buffers
 from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
@@ -42,9 +41,6 @@ from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.signals import StopRequest, leave_together
 from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule
 from seg_recipe.transforms import EpochClock, collate
-
-MOST_WAITING = 2**28
-"""Bytes of confusion counts that an evaluation keeps on an accelerator before it fetches them."""
 
 
 def _clock_of(dataset: Any) -> EpochClock:
@@ -62,46 +58,6 @@ def _class_names(model: Any) -> list[str]:
             f"{type(model).__name__} has no config with id2label: give metrics=SegmentationMetrics(names)."
         )
     return [names[number] for number in sorted(names)]
-
-
-def _check_batch(batch: dict[str, Any]) -> None:
-    """Raise InputError for a batch without pixel_values or labels. `ids` and `label_sizes` may be missing."""
-    missing = {"pixel_values", "labels"} - batch.keys()
-    if missing:
-        raise InputError(
-            f"A batch holds {', '.join(sorted(batch))}; wanted pixel_values (batch, 3, height, width) and labels "
-            f"(batch, height, width), and {', '.join(sorted(missing))} is missing: the collate makes it."
-        )
-
-
-class _Tally:
-    """The counts and losses of one evaluation, which stay on their device until it ends, or until they are many."""
-
-    def __init__(self, metrics: SegmentationMetrics):
-        metrics.reset()
-        self.metrics = metrics
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._losses: list[Float[np.ndarray, " images"]] = []
-
-    def add(self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"]) -> None:
-        """Add images, of all ranks."""
-        self._waiting.append((counts, losses))
-        if counts.device.type == "cpu" or len(self._waiting) * counts.nbytes > MOST_WAITING:
-            self._fetch()
-
-    def _fetch(self) -> None:
-        counts, losses = (torch.cat(parts).cpu() for parts in zip(*self._waiting, strict=True))
-        self._waiting = []
-        self.metrics.add_counts(counts.numpy())
-        self._losses.append(losses[counts.flatten(1).any(1)].numpy())
-
-    def figures(self) -> dict[str, float]:
-        """Loss and metrics; none where there was no labelled batch."""
-        if self._waiting:
-            self._fetch()
-        if not self._losses:
-            return {}
-        return {"loss": float(np.concatenate(self._losses).mean()), **self.metrics.compute()}
 
 
 class SegmentationTrainer(Trainer):
@@ -127,6 +83,11 @@ class SegmentationTrainer(Trainer):
     # (transformers #47688): batch 2x4 then gives 4 times the loss and gradient of batch 8x1. Ours is a mean over the
     # micro-batch.
     loss_is_scaled_for_ga = False
+
+    watch: FiniteWatch
+    _micro_step: tuple[int, int]
+    _loss_terms: dict[str, Tensor]
+    _loss_terms_count: int
 
     def __init__(
         self,
@@ -183,8 +144,7 @@ class SegmentationTrainer(Trainer):
         self.add_callback(self.course)
         self._set_aside: dict[str, Any] = {}  # arguments that the stock loop must not see
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
-        self._tally = _Tally(self.metrics)
-        self._loss_terms: dict[str, Tensor] = {}
+        self._tally = Tally(self.metrics)
         self.begin()
         self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # those of a predict that runs
 
@@ -239,7 +199,7 @@ class SegmentationTrainer(Trainer):
         SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of
         range.
         """
-        _check_batch(inputs)
+        check_batch(inputs)
         with QuickResizing() if self.args.device.type == "cpu" else nullcontext():
             outputs = model(pixel_values=inputs["pixel_values"])
         terms = self.loss.train()(outputs.logits, inputs["labels"])
@@ -392,7 +352,7 @@ class SegmentationTrainer(Trainer):
         without a labelled pixel not at all.
         """
         if self._masks is None or "labels" in inputs:
-            _check_batch(inputs)
+            check_batch(inputs)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(pixel_values=inputs["pixel_values"]).logits
@@ -404,17 +364,9 @@ class SegmentationTrainer(Trainer):
                 self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
             if labels is not None:
                 counts = confusion_matrices(logits, labels, sizes)
-                losses = self._losses_of_each(logits, labels, sizes.tolist())
+                losses = losses_of_each(self.loss, logits, labels, sizes.tolist())
                 self._tally.add(*self.accelerator.gather_for_metrics((counts, losses)))
         return None, None, None
-
-    def _losses_of_each(self, logits: Tensor, labels: Tensor, sizes: list[list[int]]) -> Float[Tensor, " images"]:
-        losses = []
-        for (height, width), group in groupby(range(len(sizes)), key=sizes.__getitem__):
-            first, *more = group
-            images = slice(first, first + 1 + len(more))
-            losses.append(self.loss.of_each(logits[images], labels[images, :height, :width]))
-        return torch.cat(losses).float()
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
@@ -454,23 +406,12 @@ class SegmentationTrainer(Trainer):
         """One evaluation, which begins with nothing left of one that was broken off, of the same network on
         all ranks.
         """
-        self._tally = _Tally(self.metrics)
-        self._share_buffers()
+        self._tally = Tally(self.metrics)
+        share_buffers(self.accelerator.unwrap_model(self.model))
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         figures = {f"{prefix}_{name}": value for name, value in self._tally.figures().items()}
         return output._replace(metrics={**figures, **(output.metrics or {})})
-
-    def _share_buffers(self) -> None:
-        """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
-
-        DDP does so before a training forward only. Stock ranks therefore evaluate with statistics of their own, and
-        the figures are of a network that nobody has. A mean over ranks would change them at each evaluation and save,
-        and so make the end depend on when these come; rank 0's are what DDP trains on with.
-        """
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for buffer in self.accelerator.unwrap_model(self.model).buffers():
-                torch.distributed.broadcast(buffer, 0)
 
     # ---- saving
 
@@ -481,7 +422,7 @@ class SegmentationTrainer(Trainer):
         `training_args.bin`, a pickle that holds `hub_token`. Random states are not saved: each step seeds itself.
         """
         self.store_flos()
-        self._share_buffers()  # of a sharded model any rank may write them
+        share_buffers(self.accelerator.unwrap_model(self.model))  # of a sharded model any rank may write them
         output_dir, state = self.output_dir, self.state
         folder = checkpoint_path(output_dir, state.global_step)
         if state.best_global_step == state.global_step:
@@ -497,7 +438,7 @@ class SegmentationTrainer(Trainer):
                 self._save_optimizer_and_scheduler(str(unfinished))
                 self._save_scaler(str(unfinished))
             if self.args.should_save:
-                state.stateful_callbacks = self._callback_states()  # type: ignore[assignment]  # as TrainerState itself keeps them
+                state.stateful_callbacks = callback_states([*self.callback_handler.callbacks, self.control])  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
                 run_state = {
                     "evaluation_owed": self.course.evaluation_owed,
@@ -512,14 +453,6 @@ class SegmentationTrainer(Trainer):
                 best=state.best_model_checkpoint,
             )
 
-    def _callback_states(self) -> dict[str, Any]:
-        """Class name -> state (a list of them for a class that occurs twice), as `TrainerState` keeps them."""
-        states: dict[str, Any] = {}
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                states.setdefault(type(callback).__name__, []).append(callback.state())
-        return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
-
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights as safetensors, config, image processor, the run's files, and the training arguments as JSON instead
         of a pickle.
@@ -528,11 +461,7 @@ class SegmentationTrainer(Trainer):
             return
         folder = Path(output_dir or self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        module: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if hasattr(module, "save_pretrained"):
-            module.save_pretrained(str(folder), state_dict=state_dict)
-        else:
-            safetensors.torch.save_model(module, str(folder / SAFE_WEIGHTS_NAME))
+        save_weights(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
         arguments = {
@@ -573,16 +502,7 @@ class SegmentationTrainer(Trainer):
             self._load_weights(self.state.best_model_checkpoint)
 
     def _load_weights(self, folder: str) -> None:
-        module: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if not hasattr(module, "from_pretrained"):
-            safetensors.torch.load_model(module, Path(folder) / SAFE_WEIGHTS_NAME)
-            return
-        saved, found = type(module).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        if found["missing_keys"]:  # from_pretrained fills them with random numbers
-            raise RuntimeError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}, ... of the model.")
-        module.load_state_dict(saved.state_dict(), strict=True)
+        load_weights(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), Path(folder))
 
     def begin(self) -> None:
         """Forget an earlier call of `train`; `Course` calls this at the start of each."""

@@ -31,7 +31,7 @@ ORDER = (
     ("metrics",),
     ("prediction",),
     ("charts", "visualize"),
-    ("checkpoints", "steps", "loaders", "course", "trainer"),
+    ("checkpoints", "steps", "loaders", "evaluation", "course", "trainer"),
     ("callbacks",),
     ("hub",),
     ("report",),

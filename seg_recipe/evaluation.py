@@ -1,0 +1,83 @@
+"""One evaluation: each image's counts and loss on its device, and the figures of all of them at the end."""
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Integer
+from torch import Tensor, nn
+
+from seg_recipe.losses import SegmentationLoss
+from seg_recipe.metrics import SegmentationMetrics
+from seg_recipe.runtime.errors import InputError
+
+MOST_WAITING = 2**28
+"""Bytes of confusion counts that an evaluation keeps on an accelerator before it fetches them."""
+
+
+def check_batch(batch: dict[str, Any]) -> None:
+    """Raise InputError for a batch without pixel_values or labels. `ids` and `label_sizes` may be missing."""
+    missing = {"pixel_values", "labels"} - batch.keys()
+    if missing:
+        raise InputError(
+            f"A batch holds {', '.join(sorted(batch))}; wanted pixel_values (batch, 3, height, width) and labels "
+            f"(batch, height, width), and {', '.join(sorted(missing))} is missing: the collate makes it."
+        )
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
+
+    DDP does so before a training forward only. Stock ranks therefore evaluate with statistics of their own, and the
+    figures are of a network that nobody has. A mean over ranks would change them at each evaluation and save, and so
+    make the end depend on when these come; rank 0's are what DDP trains on with.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def losses_of_each(
+    loss: SegmentationLoss,
+    logits: Float[Tensor, "images classes h w"],
+    labels: Integer[Tensor, "images height width"],
+    sizes: list[list[int]],
+) -> Float[Tensor, " images"]:
+    """The loss of each image at its own label size; sizes: (height, width) of each label before it was padded."""
+    losses = []
+    for (height, width), group in groupby(range(len(sizes)), key=sizes.__getitem__):
+        first, *more = group
+        images = slice(first, first + 1 + len(more))
+        losses.append(loss.of_each(logits[images], labels[images, :height, :width]))
+    return torch.cat(losses).float()
+
+
+class Tally:
+    """The counts and losses of one evaluation, which stay on their device until it ends, or until they are many."""
+
+    def __init__(self, metrics: SegmentationMetrics):
+        metrics.reset()
+        self.metrics = metrics
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._losses: list[Float[np.ndarray, " images"]] = []
+
+    def add(self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"]) -> None:
+        """Add images, of all ranks."""
+        self._waiting.append((counts, losses))
+        if counts.device.type == "cpu" or len(self._waiting) * counts.nbytes > MOST_WAITING:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        counts, losses = (torch.cat(parts).cpu() for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
+        self.metrics.add_counts(counts.numpy())
+        self._losses.append(losses[counts.flatten(1).any(1)].numpy())
+
+    def figures(self) -> dict[str, float]:
+        """Loss and metrics; none where there was no labelled batch."""
+        if self._waiting:
+            self._fetch()
+        if not self._losses:
+            return {}
+        return {"loss": float(np.concatenate(self._losses).mean()), **self.metrics.compute()}
