@@ -750,7 +750,9 @@ def test_precision_follows_the_hardware(monkeypatch):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation
     )  # before Ampere
-    assert resolve_precision("auto") == "fp32"
+    for capability, wanted in (((6, 1), "fp32"), ((7, 0), "fp16"), ((7, 5), "fp16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
+        assert resolve_precision("auto") == wanted
 
 
 def test_emulated_bf16_is_said(recipe, monkeypatch):

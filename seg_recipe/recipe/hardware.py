@@ -9,7 +9,7 @@ import torch
 
 from seg_recipe.recipe.settings import Precision
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.precision import computes_in_bf16
+from seg_recipe.runtime.precision import computes_in_bf16, computes_in_fp16
 
 
 def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal["fp32", "bf16", "fp16"]:
@@ -17,7 +17,7 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
     use_cpu is set.
 
     auto is the launcher's mixed_precision where that says bf16 or fp16, else bf16 where the hardware computes in it,
-    else fp32.
+    else fp16 with a loss scaler on GPUs with tensor cores, else fp32.
     use_cpu: the run stays on the CPU even where there is a GPU.
     Raises ValueError for fp16 on a CPU, and when precision and the launcher's mixed_precision contradict each other.
     """
@@ -36,7 +36,9 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
     on_cpu = use_cpu or not torch.accelerator.is_available()
     resolved = launched if precision == "auto" and launched != "no" else precision
     if resolved == "auto":
-        return "bf16" if computes_in_bf16(use_cpu=on_cpu) else "fp32"
+        if computes_in_bf16(use_cpu=on_cpu):
+            return "bf16"
+        return "fp16" if not on_cpu and computes_in_fp16() else "fp32"
     if resolved == "fp16" and on_cpu:
         raise InputError(
             "precision is fp16, which needs a GPU, and this run is on the CPU. Use precision: auto, bf16 or fp32."

@@ -72,7 +72,7 @@ class ModelSettings:
     precision: Precision = _setting(
         "auto",
         "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: bf16 where the hardware has it, else "
-        "fp32.",
+        "fp16 on GPUs with tensor cores, else fp32.",
     )
     channels_last: bool = _setting(
         False,

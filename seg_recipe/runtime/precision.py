@@ -12,3 +12,8 @@ def computes_in_bf16(*, use_cpu: bool) -> bool:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def computes_in_fp16() -> bool:
+    """Whether the GPU has tensor cores for float16: CUDA from compute capability 7.0 (V100, T4, RTX 20)."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 0)
