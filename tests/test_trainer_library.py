@@ -117,6 +117,14 @@ def test_a_second_train_goes_on_with_what_was_learnt(tmp_path):
     assert [entry["learning_rate"] for entry in run.state.log_history if "loss" in entry] == rates
 
 
+def test_few_private_methods_of_the_stock_trainer_are_overridden():
+    """Each may change in any version of transformers."""
+    private = {name for name in vars(SegmentationTrainer) if name.startswith("_") and not name.startswith("__")}
+    assert private & {*dir(Trainer)} == {
+        "_get_grad_norm", "_load_best_model", "_load_from_checkpoint", "_save", "_save_checkpoint",
+    }  # fmt: skip
+
+
 # ---- arguments
 
 
