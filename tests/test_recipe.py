@@ -702,6 +702,9 @@ def test_differences(recipe):
         "learning_rate: 1e-4\naugment_scale: [1, 1]\nlogging_steps: 3\nresume: never", "--dataloader_num_workers", 1
     ).as_flat_dict()
     assert differences(old, new) == ["augment_scale: [0.5, 2.0] -> [1.0, 1.0]", "learning_rate: 6e-05 -> 0.0001"]
+    old |= {"image_size": 512, "class_weights": [1.0, 2.0]}  # as version 0.1.0 wrote them
+    new |= {"image_size": [512], "class_weights": ["1", "2"]}
+    assert len(differences(old, new)) == 2 and len(differences(old, {**new, "image_size": [512, 640]})) == 3
     del old["augment_scale"]  # written before the setting existed
     assert differences(old, {**new, "augment_scale": [0.5, 2.0]}) == ["learning_rate: 6e-05 -> 0.0001"]
 

@@ -104,5 +104,5 @@ def push_demo(recipe: Recipe, repositories: Repositories) -> None:
 
     licence = licence_statement(**licence_settings(recipe))
     push_space(
-        repositories.space, write_space(recipe.output_dir / "space", model_id=repositories.model, licence=licence)
+        repositories.space, write_space(recipe.output_dir / "space", model_id=str(repositories.model), licence=licence)
     )

@@ -76,7 +76,8 @@ def needs_of(script: Path) -> tuple[list[Path], list[str]]:
         finder = _Finder(path=[place])
         finder.run_script(str(script))
         ours = [module for name, module in finder.modules.items() if name.startswith(PACKAGE.name)]
-        files = [Path(module.__file__).relative_to(place) for module in ours if module.__file__]
+        places = [getattr(module, "__file__", None) for module in ours]
+        files = [Path(found).relative_to(place) for found in places if found]
     modules = sorted(PACKAGE.parent / file for file in files)
     outside = {name.partition(".")[0] for name in finder.any_missing()} - {*sys.stdlib_module_names, "seg_recipe"}
     distributions = packages_distributions()

@@ -40,6 +40,10 @@ another number of cpu_threads, or of channels_last) nor which of them are the be
 _TRAINING = "training: transformers.TrainingArguments, where they differ from its defaults or ours"
 
 
+_WIDENED = ("image_size", "class_weights")
+"""Settings that were numbers in version 0.1.0, and take more now: a run that was begun then goes on."""
+
+
 def resolved_text(flat: Mapping[str, Any]) -> str:
     """The YAML recipe of a flat dict of settings (`Recipe.as_flat_dict`): all of ours, and TrainingArguments not at
     their defaults.
@@ -91,7 +95,22 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     defaults = {**settings.defaults(), **arguments.defaults()}
     names = [name for name in defaults if name not in HARMLESS]
     pairs = ((name, old.get(name, defaults[name]), new.get(name, defaults[name])) for name in names)
-    return [f"{name}: {as_text(before)} -> {as_text(after)}" for name, before, after in pairs if before != after]
+    return [
+        f"{name}: {as_text(before)} -> {as_text(after)}"
+        for name, before, after in pairs
+        if (before != after if name not in _WIDENED else _numbers(before) != _numbers(after))
+    ]
+
+
+def _numbers(value: Any) -> list[Any]:
+    """A number, numbers or texts of numbers, as one list of numbers; other texts as they are."""
+    found: list[Any] = []
+    for part in value if isinstance(value, list) else [value]:
+        try:
+            found.append(float(part))
+        except ValueError:
+            found.append(part)
+    return found
 
 
 def _yaml(value: Any) -> str:

@@ -131,7 +131,7 @@ def score_models(
             "notes": [f"{other.name}: {line}" for line in _notes(other, theirs, label_space, window)],
             "figures": theirs["figures"],
             "classes": theirs["classes"],
-            "difference": compared_content(*both, content["images_counted"], label_space),
+            "difference": compared_content(both[0], both[1], content["images_counted"], label_space),
         }
     content["versions"] = package_versions()
     shown = make_examples(partial(segmenter.scores, **options), pictures, match, tally.image_mious, order, examples)

@@ -63,7 +63,7 @@ def degrade(
         pixels = _grey(pixels)
     if draw.jpeg:
         file = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_JPEG_QUALITY, draw.jpeg])[1]
-        pixels = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGBA)
+        pixels = cv2.cvtColor(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGBA)
     return np.asarray(pixels)
 
 
