@@ -170,7 +170,7 @@ def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True)
     resume: `auto` (the newest undamaged checkpoint of output_dir, if there is one), `never`, or a checkpoint's path.
     tidy: clear away what killed saves left; only for the one who writes to output_dir, since another run's save looks
     the same. Under torch.distributed every rank calls this: rank 0 picks, every rank verifies the files as it sees
-    them, and all raise if one of them cannot use the pick. Raises ValueError naming the folder, what is wrong with it
+    them, and all raise if one of them cannot use the pick. Raises InputError naming the folder, what is wrong with it
     and the way out.
     """
     choice: list[Any] = [None, []]

@@ -37,8 +37,7 @@ class LabelSpace:
     names: one unique name per class.
     palette: one (red, green, blue) in 0-255 per class, for pictures of masks. Evenly spread hues when left out.
     mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do. Found by
-    the names when left
-        out (`pairs_by_name`): whichever side is meant, a mirror image swaps them. Empty for none.
+    the names when left out (`pairs_by_name`): whichever side is meant, a mirror image swaps them. Empty for none.
     ignore: further mask ids (0-255) that mean "not labelled"; they are read as IGNORE_INDEX.
     """
 
@@ -166,7 +165,7 @@ def load_label_space(source: str) -> LabelSpace:
     by id.
 
     In the file, mirror_pairs may hold names or ids; where they are not written, they are found by name. Names by id
-    are as `names_by_id` takes them. Raises ValueError with the file, the key and what was wanted.
+    are as `names_by_id` takes them. Raises InputError with the file, the key and what was wanted.
     """
     if source == "face":
         return FACE
@@ -221,7 +220,7 @@ def names_by_id(content: Any) -> dict[int, str] | None:
     """Id -> name in JSON as Hugging Face writes it; None for anything else.
 
     {"0": "sky", "1": "leaf"}, by id; {"sky": 0, "leaf": 1}, in the file's order; or either of them in a model's
-    config, as id2label or label2id. Raises ValueError for an id that two names have.
+    config, as id2label or label2id. Raises InputError for an id that two names have.
     """
     if not isinstance(content, dict):
         return None
@@ -264,7 +263,7 @@ _WANTED = 'wanted: class -> name, or null to leave it out, as in {"earring": "sk
 
 
 def read_id_map(path: str | Path) -> IdMap:
-    """The id map in a JSON file. Raises ValueError, naming the file and the key, for anything else, and for a key that
+    """The id map in a JSON file. Raises InputError, naming the file and the key, for anything else, and for a key that
     is there twice.
     """
     try:

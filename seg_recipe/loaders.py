@@ -32,7 +32,7 @@ class TrainSampler(torch.utils.data.Sampler[int]):
     the ranks.
 
     length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation *
-    ranks. Raises ValueError when the split is smaller than one optimizer step.
+    ranks. Raises InputError when the split is smaller than one optimizer step.
     """
 
     def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):

@@ -2,9 +2,10 @@
 
 All who read masks read them here: the check, training, scoring, importing. What is taken:
 
-grey of 1, 2, 4, 8 or 16 bits    the stored number (Pillow scales 1, 2 and 4 bits to 0-255, and a PGM by its greatest
-value: undone here) palette of 1, 2, 4 or 8 bits     the place in the palette RGB, RGBA or LA of 8 bits        the
-number, where all colour channels are equal and nothing is transparent
+    grey of 1, 2, 4, 8 or 16 bits    the stored number (Pillow scales 1, 2 and 4 bits to 0-255, and a PGM by its
+                                     greatest value: undone here)
+    palette of 1, 2, 4 or 8 bits     the place in the palette
+    RGB, RGBA or LA of 8 bits        the number, where all colour channels are equal and nothing is transparent
 
 Anything else is refused by its own kind (see `seg_recipe.data.problems`), never guessed.
 """

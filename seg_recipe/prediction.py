@@ -57,7 +57,7 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
     `interpolate`, which the pipeline uses, in float32: of 6.1 million pixels of real pictures 3 differed, whose two
     best logits were within 1.1e-7.
 
-    Raises ValueError for scores that are not finite.
+    Raises InputError for scores that are not finite.
     """
     if not all_finite(scores):
         raise InputError(

@@ -13,7 +13,7 @@ def in_validation(sample_id: str, val_fraction: float | int) -> bool:
     True where the first 8 bytes of the id's SHA-256, read as a share of 2**64, lie below `val_fraction` (a share in
     [0, 1]). The same on every machine, in every process and for any set of other ids; a larger fraction only ever adds
     samples. The share held out is `val_fraction` in expectation: of n samples it varies by about sqrt(val_fraction /
-    n). Raises ValueError for a fraction outside [0, 1].
+    n). Raises InputError for a fraction outside [0, 1].
     """
     if not 0 <= val_fraction <= 1:
         raise InputError(

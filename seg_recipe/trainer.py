@@ -1,7 +1,7 @@
 """SegmentationTrainer: the Hugging Face Trainer, with what is unsound for segmentation mended.
 
-Each override says which behaviour of the stock class (transformers 5.23) it mends and how to see it; the test of the
-same name in tests/test_trainer.py shows the stock class failing.
+Each override says which behaviour of the stock class (transformers 5.23) it mends and how to see it; docs/faults.md
+names the tests, which first show the stock class failing.
 """
 
 import json

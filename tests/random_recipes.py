@@ -1,7 +1,8 @@
 """Recipes that a seed draws from all settings, run to their end in this process, and what must hold of each.
 
-python tests/random_recipes.py FIRST COUNT      runs the recipes of the seeds FIRST, FIRST + 1, ... and prints what
-each came to
+    python tests/random_recipes.py FIRST COUNT
+
+runs the recipes of the seeds FIRST, FIRST + 1, ... and prints what each came to.
 """
 
 import contextlib

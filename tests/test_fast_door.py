@@ -60,8 +60,7 @@ def test_a_numba_that_cannot_compile_is_not_used(monkeypatch, capsys):
     monkeypatch.setattr(fast, "import_module", fails)
     assert not fast.compiles.__wrapped__()
     assert capsys.readouterr().out == (
-        "numba cannot be used (LLVM does not know this processor): loss and metric run in torch, "
-        "which is slower on a CPU.\n"
+        "numba cannot be used (LLVM does not know this processor): torch is used, which is slower on a CPU.\n"
     )
 
 

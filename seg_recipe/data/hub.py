@@ -26,7 +26,7 @@ PATIENCE = 6.0
 def load_from_hub(place: str, *, streaming: bool) -> Any:
     """All splits of the Hub data set `owner/name`: a DatasetDict, or an IterableDatasetDict where it is streamed.
 
-    Data sets are files only (parquet, images, ...); code in a repository is never run. Raises ValueError, within about
+    Data sets are files only (parquet, images, ...); code in a repository is never run. Raises InputError, within about
     ten seconds where the Hub does not answer, with the ways out.
     """
     unreachable = _why_unreachable(place)

@@ -28,7 +28,7 @@ def draws(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
 
     sizes: pictures in each source, above 0. weights: any positive numbers; their sum does not matter. The epoch has
     max(ceil(size / share)) pictures; what the shares leave over after rounding down goes to the largest remainders,
-    first source first. Raises ValueError where that makes more than LARGEST_EPOCH.
+    first source first. Raises InputError where that makes more than LARGEST_EPOCH.
     """
     exact = [
         Fraction(str(weight)) for weight in weights

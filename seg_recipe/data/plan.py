@@ -91,7 +91,7 @@ def validate(
 def plan_splits(
     sources: Sequence[Source], named: dict[str, Source], val_fraction: float
 ) -> tuple[dict[str, list[Share]], list[str]]:
-    """Split -> what it takes, "train" first; and notes on what none takes. Raises ValueError where a split would have
+    """Split -> what it takes, "train" first; and notes on what none takes. Raises InputError where a split would have
     no source.
     """
     notes: list[str] = []

@@ -97,7 +97,7 @@ def read_source(
 
     image_column, label_column, train_split, eval_split: of saved and Hub data sets; eval_split also of a folder, where
     validation is val/ and another name that of a folder beside it, such as test/. streaming: of the Hub; the others
-    are here already. Raises ValueError (DataProblems where files are at fault) with the place, what was found, what
+    are here already. Raises InputError (DataProblems where files are at fault) with the place, what was found, what
     was wanted and the way out.
     """
     folder = Path(place).expanduser()

@@ -69,7 +69,7 @@ def join_labels(spaces: Sequence[LabelSpace]) -> tuple[LabelSpace, tuple[UInt8[n
     """One label space for several, and for each the table from its ids: a name that two of them have is one class, in
     the first's colour.
 
-    Names are compared as `plain_name` has them. Raises ValueError for more than 255 classes.
+    Names are compared as `plain_name` has them. Raises InputError for more than 255 classes.
     """
     names, palette = list(spaces[0].names), list(spaces[0].palette)
     tables = [np.arange(256, dtype=np.uint8)]
@@ -109,7 +109,7 @@ def read_upload(path: str | Path) -> Image.Image:
 
 
 def segment(models: Models, image: Image.Image) -> Seen:
-    """The picture as it is shown, with the mask of each model. Raises ValueError for more than 8 bits a channel."""
+    """The picture as it is shown, with the mask of each model. Raises InputError for more than 8 bits a channel."""
     factor = min(1.0, SHOWN_SIDE / max(image.size))
     height, width = (max(1, round(side * factor)) for side in (image.height, image.width))
     masks = tuple(
@@ -126,7 +126,7 @@ def segment_face(models: Models, seed: int, *, portrait: bool) -> Seen:
     """Face 0 of the series `seed` (that of `make_faces.py --seed`), with its truth where a model has the classes of
     faces.
 
-    portrait: from a narrow range of views. Raises ValueError for a negative seed.
+    portrait: from a narrow range of views. Raises InputError for a negative seed.
     """
     if seed < 0:
         raise InputError(f"The seed is {seed}; wanted a whole number from 0 up.")

@@ -122,7 +122,7 @@ def build_page(models: Models) -> gr.Blocks:
 
 
 def _uploaded(path: str, folder: str) -> str:
-    """The path, which must lead into the folder of what visitors sent. Raises ValueError otherwise."""
+    """The path, which must lead into the folder of what visitors sent. Raises InputError otherwise."""
     if not Path(path).resolve().is_relative_to(Path(folder).resolve()):
         raise InputError("only a picture that was sent to this page can be seen on it")
     return path

@@ -108,7 +108,7 @@ def make_faces(
     workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only.
     backgrounds: a folder of photographs that stand behind the faces instead of what is drawn. oversample: rare classes
     more often (`oversampling.RARE`). portraits: from a narrow range of views (`circumstances.sample_portrait_view`).
-    Raises ValueError for settings that make no sense or differ from those that the folder was begun with, OSError
+    Raises InputError for settings that make no sense or differ from those that the folder was begun with, OSError
     where files cannot be written.
     """
     out = Path(out)

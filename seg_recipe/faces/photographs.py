@@ -33,7 +33,7 @@ def find_photographs(folder: str | Path) -> Photographs:
     """The pictures in a folder and the folders in it, by ending (jpg, jpeg, png, webp, bmp, tif, tiff), but hidden
     ones.
 
-    Only their first bytes are read here. Raises ValueError for a folder without pictures and for a file that is none.
+    Only their first bytes are read here. Raises InputError for a folder without pictures and for a file that is none.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,7 +66,7 @@ def photograph_behind(
     """The background of face `index` of the series `seed`: a square of a half up to all of a photograph's shorter
     side, turned upright.
 
-    blur: radius over the picture's height. Half of them are mirrored. Raises ValueError, naming the file, for one that
+    blur: radius over the picture's height. Half of them are mirrored. Raises InputError, naming the file, for one that
     cannot be read.
     """
     rng = _rng(seed, index)

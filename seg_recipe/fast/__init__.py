@@ -25,6 +25,6 @@ def compiles() -> bool:
         import_module("seg_recipe.fast.kernels").exp2(np.float32(0))
     except Exception as error:  # numba is missing, does not fit NumPy, or LLVM refuses the processor
         reason = str(error).partition("\n")[0] or type(error).__name__
-        print(f"numba cannot be used ({reason}): loss and metric run in torch, which is slower on a CPU.", flush=True)
+        print(f"numba cannot be used ({reason}): torch is used, which is slower on a CPU.", flush=True)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Whether a run goes on, and from where: what makes it the run that it is, written beside every checkpoint."""
+"""Whether this is the run that a checkpoint belongs to, and from where it goes on (identity.json)."""
 
 import json
 from hashlib import blake2b
@@ -71,7 +71,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
     """The checkpoint to go on from, or None to start anew; and the metrics of a run that is finished already, else
     None.
 
-    Raises ValueError where the run in output_dir is another one than this recipe's, naming what differs.
+    Raises InputError where the run in output_dir is another one than this recipe's, naming what differs.
     """
     args = recipe.training
     if recipe.run.resume == "never":

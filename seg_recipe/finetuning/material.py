@@ -147,7 +147,7 @@ def faces_for_a_check(most: int, batch: int, val_fraction: float | int) -> int:
 
 
 def idle_lines(recipe: Recipe, idle: dict[str, str]) -> list[str]:
-    """One line for each setting of the recipe that its data make idle. Raises ValueError for one that was typed."""
+    """One line for each setting of the recipe that its data make idle. Raises InputError for one that was typed."""
     for name, reason in idle.items():
         if name in recipe.typed:
             raise InputError(f"{name} has no effect: {reason}. Leave --{name} out.")

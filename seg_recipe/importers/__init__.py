@@ -2,10 +2,12 @@
 training reads.
 
 sources.py      lists a folder or an archive as it is, safely
-formats.py      FORMATS, the layouts that are known, a module each, whose docstring shows it: from files to a Layout
-(samples.py) recognition.py  which of them a source is, by that set's own marks; what another one looks like, and how
-it is imported published.py    what makers call their splits labelling.py    from a layout's classes to a label space,
-by name placement.py    which file of DEST is made of what; image_files.py reads what may be broken or hostile
+formats.py      FORMATS, the layouts that are known, a module each, whose docstring shows it
+samples.py      what a layout gives: a Layout of Samples
+recognition.py  which layout a source has, by that set's own marks; what another one looks like
+published.py    what makers call their splits
+labelling.py    from a layout's classes to a label space, by name
+placement.py    which file of DEST is made of what; image_files.py reads what may be broken or hostile
 destination.py  places files so that nothing is ever half-written
 
 Another layout is another module with MARKS and `read`, and a row in FORMATS.

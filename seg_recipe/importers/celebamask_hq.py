@@ -1,10 +1,11 @@
 """CelebAMask-HQ, https://github.com/switchablenorms/CelebAMask-HQ, as unpacked
 
-    CelebA-HQ-img/0.jpg                              1024 x 1024, 30,000 of them
-    CelebAMask-HQ-mask-anno/0/00000_skin.png         512 x 512, one file per part that the face has; 2,000 pictures a
-    folder CelebAMask-HQ-mask-anno/0/00000_l_eye.png ... CelebA-HQ-to-CelebA-mapping.txt                  idx orig_idx
-    orig_file identity_CelebA.txt, list_eval_partition.txt     from CelebA, not in the download: put them beside the
-    mapping
+    CelebA-HQ-img/0.jpg                                1024 x 1024, 30,000 of them
+    CelebAMask-HQ-mask-anno/0/00000_skin.png           512 x 512, one file per part that the face has; 2,000 pictures
+                                                       a folder
+    CelebAMask-HQ-mask-anno/0/00000_l_eye.png ...
+    CelebA-HQ-to-CelebA-mapping.txt                    idx orig_idx orig_file
+    identity_CelebA.txt, list_eval_partition.txt       from CelebA, not in the download: put them beside the mapping
 
 Parts are painted in the order of PARTS, which is that of the makers' own script; what no part covers is background. l_
 and r_ are the SUBJECT's: the subject's left eye lies right in the picture and becomes right_eye, for names here are

@@ -1,8 +1,8 @@
 """The lists of classes that labelling tools write beside their masks.
 
-class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is background,
-__ignore__ no class labelmap.txt of CVAT                           # label:color_rgb:parts:actions, then name:R,G,B:: a
-line
+class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is
+                                               background, __ignore__ no class
+labelmap.txt of CVAT                           # label:color_rgb:parts:actions, then name:R,G,B:: a line
 """
 
 import re
@@ -31,7 +31,7 @@ def is_labelmap(text: str) -> bool:
 
 
 def read_labelmap(text: str, name: str) -> Table:
-    """The colours of a labelmap. Raises ValueError, naming the file, for a line of another form, and for two classes
+    """The colours of a labelmap. Raises InputError, naming the file, for a line of another form, and for two classes
     with one colour.
     """
     colours: dict[str, int] = {}
@@ -48,7 +48,7 @@ def read_labelmap(text: str, name: str) -> Table:
 
 
 def read_names(text: str, name: str) -> Table:
-    """The ids of a list of names. Raises ValueError, naming the file, for a name that is there twice and for lines
+    """The ids of a list of names. Raises InputError, naming the file, for a name that is there twice and for lines
     that are no names.
 
     A leading __ignore__ has no id (labelme counts it as -1, which is 255 in a mask); elsewhere its id is not labelled.
@@ -73,7 +73,7 @@ def read_names(text: str, name: str) -> Table:
 
 
 def table_in(path: Path) -> Table:
-    """Return the table that --table names: one of these lists, or what `tables` reads. Raises ValueError."""
+    """Return the table that --table names: one of these lists, or what `tables` reads. Raises InputError."""
     try:
         text = (
             path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""
@@ -93,7 +93,7 @@ def table_in(path: Path) -> Table:
 
 
 def table_beside(files: dict[str, SourceFile], names: tuple[str, ...]) -> Table:
-    """The table in the one file of the source that has one of these names. Raises ValueError where there are none or
+    """The table in the one file of the source that has one of these names. Raises InputError where there are none or
     several.
     """
     found = [file for name, file in files.items() if name.rpartition("/")[2] in names]

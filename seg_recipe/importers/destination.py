@@ -55,7 +55,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def check_apart(source: Path, destination: Path) -> None:
-    """Raises ValueError if DEST lies inside SOURCE, or is a file."""
+    """Raises InputError if DEST lies inside SOURCE, or is a file."""
     if source.is_dir() and destination.resolve().is_relative_to(source.resolve()):
         raise InputError(
             f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder "
@@ -70,7 +70,7 @@ def own_folder(destination: Path) -> Iterator[None]:
     """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
 
     .partial is there from `begin` to `finish`, so that an import that is refused leaves a finished one finished. If no
-    pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises ValueError if DEST
+    pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises InputError if DEST
     holds other things than an import, if another import is writing there, or if a link in it leads outside.
     """
     new = make_writable(destination, "DEST")
@@ -177,7 +177,7 @@ def _source_sizes(file: SourceFile | Made) -> str:
 def _check_record(
     earlier: dict[str, Any], record: dict[str, Any], source: Path, destination: Path, foreign: list[str]
 ) -> None:
-    """Raises ValueError if the earlier import was of another source or fraction; `foreign` are files in DEST that this
+    """Raises InputError if the earlier import was of another source or fraction; `foreign` are files in DEST that this
     source has not.
     """
     way_out = "give another DEST, or delete this one"

@@ -40,7 +40,7 @@ def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator
     group.
 
     Landmarks and whatever is no pair go to `left_out`. Ids are letters, digits, "_" and "-" (six digits in the
-    released sets). Raises ValueError if there is no pair, or if more than one folder holds pairs. Source:
+    released sets). Raises InputError if there is no pair, or if more than one folder holds pairs. Source:
     https://github.com/microsoft/FaceSynthetics
     """
     images, masks, others = _face_names(files)

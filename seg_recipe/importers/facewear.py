@@ -32,7 +32,7 @@ def treated(
     """The layout of FaceSynthetics with its pairs that hide facewear kept, their background not labelled ("ignore"),
     or left out.
 
-    Kept ones are only counted, in `count` evenly chosen pairs. Raises ValueError where pairs are to be told and there
+    Kept ones are only counted, in `count` evenly chosen pairs. Raises InputError where pairs are to be told and there
     are no landmarks.
     """
     samples = list(layout.samples)

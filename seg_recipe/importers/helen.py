@@ -1,8 +1,8 @@
 """The face labels of Helen by Smith et al., http://pages.cs.wisc.edu/~lizhang/projects/face-parsing, as unpacked
 
     SmithCVPR2013_dataset_resized/images/232194_1.jpg
-    SmithCVPR2013_dataset_resized/labels/232194_1/232194_1_lbl00.png ... _lbl10.png    how probable each class is,
-    0-255 SmithCVPR2013_dataset_resized/exemplars.txt  tuning.txt  testing.txt               1 , 232194_1
+    SmithCVPR2013_dataset_resized/labels/232194_1/232194_1_lbl00.png ... _lbl10.png    each class's probability, 0-255
+    SmithCVPR2013_dataset_resized/exemplars.txt  tuning.txt  testing.txt               1 , 232194_1
 
 A pixel gets the most probable class, the first of equal ones. The classes are the eleven of LaPa, in the same order
 (the makers' readme); skin is without ears and neck, which are background. The readme says "left eyebrow" and not whose

@@ -2,8 +2,7 @@
 
     {scene}/frames/Image/camera_0/Image_0_0_0048_0.png
     {scene}/frames/ObjectSegmentation/camera_0/ObjectSegmentation_0_0_0048_0.npy    whole numbers, height x width
-    {scene}/frames/Objects/camera_0/Objects_0_0_0048_0.json                         [{"object_index": 3, "name":
-    "Tree.001", ...}, ...]
+    {scene}/frames/Objects/camera_0/Objects_0_0_0048_0.json    [{"object_index": 3, "name": "Tree.001", ...}, ...]
 
 A pixel's class is the name of its object without what follows the first "." or "(": Tree.001 and Tree(7) are Tree.
 That makes many classes; --id_map merges them by name or pattern. Numbers that no object has (the sky) are background:
@@ -71,7 +70,7 @@ def _paint(mask: SourceFile, classes: dict[int, int]) -> Int32[np.ndarray, "heig
 
 
 def _objects(file: SourceFile) -> dict[int, str]:
-    """Object index -> class. Raises ValueError for a json of another form."""
+    """Object index -> class. Raises InputError for a json of another form."""
     try:
         with file.open() as stream:
             content = json.load(stream)

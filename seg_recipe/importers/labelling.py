@@ -37,7 +37,7 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
     """The labelling of a layout: its own classes after the id map, in their order; or those of `wanted`, which must
     have every name.
 
-    Raises ValueError for keys that no class has, for names that `wanted` has not (nearest names listed), and for more
+    Raises InputError for keys that no class has, for names that `wanted` has not (nearest names listed), and for more
     than 255 classes.
     """
     id_map = id_map or {}

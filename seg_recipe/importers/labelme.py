@@ -3,8 +3,9 @@ https://github.com/wkentaro/labelme/tree/main/examples/semantic_segmentation
 
     JPEGImages/000.jpg
     SegmentationClass/000.png            palette PNG: the place in the palette is the id; older releases:
-    SegmentationClassPNG SegmentationClassNpy/000.npy         the same ids; read where there are no PNGs (older
-    releases: SegmentationClass) class_names.txt                      a name a line, _background_ first: id 0, 1, ...
+                                         SegmentationClassPNG
+    SegmentationClassNpy/000.npy         the same ids; read where there are no PNGs (older releases: SegmentationClass)
+    class_names.txt                      a name a line, _background_ first: id 0, 1, ...
     ImageSets/Segmentation/train.txt     a split of your own, if you wrote one
 
 The folders are Pascal VOC's, the classes those of class_names.txt. Pixels of __ignore__ are not labelled.

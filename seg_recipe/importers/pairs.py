@@ -62,7 +62,7 @@ def read(
 
     group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published
     split is none. part: the patterns may name one published set where SOURCE has others beside it. nearest: what
-    becomes of colours that the table has not; None leaves their pairs out. Raises ValueError for patterns that do not
+    becomes of colours that the table has not; None leaves their pairs out. Raises InputError for patterns that do not
     fit each other, that nothing matches, or that may hide a published split.
     """
     if nearest and not table.colours:
@@ -247,7 +247,7 @@ def _folder_of(text: str, star: int) -> str:
 
 
 def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> None:
-    """Raises ValueError where a folder of the patterns is called as a published split, and SOURCE has others in the
+    """Raises InputError where a folder of the patterns is called as a published split, and SOURCE has others in the
     same places.
     """
     both = ["/".join([*map(_unsplit, text.split("/")[:-1]), text.rpartition("/")[2]]) for text in (images, masks)]

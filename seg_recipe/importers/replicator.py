@@ -3,8 +3,8 @@ https://docs.omniverse.nvidia.com/extensions/latest/ext_replicator
 
     rgb_0000.png
     semantic_segmentation_0000.png                  RGBA colours; or ids, where colorize_semantic_segmentation is off
-    semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or {"2": {"class":
-    "cube"}, ...}
+    semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or
+                                                    {"2": {"class": "cube"}, ...}
 
 All in one folder, or rgb/ and semantic_segmentation/ in one for each camera. Colours and ids are given anew in each
 run and may differ from frame to frame, so that each mask is read by the json of its own frame. The classes are all
@@ -40,7 +40,7 @@ _Frame = tuple[str, str]
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in the classes that its frames name, each a group of its own. Raises ValueError for a json of
+    """The layout above, in the classes that its frames name, each a group of its own. Raises InputError for a json of
     another form.
     """
     found: dict[str, dict[_Frame, SourceFile]] = {
@@ -108,7 +108,7 @@ def _read_rgba(file: SourceFile) -> Int64[np.ndarray, "height width"]:
 
 
 def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
-    """(colour with alpha, or id, and the class) of each label in a frame's json. Raises ValueError, naming the file,
+    """(colour with alpha, or id, and the class) of each label in a frame's json. Raises InputError, naming the file,
     for another form.
     """
     try:
@@ -132,7 +132,7 @@ def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
 
 
 def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table: Table) -> None:
-    """Raises ValueError where the json that lies beside a mask gives one of the table's names to another colour or id
+    """Raises InputError where the json that lies beside a mask gives one of the table's names to another colour or id
     than the table.
     """
     names = {plain_name(name): number for number, name in enumerate(table.names)}

@@ -37,7 +37,7 @@ _BLACK = 0
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above; the group of a sample is its sequence. Raises ValueError for a json of another form."""
+    """The layout above; the group of a sample is its sequence. Raises InputError for a json of another form."""
     colours: dict[str, int] = {}
     pairs: list[tuple[str, str, SourceFile, SourceFile]] = []
     used: set[str] = set()

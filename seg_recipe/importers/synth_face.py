@@ -3,9 +3,8 @@
     img_0000123_004.jpg             identity 123, frame 4; about five frames of each identity
     segm_parts_0000123_004.png      ids 0-12, those of `labels.FACE`
     segm_hair_0000123_004.png       how much of each pixel is hair, 0-255; also beard, glasses, headwear, facewear,
-    clothing,
-                                    eyebrows and eyelashes; a file that is not there is an item that the face does not
-                                    have
+                                    clothing, eyebrows and eyelashes; a file that is not there is an item that the
+                                    face does not have
 
 The overlays are painted over the parts where they cover half a pixel or more, in the order of OVERLAYS, which is that
 of the makers' own viewer (it paints from 100 of 255). Eyebrows and eyelashes are not painted: the parts hold the

@@ -51,7 +51,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read the table in a file. Raises ValueError, naming the file; also for two classes with one value."""
+    """Read the table in a file. Raises InputError, naming the file; also for two classes with one value."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +90,7 @@ def _from_ids(named: dict[int, str]) -> Table:
 
 
 def _from_values(content: dict[str, Any]) -> Table:
-    """A table of colours. Raises ValueError for any other."""
+    """A table of colours. Raises InputError for any other."""
     if all(isinstance(value, list) for value in content.values()):
         return colour_table({name: packed(value) for name, value in content.items()})
     strange = next(
@@ -101,7 +101,7 @@ def _from_values(content: dict[str, Any]) -> Table:
 
 
 def colour_table(colours: dict[str, int]) -> Table:
-    """Name -> packed colour, as a table. Raises ValueError where two names have one colour."""
+    """Name -> packed colour, as a table. Raises InputError where two names have one colour."""
     codes: dict[int, int] = {}
     for number, (name, code) in enumerate(colours.items()):
         if code in codes:
@@ -111,7 +111,7 @@ def colour_table(colours: dict[str, int]) -> Table:
 
 
 def packed(colour: Any) -> int:
-    """[red, green, blue] or [red, green, blue, alpha] in 0-255 as one number. Raises ValueError for anything else."""
+    """[red, green, blue] or [red, green, blue, alpha] in 0-255 as one number. Raises InputError for anything else."""
     parts = [int(part) for part in colour[:3]] if isinstance(colour, list) and len(colour) in (3, 4) else []
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
         raise InputError(f"{colour!r} is no colour [red, green, blue] in 0-255")

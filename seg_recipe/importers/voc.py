@@ -1,8 +1,9 @@
 """Pascal VOC, semantic segmentation, http://host.robots.ox.ac.uk/pascal/VOC, as unpacked
 
     VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg
-    VOCdevkit/VOC2012/SegmentationClass/2007_000032.png       palette PNG: the place in the palette is the id, 0-20,
-    255 at outlines VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt        one name a line; val.txt
+    VOCdevkit/VOC2012/SegmentationClass/2007_000032.png     palette PNG: the place in the palette is the id, 0-20;
+                                                            255 at outlines
+    VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt      one name a line; val.txt
 
 Recognised by its texts in ImageSets and by its names, a year and a number; a labelling tool's export has the same
 folders and classes of its own. The split is the one of ImageSets/Segmentation; without these texts a hash of the name.
@@ -46,7 +47,7 @@ _CODES = {**{number: number for number in range(len(NAMES))}, IGNORE_INDEX: NOT_
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 21 classes; each picture is a group of its own. Raises ValueError where a list of other
+    """The layout above, in 21 classes; each picture is a group of its own. Raises InputError where a list of other
     classes lies beside.
     """
     lists = [name for name in files if name.rpartition("/")[2] in ("class_names.txt", "labelmap.txt")]

@@ -57,7 +57,7 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
 
     The verification compares masks on random input and on the first REAL_PICTURES of `pictures` that can be read, and
     prints the share of pixels that differ. The file appears only if both are below MOST_DIFFERING. The batch is free,
-    and so is the size if the masks are right at another one, too. Raises ValueError in one line: onnx or onnxruntime
+    and so is the size if the masks are right at another one, too. Raises InputError in one line: onnx or onnxruntime
     not installed, a model that cannot be exported, a difference that is too large, a file of another model.
     """
     try:

@@ -91,7 +91,7 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
     """The pictures and videos behind `inputs` (files, folders, globs, zips, videos), readable while the context lasts.
 
     Folders are searched to any depth, links to folders and names that begin with a dot are passed by. What cannot be
-    used goes to `left_out`. Raises ValueError or OSError in one line: nothing there, no picture at all, two pictures
+    used goes to `left_out`. Raises InputError or OSError in one line: nothing there, no picture at all, two pictures
     for one name, `output` inside of an INPUT.
     """
     files: dict[str, _File] = {}

@@ -29,7 +29,7 @@ def load_segmenter(source: str | Path, *, device: str = "auto", precision: str =
     precision: fp32, bf16, fp16, or auto: bf16 where the hardware computes in it, as in training, else fp32.
     The label space is that of labels.json beside the weights, else the names in the config (see `named_space`).
 
-    Raises ValueError or OSError in one line for a model that is not there, whose weights are a pickle, which wants to
+    Raises InputError or OSError in one line for a model that is not there, whose weights are a pickle, which wants to
     run code of its own, or which lacks tensors, its image processor or a label space that fits; and for a device or
     precision that this machine has not.
     """
@@ -54,7 +54,7 @@ def named_space(names: Sequence[str]) -> LabelSpace:
     """The label space of a model that comes with names alone.
 
     The names of FACE are FACE, with its palette. Otherwise names that differ only in their side (`l_eye`, `r_eye`) are
-    mirror pairs. A repeated name gets its id, as in `door (14)`. Raises ValueError for fewer than 2 or more than 255
+    mirror pairs. A repeated name gets its id, as in `door (14)`. Raises InputError for fewer than 2 or more than 255
     names.
     """
     if tuple(names) == FACE.names:

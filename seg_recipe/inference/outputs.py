@@ -1,9 +1,10 @@
 """The folder that a prediction makes: held by one process, resumable, and never with a half-written file in it.
 
-masks/{name}.png       class ids in the colours of the label space (palette PNG), of the picture's size as it is
-displayed overlays/{name}.jpg    the picture under its mask, with the legend, where asked for shares.jsonl           a
-line per picture, by name: name, source, stamp, height, width, shares (class -> share of the pixels, all classes)
-predict.json           what everything in the folder was made with
+    masks/{name}.png       class ids in the colours of the label space (palette PNG), of the picture's displayed size
+    overlays/{name}.jpg    the picture under its mask, with the legend, where asked for
+    shares.jsonl           a line per picture, by name: name, source, stamp, height, width, shares (class -> share of
+                           the pixels, all classes)
+    predict.json           what everything in the folder was made with
 
 A file is made in .partial, which is there as long as a prediction runs, and then renamed; the line comes last. What
 has its line is done.
@@ -107,7 +108,7 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
     """The folder with what is done in it, held for this process; it is not made until something is to be kept, and
     gone if nothing is.
 
-    settings: what the files depend on. Raises ValueError in one line if the folder was made with others, holds other
+    settings: what the files depend on. Raises InputError in one line if the folder was made with others, holds other
     things, or is in use.
     """
     if folder.exists() and not folder.is_dir():

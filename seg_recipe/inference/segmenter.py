@@ -87,7 +87,7 @@ class Segmenter:
         """The picture as the model takes it: resized to `image_size` and normalised, exactly as `EvalTransform` does;
         on the CPU.
 
-        Raises ValueError for more than 8 bits a channel.
+        Raises InputError for more than 8 bits a channel.
         """
         if self._plain:
             return self._normalised(self._resized(image, self.image_size))
@@ -116,7 +116,7 @@ class Segmenter:
         at the picture's own resolution; they overlap by a third or more, and their middles weigh most.
         Memory: the batch is as large as `images`, and the grid of a windowed picture grows with the picture.
 
-        Raises ValueError for scales out of SCALES or that the model cannot take.
+        Raises InputError for scales out of SCALES or that the model cannot take.
         """
         checked = _checked_scales(scales)
         if not (flip or window or checked != [1.0]):
@@ -154,7 +154,7 @@ class Segmenter:
         """Per picture the predicted class ids, (height, width), at its own size or that of `sizes` (height, width).
 
         The prediction is the class with the greatest score after bilinear upsampling, the first of equals: what the
-        pipeline shows and what `confusion_matrices` counts. Options as in `scores`. Raises ValueError for scores that
+        pipeline shows and what `confusion_matrices` counts. Options as in `scores`. Raises InputError for scores that
         are not finite.
         """
         wanted = [(image.height, image.width) for image in images] if sizes is None else sizes

@@ -29,7 +29,7 @@ class Frame:
 
 
 class Video:
-    """A video file. Raises ValueError or FileNotFoundError in one line where PyAV is not installed or the file is no
+    """A video file. Raises InputError or FileNotFoundError in one line where PyAV is not installed or the file is no
     video.
 
     length: the number of frames that its container states, None if it does not. stamp: changes when the file does.
@@ -44,7 +44,7 @@ class Video:
             self.length: int | None = container.streams.video[0].frames or None
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in the order of display, upright. Raises ValueError where the file is damaged."""
+        """The frames in the order of display, upright. Raises InputError where the file is damaged."""
         with _opened(self.path) as container:
             try:
                 for frame in container.decode(container.streams.video[0]):

@@ -42,12 +42,11 @@ def power_jaccard(
     already exceed the largest float16. The full-size probabilities are never held in memory.
 
     labels: class ids (batch, height, width) of any integer dtype, with `ignore_index` for pixels that do not count; or
-    soft targets
-        (batch, classes, height, width) in [0, 1], where a pixel whose targets are all 0 does not count.
+    soft targets (batch, classes, height, width) in [0, 1], where a pixel whose targets are all 0 does not count.
     power: in [1, 2]. 1 is the soft Jaccard index, 2 the one with squares, which alone has its minimum at q = y for
-    soft targets. Below 1
-        the slope of q^power at q = 0 is infinite. Above 2 a perfect answer is not the minimum, since y q <= (y^p +
-        q^p) / 2 need not hold: the loss falls below 0 (for power 3 and smooth 0 to -0.124, at q = 0.79 where y = 1).
+    soft targets. Below 1 the slope of q^power at q = 0 is infinite. Above 2 a perfect answer is not the minimum, since
+    y q <= (y^p + q^p) / 2 need not hold: the loss falls below 0 (for power 3 and smooth 0 to -0.124, at q = 0.79 where
+    y = 1).
     smooth: >= 0, added above and below in each ratio. 0 / 0 (with smooth = 0: nothing there, nothing predicted) is a
     loss of 0.
     reduction: over what a sum runs, hence how many ratios there are.
@@ -55,18 +54,16 @@ def power_jaccard(
         batch is cut.
         batch: a ratio per class, from sums over the batch and over all ranks; the mean over classes.
         micro: one ratio from sums over the classes too. With classes="all" it is the published code but for three
-        things: softmax where
-            that has sigmoid outputs, the background class counts, and ignored pixels exist.
+        things: softmax where that has sigmoid outputs, the background class counts, and ignored pixels exist.
     classes: `present` takes the mean (micro: the sum) over the classes that occur in the truth, judged over the same
     sums; `all` over all.
 
     An image without a counted pixel has loss 0 and gradient 0, and stays in the denominator of the mean over images.
 
     synchronize: with batch and micro, add up the sums over the ranks of torch.distributed's default group where it is
-    initialised.
-        All ranks must make the call. Each gets the same loss, and a gradient whose MEAN over the ranks, which is what
-        DistributedDataParallel and FSDP form, is that of the loss. `image` needs none of this: its mean over ranks
-        with equally many images is the mean over all.
+    initialised. All ranks must make the call. Each gets the same loss, and a gradient whose MEAN over the ranks, which
+    is what DistributedDataParallel and FSDP form, is that of the loss. `image` needs none of this: its mean over ranks
+    with equally many images is the mean over all.
 
     Raises ValueError for settings outside these ranges, shapes that do not fit, and ids that are neither a class nor
     `ignore_index`. Looking at the ids would stop an accelerator at every step: there such labels make loss and

@@ -77,7 +77,7 @@ def _tile_sums(values, target, power, uniform):
 
 
 def _tile_gradient(values, target, power, uniform, gradients):
-    """d loss / d Z over one tile, by the module's derivation. Overwrites the values."""
+    """d loss / d Z over one tile, as derived in pixel_sums.py. Overwrites the values."""
     a, b, k, s = gradients  # (images, classes, 1) each
     probabilities, _ = _softmax(values, target.valid)
     m = target.at_pixels(a) * target.of(probabilities) - target.at_pixels(k) * target.weights

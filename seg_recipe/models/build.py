@@ -85,7 +85,7 @@ def build_model(
     frozen: DistributedDataParallel would wait for their gradients in vain. Only safetensors are read, and no code from
     the checkpoint runs.
 
-    Raises ValueError or FileNotFoundError with one line: no such checkpoint, the Hub out of reach, an architecture
+    Raises InputError or FileNotFoundError with one line: no such checkpoint, the Hub out of reach, an architecture
     without segmentation, backbone tensors that the checkpoint lacks, an image_size that the model cannot take.
     """
     size = height_and_width(image_size)

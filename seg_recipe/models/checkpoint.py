@@ -49,7 +49,7 @@ def find_checkpoint(name: str, *, with_weights: bool) -> CheckpointFiles:
     weights as safetensors, which transformers takes too (`transformers.safetensors_conversion`). Nothing asks for a
     conversion.
 
-    Raises ValueError or FileNotFoundError with one line that names the model and the ways out, within `DEADLINE` if
+    Raises InputError or FileNotFoundError with one line that names the model and the ways out, within `DEADLINE` if
     the Hub is silent.
     """
     folder = Path(name).expanduser()

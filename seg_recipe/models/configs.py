@@ -90,7 +90,7 @@ def override_config(config: PreTrainedConfig, entries: Sequence[str]) -> None:
 
     Only settings that belong to the architecture and hold a number, a text or a list of numbers can be changed, and
     only to a value of the same type (and a list to one of the same length). What every transformers config has, such
-    as the labels, is the recipe's to set. Raises ValueError, in one line, for an entry of another form, a name that
+    as the labels, is the recipe's to set. Raises InputError, in one line, for an entry of another form, a name that
     the architecture has not, and a value of another type.
     """
     set_elsewhere = _OF_THE_RECIPE | PreTrainedConfig().to_dict().keys()
@@ -170,7 +170,7 @@ def unused_parameters(config: PreTrainedConfig, name: str, size: tuple[int, int]
     """The names of the parameters that have no part in the logits, found by a forward and backward pass without data
     (device "meta").
 
-    Raises ValueError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
+    Raises InputError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
     would shift them.
     """
     try:

@@ -28,7 +28,7 @@ def backbone_prefix(model: PreTrainedModel) -> str:
     """What the names of the backbone's tensors begin with, dot included (`segformer.`); all other tensors are the
     head's.
 
-    Raises ValueError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`.
+    Raises InputError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`.
     """
     for name in (model.base_model_prefix, "backbone"):
         if name and isinstance(getattr(model, name, None), nn.Module):

@@ -90,7 +90,7 @@ def load_recipe(argv: list[str]) -> Recipe:
     """The recipe of a command line without the program's name: `recipes/x.yaml --setting value --setting=value ...`.
 
     With several processes this sets up torch.distributed. `--help` prints the manual and ends the process with 0.
-    Raises ValueError, in one line, for the first thing that is wrong: the setting, its value, where it stands, what
+    Raises InputError, in one line, for the first thing that is wrong: the setting, its value, where it stands, what
     was wanted.
     """
     if any(token in ("-h", "--help") for token in argv):

@@ -311,7 +311,7 @@ def build_training_arguments(
     """The TrainingArguments of a checked recipe. With several processes this also sets up torch.distributed.
 
     settings: the honoured ones, all of them. precision: bf16, fp32 or fp16. best_metric: as evaluation logs it,
-    `eval_miou`. Raises ValueError, in one line, with what the class itself finds wrong.
+    `eval_miou`. Raises InputError, in one line, with what the class itself finds wrong.
     """
     values = {**settings, **FIXED, "use_cpu": use_cpu, "bf16": precision == "bf16", "fp16": precision == "fp16"}
     values |= {

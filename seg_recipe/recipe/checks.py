@@ -74,7 +74,7 @@ OFF_AT_ZERO = (
 
 
 def check_values(values: Values, origins: Mapping[str, str]) -> None:
-    """Raises ValueError for the first setting outside its range, or at odds with another one; it says where it was
+    """Raises InputError for the first setting outside its range, or at odds with another one; it says where it was
     set.
     """
     for problem in (*_out_of_range(values), *_contradictions(values)):
@@ -86,7 +86,7 @@ def check_idle(values: Values, defaults: Values, origins: Mapping[str, str], typ
     """One line for each setting of the recipe that is not at its default and has no effect, naming the setting that
     makes it idle.
 
-    Raises ValueError for one that was typed on the command line.
+    Raises InputError for one that was typed on the command line.
     """
     lines: dict[str, str] = {}
     for names, cause, holds in IDLE:

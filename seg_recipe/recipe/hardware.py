@@ -19,7 +19,7 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
     auto is the launcher's mixed_precision where that says bf16 or fp16, else bf16 where the hardware computes in it,
     else fp16 with a loss scaler on GPUs with tensor cores, else fp32.
     use_cpu: the run stays on the CPU even where there is a GPU.
-    Raises ValueError for fp16 on a CPU, and when precision and the launcher's mixed_precision contradict each other.
+    Raises InputError for fp16 on a CPU, and when precision and the launcher's mixed_precision contradict each other.
     """
     # `accelerate launch` always sets the variable; `no` is also what it writes when nobody asked for anything.
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
@@ -50,7 +50,7 @@ def stays_on_cpu(use_cpu: bool | None) -> bool:
     """Whether the run is on the CPU: as use_cpu says; if it says nothing, when the launcher says so or there is no
     accelerator.
 
-    Raises ValueError when use_cpu is False and there is no accelerator.
+    Raises InputError when use_cpu is False and there is no accelerator.
     """
     accelerator = torch.accelerator.is_available()
     if use_cpu is False and not accelerator:

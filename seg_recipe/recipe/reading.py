@@ -43,7 +43,7 @@ class _TypingEngine(HfArgumentParser):
 
 
 def read_settings(path: Path, options: list[str]) -> Settings:
-    """The settings of a recipe file with the command line's on top. Raises ValueError, in one line, for the first
+    """The settings of a recipe file with the command line's on top. Raises InputError, in one line, for the first
     thing that is wrong.
     """
     notes: list[str] = []

@@ -45,7 +45,7 @@ class Cause(NamedTuple):
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     """id -> its values, nested objects and short lists flattened (`yaw`, `colour.0`).
 
-    The id of a line is its `id`, else the name of its `file_name` without folder and suffix. Raises ValueError naming
+    The id of a line is its `id`, else the name of its `file_name` without folder and suffix. Raises InputError naming
     file and line.
     """
     rows: dict[str, dict[str, Any]] = {}

@@ -74,7 +74,7 @@ def data_labels(dataset: str, labels: str | None, own: LabelSpace | None) -> tup
     """What the ids in the masks mean, and who says so.
 
     `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model that was
-    trained here, else the built-in one, as in training and importing. Raises ValueError for a file that cannot be
+    trained here, else the built-in one, as in training and importing. Raises InputError for a file that cannot be
     read.
     """
     beside = Path(dataset).expanduser() / LABELS
@@ -104,7 +104,7 @@ def open_split(
     split: "val" (or "validation"), "train", another one's name in a saved or Hub data set or of a folder beside train/
     (test), or "all" for pairs without splits. Those are split by a hash of the id, as in training: "val" is the share
     `val_fraction`. limit: the first so many.
-    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises ValueError
+    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises InputError
     for a split that is not there, or is empty.
     """
     read = partial(read_source, dataset, image_column=image_column, label_column=label_column)

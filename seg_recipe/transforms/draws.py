@@ -80,7 +80,7 @@ def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation
     """Draw the numbers of one sample.
 
     Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others
-    as they were.
+    as they were. A further number would move those of the noise, which `degrade` draws next.
     """
     u = iter(generator.random(20).tolist())
 

@@ -97,7 +97,7 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> Float32[np.nda
     """(level / 255 - mean) / std of each 8-bit level of red, green and blue.
 
     Values differ by up to 5e-7 from those of transformers' image processors, which round at each of their steps.
-    Raises ValueError when mean or std are not three numbers, mean in 0-1, std above 0.
+    Raises InputError when mean or std are not three numbers, mean in 0-1, std above 0.
     """
     if len(mean) != 3 or not all(0 <= part <= 1 for part in mean):
         raise InputError(f"The image mean is {list(mean)}; wanted three numbers in 0-1, for red, green and blue.")
