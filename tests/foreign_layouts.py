@@ -4,11 +4,13 @@ the readers.
 
 import functools
 import io
+import itertools
 import json
 import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
+from matplotlib.path import Path as Outline
 from PIL import Image
 
 from seg_recipe.importers import SourceFile
@@ -307,6 +309,61 @@ def cvat(subsets=False):
     return Fake(files, masks, tuple(CVAT_COLOURS), sets=sets if subsets else {}, left_out=left_out)
 
 
+def centres_within(points, height=H, width=W):
+    """The pixels whose centres a polygon holds, by matplotlib."""
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    return Outline(points).contains_points(np.column_stack([x.ravel(), y.ravel()])).reshape(height, width)
+
+
+def run_lengths_of(cover):
+    """COCO's run lengths, column by column, the first outside."""
+    flat = cover.T.ravel().tolist()
+    runs = [len(list(run)) for _, run in itertools.groupby(flat)]
+    return [0, *runs] if flat[0] else runs
+
+
+def coco():
+    """What Roboflow writes: a JSON in each split's folder, and a category that only holds the others."""
+    files, masks, sets, groups = {}, {}, {}, {}
+    categories = [
+        {"id": 0, "name": "plants", "supercategory": "none"},
+        {"id": 1, "name": "leaf", "supercategory": "plants"},
+        {"id": 2, "name": "stem", "supercategory": "plants"},
+    ]
+    for published, folder, numbers in (
+        ("train", "train", range(8)),
+        ("val", "valid", range(8, 12)),
+        ("test", "test", [12]),
+    ):
+        images, annotations = [], []
+        for number in numbers:
+            name = f"field{number // 2}_jpg.rf.{number:02x}ab"
+            images.append({"id": number, "file_name": f"{name}.jpg", "height": H, "width": W})
+            files[f"export/{folder}/{name}.jpg"] = jpeg(photo(name))
+            covers = []
+            for place in range(number % 4):  # some have no object
+                points = rng(name, place, "outline").uniform(-2, W, (3, 2)).round(2)
+                cover, crowd = centres_within(points), place == 2
+                shape = [points.ravel().tolist()]
+                if crowd:
+                    shape = {"size": [H, W], "counts": run_lengths_of(cover)}
+                label = 1 + (number + place) % 2
+                annotations.append(
+                    {"id": 100 * number + place, "image_id": number, "category_id": label, "iscrowd": int(crowd),
+                     "segmentation": shape, "bbox": [0, 0, 1, 1], "area": 1}
+                )  # fmt: skip
+                covers.append((not crowd, -int(cover.sum()), label, cover))
+            wanted = np.zeros((H, W), np.uint8)
+            for _, _, label, cover in sorted(covers, key=lambda found: found[:2]):
+                wanted[cover] = label
+            key = name.replace(".", "_")
+            masks[key], sets[key], groups[key] = wanted, published, f"field{number // 2}_jpg"
+        content = {"images": images, "annotations": annotations, "categories": categories, "info": {}}
+        files[f"export/{folder}/_annotations.coco.json"] = json.dumps(content).encode()
+    files["export/README.roboflow.txt"] = b"exported"
+    return Fake(files, masks, ("background", "leaf", "stem"), groups, sets, left_out={"other file": 1})
+
+
 def segnet():
     files, masks, sets = {"own/classes.txt": b"soil\r\nleaf\r\nstem\r\n"}, {}, {}
     for published, numbers in (("train", range(5)), ("val", range(5, 8)), ("test", range(8, 10))):
@@ -342,6 +399,6 @@ def replicator(colours=True, folders=False):
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid,
-    "labelme": labelme, "cvat": cvat, "segnet": segnet, "infinigen": infinigen, "solo": solo,
+    "labelme": labelme, "cvat": cvat, "coco": coco, "segnet": segnet, "infinigen": infinigen, "solo": solo,
     "replicator": replicator,
 }  # fmt: skip

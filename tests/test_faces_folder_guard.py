@@ -27,7 +27,7 @@ WAYS_OUT = {
     "ade20k": "python scripts/import_dataset.py",
     "ade20k without a file": "python scripts/import_dataset.py",
     "images and masks": "python scripts/import_dataset.py",
-    "coco": "COCO",
+    "coco": "It is in the layout of coco",
     "voc": "It looks like Pascal VOC's folders",
     "one level too deep": "/mine.",
     "two levels too deep": "/x/mine.",

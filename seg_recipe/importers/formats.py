@@ -8,6 +8,7 @@ from typing import NamedTuple
 from seg_recipe.importers import (
     camvid,
     celebamask_hq,
+    coco,
     cvat,
     face_synthetics,
     helen,
@@ -66,6 +67,7 @@ FORMATS = {
     "camvid": _format(camvid),
     "labelme": _format(labelme),
     "cvat": _format(cvat),
+    "coco": _format(coco),
     "segnet": _format(segnet),
     "infinigen": _format(infinigen),
     "solo": _format(solo),

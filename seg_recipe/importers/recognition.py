@@ -42,8 +42,6 @@ _LIKE = (
     _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
      "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks "
      "'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, where FILE names the ids"),
-    ("polygons in JSON (COCO)", (_TOP + r"(?:instances_|panoptic_|_annotations\.coco|coco_annotations).*\.json",), "",
-     "draw its masks first, one PNG of ids for each picture"),
 )  # fmt: skip
 _MASKS = re.compile(r"mask|seg|label|annot|gt|class|anno|truth|ids", re.IGNORECASE)
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")

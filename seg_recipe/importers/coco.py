@@ -1,0 +1,265 @@
+"""COCO's JSON, https://cocodataset.org/#format-data, as BlenderProc, Roboflow, CVAT, Label Studio and COCO write it
+
+    train/_annotations.coco.json           Roboflow, with the pictures of that split beside it; valid/, test/
+    coco_annotations.json  images/0.jpg    BlenderProc
+    annotations/instances_train2017.json   CVAT (instances_default.json), COCO; the pictures in train2017/ or images/
+    result.json  images/0.jpg              Label Studio
+    annotations/panoptic_val2017.json  panoptic_val2017/0.png    read where there are no instances
+
+    {"images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}], "annotations": [{"image_id",
+    "category_id", "segmentation": [[x, y, ...]] or {"size", "counts"}, "iscrowd"}]}
+
+Objects become classes: crowds are painted first, then objects from the largest to the smallest, so that what is small
+stays on what is large. Pixels of no object are background, those of no panoptic segment are not labelled. A picture
+without objects is all background. Polygons have the pixels whose centres they hold; pycocotools, which draws them at a
+fifth of a pixel, differs from that at the outline only, and its C code is not made for counts that it did not write.
+A split is what the JSON's folder or name says. Roboflow's copies of one picture (a_jpg.rf.*.jpg) stay together.
+
+Read against the API of cocodataset/cocoapi (PythonAPI/pycocotools/coco.py, common/maskApi.c) and panopticapi.
+"""
+
+import functools
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from seg_recipe.importers.image_files import Unusable, read_colours
+from seg_recipe.importers.polygons import check_size, inside, run_lengths
+from seg_recipe.importers.published import split_in, split_of
+from seg_recipe.importers.samples import NOT_LABELLED, SETS, Layout, Painted, Sample, safe_id
+from seg_recipe.importers.sources import LeftOut, SourceFile
+from seg_recipe.runtime.errors import InputError
+
+MARKS = (r"(?:.*/)?(?:instances_.*|panoptic_.*|(?:.*_)?annotations[._]coco|coco_annotations|result)\.json",)
+MAX_BYTES = 2**30
+"""The largest JSON that is read; COCO's own has 470 MB."""
+
+_JSON = re.compile(MARKS[0])
+_BACKGROUND = "background"
+
+
+def _is_coco(file: SourceFile) -> bool:
+    """Whether a JSON has what COCO's has; result.json may be anything."""
+    if file.name.rpartition("/")[2] != "result.json":
+        return True
+    try:
+        return _load(file) is not None
+    except InputError:
+        return False
+
+
+def CONFIRM(files: dict[str, SourceFile]) -> bool:
+    """Whether each JSON that is called so is COCO's."""
+    return all(_is_coco(file) for name, file in files.items() if _JSON.fullmatch(name))
+
+
+def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
+    """The layout above, in the classes of its categories, by their ids; a class called background comes first."""
+    texts = {name: content for name, file in files.items() if name.endswith(".json") and (content := _load(file))}
+    panoptic = {name for name, content in texts.items() if any("segments_info" in a for a in content["annotations"])}
+    panoptic = panoptic if len(panoptic) == len(texts) else set()
+    texts = {name: content for name, content in texts.items() if not panoptic or name in panoptic}
+    names = _names(texts.values(), background=not panoptic)
+    used: set[str] = set(texts)
+    samples = [
+        sample for name in sorted(texts) for sample in _samples(name, texts[name], names, files, left_out, used)
+    ]
+    for name in files:
+        if name not in used:
+            left_out.add("other file", name)
+    published = {sample.published for sample in samples}
+    return Layout(tuple(names), _distinct(samples), sets=SETS if published and "" not in published else ())
+
+
+def _load(file: SourceFile) -> dict[str, Any] | None:
+    """The content of a JSON in COCO's form; None for one in another form."""
+    if file.size > MAX_BYTES:
+        raise InputError(
+            f"{file.name} has {file.size:,} bytes; a JSON of COCO that is read has {MAX_BYTES:,} at most."
+        )
+    try:
+        with file.open() as stream:
+            content = json.load(stream)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file.name} is no JSON ({str(error)[:100]}).") from None
+    keys = ("images", "annotations", "categories")
+    return content if isinstance(content, dict) and all(_objects(content.get(key)) for key in keys) else None
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _names(contents: Any, *, background: bool) -> dict[str, int]:
+    """Class name -> number, by the ids of the categories. A category without objects that is only there to hold others
+    (Roboflow's first) is none.
+    """
+    found: dict[Any, str] = {}
+    for content in contents:
+        groups = {category.get("supercategory") for category in content["categories"]}
+        used = {annotation.get("category_id") for annotation in content["annotations"]}
+        for category in content["categories"]:
+            name, number = str(category.get("name", "")).strip(), category.get("id")
+            if not name:
+                raise InputError("A category of SOURCE has no name; give each one, and export again.")
+            if number not in used and name in groups:
+                continue
+            if found.setdefault(number, name) != name:
+                raise InputError(
+                    f"The category {number} is {found[number]!r} in one JSON of SOURCE and {name!r} in another; "
+                    "import one at a time, each into a DEST of its own."
+                )
+    ordered = [found[number] for number in sorted(found, key=lambda number: (str(type(number)), number))]
+    first = [_BACKGROUND] if background or _BACKGROUND in ordered else []
+    return {name: place for place, name in enumerate(dict.fromkeys([*first, *ordered]))}
+
+
+def _samples(
+    text: str,
+    content: dict[str, Any],
+    names: dict[str, int],
+    files: dict[str, SourceFile],
+    left_out: LeftOut,
+    used: set[str],
+) -> Iterator[Sample]:
+    numbers = {
+        category.get("id"): names.get(str(category.get("name", "")).strip()) for category in content["categories"]
+    }
+    objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        objects[annotation.get("image_id")].append(annotation)
+    by_name = _by_last_name(files)
+    split = split_in(text.rpartition("/")[2]) or next(
+        (found for part in reversed(text.split("/")[:-1]) if (found := split_of(part))), ""
+    )
+    for image in content["images"]:
+        wanted = str(image.get("file_name", "")).replace("\\", "/")
+        picture = _find(wanted, text, by_name)
+        if picture is None:
+            left_out.add("picture of the JSON that is not there", f"{text}: {wanted}")
+            continue
+        used.add(picture.name)
+        annotations = objects.get(image.get("id"), [])
+        paint: Any
+        if any("segments_info" in annotation for annotation in annotations):
+            mask = _find(str(annotations[0].get("file_name", "")), text, by_name)
+            if mask is None:
+                left_out.add("image without a mask", picture.name)
+                continue
+            used.add(mask.name)
+            parts: tuple[SourceFile, ...] = (mask,)
+            paint = functools.partial(_paint_segments, mask, annotations[0], numbers)
+        else:
+            parts = (picture,)
+            paint = functools.partial(_paint, image, annotations, numbers)
+        stem = wanted.rpartition("/")[2].rpartition(".")[0]
+        group = re.sub(r"\.rf\.[0-9A-Za-z]+$", "", stem)
+        yield Sample(safe_id(stem), picture, Painted(parts, paint), safe_id(group), split)
+
+
+def _by_last_name(files: dict[str, SourceFile]) -> dict[str, list[SourceFile]]:
+    found: dict[str, list[SourceFile]] = defaultdict(list)
+    for name, file in files.items():
+        found[name.rpartition("/")[2]].append(file)
+    return found
+
+
+def _find(wanted: str, text: str, by_name: dict[str, list[SourceFile]]) -> SourceFile | None:
+    """The file that a JSON calls `wanted`: the one whose path ends so, and of several that in the JSON's folder or in
+    one named like its split; None where none or several remain.
+    """
+    ends = [file for file in by_name[wanted.rpartition("/")[2]] if f"/{file.name}".endswith(f"/{wanted.lstrip('./')}")]
+    if len(ends) < 2:
+        return ends[0] if ends else None
+    folder, last = text.rpartition("/")[0], text.rpartition("/")[2].rpartition(".")[0]
+    kind = last.partition("_")[2]  # train2017 of instances_train2017
+    for near in (
+        [file for file in ends if file.name.rpartition("/")[0] == folder],
+        [file for file in ends if kind and kind in file.name.split("/")[:-1]],
+        [file for file in ends if file.name.startswith(f"{folder}/")],
+    ):
+        if len(near) == 1:
+            return near[0]
+    return None
+
+
+def _distinct(samples: list[Sample]) -> list[Sample]:
+    """The samples, with their folder in the id where two pictures of a split have one name."""
+    times: dict[tuple[str, str], int] = defaultdict(int)
+    for sample in samples:
+        times[sample.id.casefold(), sample.published] += 1
+    return [
+        sample
+        if times[sample.id.casefold(), sample.published] == 1
+        else sample._replace(id=safe_id(sample.image.name.rpartition(".")[0]))
+        for sample in samples
+    ]
+
+
+def _paint(
+    image: dict[str, Any], annotations: list[dict[str, Any]], numbers: dict[Any, int | None]
+) -> Int32[np.ndarray, "height width"]:
+    height, width = _size(image)
+    covers = [
+        (
+            bool(annotation.get("iscrowd")),
+            _cover(annotation, height, width),
+            numbers.get(annotation.get("category_id")),
+        )
+        for annotation in annotations
+    ]
+    covers.sort(key=lambda found: (not found[0], -int(found[1].sum())))
+    mask = np.zeros((height, width), np.int32)
+    for _, cover, number in covers:
+        if number is None:
+            raise Unusable("an object has a category_id that no category has")
+        mask[cover] = number
+    return mask
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int]:
+    height, width = image.get("height"), image.get("width")
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise Unusable("its entry in the JSON has no whole width and height")
+    check_size(height, width)
+    return height, width
+
+
+def _cover(annotation: dict[str, Any], height: int, width: int) -> Bool[np.ndarray, "height width"]:
+    """The pixels of one object."""
+    shape = annotation.get("segmentation")
+    if isinstance(shape, dict):
+        if shape.get("size") != [height, width]:
+            raise Unusable(
+                f"the run lengths of an object are of the size {shape.get('size')}, not [{height}, {width}]"
+            )
+        return run_lengths(shape.get("counts"), height, width)
+    cover = np.zeros((height, width), bool)
+    for outline in shape if isinstance(shape, list) else ():
+        try:
+            points = np.array(outline, np.float64).reshape(-1, 2)
+        except (ValueError, TypeError):
+            raise Unusable("the outline of an object is no list of x and y") from None
+        cover |= inside(points, height, width)
+    if not shape:
+        raise Unusable("an object has a box and no outline (segmentation is empty): boxes are no masks")
+    return cover
+
+
+def _paint_segments(
+    mask: SourceFile, annotation: dict[str, Any], numbers: dict[Any, int | None]
+) -> Int32[np.ndarray, "height width"]:
+    colours = read_colours(mask)
+    values = (colours >> 16) + (colours & 0xFF00) + ((colours & 0xFF) << 16)  # red + 256 green + 65536 blue
+    found = np.full(values.shape, NOT_LABELLED, np.int32)
+    for segment in annotation["segments_info"]:
+        number = numbers.get(segment.get("category_id"))
+        if number is None:
+            raise Unusable("a segment has a category_id that no category has")
+        found[values == segment.get("id")] = number
+    return found
