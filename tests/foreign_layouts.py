@@ -286,6 +286,24 @@ def labelme(texts=False, names=("_background_", "leaf", "stem")):
     return Fake(files, masks, ("background", "leaf", "stem"), sets=sets if texts else {}, left_out={"other file": 20})
 
 
+def labelme_json():
+    """What labelme saves: outlines in the order in which they were drawn, each picture with a JSON."""
+    files, masks = {}, {}
+    for number in range(10):
+        name, shapes, wanted = f"{number:03d}", [], np.zeros((H, W), np.uint8)
+        for place, (label, value) in enumerate((("stem", 2), ("leaf", 1), ("_background_", 0), ("__ignore__", 255))):
+            points = rng(name, label, "outline").uniform(-1, W, (3, 2)).round(2)
+            if place < 1 + number % 4:
+                shapes.append({"label": label, "points": points.tolist(), "shape_type": "polygon", "group_id": None})
+                wanted[centres_within(points)] = value
+        shapes.append({"label": "note", "points": [[1, 1]], "shape_type": "point"})
+        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"..\\photos\\{name}.jpg",
+                   "imageData": None, "imageHeight": H, "imageWidth": W}  # fmt: skip
+        files |= {f"set/json/{name}.json": json.dumps(content).encode(), f"set/photos/{name}.jpg": jpeg(photo(name))}
+        masks[f"set_photos_{name}"] = wanted
+    return Fake(files, masks, ("background", "leaf", "stem"))
+
+
 CVAT_COLOURS = {"background": (0, 0, 0), "leaf": (250, 50, 83), "stem: young": (51, 221, 255)}
 
 
@@ -399,6 +417,7 @@ def replicator(colours=True, folders=False):
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid,
-    "labelme": labelme, "cvat": cvat, "coco": coco, "segnet": segnet, "infinigen": infinigen, "solo": solo,
+    "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco,
+    "segnet": segnet, "infinigen": infinigen, "solo": solo,
     "replicator": replicator,
 }  # fmt: skip

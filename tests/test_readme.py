@@ -326,7 +326,7 @@ def test_every_page_says_whose_question_it_answers(name):
         (wrong_codes, "`resume: auto`", "`resumes: auto`"),
         (wrong_codes, "`--report_to none`", "`--report_to nobody`"),
         (wrong_codes, "`image_column`", "`picture_column`"),
-        (wrong_codes, "`results.json`", "`result.json`"),
+        (wrong_codes, "`results.json`", "`resalts.json`"),
         (wrong_codes, "`runs/quickstart`", "`run/quickstart`"),
         (wrong_codes, "`nvidia/mit-b0`", "`nvidia/mit-b1`"),
         (wrong_codes, "_with_the_sides_named_anew`", "_with_the_sides_renamed`"),

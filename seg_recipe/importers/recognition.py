@@ -42,6 +42,8 @@ _LIKE = (
     _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
      "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks "
      "'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, where FILE names the ids"),
+    ("BlenderProc's hdf5 files", (r".+\.hdf5",), "",
+     "they are not read; have BlenderProc write COCO's JSON (bproc.writer.write_coco_annotations), which is"),
 )  # fmt: skip
 _MASKS = re.compile(r"mask|seg|label|annot|gt|class|anno|truth|ids", re.IGNORECASE)
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
