@@ -38,8 +38,8 @@ def views(models: Models, seen: Seen | None, opacity: float | int, hidden: Seque
         return str(_macros().views([]))
     figures = []
     for place, (letter, name, mask) in enumerate(zip(_letters(models), models.names, seen.masks, strict=True)):
-        truth = seen.truth if place in models.of_faces else None
-        note = "" if truth is None else f"mean IoU {sample_miou(truth, mask):.3f}"
+        judged = seen.truth if place in models.of_faces else None
+        note = "" if judged is None else f"mean IoU {sample_miou(judged, mask):.3f}"
         shown = covered(models, seen, mask, opacity, hidden)
         figures.append(_figure(shown, f"{letter} {name}".strip(), note, f"The picture under the mask of {name}"))
     if seen.truth is not None:
