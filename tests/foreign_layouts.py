@@ -382,6 +382,22 @@ def coco():
     return Fake(files, masks, ("background", "leaf", "stem"), groups, sets, left_out={"other file": 1})
 
 
+def roboflow():
+    """Masks of Roboflow, with a class list in each split's folder; some pictures have several copies."""
+    files, masks, sets, groups = {}, {}, {}, {}
+    text = b"Pixel Value, Class\r\n0, background\r\n1, leaf\r\n3, stem\r\n"
+    for published, folder, numbers in (("train", "train", range(6)), ("val", "valid", range(6, 9))):
+        files[f"export/{folder}/_classes.csv"] = text
+        for number in numbers:
+            name = f"field{number // 2}_jpg.rf.{number:02x}cd"
+            ids = rng(name, "roboflow").integers(0, 3, (H, W), dtype=np.uint8)
+            files[f"export/{folder}/{name}.jpg"] = jpeg(photo(name))
+            files[f"export/{folder}/{name}_mask.png"] = png(np.array([0, 1, 3], np.uint8)[ids])
+            key = name.replace(".", "_")
+            masks[key], sets[key], groups[key] = ids, published, f"field{number // 2}_jpg"
+    return Fake(files, masks, ("background", "leaf", "stem"), groups, sets)
+
+
 def segnet():
     files, masks, sets = {"own/classes.txt": b"soil\r\nleaf\r\nstem\r\n"}, {}, {}
     for published, numbers in (("train", range(5)), ("val", range(5, 8)), ("test", range(8, 10))):
@@ -417,7 +433,7 @@ def replicator(colours=True, folders=False):
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid,
-    "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco,
+    "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco, "roboflow": roboflow,
     "segnet": segnet, "infinigen": infinigen, "solo": solo,
     "replicator": replicator,
 }  # fmt: skip

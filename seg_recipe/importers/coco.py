@@ -31,6 +31,7 @@ from jaxtyping import Bool, Int32
 from seg_recipe.importers.image_files import Unusable, read_colours
 from seg_recipe.importers.polygons import check_size, inside, run_lengths
 from seg_recipe.importers.published import split_in, split_of
+from seg_recipe.importers.roboflow import COPY
 from seg_recipe.importers.samples import NOT_LABELLED, SETS, Layout, Painted, Sample, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.runtime.errors import InputError
@@ -158,8 +159,7 @@ def _samples(
             parts = (picture,)
             paint = functools.partial(_paint, image, annotations, numbers)
         stem = wanted.rpartition("/")[2].rpartition(".")[0]
-        group = re.sub(r"\.rf\.[0-9A-Za-z]+$", "", stem)
-        yield Sample(safe_id(stem), picture, Painted(parts, paint), safe_id(group), split)
+        yield Sample(safe_id(stem), picture, Painted(parts, paint), safe_id(COPY.sub("", stem)), split)
 
 
 def _by_last_name(files: dict[str, SourceFile]) -> dict[str, list[SourceFile]]:
