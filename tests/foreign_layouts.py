@@ -398,6 +398,79 @@ def roboflow():
     return Fake(files, masks, ("background", "leaf", "stem"), groups, sets)
 
 
+STREETS = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+"""Of the 19 classes, in the order of their trainIds."""
+
+
+def street(name):
+    """What must come out, trainIds with 255; and the labelIds of that, in which 255 is one of the other ids."""
+    wanted = rng(name, "street").choice([*range(19), 255], (H, W)).astype(np.uint8)
+    others = rng(name, "other").choice([0, 4, 6, 9, 14, 29], (H, W))
+    return wanted, np.where(wanted == 255, others, np.array([*LABEL_IDS, *[0] * 237])[wanted]).astype(np.uint8)
+
+
+def cityscapes():
+    files, masks, sets = {}, {}, {}
+    for split, town, numbers in (
+        ("train", "aachen", range(6)),
+        ("val", "munster", range(6, 8)),
+        ("test", "bonn", [8]),
+    ):
+        for number in numbers:
+            name = f"{town}_{number:06d}_000019"
+            wanted, ids = street(name)
+            files |= {
+                f"data/leftImg8bit/{split}/{town}/{name}_leftImg8bit.png": png(photo(name)),
+                f"data/gtFine/{split}/{town}/{name}_gtFine_labelIds.png": png(ids),
+                f"data/gtFine/{split}/{town}/{name}_gtFine_labelTrainIds.png": png(wanted),
+                f"data/gtFine/{split}/{town}/{name}_gtFine_polygons.json": b"{}",
+            }
+            masks[name], sets[name] = wanted, split
+    return Fake(files, masks, STREETS, sets=sets, left_out={"other file": 18})
+
+
+def acdc():
+    files, masks, sets = {}, {}, {}
+    for number in range(9):
+        split, weather = ("train", "train", "val")[number % 3], ("fog", "night")[number % 2]
+        name = f"GOPR{number:04d}_frame_000041"
+        wanted, ids = street(name)
+        place = f"{weather}/{split}/GOPR{number:04d}/{name}"
+        files[f"data/rgb_anon/{place}_rgb_anon.png"] = png(photo(name))
+        files[f"data/gt/{place}_gt_labelIds.png"] = png(ids)
+        masks[name], sets[name] = wanted, split
+    return Fake(files, masks, STREETS, sets=sets)
+
+
+def gta5():
+    files, masks = {}, {}
+    for number in range(12):
+        name = f"{number:05d}"
+        wanted, ids = street(name)
+        picture = Image.open(io.BytesIO(palette_png(ids)))
+        colours = picture.getpalette()
+        colours[21:24], colours[78:81] = (128, 64, 128), (0, 0, 142)
+        picture.putpalette(colours)
+        stream = io.BytesIO()
+        picture.save(stream, "png")
+        files |= {f"gta/images/{name}.png": png(photo(name)), f"gta/labels/{name}.png": stream.getvalue()}
+        masks[name] = wanted
+    return Fake(files, masks, STREETS)
+
+
+def urbansyn():
+    files, masks = {}, {}
+    for number in range(12):
+        wanted, _ = street(f"urban {number}")
+        files |= {f"u/rgb/rgb_{number:04d}.png": png(photo(f"u{number}")), f"u/ss/ss_{number:04d}.png": png(wanted)}
+        masks[f"{number:04d}"] = wanted
+    return Fake(files, masks, STREETS)
+
+
 def segnet():
     files, masks, sets = {"own/classes.txt": b"soil\r\nleaf\r\nstem\r\n"}, {}, {}
     for published, numbers in (("train", range(5)), ("val", range(5, 8)), ("test", range(8, 10))):
@@ -432,8 +505,7 @@ def replicator(colours=True, folders=False):
 
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
-    "camvid": camvid,
-    "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco, "roboflow": roboflow,
-    "segnet": segnet, "infinigen": infinigen, "solo": solo,
-    "replicator": replicator,
+    "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco,
+    "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
+    "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
 }  # fmt: skip

@@ -19,6 +19,8 @@ from seg_recipe.splits import in_validation
 from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
 from tests.foreign_layouts import FAKES, celebamask_hq, listed, photo
 
+STREETS = ("cityscapes", "acdc", "gta5", "urbansyn")
+
 
 def wanted_splits(fake, fraction=0.1):
     """id -> split, of the pairs that must come out."""
@@ -66,7 +68,7 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, fake.masks[pair])
         assert image.suffix == (
-            ".jpg" if name not in ("camvid", "segnet", "infinigen", "solo", "replicator") else ".png"
+            ".png" if name in ("camvid", "segnet", "infinigen", "solo", "replicator", *STREETS) else ".jpg"
         )
         assert pixels(image, "RGB").shape[:2] == mask.shape
     assert (result["found"], result["written"], result["damaged"], result["problems"]) == (
@@ -284,3 +286,12 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, name):
     again = run(source, out, *options(fake))
     assert (again["written"], again["already_there"]) == (0, len(wanted_splits(fake)))
     shutil.rmtree(out)
+
+
+def test_streets_with_train_ids_alone_are_the_same(tmp_path):
+    fake = FAKES["cityscapes"]()
+    files = {name: data for name, data in fake.files.items() if not name.endswith("_labelIds.png")}
+    run(make_folder(tmp_path / "in", files), tmp_path / "out", "--no_check", "--count", 0)
+    for pair, (split, mask, _) in found(tmp_path / "out").items():
+        assert split == fake.sets[pair]
+        np.testing.assert_array_equal(mask, fake.masks[pair])

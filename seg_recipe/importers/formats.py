@@ -20,6 +20,7 @@ from seg_recipe.importers import (
     roboflow,
     segnet,
     solo,
+    streets,
     synth_face,
     voc,
 )
@@ -55,7 +56,7 @@ def _some(pattern: str, files: dict[str, SourceFile]) -> bool:
     return any(map(re.compile(pattern).fullmatch, files))
 
 
-def _format(module: ModuleType) -> Format:
+def _format(module: ModuleType | streets.Street) -> Format:
     return Format(module.read, module.MARKS, getattr(module, "NEVER", ()), getattr(module, "CONFIRM", None))
 
 
@@ -73,6 +74,10 @@ FORMATS = {
     "coco": _format(coco),
     "roboflow": _format(roboflow),
     "segnet": _format(segnet),
+    "cityscapes": _format(streets.CITYSCAPES),
+    "acdc": _format(streets.ACDC),
+    "gta5": _format(streets.GTA5),
+    "urbansyn": _format(streets.URBANSYN),
     "infinigen": _format(infinigen),
     "solo": _format(solo),
     "replicator": _format(replicator),

@@ -38,10 +38,6 @@ _LIKE = (
     ("pictures beside their masks", (r"(?:[^/]+/)?[^/]+_seg\.png",), "face_synthetics",
      "for pictures of your own it needs no import: give that folder to finetune.py as --dataset, with --labels "
      "FILE.json for its classes"),
-    ("Cityscapes' folders", (_TOP + r"leftImg8bit/.+_leftImg8bit\.png",
-    _TOP + r"gtFine/.+_gtFine_label(?:Train)?Ids\.png"), "",
-     "import it with --images 'leftImg8bit/{split}/*/*_leftImg8bit.png' --masks "
-     "'gtFine/{split}/*/*_gtFine_labelIds.png' --table FILE, where FILE names the ids"),
     ("BlenderProc's hdf5 files", (r".+\.hdf5",), "",
      "they are not read; have BlenderProc write COCO's JSON (bproc.writer.write_coco_annotations), which is"),
 )  # fmt: skip
