@@ -14,10 +14,10 @@ pair at least is held out. Their test set goes to DEST/test, which no training l
 
 Each format is described at the head of its module in seg_recipe/importers, with its terms:
 face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, labelme, labelme_json, cvat, coco, roboflow,
-segnet, cityscapes, acdc, gta5, urbansyn, infinigen, solo, replicator; and pairs, for anything else, which needs
---images, --masks and --table, and is what SOURCE is where one of these is given. {split} in both patterns stands for
-train, val, test and the like. A list of classes that a labelling tool wrote (class_names.txt, labelmap.txt) is read
-where it lies in SOURCE.
+segnet, cityscapes, acdc, gta5, urbansyn, ade20k, infinigen, solo, replicator; and pairs, for anything else, which
+needs --images, --masks and --table, and is what SOURCE is where one of these is given. {split} in both patterns stands
+for train, val, test and the like. A list of classes that a labelling tool wrote (class_names.txt, labelmap.txt) is
+read where it lies in SOURCE.
 
 An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores
 (null).

@@ -471,6 +471,22 @@ def urbansyn():
     return Fake(files, masks, STREETS)
 
 
+def ade20k():
+    files, masks, sets = {}, {}, {}
+    lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName", "1\t0.1576\t11664\t1172\t1\twall",
+             "2\t0.1072\t6046\t612\t1\tbuilding, edifice", "3\t0.05\t1\t1\t1\tscreen, door",
+             "4\t0.05\t1\t1\t1\tscreen, silver"]  # fmt: skip
+    files["ADE/objectInfo150.txt"] = "\n".join(lines).encode()
+    for split, published, numbers in (("training", "train", range(8)), ("validation", "val", range(8, 12))):
+        for number in numbers:
+            name = f"ADE_{published}_{number:08d}"
+            ids = rng(name, "ade").integers(0, 5, (H, W), dtype=np.uint8)
+            files[f"ADE/images/{split}/{name}.jpg"] = jpeg(photo(name))
+            files[f"ADE/annotations/{split}/{name}.png"] = png(ids)
+            masks[name], sets[name] = np.where(ids == 0, 255, ids - 1).astype(np.uint8), published
+    return Fake(files, masks, ("wall", "building", "screen, door", "screen, silver"), sets=sets)
+
+
 def segnet():
     files, masks, sets = {"own/classes.txt": b"soil\r\nleaf\r\nstem\r\n"}, {}, {}
     for published, numbers in (("train", range(5)), ("val", range(5, 8)), ("test", range(8, 10))):
@@ -507,5 +523,5 @@ FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco,
     "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
-    "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
+    "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
 }  # fmt: skip

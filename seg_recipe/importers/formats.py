@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from seg_recipe.importers import (
+    ade20k,
     camvid,
     celebamask_hq,
     coco,
@@ -78,6 +79,7 @@ FORMATS = {
     "acdc": _format(streets.ACDC),
     "gta5": _format(streets.GTA5),
     "urbansyn": _format(streets.URBANSYN),
+    "ade20k": _format(ade20k),
     "infinigen": _format(infinigen),
     "solo": _format(solo),
     "replicator": _format(replicator),
