@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help quickstart test test-all check bench
+.PHONY: help quickstart test test-all test-nightly check bench
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -22,7 +22,10 @@ test: .venv/ready  ## set up, run the tests (ten minutes on two quiet cores, no 
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long'
 
 test-all: test  ## after them the long ones: killed runs, every architecture, browsers, the wheel
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'long and not nightly'
+
+test-nightly: test-all  ## and the longest: the bench itself, memory, two machines, a thousand extreme faces
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m nightly
 
 check: .venv/ready  ## set up, ruff, mypy and the fast tests
 	$(BIN)/ruff check .

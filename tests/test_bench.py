@@ -444,6 +444,7 @@ def run_bench(*options, timeout=500):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_a_tiny_run_of_every_part(tmp_path):
     done = run_bench("--output", tmp_path / "bench.json")
@@ -476,6 +477,7 @@ def test_a_tiny_run_of_every_part(tmp_path):
     assert "gradient error, fp32" in done.stdout and str(tmp_path) not in (tmp_path / "bench.json").read_text()
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_ctrl_c_leaves_the_finished_parts_and_no_process(tmp_path):
     output = tmp_path / "bench.json"

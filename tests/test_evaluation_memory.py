@@ -51,6 +51,7 @@ def peaks(folder, few, many, way):
     return [float(peak) for peak in done.stdout.splitlines()[-1].split()]
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_memory_does_not_grow_with_the_images(faces):
     few, many = peaks(faces, 50, 500, "ours")
@@ -58,6 +59,7 @@ def test_memory_does_not_grow_with_the_images(faces):
     assert many - few < 20
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_the_stock_memory_does(faces):
     few, many = peaks(faces, 8, 48, "stock")

@@ -143,6 +143,7 @@ def classes_of(indices):
     return sum(np.bincount(mask_of(sample(0, index), 48).ravel(), minlength=256) > 0 for index in indices)
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_every_class_occurs_in_500_faces(unchecked):
     seen = unchecked.submit(classes_of, range(500)).result()
@@ -285,10 +286,10 @@ def test_extremes_draw(parameters):
     check_draws(parameters)
 
 
+@pytest.mark.nightly
 @pytest.mark.long
-@pytest.mark.parametrize("half", [1, 2])
-def test_extremes_draw_many(unchecked, half):
-    @seed(half)
+def test_extremes_draw_many(unchecked):
+    @seed(1)
     @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(ANY_FACE)
     def draws(parameters):

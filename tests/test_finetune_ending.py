@@ -108,13 +108,13 @@ def test_what_is_idle_does_not_end_the_run(place, tmp_path, capsys):
 )
 def test_the_step_and_the_name_are_those_of_the_weights(place, tmp_path, monkeypatch, capsys, changes, step, what):
     """The figures fall from one evaluation to the next, so that the best checkpoint is the first."""
-    original, scores = SegmentationTrainer._score, iter((0.9, 0.8, 0.7))
+    original, scores = SegmentationTrainer.evaluation_loop, iter((0.9, 0.8, 0.7))
 
-    def falling(self, prediction, compute_result):
-        result = original(self, prediction, compute_result)
-        return {**result, "miou": next(scores)} if result and self.is_in_train else result
+    def falling(self, *args, **kwargs):
+        output = original(self, *args, **kwargs)
+        return output._replace(metrics={**output.metrics, "eval_miou": next(scores)}) if self.is_in_train else output
 
-    monkeypatch.setattr(SegmentationTrainer, "_score", falling)
+    monkeypatch.setattr(SegmentationTrainer, "evaluation_loop", falling)
     monkeypatch.setattr("seg_recipe.finetuning.ending.check_best", lambda *_: None)
     weights = {}
 

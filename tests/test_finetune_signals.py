@@ -87,6 +87,7 @@ def stopped_at(lines, place, signal_name):
     return int(found[1])
 
 
+@pytest.mark.nightly
 def test_five_stops_in_a_row_and_a_resume_change_nothing(place, adopt, capsys):
     steps = [0]
 
@@ -140,6 +141,7 @@ def test_five_stops_in_a_row_and_a_resume_change_nothing(place, adopt, capsys):
     print(f"stopped after steps {steps[1:]} of {STEPS}")
 
 
+@pytest.mark.nightly
 def test_two_processes_render_stop_and_resume_together(tmp_path):
     """Faces into a folder that is not there yet, Ctrl-C, and again: the same bits as without the stop."""
     runs.workplace(tmp_path)

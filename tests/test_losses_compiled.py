@@ -312,6 +312,7 @@ print(loss.item().hex(), logits.grad.double().square().sum().item().hex(), hits)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_two_processes_may_compile_at_once_and_a_third_compiles_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))

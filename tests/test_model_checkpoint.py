@@ -209,7 +209,7 @@ def test_black_hole(monkeypatch, tmp_path):
         listener.listen()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         connect(monkeypatch, tmp_path, url)
-        assert_refused("nvidia/mit-b0", f"{url} does not serve it (no answer in 8 s)")
+        assert_refused("nvidia/mit-b0", f"{url} does not serve it (no answer within 8 s)")
 
 
 def test_hub_without_that_model(monkeypatch, tmp_path):

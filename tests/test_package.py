@@ -189,6 +189,7 @@ def test_the_commands_of_the_wheel_in_an_empty_folder(installed, alone):
     assert (alone["cwd"] / "scores" / "report.html").is_file()
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_the_source_archive_holds_all_that_its_tests_need(clone, tmp_path, alone):
     """Everything that git keeps but .ci; and a test of it passes where it was unpacked."""

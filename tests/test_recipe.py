@@ -839,6 +839,7 @@ pathlib.Path(__file__).with_name(name).write_text(" ".join(map(str, figures)))
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_threads_under_the_launcher(tmp_path):
     """`accelerate launch` leaves one thread to a run that has more cores; two processes share them."""

@@ -207,7 +207,7 @@ def test_a_stream_that_is_too_short_is_refused(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("train", [13, 14, 15])
+@pytest.mark.parametrize("train", [13, *(pytest.param(n, marks=pytest.mark.nightly) for n in (14, 15))])
 def test_two_processes_with_unequal_shares_come_to_the_end(tmp_path, train):
     """Two ranks, two accumulated batches, 13 to 15 pictures for training and 5 for evaluation."""
     runs.workplace(tmp_path, train=train, val=5)

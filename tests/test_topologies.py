@@ -84,6 +84,7 @@ def test_loss_gradient_and_metrics_do_not_depend_on_the_cut(cuts, cut):
         assert other["metrics"][key] == pytest.approx(whole["metrics"][key], rel=1e-4), key
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 @pytest.mark.parametrize("reduction", ["batch", "micro"])
 def test_sums_over_the_batch_are_sums_over_all_ranks(tmp_path, reduction):
@@ -116,6 +117,7 @@ def two_machines(folder, port, *arguments):
     return [launch("--machine_rank", rank, *script, config=folder / "machines.yaml") for rank in (0, 1)]
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_two_machines_of_which_one_dies_end_and_resume(tmp_path):
     machines = two_machines(tmp_path, free_port(), "--steps", "8", "--slow", "0.5")

@@ -339,7 +339,9 @@ def run_to_the_end(output_dir, stops=(), **settings):
         ((2, 3, 5, 7), {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}),
         ((3, 4), {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}),
         pytest.param(
-            (2, 5), {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}, marks=pytest.mark.long
+            (2, 5),
+            {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
+            marks=[pytest.mark.long, pytest.mark.nightly],
         ),
     ],
 )
