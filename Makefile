@@ -24,7 +24,7 @@ test: .venv/ready  ## set up, run the tests (ten minutes on two quiet cores, no 
 test-all: test  ## after them the long ones: killed runs, every architecture, browsers, the wheel
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'long and not nightly'
 
-test-nightly: test-all  ## and the longest: the bench itself, memory, two machines, a thousand extreme faces
+test-nightly: test-all  ## and the longest: the bench itself, memory, two machines, hundreds of extreme faces
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m nightly
 
 check: .venv/ready  ## set up, ruff, mypy and the fast tests
