@@ -409,7 +409,7 @@ LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 def street(name):
     """What must come out, trainIds with 255; and the labelIds of that, in which 255 is one of the other ids."""
     wanted = rng(name, "street").choice([*range(19), 255], (H, W)).astype(np.uint8)
-    others = rng(name, "other").choice([0, 4, 6, 9, 14, 29], (H, W))
+    others = rng(name, "other").choice([0, 4, 6, 9, 14, 29, 34], (H, W))
     return wanted, np.where(wanted == 255, others, np.array([*LABEL_IDS, *[0] * 237])[wanted]).astype(np.uint8)
 
 

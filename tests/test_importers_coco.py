@@ -134,21 +134,53 @@ def test_the_folders_of_coco_with_its_splits(tmp_path):
         assert np.array_equal(mask, centres_within(np.reshape(shape[0], (4, 2))))
 
 
-def test_panoptic_segments(tmp_path):
+def test_panoptic_segments():
+    """With pictures that are called as their masks are, a category that is its own group, a picture without segments,
+    and one that the JSON of segments leaves out.
+    """
     ids = np.zeros((H, W), np.uint32)
     ids[2:, 3:], ids[5:, :] = 300, 70000
     colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
     segments = [{"id": 300, "category_id": 2}, {"id": 70000, "category_id": 1}]
-    panoptic = content([{"file_name": "a.png", "segments_info": segments}])
+    panoptic = content(
+        [
+            {"file_name": "a.png", "segments_info": segments},
+            {"image_id": 8, "file_name": "b.png", "segments_info": []},
+        ],
+        images=[
+            {"id": n, "file_name": f"{name}.png", "height": H, "width": W}
+            for n, name in ((7, "a"), (8, "b"), (9, "c"))
+        ],
+        categories=[{"id": n, "name": name, "supercategory": name} for n, name in ((1, "leaf"), (2, "stem"))],
+    )
     files = {
         "annotations/panoptic_val2017.json": json.dumps(panoptic).encode(),
         "annotations/panoptic_val2017/a.png": png(colours),
+        "annotations/panoptic_val2017/b.png": png(np.zeros_like(colours)),
+        **{f"val2017/{name}.png": png(photo(name)) for name in "abc"},
+    }
+    left_out = LeftOut()
+    layout = read(listed(files), left_out)
+    first, second = layout.samples
+    assert layout.names == ("leaf", "stem") and first.published == "val"
+    assert np.array_equal(first.mask.paint(), np.select([ids == 300, ids == 70000], [1, 0], -1))
+    assert (second.mask.paint() == -1).all()
+    assert any("image without a mask" in line and "val2017/c.png" in line for line in left_out.lines())
+
+
+def test_of_instances_and_segments_the_instances_are_read():
+    objects = [{"category_id": 1, "segmentation": LEAF}]
+    segments = [{"file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1}]}]
+    files = {
+        "annotations/instances_val2017.json": json.dumps(content(objects)).encode(),
+        "annotations/panoptic_val2017.json": json.dumps(content(segments)).encode(),
+        "annotations/panoptic_val2017/a.png": png(photo("segments")),
         "val2017/a.jpg": jpeg(photo("a")),
     }
     layout = read(listed(files), LeftOut())
     (sample,) = layout.samples
-    assert layout.names == ("leaf", "stem") and sample.published == "val"
-    assert np.array_equal(sample.mask.paint(), np.select([ids == 300, ids == 70000], [1, 0], -1))
+    assert layout.names == ("background", "leaf", "stem")
+    assert np.array_equal(sample.mask.paint(), centres_within(np.reshape(LEAF[0], (4, 2))))
 
 
 def test_categories_of_two_files_that_differ_are_refused():

@@ -62,9 +62,9 @@ def CONFIRM(files: dict[str, SourceFile]) -> bool:
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     """The layout above, in the classes of its categories, by their ids; a class called background comes first."""
     texts = {name: content for name, file in files.items() if name.endswith(".json") and (content := _load(file))}
-    panoptic = {name for name, content in texts.items() if any("segments_info" in a for a in content["annotations"])}
-    panoptic = panoptic if len(panoptic) == len(texts) else set()
-    texts = {name: content for name, content in texts.items() if not panoptic or name in panoptic}
+    instances = {name: content for name, content in texts.items() if not _is_panoptic(content)}
+    panoptic = bool(texts) and not instances
+    texts = texts if panoptic else instances
     names = _names(texts.values(), background=not panoptic)
     used: set[str] = set(texts)
     samples = [
@@ -92,6 +92,15 @@ def _load(file: SourceFile) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and all(_objects(content.get(key)) for key in keys) else None
 
 
+def _is_panoptic(content: dict[str, Any]) -> bool:
+    return any("segments_info" in annotation for annotation in content["annotations"])
+
+
+def _segments(annotation: dict[str, Any]) -> list[dict[str, Any]]:
+    found = annotation.get("segments_info")
+    return found if _objects(found) else []
+
+
 def _objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
@@ -104,6 +113,7 @@ def _names(contents: Any, *, background: bool) -> dict[str, int]:
     for content in contents:
         groups = {category.get("supercategory") for category in content["categories"]}
         used = {annotation.get("category_id") for annotation in content["annotations"]}
+        used |= {part.get("category_id") for annotation in content["annotations"] for part in _segments(annotation)}
         for category in content["categories"]:
             name, number = str(category.get("name", "")).strip(), category.get("id")
             if not name:
@@ -134,7 +144,7 @@ def _samples(
     objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         objects[annotation.get("image_id")].append(annotation)
-    by_name = _by_last_name(files)
+    by_name, panoptic = _by_last_name(files), _is_panoptic(content)
     split = split_in(text.rpartition("/")[2]) or next(
         (found for part in reversed(text.split("/")[:-1]) if (found := split_of(part))), ""
     )
@@ -147,8 +157,8 @@ def _samples(
         used.add(picture.name)
         annotations = objects.get(image.get("id"), [])
         paint: Any
-        if any("segments_info" in annotation for annotation in annotations):
-            mask = _find(str(annotations[0].get("file_name", "")), text, by_name)
+        if panoptic:
+            mask = _find_segments(annotations, text, by_name, picture)
             if mask is None:
                 left_out.add("image without a mask", picture.name)
                 continue
@@ -186,6 +196,19 @@ def _find(wanted: str, text: str, by_name: dict[str, list[SourceFile]]) -> Sourc
         if len(near) == 1:
             return near[0]
     return None
+
+
+def _find_segments(
+    annotations: list[dict[str, Any]], text: str, by_name: dict[str, list[SourceFile]], picture: SourceFile
+) -> SourceFile | None:
+    """The PNG of a picture's panoptic segments: in the folder that is called as the JSON is, or the one of its name
+    that is not the picture.
+    """
+    wanted = str(annotations[0].get("file_name", "")) if annotations else ""
+    others = [file for file in by_name.get(wanted.rpartition("/")[2], []) if file.name != picture.name]
+    folder = text.rpartition("/")[2].rpartition(".")[0]
+    near = [file for file in others if file.name.split("/")[-2:-1] == [folder]]
+    return near[0] if len(near) == 1 else others[0] if len(others) == 1 else None
 
 
 def _distinct(samples: list[Sample]) -> list[Sample]:
@@ -257,7 +280,7 @@ def _paint_segments(
     colours = read_colours(mask)
     values = (colours >> 16) + (colours & 0xFF00) + ((colours & 0xFF) << 16)  # red + 256 green + 65536 blue
     found = np.full(values.shape, NOT_LABELLED, np.int32)
-    for segment in annotation["segments_info"]:
+    for segment in _segments(annotation):
         number = numbers.get(segment.get("category_id"))
         if number is None:
             raise Unusable("a segment has a category_id that no category has")

@@ -36,10 +36,10 @@ CLASSES = {
 }  # fmt: skip
 """Class -> its labelId and its colour; the trainId is the place."""
 
-_LABEL_IDS = dict.fromkeys(range(34), NOT_LABELLED) | {
+_LABEL_IDS = dict.fromkeys(range(35), NOT_LABELLED) | {
     label: place for place, (label, _) in enumerate(CLASSES.values())
 }
-_LABEL_IDS[255] = NOT_LABELLED  # license plate, -1
+_LABEL_IDS[255] = NOT_LABELLED  # license plate is -1, and 34 in GTA5
 _TRAIN_IDS = {**{place: place for place in range(len(CLASSES))}, 255: NOT_LABELLED}
 _TOP = r"(?:.*/)?"
 
