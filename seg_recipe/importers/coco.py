@@ -98,7 +98,7 @@ def _is_panoptic(content: dict[str, Any]) -> bool:
 
 def _segments(annotation: dict[str, Any]) -> list[dict[str, Any]]:
     found = annotation.get("segments_info")
-    return found if _objects(found) else []
+    return list(found) if found and _objects(found) else []
 
 
 def _objects(value: Any) -> bool:
