@@ -7,7 +7,10 @@ python scripts/predict.py runs/segformer photos/ --output predicted --onnx segfo
 MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safetensors. --output gets
 masks/{name}.png, class ids as a palette PNG of the picture's size and orientation as it is DISPLAYED (EXIF applied:
 open the picture with PIL.ImageOps.exif_transpose to lay the mask over it), shares.jsonl with the share of each class,
-and with --overlay overlays/{name}.jpg. {name} is the path below the deepest folder that all INPUTs share, without its
+and with --overlay overlays/{name}.jpg. --probabilities adds confidences/{name}.png (winner), probabilities/{name}.npz
+(npz: `probabilities`, float16 (classes, height, width), and `names`) or probabilities/{name}/{id}_{class}.png (png);
+8-bit values are 255 times the probability. With --min_confidence a pixel whose class is less probable is 255, and in
+no share. {name} is the path below the deepest folder that all INPUTs share, without its
 extension; a zip counts as a folder of its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur,
 their names keep the extension.
 
@@ -35,7 +38,8 @@ from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
-from seg_recipe.inference.outputs import open_predictions
+from seg_recipe.inference.outputs import Wanted, open_predictions
+from seg_recipe.inference.probabilities import KINDS
 from seg_recipe.runtime.errors import add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 
@@ -65,8 +69,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         for line in segmenter.unlike_training(arguments.window):
             print(f"{arguments.model}: {line}")
         settings = _settings(segmenter, arguments, options, found.root)
+        wanted = Wanted(arguments.overlay, arguments.min_confidence, tuple(arguments.probabilities))
         with (
-            open_predictions(arguments.output, segmenter.label_space, settings) as output,
+            open_predictions(arguments.output, segmenter.label_space, settings, wanted) as output,
             tqdm(total=found.count(), unit=" pictures", desc="predicting") as bar,
         ):
             outcome = predict(
@@ -76,7 +81,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 bar,
                 batch_size=arguments.batch_size,
                 workers=arguments.workers,
-                overlays=arguments.overlay,
                 options=options,
             )
     counts = {reason: count for reason, count in left_out.counts.items() if reason != NO_PICTURE}
@@ -105,6 +109,8 @@ def _settings(
         "precision": segmenter.precision,
         **options,
         "overlay": arguments.overlay,
+        "min_confidence": arguments.min_confidence,
+        "probabilities": arguments.probabilities or None,
         "names_relative_to": str(root),
     }
 
@@ -118,6 +124,21 @@ def _parse(argv):
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video")
     parser.add_argument("--output", type=Path, required=True, help="folder to make, or to go on with")
     parser.add_argument("--overlay", action="store_true", help="also write each picture under its mask, with a legend")
+    parser.add_argument(
+        "--min_confidence",
+        type=float,
+        metavar="P",
+        help="write 255 (not labelled) where the class is less probable than P, in 0-1 (default: a class everywhere)",
+    )
+    parser.add_argument(
+        "--probabilities",
+        nargs="+",
+        choices=KINDS,
+        default=[],
+        metavar="KIND",
+        help="also write probabilities, one or more of: winner, an 8-bit PNG of the class that is predicted; png, an "
+        "8-bit PNG of each class; npz, all classes as float16",
+    )
     parser.add_argument(
         "--onnx",
         type=Path,
@@ -146,6 +167,9 @@ def _parse(argv):
     )
     add_traceback_option(parser)
     arguments = parser.parse_args(argv)
+    arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
+    if arguments.min_confidence is not None and not 0 < arguments.min_confidence <= 1:
+        parser.error(f"--min_confidence is {arguments.min_confidence}; it is a probability, above 0 and at most 1")
     for name in ("batch_size", "workers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it is at least 1")

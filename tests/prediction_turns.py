@@ -61,7 +61,7 @@ def measure(model: str, folder: Path, threads: int, together: int, rounds: int) 
             open_predictions(Path(work) / "out", segmenter.label_space, {}) as output,
             tqdm(disable=True) as bar,
         ):
-            predict(segmenter, found, output, bar, batch_size=8, workers=threads, overlays=False, options=OPTIONS)
+            predict(segmenter, found, output, bar, batch_size=8, workers=threads, options=OPTIONS)
 
     ways: dict[str, Callable[[], object]] = {
         "pipeline": lambda: [stock(path) for path in some],

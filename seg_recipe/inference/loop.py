@@ -21,7 +21,9 @@ from seg_recipe.runtime.errors import is_fault
 from seg_recipe.runtime.pools import Threads, result
 
 MAX_PIXELS_AT_ONCE = 100_000_000
-"""Of all pictures that are being decoded or wait for the model; a larger one is decoded alone."""
+"""Of all pictures that are being decoded or wait for the model, and of those that wait to be written; a larger one is
+alone.
+"""
 
 
 class _Read(NamedTuple):
@@ -47,7 +49,6 @@ def predict(
     *,
     batch_size: int,
     workers: int,
-    overlays: bool,
     options: dict[str, Any],
 ) -> Outcome:
     """Predicts what is not done yet, `batch_size` pictures at a time; `workers` threads decode ahead and as many write
@@ -58,8 +59,9 @@ def predict(
     """
     outcome = Outcome(0, 0, {})
     extra = options["flip"] or options["window"] or list(options["scales"]) != [1.0]
+    overlays, keeps_scores = output.wanted.overlays, output.wanted.scores
     readers, writers = Threads(workers, "read"), Threads(workers, "write")
-    writing: deque[Future[None]] = deque()
+    writing: deque[tuple[int, Future[None]]] = deque()
 
     def read(picture: Picture) -> _Read:
         image = picture.read()
@@ -88,9 +90,10 @@ def predict(
                 scores = segmenter.logits_of([each.prepared for each in found if each.prepared is not None])
             for (picture, each), score in zip(batch, scores, strict=True):
                 mask = mask_of(score, each.size)
-                writing.append(writers.submit(output.write, picture, mask, each.image if overlays else None))
-            while len(writing) > 2 * batch_size:
-                _finish(writing, outcome, bar)
+                shown, kept = each.image if overlays else None, score if keeps_scores else None
+                writing.append((mask.size, writers.submit(output.write, picture, mask, shown, kept)))
+                while len(writing) > 2 * batch_size or sum(pixels for pixels, _ in writing) > MAX_PIXELS_AT_ONCE:
+                    _finish(writing, outcome, bar)
         while writing:
             _finish(writing, outcome, bar)
     finally:
@@ -99,8 +102,8 @@ def predict(
     return outcome
 
 
-def _finish(writing: deque[Future[None]], outcome: Outcome, bar: tqdm) -> None:
-    result(writing.popleft())
+def _finish(writing: deque[tuple[int, Future[None]]], outcome: Outcome, bar: tqdm) -> None:
+    result(writing.popleft()[1])
     outcome.written += 1
     bar.update()
 

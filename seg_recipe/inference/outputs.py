@@ -2,8 +2,9 @@
 
     masks/{name}.png       class ids in the colours of the label space (palette PNG), of the picture's displayed size
     overlays/{name}.jpg    the picture under its mask, with the legend, where asked for
+    confidences/{name}.png, probabilities/{name}.npz, probabilities/{name}/{class}.png    where asked for
     shares.jsonl           a line per picture, by name: name, source, stamp, height, width, shares (class -> share of
-                           the pixels, all classes)
+                           the pixels, all classes; pixels below min_confidence are in none)
     predict.json           what everything in the folder was made with
 
 A file is made in .partial, which is there as long as a prediction runs, and then renamed; the line comes last. What
@@ -15,17 +16,20 @@ import itertools
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
+from torch import Tensor
 
 from seg_recipe.checkpoints import write_json
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.labels import LabelSpace
+from seg_recipe.inference.probabilities import Probabilities, class_files, class_map, in_8_bits, write_npz
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import held, make_writable
 from seg_recipe.visualize import legend, overlay
@@ -34,11 +38,29 @@ RECORD, SHARES, PARTIAL = "predict.json", "shares.jsonl", ".partial"
 LEAST_LEGEND_WIDTH = 320
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is written of each picture beside its mask.
+
+    min_confidence: pixels whose class is less probable become IGNORE_INDEX. probabilities: some of
+    `probabilities.KINDS`.
+    """
+
+    overlays: bool = False
+    min_confidence: float | None = None
+    probabilities: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> bool:
+        """Whether the scores are needed once the mask is made."""
+        return self.min_confidence is not None or bool(self.probabilities)
+
+
 class Predictions:
     """The open folder: what is done in it, and how to add to it. Several threads may write at once."""
 
-    def __init__(self, folder: Path, label_space: LabelSpace):
-        self.folder, self.label_space = folder, label_space
+    def __init__(self, folder: Path, label_space: LabelSpace, wanted: Wanted):
+        self.folder, self.label_space, self.wanted = folder, label_space, wanted
         self._palette = label_space.colour_table.ravel().tolist()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -52,20 +74,31 @@ class Predictions:
             line is not None
             and line["stamp"] == picture.stamp
             and line["source"] == picture.source
-            and self._mask(picture).is_file()
+            and all(path.is_file() for path in self._files(picture))
         )
 
-    def write(self, picture: Picture, mask: UInt8[np.ndarray, "height width"], shown: Image.Image | None) -> None:
-        """Writes the mask, the overlay on the picture `shown` if there is one, and the line of the picture."""
-        if shown is not None:
-            self._place(
-                _with_legend(shown, mask, self.label_space),
-                self.folder / "overlays" / f"{picture.name}.jpg",
-                quality=90,
-            )
-        image = Image.fromarray(mask)
-        image.putpalette(self._palette)
-        self._place(image, self._mask(picture))
+    def write(
+        self,
+        picture: Picture,
+        mask: UInt8[np.ndarray, "height width"],
+        image: Image.Image | None = None,
+        scores: Float32[Tensor, "classes h w"] | None = None,
+    ) -> None:
+        """Write all that is wanted of a picture, and then its line.
+
+        image: for the overlay. scores: those that the mask is made of, where `wanted.scores`.
+        """
+        if scores is not None:
+            found = Probabilities(scores, (mask.shape[0], mask.shape[1]))
+            if self.wanted.min_confidence is not None:
+                mask = np.where(found.confidence < self.wanted.min_confidence, np.uint8(IGNORE_INDEX), mask)
+            self._write_probabilities(picture, found)
+        if image is not None:
+            shown = _with_legend(image, mask, self.label_space)
+            self._place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
+        stored = Image.fromarray(mask)
+        stored.putpalette(self._palette)
+        self._place(stored.save, self.folder / "masks" / f"{picture.name}.png")
         counts = np.bincount(mask.ravel(), minlength=len(self.label_space)) / mask.size
         line = {
             "name": picture.name,
@@ -86,10 +119,33 @@ class Predictions:
         part.write_text("".join(json.dumps(line) + "\n" for _, line in sorted(self.lines.items())), encoding="utf-8")
         part.replace(self.folder / SHARES)
 
-    def _mask(self, picture: Picture) -> Path:
-        return self.folder / "masks" / f"{picture.name}.png"
+    def _write_probabilities(self, picture: Picture, found: Probabilities) -> None:
+        kinds, names = self.wanted.probabilities, self.label_space.names
+        if "winner" in kinds:
+            confidence = Image.fromarray(in_8_bits(found.confidence))
+            self._place(confidence.save, self.folder / "confidences" / f"{picture.name}.png")
+        if "npz" in kinds:
+            path = self.folder / "probabilities" / f"{picture.name}.npz"
+            self._place(lambda part: write_npz(part, found, names), path)
+        if "png" in kinds:
+            for label, file in enumerate(class_files(names)):
+                single = Image.fromarray(class_map(found, label))
+                self._place(single.save, self.folder / "probabilities" / picture.name / file)
 
-    def _place(self, image: Image.Image, path: Path, **settings: Any) -> None:
+    def _files(self, picture: Picture) -> Iterator[Path]:
+        """The files that a picture gets."""
+        kinds, name = self.wanted.probabilities, picture.name
+        yield self.folder / "masks" / f"{name}.png"
+        if self.wanted.overlays:
+            yield self.folder / "overlays" / f"{name}.jpg"
+        if "winner" in kinds:
+            yield self.folder / "confidences" / f"{name}.png"
+        if "npz" in kinds:
+            yield self.folder / "probabilities" / f"{name}.npz"
+        if "png" in kinds:
+            yield from (self.folder / "probabilities" / name / file for file in class_files(self.label_space.names))
+
+    def _place(self, save: Callable[[Path], Any], path: Path) -> None:
         with self._lock:
             part = self.folder / PARTIAL / f"{next(self._numbers)}{path.suffix}"
             if path.parent not in self._made:
@@ -99,12 +155,14 @@ class Predictions:
                         f"{path.parent} leads out of --output, to {path.parent.resolve()}; remove that link."
                     )
                 self._made.add(path.parent)
-        image.save(part, **settings)
+        save(part)
         part.replace(path)
 
 
 @contextlib.contextmanager
-def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, Any]) -> Iterator[Predictions]:
+def open_predictions(
+    folder: Path, label_space: LabelSpace, settings: dict[str, Any], wanted: Wanted | None = None
+) -> Iterator[Predictions]:
     """The folder with what is done in it, held for this process; it is not made until something is to be kept, and
     gone if nothing is.
 
@@ -125,13 +183,13 @@ def open_predictions(folder: Path, label_space: LabelSpace, settings: dict[str, 
             shutil.rmtree(folder / PARTIAL)
         (folder / PARTIAL).mkdir()
         write_json(folder / RECORD, settings)
-        predictions = Predictions(folder, label_space)
+        predictions = Predictions(folder, label_space, wanted or Wanted())
         try:
             yield predictions
         finally:
             predictions.sort()
             shutil.rmtree(folder / PARTIAL)
-            if not predictions.lines:
+            if not predictions.lines and {path.name for path in folder.iterdir()} == {SHARES, RECORD}:
                 (folder / SHARES).unlink()
                 (folder / RECORD).unlink()
                 for parent in new:
