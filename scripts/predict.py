@@ -5,14 +5,18 @@ python scripts/predict.py runs/segformer 'shots/**/*.png' faces.zip clip.mp4 --o
 python scripts/predict.py runs/segformer photos/ --output predicted --onnx segformer.onnx
 
 MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safetensors. --output gets
-masks/{name}.png, class ids as a palette PNG of the picture's size and orientation as it is DISPLAYED (EXIF applied:
-open the picture with PIL.ImageOps.exif_transpose to lay the mask over it), shares.jsonl with the share of each class,
-and with --overlay overlays/{name}.jpg. --probabilities adds confidences/{name}.png (winner), probabilities/{name}.npz
-(npz: `probabilities`, float16 (classes, height, width), and `names`) or probabilities/{name}/{id}_{class}.png (png);
-8-bit values are 255 times the probability. With --min_confidence a pixel whose class is less probable is 255, and in
-no share. {name} is the path below the deepest folder that all INPUTs share, without its
-extension; a zip counts as a folder of its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur,
-their names keep the extension.
+
+    masks/{name}.png       class ids, or the values of --table. Of the picture's size and orientation as it is
+                           DISPLAYED (EXIF applied: open the picture with PIL.ImageOps.exif_transpose to lay the mask
+                           over it)
+    shares.jsonl           a line for each picture: the share of each class
+    overlays/{name}.jpg    with --overlay
+    confidences/{name}.png, probabilities/{name}.npz (`probabilities`, float16 (classes, height, width), and `names`),
+    probabilities/{name}/{id}_{class}.png    with --probabilities; 8-bit values are 255 times the probability
+
+{name} is the path below the deepest folder that all INPUTs share, without its extension; a zip counts as a folder of
+its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur, their names keep the extension. With
+--min_confidence a pixel whose class is less probable is 255, and in no share.
 
 The same command run again does only what is missing or was changed since. A picture that cannot be read is named, the
 others are done, and the exit code is 1. Videos need the extra `video`, --onnx needs the extra `onnx`.
@@ -40,6 +44,7 @@ from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import Wanted, open_predictions
 from seg_recipe.inference.probabilities import KINDS
+from seg_recipe.inference.values import read_values
 from seg_recipe.runtime.errors import add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 
@@ -68,8 +73,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             use_onnx(segmenter, arguments.onnx, found.pictures)
         for line in segmenter.unlike_training(arguments.window):
             print(f"{arguments.model}: {line}")
-        settings = _settings(segmenter, arguments, options, found.root)
-        wanted = Wanted(arguments.overlay, arguments.min_confidence, tuple(arguments.probabilities))
+        values = read_values(arguments.table, segmenter.label_space) if arguments.table else None
+        settings = _settings(segmenter, arguments, options, found.root) | {"table": values and values.record}
+        wanted = Wanted(arguments.overlay, arguments.min_confidence, tuple(arguments.probabilities), values)
         with (
             open_predictions(arguments.output, segmenter.label_space, settings, wanted) as output,
             tqdm(total=found.count(), unit=" pictures", desc="predicting") as bar,
@@ -124,6 +130,12 @@ def _parse(argv):
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video")
     parser.add_argument("--output", type=Path, required=True, help="folder to make, or to go on with")
     parser.add_argument("--overlay", action="store_true", help="also write each picture under its mask, with a legend")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="TABLE.json",
+        help="masks in your own ids or colours: the table that import_dataset.py --table took (default: class ids)",
+    )
     parser.add_argument(
         "--min_confidence",
         type=float,

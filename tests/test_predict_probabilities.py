@@ -16,6 +16,7 @@ from seg_recipe.inference import probabilities as module
 from seg_recipe.inference.probabilities import Probabilities, class_files
 from tests.test_inference import checkpoint, pictures
 from tests.test_predict import lines, made, run
+from tests.test_readme import PAGES, blocks
 from tests.tiny import LABELS
 
 __all__ = ["checkpoint"]
@@ -99,6 +100,20 @@ def test_pixels_below_min_confidence_are_not_labelled_and_in_no_share(checkpoint
         assert sum(line["shares"].values()) == pytest.approx(float((mask != 255).mean()), abs=1e-5)
         undecided += int((mask == 255).sum())
     assert 0 < undecided < sum(image.width * image.height for image in pictures()), "else nothing would be proven"
+
+
+def test_the_python_of_the_page(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "holiday").mkdir()
+    pictures()[0].save(tmp_path / "holiday" / "beach.png")
+    run(checkpoint, "holiday", "--output", "predicted")
+    run(checkpoint, "holiday", "--output", "probable", "--probabilities", "npz")
+    capsys.readouterr()
+    names: dict = {}
+    exec(blocks(PAGES["docs/predicting.md"], "python")[0], names)
+    assert names["ids"].shape == (64, 64) and names["stored"]["probabilities"].shape == (4, 64, 64)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in LABELS.names)
 
 
 def test_a_folder_goes_on_with_the_same_outputs_only_and_makes_what_is_missing(checkpoint, photos, tmp_path):

@@ -19,7 +19,7 @@ from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.labels import IGNORE_INDEX, names_by_id, plain_name
 from seg_recipe.runtime.errors import InputError
 
-_UNLABELLED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not_labelled", "not_labeled", "unannotated")
+UNLABELLED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not_labelled", "not_labeled", "unannotated")
 """What 255 is called where it is no class."""
 
 _WANTED = (
@@ -83,7 +83,7 @@ def read_table(path: Path) -> Table:
 
 def _from_ids(named: dict[int, str]) -> Table:
     """A table of ids; 255 is not labelled, unless a name says that it is a class."""
-    unlabelled = plain_name(named.get(IGNORE_INDEX, "ignore")) in _UNLABELLED
+    unlabelled = plain_name(named.get(IGNORE_INDEX, "ignore")) in UNLABELLED
     names = {label: name for label, name in named.items() if not (unlabelled and label == IGNORE_INDEX)}
     codes = {label: number for number, label in enumerate(names)}
     return Table(tuple(names.values()), codes | ({IGNORE_INDEX: NOT_LABELLED} if unlabelled else {}), colours=False)

@@ -1,6 +1,7 @@
 """The folder that a prediction makes: held by one process, resumable, and never with a half-written file in it.
 
-    masks/{name}.png       class ids in the colours of the label space (palette PNG), of the picture's displayed size
+    masks/{name}.png       class ids in the colours of the label space (palette PNG), or the user's own values of the
+                           classes, of the picture's displayed size
     overlays/{name}.jpg    the picture under its mask, with the legend, where asked for
     confidences/{name}.png, probabilities/{name}.npz, probabilities/{name}/{class}.png    where asked for
     shares.jsonl           a line per picture, by name: name, source, stamp, height, width, shares (class -> share of
@@ -29,6 +30,7 @@ from torch import Tensor
 from seg_recipe.checkpoints import write_json
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.inference.probabilities import Probabilities, class_files, class_map, in_8_bits, write_npz
+from seg_recipe.inference.values import MaskValues
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import held, make_writable
@@ -42,6 +44,7 @@ LEAST_LEGEND_WIDTH = 320
 class Wanted:
     """What is written of each picture beside its mask.
 
+    values: what classes are in the masks, None for their ids.
     min_confidence: pixels whose class is less probable become IGNORE_INDEX. probabilities: some of
     `probabilities.KINDS`.
     """
@@ -49,6 +52,7 @@ class Wanted:
     overlays: bool = False
     min_confidence: float | None = None
     probabilities: tuple[str, ...] = ()
+    values: MaskValues | None = None
 
     @property
     def scores(self) -> bool:
@@ -61,7 +65,7 @@ class Predictions:
 
     def __init__(self, folder: Path, label_space: LabelSpace, wanted: Wanted):
         self.folder, self.label_space, self.wanted = folder, label_space, wanted
-        self._palette = label_space.colour_table.ravel().tolist()
+        self.values = wanted.values or MaskValues(label_space)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._made: set[Path] = set()
@@ -96,9 +100,7 @@ class Predictions:
         if image is not None:
             shown = _with_legend(image, mask, self.label_space)
             self._place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
-        stored = Image.fromarray(mask)
-        stored.putpalette(self._palette)
-        self._place(stored.save, self.folder / "masks" / f"{picture.name}.png")
+        self._place(self.values.image(mask).save, self.folder / "masks" / f"{picture.name}.png")
         counts = np.bincount(mask.ravel(), minlength=len(self.label_space)) / mask.size
         line = {
             "name": picture.name,
