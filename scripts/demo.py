@@ -30,6 +30,7 @@ from seg_recipe.runtime import startup  # before torch is imported
 from PIL import Image
 
 from seg_recipe.demo.comparison import load_models
+from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 
 startup.imported()
@@ -67,7 +68,10 @@ def main(argv: list[str] | None = None):
 def _parse(argv):
     on_a_space = "SPACE_ID" in os.environ
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program("demo"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json beside this file)"

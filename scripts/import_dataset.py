@@ -44,7 +44,6 @@ import hashlib
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +77,7 @@ from seg_recipe.importers.nearest import FARTHEST, Nearest
 from seg_recipe.importers.placement import fits, plan, validates, without_sets
 from seg_recipe.importers.tables import Table
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, faces_are_few, load_label_space, read_id_map
+from seg_recipe.runtime.commands import command, program, recipe, this_command
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.splits import in_validation
 
@@ -198,9 +198,12 @@ def _read(
 
 def _parse(argv):
     cores = os.cpu_count() or 1
-    usage = "%(prog)s SOURCE DEST [--option value ...]"
     parser = argparse.ArgumentParser(
-        usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program("import"),
+        usage="%(prog)s SOURCE DEST [--option value ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, zip or tar of a data set")
     parser.add_argument("destination", metavar="DEST", help="folder to make, or to go on with")
@@ -363,16 +366,7 @@ def _commands(result: dict[str, Any], destination: Path, train_ids: list[str]) -
     labels = ["--labels", result["labels"]]
     if result["labels"] == "face" and not (result["masks"] and faces_are_few(seen)):
         labels = []
-    launch = [
-        "accelerate",
-        "launch",
-        "--quiet",
-        "scripts/finetune.py",
-        "recipes/segformer.yaml",
-        "--dataset",
-        str(destination),
-        *labels,
-    ]
+    train = ["finetune", recipe("segformer"), "--dataset", str(destination), *labels]
     if result["train"] and not result["validation"]:
         enough = (
             share
@@ -384,13 +378,13 @@ def _commands(result: dict[str, Any], destination: Path, train_ids: list[str]) -
             yield "to train: one pair is too few to hold any out; name a set to judge by with --eval_datasets."
         else:
             yield "NOTE: no pair is held out here; the command below holds some out of train, by a hash of the id."
-            yield f"to train: {shlex.join([*launch, '--val_fraction', str(share)])}"
+            yield f"to train: {command(*train, '--val_fraction', str(share))}"
     elif result["train"]:
-        yield f"to train: {shlex.join(launch)}"
+        yield f"to train: {command(*train)}"
     elif result["validation"]:
         yield f"to judge by: {shlex.join(['--eval_datasets', f'real={destination}', *labels])}"
     if result["test"]:
-        yield f"to test: {shlex.join(['python', 'scripts/score.py', 'MODEL', str(destination), '--split', 'test'])}"
+        yield f"to test: {command('score', 'MODEL', str(destination), '--split', 'test')}"
 
 
 def _check(destination: Path, space: LabelSpace, workers: int) -> int:
@@ -409,4 +403,4 @@ def _program(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_program(_program, f"stopped; nothing is half-written. To go on: {shlex.join(['python', *sys.argv])}")
+    run_program(_program, f"stopped; nothing is half-written. To go on: {this_command()}")

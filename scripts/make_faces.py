@@ -23,6 +23,7 @@ from seg_recipe.faces import Drawn, make_faces
 from seg_recipe.faces.folder import face_id
 from seg_recipe.faces.oversampling import RARE
 from seg_recipe.labels import FACE
+from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.splits import in_validation
 from seg_recipe.visualize import colour_mask, legend
@@ -35,7 +36,10 @@ SHEET_FACES, SHEET_COLUMNS, SHEET_CELL = 24, 8, 128
 def main(arguments: Sequence[str] | None = None) -> Drawn:
     """Draw the faces that the command line asks for, print the class shares, return what was done."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program("faces"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "out", metavar="OUT", help="folder; gets {train,val}/images, {train,val}/annotations and metadata.jsonl"

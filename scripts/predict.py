@@ -24,9 +24,7 @@ others are done, and the exit code is 1. Videos need the extra `video`, --onnx n
 
 import argparse
 import os
-import shlex
 import signal
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -45,6 +43,7 @@ from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import Wanted, open_predictions
 from seg_recipe.inference.probabilities import KINDS
 from seg_recipe.inference.values import read_values
+from seg_recipe.runtime.commands import program, this_command
 from seg_recipe.runtime.errors import add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 
@@ -124,7 +123,10 @@ def _settings(
 def _parse(argv):
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program("predict"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="folder that save_pretrained wrote, or Hub id")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video")
@@ -201,4 +203,4 @@ def _program(argv: list[str]) -> str | None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end cleans up as Ctrl-C does
-    run_program(_program, f"stopped; nothing is half-written. To go on: {shlex.join(['python', *sys.argv])}")
+    run_program(_program, f"stopped; nothing is half-written. To go on: {this_command()}")

@@ -47,6 +47,7 @@ from seg_recipe.runtime import startup  # before torch is imported
 from seg_recipe.faces.ours import JUNK
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
+from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.scoring import SCALES, contestant, score_models, write_report
@@ -167,7 +168,10 @@ def print_table(content: dict[str, Any]) -> None:
 
 def _parse(argv):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program("score"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("dataset", metavar="DATASET", help="folder, saved data set or Hub id")

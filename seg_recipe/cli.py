@@ -9,17 +9,7 @@ import sys
 from typing import NoReturn
 
 from seg_recipe import __version__
-from seg_recipe.shipped import RECIPES, SCRIPTS, recipe_names, recipe_path
-
-COMMANDS = {
-    "finetune": ("finetune", "train as a recipe says; RECIPE is a name from the list below or a file"),
-    "import": ("import_dataset", "bring a data set into the folders that a recipe reads"),
-    "faces": ("make_faces", "render faces with exact masks"),
-    "score": ("score", "judge a model on images with masks"),
-    "predict": ("predict", "segment images, folders, zips and videos"),
-    "demo": ("demo", "show a model at work in the browser"),
-}
-"""Command -> its script, and what it does."""
+from seg_recipe.runtime.commands import COMMANDS, RECIPES, SCRIPTS, recipe_names, recipe_path, started_by_name
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -38,6 +28,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     name, *arguments = given
     if name == "finetune" and arguments:
         arguments[0] = recipe_path(arguments[0])
+    started_by_name(given)
     script = str(SCRIPTS / f"{COMMANDS[name][0]}.py")
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")

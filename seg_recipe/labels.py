@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.sides import pairs_by_name
 
@@ -251,7 +252,7 @@ def _with_names(content: Any) -> Any:
         raise InputError(
             f"its ids are {', '.join(map(str, [*named][:8]))}{', ...' * (len(named) > 8)}; wanted are "
             f"0-{len(named) - 1} without a gap. "
-            "Masks with others become such with import_dataset.py --table, which takes this file."
+            f"Masks with others become such with {program('import')} --table, which takes this file."
         )
     return {"names": [*named.values()]}
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from seg_recipe.runtime.commands import command, recipe
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.secrets import OPENAI_KEY
 
-EXAMPLE = "accelerate launch --quiet scripts/finetune.py recipes/segformer.yaml --learning_rate 1e-4"
+EXAMPLE = command("finetune", recipe("segformer"), "--learning_rate", "1e-4")
 DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 """Settings that hold a mapping: YAML or JSON."""
 

@@ -37,7 +37,6 @@ ORDER = (
     ("report",),
     ("finetuning",),
     TOOLS,
-    ("shipped",),
     ("cli", "__main__"),
 )
 """Rooms from the lowest to the highest: a module imports modules of its own line and of those above it here."""

@@ -317,5 +317,7 @@ def test_settings_without_effect_are_told_apart(tmp_path):
 
 def test_an_unfinished_import_is_refused(tmp_path):
     (write_halves(tmp_path / "half", 3, 2) / ".partial").mkdir()
-    with pytest.raises(ValueError, match=r"half is an unfinished import .*run scripts/import_dataset\.py again"):
+    with pytest.raises(
+        ValueError, match=r"half is an unfinished import .*to finish it: python scripts/import_dataset\.py SOURCE "
+    ):
         load(tmp_path / "half")

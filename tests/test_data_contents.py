@@ -42,13 +42,13 @@ def test_masks_of_0_and_255_are_refused_with_the_cure(folder, tmp_path, monkeypa
     assert not isinstance(error.value, DataProblems) and str(error.value) == (
         f"The masks of {folder}/train hold one class only, background (0), and training needs two: never seen: object "
         "(1), and 25.00% of "
-        "their pixels are 255, which means ignored. If 255 is object, give it its id: scripts/import_dataset.py "
-        f"{folder} {folder}_ids "
+        "their pixels are 255, which means ignored. If 255 is object, give it its id: python "
+        f"scripts/import_dataset.py {folder} {folder}_ids "
         "--images '{split}/images/*.png' --masks '{split}/annotations/*_seg.png' --table ids.json, with "
         '{"background": 0, "object": 255} in ids.json.'
     )
     command, _, table = (
-        str(error.value).partition("give it its id: scripts/import_dataset.py ")[2].partition(", with ")
+        str(error.value).partition("give it its id: python scripts/import_dataset.py ")[2].partition(", with ")
     )
     monkeypatch.chdir(tmp_path)
     Path("ids.json").write_text(table.removesuffix(" in ids.json."))

@@ -9,8 +9,6 @@ from tests import house
 
 IMPORTS = house.imports_of(house.ROOT)
 RANKS = {room: rank for rank, line in enumerate(house.ORDER) for room in line}
-ALLOWED = {("hub", "shipped")}
-"""Imports against the order: the page of a Space is written with the scripts."""
 
 
 def test_every_room_has_its_place():
@@ -20,7 +18,7 @@ def test_every_room_has_its_place():
 def test_rooms_import_only_rooms_before_them():
     edges = {(house.room_of(module), house.room_of(other)) for module in IMPORTS for other in IMPORTS[module]}
     wrong = {(a, b) for a, b in edges if a and b and RANKS[a] < RANKS[b]}
-    assert wrong <= ALLOWED
+    assert wrong == set()
 
 
 def test_imports_have_no_circle():

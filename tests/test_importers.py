@@ -201,7 +201,7 @@ BAD_SOURCES = {
     "masks only": (lambda path: make_folder(path, {"000000_seg.png": b""}), r"found 1 \.png; wanted"),
     "seed layout": (
         lambda path: make_folder(path, wanted_tree(contents())),
-        "deeper than one folder .* needs no import: give it to finetune.py",
+        "deeper than one folder .* needs no import: give it to training",
     ),
     "folder of zips": (
         lambda path: make_folder(path, {"dataset_100.zip": b""}),

@@ -24,11 +24,21 @@ ROOT = Path(__file__).parents[1]
 
 def ran(*command, **settings):
     """What a command prints, stderr included; it must end with 0."""
-    done = subprocess.run(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **settings
-    )
+    done = _run(command, settings)
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def refused(*command, **settings):
+    """What a command prints, stderr included; it must end with 1."""
+    done = _run(command, settings)
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
+def _run(command, settings):
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(list(map(str, command)), **both, text=True, check=False, **settings)
 
 
 # ---- public names
@@ -175,7 +185,13 @@ def test_the_commands_of_the_wheel_in_an_empty_folder(installed, alone):
     assert str(installed.parent) in manual  # its recipes, not those of this clone
     assert ran(installed / "seg-recipe", "--version", **alone) == f"{seg_recipe.__version__}\n"
     for command in ("finetune", "import", "faces", "score", "predict", "demo"):
-        assert "usage:" in ran(installed / "seg-recipe", command, "--help", **alone)
+        manual = ran(installed / "seg-recipe", command, "--help", **alone)
+        assert f"usage: seg-recipe {command} " in manual
+    (alone["cwd"] / "input" / "foreign").mkdir(parents=True)
+    (alone["cwd"] / "input" / "foreign" / "a.txt").touch()
+    told = refused(installed / "seg-recipe", "finetune", "quickstart", "--dataset", "input/foreign", **alone)
+    assert "Other layouts: seg-recipe import --help." in told
+    assert "as in: seg-recipe finetune segformer --l" in refused(installed / "seg-recipe", "finetune", **alone)
     tiny = ["--generate_faces", 24, "--generate_size", 32, "--image_size", 32, "--max_steps", 2, "--eval_steps", 2]
     trained = ran(installed / "seg-recipe", "finetune", "quickstart", *tiny, "--save_steps", 2, **alone)
     run = alone["cwd"] / "runs" / "quickstart"

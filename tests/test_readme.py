@@ -23,7 +23,7 @@ from seg_recipe.cli import COMMANDS
 from seg_recipe.data import load_data
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, load_label_space
 from seg_recipe.recipe import HONOURED, load_recipe, read_flat_dict, settings
-from seg_recipe.shipped import recipe_path
+from seg_recipe.runtime.commands import recipe_path
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

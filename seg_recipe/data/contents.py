@@ -4,7 +4,6 @@ model's size.
 
 import json
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from seg_recipe.data.problems import FIRST
 from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.picture_size import ImageSize, height_and_width, size_text
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 
 NOTABLE = 0.001
@@ -191,8 +191,7 @@ def _import_command(pairs: Pairs) -> str:
     """The import that makes the masks of a folder anew by a table of ids."""
     folder = PurePath(pairs.place)
     if not pairs.root or folder.name not in ("train", "val"):
-        return "scripts/import_dataset.py SOURCE DEST --images PATTERN --masks PATTERN --table ids.json"
+        return f"{command('import', 'SOURCE', 'DEST')} --images PATTERN --masks PATTERN --table ids.json"
     suffix = PurePath(pairs.rows.with_format("arrow")[:1]["image"][0].as_py()["path"]).suffix
     patterns = ["--images", f"{{split}}/images/*{suffix}", "--masks", "{split}/annotations/*_seg.png"]
-    places = ["scripts/import_dataset.py", str(folder.parent), f"{folder.parent}_ids"]
-    return shlex.join([*places, *patterns, "--table", "ids.json"])
+    return command("import", str(folder.parent), f"{folder.parent}_ids", *patterns, "--table", "ids.json")

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from seg_recipe.data.cache import cache_folder
+from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import replaced_file
 
@@ -28,12 +29,11 @@ WAYS_OUT = {
     "image that is not RGB": "save as 8-bit RGB",
     "image turned by EXIF": "some readers turn it and some do not, so that it leaves its mask: save it upright, "
     "without the tag, or import "
-    "the pairs with import_dataset.py --format pairs, which turns both",
+    f"the pairs with {program('import')} --format pairs, which turns both",
     "mask turned by EXIF": "some readers turn it and some do not, so that it leaves its image: save it upright, "
     "without the tag",
-    "mask in colour": "a mask holds one id per pixel: turn its colours into ids with import_dataset.py --table, which "
-    "takes "
-    '{"leaf": [0, 255, 0], ...}',
+    "mask in colour": f"a mask holds one id per pixel: turn its colours into ids with {program('import')} --table, "
+    'which takes {"leaf": [0, 255, 0], ...}',
     "mask with alpha": "is what is transparent labelled? Save as 8-bit grey (L) or palette (P)",
     "mask with a grey palette": "are its ids the places in the palette, or the greys that a program which shrinks "
     "PNGs has put there? Say "
@@ -43,7 +43,7 @@ WAYS_OUT = {
     "mask of another mode": "save as 8-bit grey (L) or palette (P)",
     "mask saved as JPEG": "JPEG blurs the ids, and so do other formats for photographs: make it anew, as PNG",
     "unequal sizes": "image and mask cover the same pixels: make one anew from its source",
-    "ids outside the label space": "turn them into ids that it has with import_dataset.py --table, or name other "
+    "ids outside the label space": f"turn them into ids that it has with {program('import')} --table, or name other "
     "labels with --labels",
     "training picture in an evaluation set": "scores on pictures that were trained on say nothing: take them out of "
     "one of the two",

@@ -21,6 +21,7 @@ from datasets.table import InMemoryTable
 
 from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 
 # Plain Image(): with mode="L" `datasets` turns a palette mask into the brightness of its colours.
@@ -114,7 +115,8 @@ def read_source(
             ) from error
     elif folder.exists():
         raise InputError(
-            f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with scripts/import_dataset.py."
+            f"{place} is a file; name a folder. A zip of FaceSynthetics becomes one with "
+            f"{command('import', place, 'DEST')}."
         )
     elif HUB_ID.fullmatch(place):
         splits = load_from_hub(place, streaming=streaming)
@@ -211,8 +213,8 @@ def _stored_key(rows: Dataset) -> str:
 def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) -> Source:
     if UNFINISHED in names:
         raise InputError(
-            f"{place} is an unfinished import (it holds {UNFINISHED}): run scripts/import_dataset.py again, which "
-            "goes on with it."
+            f"{place} is an unfinished import (it holds {UNFINISHED}); to finish it: "
+            f"{command('import', 'SOURCE', place)}."
         )
     held = eval_split if eval_split in names and eval_split != "train" else "val"
     halves = {half: set(_list(folder / half)) for half in ("train", held) if (folder / half).is_dir()}
@@ -255,7 +257,7 @@ def _way_out(place: str, folder: Path, names: list[str]) -> str:
         return f"It lies deeper: name {below}."
     from seg_recipe.importers import looks_like  # only here, for it knows a dozen layouts that training does not
 
-    return looks_like(folder) or "Other layouts: python scripts/import_dataset.py --help."
+    return looks_like(folder) or f"Other layouts: {command('import', '--help')}."
 
 
 def _folders_below(folder: Path, depth: int) -> list[Path]:

@@ -1,7 +1,5 @@
 """Training to its end, and what a run leaves: model, card, report, contact sheet and figures, or how to resume."""
 
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from seg_recipe.labels import LabelSpace
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe import Recipe
 from seg_recipe.report import check_best, kept_model, save_prediction_sheet, say
+from seg_recipe.runtime.commands import this_command
 from seg_recipe.runtime.errors import noted
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.signals import follow_launcher
@@ -48,8 +47,7 @@ def train(trainer: SegmentationTrainer, checkpoint: Path | None, argv: Sequence[
     step = trainer.state.global_step
     saved = f"Stopped after step {step} of {trainer.state.max_steps}, which is saved in {args.output_dir}."
     say(args, saved if step else "Stopped before the first step; there is nothing to save.")
-    launcher_options = "--config_file ... " if args.world_size > 1 else ""  # the launcher passes none of them on
-    say(args, f"To go on: accelerate launch --quiet {launcher_options}{shlex.join([sys.argv[0], *argv])}")
+    say(args, f"To go on: {this_command(argv)}")
     return False
 
 

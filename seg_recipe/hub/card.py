@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from seg_recipe.hub.licences import licence_statement
 from seg_recipe.hub.markdown import is_hub_id, link, literal, plain_name, slug
 from seg_recipe.labels import FACE
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import replaced_file
 
@@ -187,7 +188,7 @@ for part in segment("photo.png"):
 def _recipe(recipe: str, versions: Mapping[str, str]) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", recipe)), default=0))
     return (
-        "`accelerate launch --quiet scripts/finetune.py recipe.yaml` with this recipe:\n\n"
+        f"`{command('finetune', 'recipe.yaml')}` with this recipe:\n\n"
         f"<details>\n<summary>recipe.yaml</summary>\n\n{fence}yaml\n{recipe.strip()}\n{fence}\n\n</details>\n\n"
         "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + "."
     )

@@ -20,7 +20,7 @@ from huggingface_hub import SpaceCardData, constants
 
 from seg_recipe.hub.licences import LicenceStatement
 from seg_recipe.hub.push import send_folder
-from seg_recipe.shipped import SCRIPTS
+from seg_recipe.runtime.commands import SCRIPTS
 
 PACKAGE = Path(__file__).parents[1]
 SCRIPT = SCRIPTS / "demo.py"

@@ -108,7 +108,7 @@ def _no_pairs(files: dict[str, SourceFile], left_out: LeftOut) -> str:
     advice = f"wanted: {LAYOUT}"
     if any(re.match(r"(train|val)/(images|annotations)/", name) for name in left_out.first.get(DEEPER, ())):
         advice += (
-            "; a folder with train/images and train/annotations needs no import: give it to finetune.py as --dataset"
+            "; a folder with train/images and train/annotations needs no import: give it to training as --dataset"
         )
     elif endings[".zip"]:
         advice += "; to import a zip give the zip itself as SOURCE"

@@ -17,18 +17,18 @@ from typing import NamedTuple
 from seg_recipe.importers.formats import FORMATS
 from seg_recipe.importers.published import WORDS, split_of
 from seg_recipe.importers.sources import MAX_DEPTH, LeftOut, SourceFile
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 
 MOST_NAMES = 20_000
 """So many files of a folder are looked at to say what it looks like."""
 
-_COMMAND = "python scripts/import_dataset.py"
 _TOP = r"(?:.*/)?"
 _LIKE = (
     # what it looks like; patterns that all match a name in it; the format that it may be of; the way out where it is
     # something else
-    ("the folders that finetune.py reads", (r"(?:train|val)/images/.+", r"(?:train|val)/annotations/.+_seg\.png"), "",
-     "it needs no import: give it to finetune.py as --dataset"),
+    ("the folders that training reads", (r"(?:train|val)/images/.+", r"(?:train|val)/annotations/.+_seg\.png"), "",
+     "it needs no import: give it to training as --dataset"),
     ("Pascal VOC's folders", (_TOP + r"JPEGImages/[^/]+\.jpg", _TOP + r"SegmentationClass(?:PNG)?/[^/]+\.png"), "voc",
      "for a labelling tool's export put its class_names.txt (labelme) or labelmap.txt (CVAT) beside these folders"),
     ("the folders of the SegNet tutorial", (_TOP + r"train/[^/]+\.png", _TOP + r"trainannot/[^/]+\.png"), "camvid",
@@ -36,7 +36,7 @@ _LIKE = (
     ("LaPa's folders", (_TOP + r"train/labels/[^/]+\.png", _TOP + r"train/images/[^/]+\.jpg"), "lapa", ""),
     ("Helen's folders", (_TOP + r"labels/([^/]+)/\1_lbl00\.png",), "helen", ""),
     ("pictures beside their masks", (r"(?:[^/]+/)?[^/]+_seg\.png",), "face_synthetics",
-     "for pictures of your own it needs no import: give that folder to finetune.py as --dataset, with --labels "
+     "for pictures of your own it needs no import: give that folder to training as --dataset, with --labels "
      "FILE.json for its classes"),
     ("BlenderProc's hdf5 files", (r".+\.hdf5",), "",
      "they are not read; have BlenderProc write COCO's JSON (bproc.writer.write_coco_annotations), which is"),
@@ -72,8 +72,8 @@ def looks_like(folder: Path) -> str:
     files = dict(itertools.islice(_walk(folder), MOST_NAMES))
     for name, known in FORMATS.items():
         if known.claims(files):
-            return f"It is in the layout of {name}; import it: {_COMMAND} {shlex.quote(str(folder))} DEST."
-    return _sentence(files, shlex.quote(str(folder)), "DEST")
+            return f"It is in the layout of {name}; import it: {command('import', str(folder), 'DEST')}."
+    return _sentence(files, str(folder), "DEST")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, SourceFile]]:
@@ -93,16 +93,16 @@ def _walk(folder: Path) -> Iterator[tuple[str, SourceFile]]:
 
 def _sentence(files: Iterable[str], source: str, destination: str) -> str:
     names = list(files)
-    command = f"{_COMMAND} {source} {destination}"
+    begin = command("import", source, destination)
     patterns = guess_patterns(names)
     pairs = (
-        f"{command} --images {shlex.quote(patterns.images)} --masks {shlex.quote(patterns.masks)} --table FILE"
+        f"{begin} --images {shlex.quote(patterns.images)} --masks {shlex.quote(patterns.masks)} --table FILE"
         if patterns
         else ""
     )
     for what, marks, known, otherwise in _LIKE:
         if all(any(map(re.compile(mark).fullmatch, names)) for mark in marks):
-            ways = [f"if it is that data set, {command} --format {known}"] if known else []
+            ways = [f"if it is that data set, {begin} --format {known}"] if known else []
             ways += [otherwise] if otherwise else []
             ways += [f"or {pairs}"] if pairs and known else []
             return f"It looks like {what}: {'; '.join(ways)}."

@@ -30,6 +30,7 @@ from seg_recipe.recipe.settings import (
     RunSettings,
 )
 from seg_recipe.recipe_file import refuse_early
+from seg_recipe.runtime.commands import launch_with
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.precision import computes_in_bf16
 
@@ -183,7 +184,4 @@ def _unused_devices(training: TrainingArguments) -> list[str]:
     unused = torch.cuda.device_count() - 1
     if unused < 1:
         return []
-    return [
-        f"{unused} more GPU(s) stand idle; to use all: accelerate launch --quiet --config_file "
-        "recipes/accelerate/multi_gpu.yaml ..."
-    ]
+    return [f"{unused} more GPU(s) are not used; to use all: {launch_with('multi_gpu')}"]

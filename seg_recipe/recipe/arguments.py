@@ -15,6 +15,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 
 from seg_recipe.recipe.settings import Range
+from seg_recipe.runtime.commands import launch_with
 from seg_recipe.runtime.errors import InputError
 
 HONOURED = (
@@ -79,15 +80,12 @@ best_on.
 """
 
 _LANGUAGE = "It is for language models; there is nothing here for it to act on."
-_SCALE_OUT = (
-    "How a run is spread over devices is accelerate's: accelerate launch --quiet --config_file "
-    "recipes/accelerate/fsdp.yaml ..."
-)
+_SCALE_OUT = f"How a run is spread over devices is accelerate's: {launch_with('fsdp')}"
 _TRAINER = "The Trainer of this project fixes it; leave it out."
 _PRECISION = "Use precision: auto, fp32, bf16 or fp16."
 _TRACKIO = "Trackio's figures stay on this machine; leave it out."
 _COMPILE = "Exact resume is not proven for compiled models; leave it out."
-_SCRIPT = "finetune.py always trains and evaluates."
+_SCRIPT = "A run always trains and evaluates."
 _SAMPLER = (
     "The order of the images follows from seed (or data_seed) and epoch alone, which resume relies on; leave it out."
 )
@@ -142,8 +140,7 @@ REFUSED: dict[str, str] = {
     "fsdp": _SCALE_OUT,
     "fsdp_config": _SCALE_OUT,
     "ddp_backend": "It follows the hardware: nccl on GPUs, gloo on CPUs. Leave it out.",
-    "deepspeed": "DeepSpeed is not supported; FSDP shards, too: accelerate launch --quiet --config_file "
-    "recipes/accelerate/fsdp.yaml ...",
+    "deepspeed": f"DeepSpeed is not supported; FSDP shards, too: {launch_with('fsdp')}",
     # the Hub and Trackio
     "hub_always_push": "A push that fails or is late is made up for at the end; leave it out.",
     "hub_revision": "Pushes go to the main branch; leave it out.",

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from seg_recipe.recipe.settings import Precision
+from seg_recipe.runtime.commands import launch_with
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.precision import computes_in_bf16, computes_in_fp16
 
@@ -127,8 +128,7 @@ def launcher_conflicts(gradient_accumulation_steps: int, environment: Mapping[st
         )
     if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         problems.append(
-            "The launcher asks for DeepSpeed, which is not supported; use recipes/accelerate/fsdp.yaml, which shards "
-            "as well."
+            f"The launcher asks for DeepSpeed, which is not supported; FSDP shards, too: {launch_with('fsdp')}"
         )
     if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         problems.append(

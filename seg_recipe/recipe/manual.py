@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe_file import EXAMPLE
+from seg_recipe.runtime.commands import program
 
 _HEADINGS = {"run": "training"}
 _INTRODUCTION = """\
@@ -23,7 +24,7 @@ def manual(columns: int | None = None) -> str:
     """The text of `--help`, wrapped to `columns` (by default the terminal's width, within 80 and 100)."""
     width = columns or min(100, max(80, shutil.get_terminal_size().columns))
     lines = [
-        "usage: finetune.py RECIPE.yaml [--setting value | --setting=value] ...",
+        f"usage: {program('finetune')} RECIPE.yaml [--setting value | --setting=value] ...",
         "",
         *_wrapped(_INTRODUCTION, width),
     ]

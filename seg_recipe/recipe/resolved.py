@@ -11,6 +11,7 @@ import yaml
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.checks import as_text
 from seg_recipe.recipe.reading import read_settings
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.files import replaced_file
 
 HARMLESS = frozenset(
@@ -59,10 +60,8 @@ def resolved_text(flat: Mapping[str, Any]) -> str:
         **{name: groups[name] for name in groups if name != "reporting"},
         _TRAINING: training,
     } | groups
-    lines = [
-        "# Resolved recipe of a run. To repeat: accelerate launch --quiet scripts/finetune.py THIS_FILE --output_dir "
-        "ANOTHER_FOLDER"
-    ]
+    again = command("finetune", "THIS_FILE", "--output_dir", "ANOTHER_FOLDER")
+    lines = [f"# Resolved recipe of a run. To repeat: {again}"]
     for heading, names in groups.items():
         lines += ["", f"# {heading}"] + [f"{name}: {_yaml(flat[name])}" for name in names]
     return "\n".join(lines) + "\n"

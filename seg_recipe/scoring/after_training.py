@@ -11,6 +11,7 @@ from seg_recipe.charts import confusion_figure, iou_figure
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
 from seg_recipe.report import spread
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import explain
 from seg_recipe.runtime.files import FULL
 from seg_recipe.scoring import Report, contestant, score_models, write_report
@@ -46,7 +47,8 @@ def report_run(
     line says why. A full disk is raised.
     """
     if not isinstance(rows, Dataset):
-        return {}, f"No report of a stream: scripts/score.py {folder} makes one of a data set that is stored."
+        score = command("score", str(folder), "DATASET")
+        return {}, f"No report of a stream. To make one on a stored data set: {score}"
     try:
         described = Path(dataset).expanduser() / METADATA
         report = score_models(
@@ -68,7 +70,7 @@ def report_run(
         return (
             {},
             f"The report could not be made ({reason}); the model is not touched by that. To try again: "
-            f"scripts/score.py {folder} ...",
+            f"{command('score', str(folder))} ...",
         )
     part = f" on {MOST_IMAGES:,} of the {len(rows):,} images, from all over the set" if len(rows) > MOST_IMAGES else ""
     return pictures, f"Report{part}: {page}."

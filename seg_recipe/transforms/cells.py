@@ -13,6 +13,7 @@ from PIL import Image
 
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.masks import NotIds, ids_in, ids_of_file
+from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError
 
 
@@ -36,7 +37,7 @@ def ids_of_cell(sample_id: str, cell: Any) -> UInt8[np.ndarray, "height width"]:
             beyond = ", ".join(map(str, np.unique(ids[(ids < 0) | (ids > IGNORE_INDEX)])[:5].tolist()))
             raise InputError(
                 f"Sample {sample_id}: its mask holds ids {beyond}; ids are 0-{IGNORE_INDEX}. Map them, as "
-                "import_dataset.py does."
+                f"{program('import')} does."
             )
         ids = ids.astype(np.uint8)
     ids.flags.writeable = False
