@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
+from seg_recipe.inference.coco import check_coco, write_coco
 from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
@@ -58,6 +59,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     folder of other settings.
     """
     arguments = _parse(argv)
+    if arguments.coco:
+        check_coco(arguments.coco)
     options = {"flip": arguments.flip, "scales": arguments.scales, "window": arguments.window}
     left_out = LeftOut()
     with warnings.catch_warnings(), find_inputs(arguments.inputs, arguments.output, left_out) as found:
@@ -88,6 +91,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 workers=arguments.workers,
                 options=options,
             )
+            if arguments.coco:
+                write_coco(arguments.coco, output, arguments.workers)
+                bar.write(f"{arguments.coco}: {len(output.lines):,} pictures of {arguments.output}")
     counts = {reason: count for reason, count in left_out.counts.items() if reason != NO_PICTURE}
     for line in left_out.lines():
         print(f"left out: {line}")
@@ -137,6 +143,12 @@ def _parse(argv):
         type=Path,
         metavar="TABLE.json",
         help="masks in your own ids or colours: the table that import_dataset.py --table took (default: class ids)",
+    )
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        metavar="FILE.json",
+        help="also write all masks of --output into one JSON of COCO's, as run lengths; can be asked for later",
     )
     parser.add_argument(
         "--min_confidence",

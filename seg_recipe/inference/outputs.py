@@ -100,7 +100,7 @@ class Predictions:
         if image is not None:
             shown = _with_legend(image, mask, self.label_space)
             self._place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
-        self._place(self.values.image(mask).save, self.folder / "masks" / f"{picture.name}.png")
+        self._place(self.values.image(mask).save, self.mask_file(picture.name))
         counts = np.bincount(mask.ravel(), minlength=len(self.label_space)) / mask.size
         line = {
             "name": picture.name,
@@ -114,6 +114,10 @@ class Predictions:
             with (self.folder / SHARES).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
             self.lines[picture.name] = line
+
+    def mask_file(self, name: str) -> Path:
+        """The mask of a picture."""
+        return self.folder / "masks" / f"{name}.png"
 
     def sort(self) -> None:
         """Writes the lines anew, sorted by name, one for each picture."""
@@ -137,7 +141,7 @@ class Predictions:
     def _files(self, picture: Picture) -> Iterator[Path]:
         """The files that a picture gets."""
         kinds, name = self.wanted.probabilities, picture.name
-        yield self.folder / "masks" / f"{name}.png"
+        yield self.mask_file(name)
         if self.wanted.overlays:
             yield self.folder / "overlays" / f"{name}.jpg"
         if "winner" in kinds:
