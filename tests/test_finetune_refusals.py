@@ -266,6 +266,15 @@ def test_ids_of_other_things_are_not_taken_for_faces(error, place):
     assert "occur in" not in error("--labels", "face", "--model", "nowhere")
 
 
+@pytest.mark.slow
+def test_labels_that_were_typed_are_typed_in_the_saved_recipe(place, tmp_path):
+    """Its repetition would else refuse, as labels by default, what the user has chosen."""
+    recipe = runs.write_recipe(place, labels="face")
+    runs.train(recipe, "--labels", "face", "--max_steps", 1)
+    runs.train(place / "run" / "recipe.yaml", "--output_dir", tmp_path / "again")
+    runs.assert_same_weights(place / "run", tmp_path / "again")
+
+
 @pytest.mark.long
 def test_a_second_run_in_one_output_dir_is_told_of_the_first_and_a_check_goes_on(place, error):
     folder = place / "run"

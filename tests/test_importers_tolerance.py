@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from seg_recipe.importers.nearest import Nearest
+from seg_recipe.labels import load_label_space
+from seg_recipe.runtime.errors import InputError
 from tests.face_files import make_folder, png, run
 from tests.foreign_layouts import jpeg, photo
 
@@ -193,3 +195,37 @@ def test_masks_of_equal_channels_one_bit_or_sixteen_are_imported_by_ids(tmp_path
         wanted[str(number)] = ids
     result, masks = imported(tmp_path, files, table={"a": 0, "b": 1})
     assert result["damaged"] == 0 and all((masks[name] == ids).all() for name, ids in wanted.items())
+
+
+def test_mirror_pairs_and_colours_of_a_labels_file_taken_as_table_are_kept_through_an_id_map(tmp_path):
+    names = ["background", "port", "starboard", "mast"]
+    colours = [[9, 9, 9], [200, 0, 0], [0, 200, 0], [0, 0, 200]]
+    table = {"names": names, "mirror_pairs": [["port", "starboard"]], "palette": colours}
+    ids = (np.arange(96).reshape(8, 12) % 4).astype(np.uint8)
+    files = {
+        f"{kind}/{number}.png": png(photo(number) if kind == "i" else ids) for number in range(3) for kind in "im"
+    }
+    imported(tmp_path, files, table=table)
+    labels = load_label_space(str(tmp_path / "out" / "labels.json"))
+    assert labels.mirror_pairs == ((1, 2),) and [*map(list, labels.palette)] == colours
+    (tmp_path / "map.json").write_text(json.dumps({"background": None, "mast": "port"}))
+    again = tmp_path / "again"
+    again.mkdir()
+    imported(again, files, "--id_map", tmp_path / "map.json", table=table)
+    labels = load_label_space(str(again / "out" / "labels.json"))
+    assert labels.names == ("port", "starboard") and labels.mirror_pairs == ((0, 1),)
+
+
+def test_a_labels_file_taken_as_table_that_pairs_a_class_with_itself_is_refused(tmp_path):
+    files = {f"{kind}/0.png": png(photo(0)) for kind in "im"}
+    with pytest.raises(InputError, match=r"--table .*not be paired with itself"):
+        imported(tmp_path, files, table={"names": ["a", "b"], "mirror_pairs": [["a", "a"]]})
+
+
+def test_no_mirror_pairs_in_a_table_are_none_although_names_look_like_sides(tmp_path):
+    ids = (np.arange(96).reshape(8, 12) % 3).astype(np.uint8)
+    files = {
+        f"{kind}/{number}.png": png(photo(number) if kind == "i" else ids) for number in range(3) for kind in "im"
+    }
+    imported(tmp_path, files, table={"names": ["background", "left_wing", "right_wing"], "mirror_pairs": []})
+    assert load_label_space(str(tmp_path / "out" / "labels.json")).mirror_pairs == ()

@@ -60,7 +60,8 @@ def repeatable_text(recipe: Recipe) -> str:
     """The resolved recipe as it is saved: it repeats the run from the folder that it lies in, with the labels.json
     beside it.
     """
-    labels = recipe.data.labels if recipe.data.labels == "face" else "labels.json"
+    by_default = recipe.data.labels == "face" and "labels" not in recipe.typed
+    labels = "face" if by_default else "labels.json"
     paths = paths_from(recipe.flat, Path(str(recipe.training.output_dir)))
     return resolved_text(
         {**recipe.flat, **paths, "labels": labels, "output_dir": recipe.training.output_dir, "resume": "auto"}

@@ -63,7 +63,8 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
             "--id_map, "
             'as in {"Tree*": "tree", "*": null}.'
         )
-    space = wanted or LabelSpace(names=tuple(kept), palette=_palette(layout, new_names, kept))
+    sides = {} if layout.mirror_pairs is None else {"mirror_pairs": _sides(layout.mirror_pairs, new_names, kept)}
+    space = wanted or LabelSpace(names=tuple(kept), palette=_palette(layout, new_names, kept), **sides)
     table = np.array(
         [IGNORE_INDEX if name is None else space.label2id[name] for name in new_names] + [IGNORE_INDEX], dtype=np.uint8
     )
@@ -72,6 +73,15 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
 
 def _palette(layout: Layout, new_names: Sequence[str | None], kept: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
     return tuple(layout.palette[new_names.index(name)] for name in kept) if layout.palette else ()
+
+
+def _sides(
+    pairs: Sequence[tuple[int, int]], new_names: Sequence[str | None], kept: Sequence[str]
+) -> tuple[tuple[int, int], ...]:
+    """The layout's mirror pairs as ids. A pair of which a class is ignored, or that became one class, is none."""
+    names = [(new_names[left], new_names[right]) for left, right in pairs]
+    both = dict.fromkeys((left, right) for left, right in names if left and right and left != right)
+    return tuple((kept.index(left), kept.index(right)) for left, right in both)
 
 
 def _listed(names: Sequence[str], most: int = 40) -> str:

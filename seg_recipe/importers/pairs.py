@@ -95,7 +95,8 @@ def read(
     notes += ["--group has no effect: the published split is kept; --resplit splits by groups."] * bool(
         "val" in sets and given
     )
-    return Layout(table.names, _samples(pairs, table, group, nearest), table.palette, sets, notes=tuple(notes))
+    samples = _samples(pairs, table, group, nearest)
+    return Layout(table.names, samples, table.palette, sets, notes=tuple(notes), mirror_pairs=table.mirror_pairs)
 
 
 def _check(images: str, masks: str, group: int) -> int:

@@ -52,7 +52,8 @@ class Layout:
     names: its classes; class number i is names[i]. samples: in the order of their ids, read once. palette: one colour
     per class, or none.
     sets: the names of the splits that its makers published, none where they made none. rgb: whether every picture is
-    known to be an RGB PNG, so that none need be opened. notes: lines for the user.
+    known to be an RGB PNG, so that none need be opened. notes: lines for the user. mirror_pairs: class numbers that a
+    flip exchanges; None finds them by name.
     """
 
     names: tuple[str, ...]
@@ -61,6 +62,7 @@ class Layout:
     sets: tuple[str, ...] = ()
     rgb: bool = False
     notes: tuple[str, ...] = ()
+    mirror_pairs: tuple[tuple[int, int], ...] | None = None
 
 
 def safe_id(text: str) -> str:

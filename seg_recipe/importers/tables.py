@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.importers.samples import NOT_LABELLED
-from seg_recipe.labels import IGNORE_INDEX, names_by_id, plain_name
+from seg_recipe.labels import IGNORE_INDEX, load_label_space, names_by_id, plain_name
 from seg_recipe.runtime.errors import InputError
 
 UNLABELLED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not_labelled", "not_labeled", "unannotated")
@@ -32,21 +32,24 @@ _WANTED = (
 @dataclass(frozen=True)
 class Table:
     """names: the classes. codes: value in the mask -> class number; a colour is red * 65536 + green * 256 + blue.
-    colours: the kind.
+    colours: the kind. mirror_pairs: class numbers that a flip exchanges, None where the file does not say.
+    shown_in: a colour for each class, where a file of ids says one.
     """
 
     names: tuple[str, ...]
     codes: dict[int, int]
     colours: bool
+    mirror_pairs: tuple[tuple[int, int], ...] | None = None
+    shown_in: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """The colours, one per class; none for ids."""
+        """The colours, one per class; none for ids without any."""
         by_number = {number: code for code, number in self.codes.items() if number != NOT_LABELLED}
         return (
             tuple((code >> 16, code >> 8 & 255, code & 255) for _, code in sorted(by_number.items()))
             if self.colours
-            else ()
+            else self.shown_in
         )
 
 
@@ -68,13 +71,11 @@ def read_table(path: Path) -> Table:
         if "captures" in content or "annotationDefinitions" in content:
             return colour_table(dict(semantic_colours(content)))
         if "names" in content:
-            ignored = [int(value) for value in content.get("ignore", ())]
-            names = tuple(str(name) for name in content["names"])
-            return Table(
-                names,
-                {**dict(enumerate(range(len(names)))), **dict.fromkeys([*ignored, 255], NOT_LABELLED)},
-                colours=False,
-            )
+            space = load_label_space(str(path))
+            codes = {**dict(enumerate(range(len(space)))), **dict.fromkeys([*space.ignore, 255], NOT_LABELLED)}
+            pairs = space.mirror_pairs if content.get("mirror_pairs") is not None else None
+            shown_in = space.palette if content.get("palette") else ()
+            return Table(space.names, codes, colours=False, mirror_pairs=pairs, shown_in=shown_in)
         named = names_by_id(content)
         return _from_ids(named) if named is not None else _from_values(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
