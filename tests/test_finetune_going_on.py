@@ -3,12 +3,16 @@ full.
 """
 
 import json
+import re
 import resource
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSemanticSegmentation
 
 from seg_recipe.finetuning import ending
 from seg_recipe.finetuning.identity import has_more_to_do, identity_changes
@@ -325,3 +329,36 @@ def test_an_end_for_which_there_is_no_room_is_one_line_and_is_made_later(
     assert (run / "model.safetensors").read_bytes() == weights
     runs.train(place / "mine.yaml", "--output_dir", run)
     assert results(run)["step"] == results(place / "run")["step"] and Path(run / "predictions.png").is_file()
+
+
+COMPILED = """
+import sys
+import torch
+from tests import finetune_runs as runs
+from tests.test_finetune import stop_at
+recipe, run, stopped = sys.argv[1:]
+runs.train(recipe, "--output_dir", run)
+print("compiled graphs:", torch._dynamo.utils.counters["stats"]["unique_graphs"])
+stop_at(3, recipe, "--output_dir", stopped)
+torch._dynamo.reset()
+runs.train(recipe, "--output_dir", stopped)
+"""
+
+
+@pytest.mark.long
+def test_a_compiled_run_that_was_stopped_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
+    """In a process of its own: what checks the shapes in these tests cannot be compiled.
+
+    aot_eager traces forward and backward as inductor does, and generates no code, which takes minutes on a CPU.
+    """
+    runs.workplace(tmp_path)
+    recipe = runs.write_recipe(tmp_path, torch_compile=True, torch_compile_backend="aot_eager")
+    code = [sys.executable, "-c", COMPILED, recipe, tmp_path / "run", tmp_path / "stopped"]
+    done = subprocess.run(
+        [*map(str, code)], env=runs.environment(tmp_path), cwd=runs.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"compiled graphs: (\d+)", done.stdout)[1]) > 0
+    runs.assert_same_weights(tmp_path / "run", tmp_path / "stopped")
+    assert results(tmp_path / "run")["metrics"] == results(tmp_path / "stopped")["metrics"]
+    AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run", local_files_only=True)

@@ -519,6 +519,7 @@ HONOURED_SAMPLES = {
     "log_on_each_node": False, "disable_tqdm": True, "run_name": "mine", "project": "mine",
     "skip_memory_metrics": False, "use_cpu": True,
     "tf32": False, "activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False},
+    "torch_compile": True, "torch_compile_backend": "eager", "torch_compile_mode": "max-autotune",
     "torch_empty_cache_steps": 4, "dataloader_num_workers": 2, "dataloader_pin_memory": False,
     "dataloader_persistent_workers": True,
     "dataloader_prefetch_factor": 3, "dataloader_multiprocessing_context": "spawn", "ddp_find_unused_parameters": True,

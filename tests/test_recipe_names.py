@@ -96,7 +96,7 @@ def test_what_contradicts_itself_is_refused(values, tmp_path, text, said):
 @pytest.mark.parametrize(
     "text",
     [
-        *("torch_compile: false", "dataloader_drop_last: true", "remove_unused_columns: false", "do_train: true"),
+        *("auto_find_batch_size: false", "dataloader_drop_last: true", "remove_unused_columns: false", "do_train: true"),
         *(
             "do_eval: true",
             "greater_is_better: true",
@@ -106,7 +106,6 @@ def test_what_contradicts_itself_is_refused(values, tmp_path, text, said):
         ),
         *(
             "ignore_data_skip: false",
-            "auto_find_batch_size: false",
             "full_determinism: false",
             "fp16_full_eval: false",
         ),
@@ -117,7 +116,7 @@ def test_a_value_that_asks_for_what_happens_here_is_taken(values, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["do_train: false", "remove_unused_columns: true", "metric_for_best_model: loss", "torch_compile: true"]
+    "text", ["do_train: false", "remove_unused_columns: true", "metric_for_best_model: loss", "full_determinism: true"]
 )
 def test_a_value_that_asks_for_something_else_is_refused_with_the_reason(values, text):
     name = text.partition(":")[0]

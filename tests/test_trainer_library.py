@@ -131,7 +131,6 @@ def test_few_private_methods_of_the_stock_trainer_are_overridden():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"torch_compile": True}, "torch_compile is True. Exact resume is not proven for compiled models"),
         ({"prediction_loss_only": True}, "prediction_loss_only is True. Without the metrics"),
         ({"eval_accumulation_steps": 4}, "eval_accumulation_steps is 4. Evaluation streams its counts"),
         ({"ignore_data_skip": True}, "ignore_data_skip is True. A resumed run goes on"),

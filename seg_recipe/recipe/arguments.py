@@ -36,6 +36,7 @@ HONOURED = (
     "run_name", "project", "skip_memory_metrics",
     # hardware and memory
     "use_cpu", "tf32", "activation_checkpointing", "activation_checkpointing_kwargs", "torch_empty_cache_steps",
+    "torch_compile", "torch_compile_backend", "torch_compile_mode",
     # data workers
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context",
@@ -84,7 +85,6 @@ _SCALE_OUT = f"How a run is spread over devices is accelerate's: {launch_with('f
 _TRAINER = "The Trainer of this project fixes it; leave it out."
 _PRECISION = "Use precision: auto, fp32, bf16 or fp16."
 _TRACKIO = "Trackio's figures stay on this machine; leave it out."
-_COMPILE = "Exact resume is not proven for compiled models; leave it out."
 _SCRIPT = "A run always trains and evaluates."
 _SAMPLER = (
     "The order of the images follows from seed (or data_seed) and epoch alone, which resume relies on; leave it out."
@@ -131,9 +131,6 @@ REFUSED: dict[str, str] = {
     "length_column_name": _SAMPLER,
     "optim_target_modules": "The optimizers that need it (GaLore, APOLLO) have no parameter groups for backbone and "
     "head; leave it out.",
-    "torch_compile": _COMPILE,
-    "torch_compile_backend": _COMPILE,
-    "torch_compile_mode": _COMPILE,
     # scale-out
     "accelerator_config": _SCALE_OUT,
     "parallelism_config": _SCALE_OUT,
