@@ -16,7 +16,6 @@ The same file is the app.py of a Space on the Hub (`hub_space` of a recipe makes
 that demo.json beside it names. Needs the extra `demo`: pip install 'seg-recipe[demo]'.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -27,15 +26,43 @@ from pathlib import Path
 from seg_recipe.runtime import startup  # before torch is imported
 
 # isort: split
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.commands import program
+from seg_recipe.runtime.errors import InputError, check_first, run_program
+
+DEFAULTS = Path(__file__).resolve().parent / "demo.json"
+
+
+def _parse(argv):
+    on_a_space = "SPACE_ID" in os.environ
+    parser = make_parser(program("demo"), __doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json beside this file)")
+    add("--compare", metavar="OTHER", help="a second model, shown beside the first (default: none)")
+    add("--host", default="0.0.0.0" if on_a_space else "127.0.0.1", help="address to serve")
+    add("--port", type=int, default=7860, help="port to serve, 0-65535; 0: any that is free")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16")
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.port <= 65535:
+        parser.error(f"--port is {arguments.port}; wanted 0-65535")
+    if arguments.model is None:
+        if not DEFAULTS.is_file():
+            parser.error(
+                f"MODEL is missing, and there is no {DEFAULTS.name} beside {Path(__file__).name} that names one"
+            )
+        arguments.model = json.loads(DEFAULTS.read_text(encoding="utf-8"))["model"]
+    return arguments
+
+
+if __name__ == "__main__":
+    check_first(_parse)
+
 from PIL import Image
 
 from seg_recipe.demo.comparison import load_models
-from seg_recipe.runtime.commands import program
-from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 
 startup.imported()
-
-DEFAULTS = Path(__file__).resolve().parent / "demo.json"
 
 
 def main(argv: list[str] | None = None):
@@ -63,39 +90,6 @@ def main(argv: list[str] | None = None):
         raise
     print(f"{' and '.join(models.names)}: {running.url} (Ctrl-C ends it)", flush=True)
     return running
-
-
-def _parse(argv):
-    on_a_space = "SPACE_ID" in os.environ
-    parser = argparse.ArgumentParser(
-        prog=program("demo"),
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json beside this file)"
-    )
-    parser.add_argument("--compare", metavar="OTHER", help="a second model, shown beside the first")
-    parser.add_argument(
-        "--host", default="0.0.0.0" if on_a_space else "127.0.0.1", help="address to serve (default: 127.0.0.1)"
-    )
-    parser.add_argument("--port", type=int, default=7860, help="port to serve; 0: any that is free (default: 7860)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    parser.add_argument(
-        "--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)"
-    )
-    add_traceback_option(parser)
-    arguments = parser.parse_args(argv)
-    if not 0 <= arguments.port <= 65535:
-        parser.error(f"--port is {arguments.port}; wanted 0-65535")
-    if arguments.model is None:
-        if not DEFAULTS.is_file():
-            parser.error(
-                f"MODEL is missing, and there is no {DEFAULTS.name} beside {Path(__file__).name} that names one"
-            )
-        arguments.model = json.loads(DEFAULTS.read_text(encoding="utf-8"))["model"]
-    return arguments
 
 
 def _program(argv: list[str]) -> None:

@@ -2,8 +2,8 @@
 
     python scripts/import_dataset.py dataset_1000.zip input/fs
     python scripts/import_dataset.py CelebAMask-HQ input/celeba --id_map map.json --labels face
-    python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' --masks 'masks/*.png' --table
-    colours.json
+    python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' \\
+        --masks 'masks/*.png' --table colours.json
 
 SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are
 unmistakable. DEST becomes DEST/{train,val,test}/images/{id}.png (or .jpg),
@@ -41,10 +41,7 @@ FaceSynthetics is licensed for non-commercial research only, and so are models t
 import argparse
 import functools
 import hashlib
-import json
 import os
-import shlex
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,15 +72,21 @@ from seg_recipe.importers.inspection import check, look_at
 from seg_recipe.importers.labelling import label
 from seg_recipe.importers.nearest import FARTHEST, Nearest
 from seg_recipe.importers.placement import fits, plan, validates, without_sets
+from seg_recipe.importers.report import command_lines, listed, report_lines, split_notes
 from seg_recipe.importers.tables import Table
-from seg_recipe.labels import IGNORE_INDEX, LabelSpace, faces_are_few, load_label_space, read_id_map
-from seg_recipe.runtime.commands import command, program, recipe, this_command
-from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
-from seg_recipe.splits import in_validation
+from seg_recipe.labels import LabelSpace, load_label_space, read_id_map
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.commands import program, this_command
+from seg_recipe.runtime.errors import InputError, run_program
 
+_VAL_FRACTION = "share held out where SOURCE has no split of its own, in 0-1"
+_FACEWEAR = (
+    "FaceSynthetics' pairs with a mask worn over the face, which is painted as background: keep, ignore (their "
+    "background), leave_out"
+)
 _NEAREST = (
-    "pairs: a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and "
-    "else ignored"
+    "a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and else ignored "
+    "(default: all such are ignored)"
 )
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """Folder of DEST -> what the report calls it."""
@@ -149,10 +152,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "nearest": dict(nearest.pixels) if nearest else {},
         **look_at([destination / mask for _, mask in there], arguments.count, arguments.workers, labelling.space),
     }
-    notes = [*layout.notes, *_split_notes(layout, result, moved), *(nearest.lines() if nearest else ())]
-    _report(result, destination, left_out, notes)
+    notes = [*layout.notes, *split_notes(layout, result, moved), *(nearest.lines() if nearest else ())]
     ids = [Path(image).stem for image, _ in there if image.startswith("train/")]
-    print(*_commands(result, destination, ids), sep="\n")
+    print(*report_lines(result, destination, left_out, notes), *command_lines(result, destination, ids), sep="\n")
     result["problems"] = (
         None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
     )
@@ -196,62 +198,63 @@ def _read(
     return name, layout
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(program("import"), __doc__)
+    parser.usage = "%(prog)s SOURCE DEST [--option value ...]"
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="folder, zip or tar of a data set")
+    add("destination", metavar="DEST", help="folder to make, or to go on with")
+    add("--format", choices=[*FORMATS, PAIRS], metavar="NAME", help="what SOURCE is (default: told by its names)")
+    add(
+        "--id_map",
+        metavar="FILE",
+        help="JSON: class -> new name, or null to ignore it; keys may be patterns (default: all names stay)",
+    )
+    add("--labels", help="label space that DEST gets, by name: face, or a JSON file (default: the classes of SOURCE)")
+    add("--val_fraction", type=float, metavar="SHARE", help=f"{_VAL_FRACTION} (default: 0.1)")
+    add("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
+    add("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets were published")
+    add("--facewear", choices=facewear.TREATMENTS, help=f"{_FACEWEAR} (default: keep)")
+    add(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="import only the first N pairs by id; a later run may take more (default: all)",
+    )
+    add("--copy", action="store_true", help="copy files where hard links would be possible too")
+    add(
+        "--workers",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="threads (default: one per core, at most 8)",
+    )
+    add("--count", type=int, default=500, metavar="N", help="masks whose pixels are counted for the report; 0: none")
+    add("--no_check", action="store_true", help="leave the check of all pairs to training")
+    add = parser.add_argument_group("only with --format pairs, which each of them chooses").add_argument
+    add(
+        "--images",
+        metavar="PATTERN",
+        help="names of the pictures below SOURCE, as in 'photos/*.jpg'; needed, no default",
+    )
+    add("--masks", metavar="PATTERN", help="names of the masks, as in 'labels/*_mask.png'; needed, no default")
+    add(
+        "--table",
+        metavar="FILE",
+        help='ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}; needed, no default',
+    )
+    add(
+        "--group",
+        type=int,
+        metavar="N",
+        help="the N-th * of the patterns names a group that is never split (default: none)",
+    )
+    add("--nearest_colour", type=int, metavar="N", help=_NEAREST)
+    return parser
+
+
 def _parse(argv):
-    cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(
-        prog=program("import"),
-        usage="%(prog)s SOURCE DEST [--option value ...]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("source", metavar="SOURCE", help="folder, zip or tar of a data set")
-    parser.add_argument("destination", metavar="DEST", help="folder to make, or to go on with")
-    parser.add_argument(
-        "--format", choices=[*FORMATS, PAIRS], help="what SOURCE is (default: recognised by its names)"
-    )
-    parser.add_argument(
-        "--id_map", metavar="FILE", help="JSON: class -> new name, or null to ignore it; keys may be patterns"
-    )
-    parser.add_argument(
-        "--labels", help="label space that DEST gets, by name: face, or a JSON file (default: the classes of SOURCE)"
-    )
-    parser.add_argument(
-        "--images", metavar="PATTERN", help="pairs: names of the pictures below SOURCE, as in 'photos/*.jpg'"
-    )
-    parser.add_argument("--masks", metavar="PATTERN", help="pairs: names of the masks, as in 'labels/*_mask.png'")
-    parser.add_argument(
-        "--table", metavar="FILE", help='pairs: ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}'
-    )
-    parser.add_argument("--nearest_colour", type=int, metavar="N", help=_NEAREST)
-    parser.add_argument(
-        "--group", type=int, metavar="N", help="pairs: the N-th * names a group that is never split (default: none)"
-    )
-    parser.add_argument(
-        "--val_fraction", type=float, help="share held out where SOURCE has no split of its own, 0 to 1 (default: 0.1)"
-    )
-    parser.add_argument("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
-    parser.add_argument(
-        "--facewear",
-        choices=facewear.TREATMENTS,
-        help="of FaceSynthetics, pairs with a mask worn over the face, painted as background: keep, ignore their "
-        "background, leave_out",
-    )
-    parser.add_argument(
-        "--resplit", action="store_true", help="split by a hash of the id or group, whatever sets the makers published"
-    )
-    parser.add_argument(
-        "--limit", type=int, help="import only the first LIMIT pairs by id (default: all; a later run may take more)"
-    )
-    parser.add_argument("--copy", action="store_true", help="copy files where hard links would be possible too")
-    parser.add_argument(
-        "--workers", type=int, default=min(8, cores), help="threads (default: one per core, at most 8)"
-    )
-    parser.add_argument(
-        "--count", type=int, default=500, help="masks whose pixels are counted for the report (default: 500; 0: none)"
-    )
-    parser.add_argument("--no_check", action="store_true", help="leave the check of all pairs to finetune.py")
-    add_traceback_option(parser)
+    parser = _parser()
     arguments = parser.parse_args(argv)
     for name, least in (("limit", 1), ("workers", 1), ("count", 0), ("group", 1)):
         value = getattr(arguments, name)
@@ -289,112 +292,13 @@ def _check_split(arguments: argparse.Namespace, name: str, layout: Layout) -> No
         )
     unknown = [chosen for chosen in arguments.val_from or () if chosen not in layout.sets]
     if unknown:
-        raise InputError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {_listed(layout.sets)}.")
-
-
-def _report(result: dict[str, Any], destination: Path, left_out: LeftOut, notes: Iterable[str]) -> None:
-    print(
-        f"{result['format']}: {result['found']:,} pairs found, {result['written']:,} written ({result['linked']:,} "
-        f"files linked, {result['copied']:,} copied or made), {result['already_there']:,} already there, "
-        f"{result['damaged']:,} damaged"
-    )
-    tests = f", {result['test']:,} to test with" * bool(result["test"])
-    print(f"{destination}: {result['train']:,} pairs to train on, {result['validation']:,} to validate with{tests}")
-    for note in notes:
-        print(f"NOTE: {note}")
-    if result["turned"]:
-        print(
-            f"NOTE: {result['turned']:,} pictures were turned upright, as their EXIF orientation says, and their "
-            "masks with them, unless a mask's size shows that it was upright already; whether that is right for yours "
-            "shows --preview of finetune.py."
-        )
-    for line in left_out.lines():
-        print(f"left out: {line}")
-    if any("without a class" in name for name in left_out.first.get("damaged pair", ())):
-        print(
-            "NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
-            "--nearest_colour 100."
-        )
-    shares = result["class_shares"]
-    if result["masks"]:
-        print(
-            f"labelled pixels of {result['masks']:,} masks: "
-            f"{_listed(f'{name} {share:.2%}' for name, share in shares.items() if share)}"
-        )
-        unseen = [name for name in shares if not shares[name]]
-        print(f"ignored pixels: {result['ignored_share']:.2%}; classes not seen: {_listed(unseen)}")
-        if unseen and result["ignored_share"] and result["format"] == PAIRS and not result["nearest"]:
-            meant = json.dumps({unseen[0]: IGNORE_INDEX})
-            print(
-                f"NOTE: {result['ignored_share']:.2%} of the pixels are ignored and {unseen[0]} is in no mask: if "
-                f"{IGNORE_INDEX} means "
-                f"{unseen[0]} in these masks, say so in the table, as in {meant}, and import into another DEST."
-            )
-    sides = {name: share for name, share in result["sides"].items() if share is not None}
-    if sides:
-        print(
-            "left of its right one (in the picture): "
-            f"{_listed(f'{name} in {share:.0%} of the masks' for name, share in sides.items())}"
-        )
-    if swapped := [name for name, share in sides.items() if share < 0.5]:
-        print(
-            f"NOTE: {_listed(swapped)} mostly lies on the right: is it the subject's left? An --id_map can swap the "
-            "names."
-        )
-    if result["unknown_ids"]:
-        print(f"NOTE: the masks hold ids outside the {len(shares)} labels: {_listed(map(str, result['unknown_ids']))}")
-    if result["masks_without_ids"]:
-        print(f"NOTE: {result['masks_without_ids']:,} of the masks are no 8-bit pictures of ids")
-
-
-def _split_notes(layout: Layout, result: dict[str, Any], moved: dict[str, str]) -> Iterator[str]:
-    """What a user should know of the split."""
-    for group, side in moved.items():
-        yield f"the hash of the ids gave {'validation' if side == 'val' else 'train'} no pair; {group} was put there."
-    if layout.sets and "val" not in layout.sets and result["train"] and result["validation"]:
-        yield (
-            f"SOURCE publishes {_listed(layout.sets)} and nothing to validate with; "
-            "a hash of the group held out a share of train."
-        )
-    if not result["train"] and result["test"]:
-        yield "all pairs are published as a test set; --val_from test validates with them, --resplit splits them."
-
-
-def _commands(result: dict[str, Any], destination: Path, train_ids: list[str]) -> Iterator[str]:
-    """The commands that use what was imported; they run as they stand here."""
-    seen = sum(share > 0 for share in result["class_shares"].values())
-    labels = ["--labels", result["labels"]]
-    if result["labels"] == "face" and not (result["masks"] and faces_are_few(seen)):
-        labels = []
-    train = ["finetune", recipe("segformer"), "--dataset", str(destination), *labels]
-    if result["train"] and not result["validation"]:
-        enough = (
-            share
-            for share in (0.1, 0.2, 0.3, 0.5, 0.7)
-            if 0 < sum(in_validation(i, share) for i in train_ids) < len(train_ids)
-        )
-        share = next(enough, None)
-        if share is None:
-            yield "to train: one pair is too few to hold any out; name a set to judge by with --eval_datasets."
-        else:
-            yield "NOTE: no pair is held out here; the command below holds some out of train, by a hash of the id."
-            yield f"to train: {command(*train, '--val_fraction', str(share))}"
-    elif result["train"]:
-        yield f"to train: {command(*train)}"
-    elif result["validation"]:
-        yield f"to judge by: {shlex.join(['--eval_datasets', f'real={destination}', *labels])}"
-    if result["test"]:
-        yield f"to test: {command('score', 'MODEL', str(destination), '--split', 'test')}"
+        raise InputError(f"--val_from {' '.join(unknown)}: SOURCE has the published sets {listed(layout.sets)}.")
 
 
 def _check(destination: Path, space: LabelSpace, workers: int) -> int:
     count, text = check(destination, space, workers)
     print(text or f"{destination}: every pair was checked, and nothing is wrong.")
     return count
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def _program(argv: list[str]) -> int:

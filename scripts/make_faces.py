@@ -1,19 +1,63 @@
 """Draw a folder of synthetic faces with exact masks.
 
-python scripts/make_faces.py input --count 1000 --size 256 --seed 0
-accelerate launch --quiet scripts/make_faces.py input --count 100000 --size 512 --seed 0
-python scripts/make_faces.py input --count 24 --sheet faces.png
-python scripts/make_faces.py input --count 1000 --backgrounds photographs --oversample
+    python scripts/make_faces.py input --count 1000 --size 256 --seed 0
+    accelerate launch --quiet scripts/make_faces.py input --count 100000 --size 512 --seed 0
+    python scripts/make_faces.py input --count 24 --sheet faces.png
+    python scripts/make_faces.py input --count 1000 --backgrounds photographs --oversample
 
 Stopped or killed, the same command goes on with what is missing; the bytes are the same whatever the number of
 processes.
 """
 
-import argparse
 import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.commands import program
+from seg_recipe.runtime.errors import InputError, check_first, run_program
+
+SHEET_MARK = "seg_recipe contact sheet"
+SHEET_FACES, SHEET_COLUMNS, SHEET_CELL = 24, 8, 128
+"""What `--sheet` shows: faces unless told, how many side by side, and the side of each in pixels."""
+
+RARE = ("mouth_interior", "beard", "glasses", "headwear", "facewear")
+"""What --oversample shows more often, as seg_recipe.faces.oversampling has it."""
+
+
+def _parse(argv):
+    parser = make_parser(program("faces"), __doc__)
+    add = parser.add_argument
+    add("out", metavar="OUT", help="folder; gets {train,val}/images, {train,val}/annotations and metadata.jsonl")
+    add("--count", type=int, required=True, metavar="N", help="number of faces in the folder; needed")
+    add("--size", type=int, default=256, metavar="PIXELS", help="pixels on each side, at least 32")
+    add("--seed", type=int, default=0, help="the series; face i is a function of seed, i and size")
+    add("--val_fraction", type=float, default=0.1, metavar="SHARE", help="share held out in val, by a hash of the id")
+    add(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="drawing processes (default: 0, all cores of this process's share)",
+    )
+    add(
+        "--backgrounds",
+        metavar="DIR",
+        help="photographs (best without people) to stand behind the faces, a random square of one each (default: "
+        "drawn rooms and streets)",
+    )
+    add("--oversample", action="store_true", help=f"half of the faces show one of {', '.join(RARE)}, each as likely")
+    add(
+        "--portraits", action="store_true", help="faces large, near the middle and towards the camera: a narrower task"
+    )
+    add("--sheet", metavar="FILE", type=Path, help="PNG of the first faces with their masks (default: none)")
+    add("--sheet_faces", metavar="N", type=int, help=f"how many faces the sheet shows (default: {SHEET_FACES})")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    check_first(_parse)
 
 import numpy as np
 from PIL import Image
@@ -21,59 +65,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from seg_recipe.faces import Drawn, make_faces
 from seg_recipe.faces.folder import face_id
-from seg_recipe.faces.oversampling import RARE
 from seg_recipe.labels import FACE
-from seg_recipe.runtime.commands import program
-from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.splits import in_validation
 from seg_recipe.visualize import colour_mask, legend
-
-SHEET_MARK = "seg_recipe contact sheet"
-SHEET_FACES, SHEET_COLUMNS, SHEET_CELL = 24, 8, 128
-"""What `--sheet` shows: faces unless told, how many side by side, and the side of each in pixels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Drawn:
     """Draw the faces that the command line asks for, print the class shares, return what was done."""
-    parser = argparse.ArgumentParser(
-        prog=program("faces"),
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "out", metavar="OUT", help="folder; gets {train,val}/images, {train,val}/annotations and metadata.jsonl"
-    )
-    parser.add_argument("--count", type=int, required=True, help="number of faces in the folder")
-    parser.add_argument("--size", type=int, default=256, help="pixels on each side (default 256)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="the series; face i is a function of seed, i and size (default 0)"
-    )
-    parser.add_argument(
-        "--val_fraction", type=float, default=0.1, help="share held out in val, by a hash of the id (default 0.1)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=0, help="drawing processes; 0 = all cores of this process's share (default)"
-    )
-    parser.add_argument(
-        "--backgrounds",
-        metavar="DIR",
-        help="photographs (best without people) to stand behind the faces, a random square of one each",
-    )
-    parser.add_argument(
-        "--oversample", action="store_true", help=f"half of the faces show one of {', '.join(RARE)}, each as likely"
-    )
-    parser.add_argument(
-        "--portraits", action="store_true", help="faces large, near the middle and towards the camera: a narrower task"
-    )
-    parser.add_argument(
-        "--sheet", metavar="FILE", type=Path, help="PNG of the first faces with their masks (default: none)"
-    )
-    parser.add_argument(
-        "--sheet_faces", metavar="N", type=int, help=f"how many faces the sheet shows (default {SHEET_FACES})"
-    )
-    add_traceback_option(parser)
-    asked = parser.parse_args(arguments)
+    asked = _parse(arguments)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     check_sheet(asked.sheet, asked.sheet_faces, ranks)
     drawn = make_faces(

@@ -1,18 +1,19 @@
 """Segment pictures: masks, overlays and class shares for photographs, folders, globs, zips and videos.
 
-python scripts/predict.py runs/segformer photo.jpg holiday/ --output predicted --overlay
-python scripts/predict.py runs/segformer 'shots/**/*.png' faces.zip clip.mp4 --output predicted
-python scripts/predict.py runs/segformer photos/ --output predicted --onnx segformer.onnx
+    python scripts/predict.py runs/segformer photo.jpg holiday/ --output predicted --overlay
+    python scripts/predict.py runs/segformer 'shots/**/*.png' faces.zip clip.mp4 --output predicted
+    python scripts/predict.py runs/segformer photos/ --output predicted --onnx segformer.onnx
 
 MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safetensors. --output gets
 
-    masks/{name}.png       class ids, or the values of --table. Of the picture's size and orientation as it is
-                           DISPLAYED (EXIF applied: open the picture with PIL.ImageOps.exif_transpose to lay the mask
-                           over it)
-    shares.jsonl           a line for each picture: the share of each class
-    overlays/{name}.jpg    with --overlay
-    confidences/{name}.png, probabilities/{name}.npz (`probabilities`, float16 (classes, height, width), and `names`),
-    probabilities/{name}/{id}_{class}.png    with --probabilities; 8-bit values are 255 times the probability
+    masks/{name}.png     class ids, or the values of --table. Of the picture's size and orientation
+                         as it is DISPLAYED (EXIF applied: open the picture with
+                         PIL.ImageOps.exif_transpose to lay the mask over it)
+    shares.jsonl         a line for each picture: the share of each class
+    overlays/{name}.jpg  with --overlay
+    confidences/{name}.png, probabilities/{name}.npz, probabilities/{name}/{id}_{class}.png
+                         with --probabilities; 8-bit values are 255 times the probability, and a
+                         npz holds `probabilities`, float16 (classes, height, width), and `names`
 
 {name} is the path below the deepest folder that all INPUTs share, without its extension; a zip counts as a folder of
 its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur, their names keep the extension. With
@@ -32,6 +33,97 @@ from typing import Any
 from seg_recipe.runtime import startup  # before torch is imported
 
 # isort: split
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.commands import program, this_command
+from seg_recipe.runtime.errors import check_first, run_program
+
+KINDS = ("winner", "png", "npz")
+"""What --probabilities takes, as seg_recipe.inference.probabilities has it."""
+
+
+def _parse(argv):
+    parser = make_parser(program("predict"), __doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder that finetune.py or save_pretrained wrote, or Hub id")
+    add("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video; one or more")
+    add("--output", type=Path, metavar="FOLDER", required=True, help="folder to make, or to go on with; needed")
+    add("--overlay", action="store_true", help="also write each picture under its mask, with a legend")
+    add(
+        "--table",
+        type=Path,
+        metavar="TABLE.json",
+        help="masks in your own ids or colours: the table that import_dataset.py --table took (default: class ids)",
+    )
+    add(
+        "--coco",
+        type=Path,
+        metavar="FILE.json",
+        help="also write all masks of --output into one JSON of COCO's, as run lengths; can be asked for later "
+        "(default: none)",
+    )
+    add(
+        "--min_confidence",
+        type=float,
+        metavar="P",
+        help="write 255 (not labelled) where the class is less probable than P, above 0 and at most 1 (default: a "
+        "class everywhere)",
+    )
+    add(
+        "--probabilities",
+        nargs="+",
+        choices=KINDS,
+        default=[],
+        metavar="KIND",
+        help="also write probabilities, one or more of: winner, an 8-bit PNG of the class that is predicted; png, an "
+        "8-bit PNG of each class; npz, all classes as float16 (default: none)",
+    )
+    add(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="run with onnxruntime on the CPU; FILE is made once and checked against torch (default: torch)",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16")
+    add("--batch_size", type=int, default=8, metavar="N", help="pictures at a time; less needs less memory")
+    add(
+        "--workers",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="threads that decode, and as many that write (default: cores, at most 8)",
+    )
+    add("--flip", action="store_true", help="the mean with the mirror image; twice the time")
+    add(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="FACTOR",
+        help="the mean over these sizes of the input, as in 0.75 1 1.25; 1 is the size of training",
+    )
+    add(
+        "--window",
+        action="store_true",
+        help="look at pictures larger than the model's size in overlapping windows; not what training is for",
+    )
+    arguments = parser.parse_args(argv)
+    arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
+    if arguments.min_confidence is not None and not 0 < arguments.min_confidence <= 1:
+        parser.error(f"--min_confidence is {arguments.min_confidence}; it is a probability, above 0 and at most 1")
+    for name in ("batch_size", "workers"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} is {getattr(arguments, name)}; it is at least 1")
+    if arguments.onnx and arguments.device not in ("auto", "cpu"):
+        parser.error(f"--device is {arguments.device}; with --onnx the model runs on the CPU")
+    if arguments.onnx and arguments.precision not in ("auto", "fp32"):
+        parser.error(f"--precision is {arguments.precision}; with --onnx it is fp32")
+    return arguments
+
+
+if __name__ == "__main__":
+    check_first(_parse)
+
 from PIL import Image
 from tqdm import tqdm
 
@@ -42,10 +134,7 @@ from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import Wanted, open_predictions
-from seg_recipe.inference.probabilities import KINDS
 from seg_recipe.inference.values import read_values
-from seg_recipe.runtime.commands import program, this_command
-from seg_recipe.runtime.errors import add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 
 startup.imported()
@@ -124,86 +213,6 @@ def _settings(
         "probabilities": arguments.probabilities or None,
         "names_relative_to": str(root),
     }
-
-
-def _parse(argv):
-    cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(
-        prog=program("predict"),
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", metavar="MODEL", help="folder that save_pretrained wrote, or Hub id")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make, or to go on with")
-    parser.add_argument("--overlay", action="store_true", help="also write each picture under its mask, with a legend")
-    parser.add_argument(
-        "--table",
-        type=Path,
-        metavar="TABLE.json",
-        help="masks in your own ids or colours: the table that import_dataset.py --table took (default: class ids)",
-    )
-    parser.add_argument(
-        "--coco",
-        type=Path,
-        metavar="FILE.json",
-        help="also write all masks of --output into one JSON of COCO's, as run lengths; can be asked for later",
-    )
-    parser.add_argument(
-        "--min_confidence",
-        type=float,
-        metavar="P",
-        help="write 255 (not labelled) where the class is less probable than P, in 0-1 (default: a class everywhere)",
-    )
-    parser.add_argument(
-        "--probabilities",
-        nargs="+",
-        choices=KINDS,
-        default=[],
-        metavar="KIND",
-        help="also write probabilities, one or more of: winner, an 8-bit PNG of the class that is predicted; png, an "
-        "8-bit PNG of each class; npz, all classes as float16",
-    )
-    parser.add_argument(
-        "--onnx",
-        type=Path,
-        metavar="FILE",
-        help="run with onnxruntime on the CPU; FILE is made once and checked against torch",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    parser.add_argument(
-        "--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16 (default: auto)"
-    )
-    parser.add_argument("--batch_size", type=int, default=8, help="pictures at a time (default: 8)")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(8, cores),
-        help="threads that decode, and that write (default: cores, at most 8)",
-    )
-    parser.add_argument("--flip", action="store_true", help="the mean with the mirror image; twice the time")
-    parser.add_argument(
-        "--scales", type=float, nargs="+", default=[1.0], help="the mean over these sizes of the input (default: 1)"
-    )
-    parser.add_argument(
-        "--window",
-        action="store_true",
-        help="look at pictures larger than the model's size in overlapping windows; not what finetune.py trains for",
-    )
-    add_traceback_option(parser)
-    arguments = parser.parse_args(argv)
-    arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
-    if arguments.min_confidence is not None and not 0 < arguments.min_confidence <= 1:
-        parser.error(f"--min_confidence is {arguments.min_confidence}; it is a probability, above 0 and at most 1")
-    for name in ("batch_size", "workers"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} is {getattr(arguments, name)}; it is at least 1")
-    if arguments.onnx and arguments.device not in ("auto", "cpu"):
-        parser.error(f"--device is {arguments.device}; with --onnx the model runs on the CPU")
-    if arguments.onnx and arguments.precision not in ("auto", "fp32"):
-        parser.error(f"--precision is {arguments.precision}; with --onnx it is fp32")
-    return arguments
 
 
 def _program(argv: list[str]) -> str | None:

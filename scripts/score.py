@@ -1,8 +1,8 @@
 """Score a model on pictures with masks: figures with their uncertainty, where it fails, and a report to look at.
 
     python scripts/score.py runs/quickstart input/quickstart
-    python scripts/score.py owner/their-model input/fs --labels face --id_map map.json --compare runs/segformer
-    --output scores
+    python scripts/score.py owner/their-model input/fs --labels face --id_map map.json
+    python scripts/score.py runs/segformer input/fs --compare runs/quickstart --output scores
 
 MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemanticSegmentation whose weights are
 safetensors. DATASET is a folder, a saved data set or a Hub id, as finetune.py takes it. What the ids in its masks mean
@@ -20,22 +20,26 @@ On a checkpoint of finetune.py, with the data, precision and split of its run, t
 The folder of --output gets report.html, one file to look at and to send, and score.json with these keys. A figure is
 {"value", "low", "high"}: low and high are the ends of its 95 % interval, null where there is none.
 
-    format             1; counts up when a key changes its meaning
-    model, dataset, split; settings: how it was run; labels: what was matched; notes; versions of the packages
-    images, images_counted, pixels_counted, classes_present
-    figures            miou, miou_i, miou_c, accuracy, mean_accuracy as in results.json of a run; miou_i_worst: mean
-                       over the worst 5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage of
-                       the diagonal of the contours; ece: calibration error in 0-1
-    classes            name -> images (in which it occurs), iou, accuracy, boundary_iou_0.5, boundary_iou_2
-    confusion          pixels[truth][predicted], with the names of both; the last column: classes that the data lack
-    calibration        15 bins of the confidence: from, to, pixels, accuracy, confidence
-    worst_images       the 20 lowest: id, miou_i
-    causes             with a metadata.jsonl in DATASET: column, kind, explained (share of the variance between
-                       images), beyond_chance, groups (group, images, miou_i, iou per class)
-    comparison         with --compare: model, figures and classes of the other; difference: MODEL less the other
+    format            1; counts up when a key changes its meaning
+    model, dataset, split; settings: how it was run; labels: what was matched; notes;
+    versions of the packages; images, images_counted, pixels_counted, classes_present
+    figures           miou, miou_i, miou_c, accuracy, mean_accuracy as in results.json of a run;
+                      miou_i_worst: mean over the worst 5 % of the images; boundary_iou_0.5,
+                      boundary_iou_2: within that percentage of the diagonal of the contours;
+                      ece: calibration error in 0-1
+    classes           name -> images (in which it occurs), iou, accuracy, boundary_iou_0.5,
+                      boundary_iou_2
+    confusion         pixels[truth][predicted], with the names of both; the last column: classes
+                      that the data lack
+    calibration       15 bins of the confidence: from, to, pixels, accuracy, confidence
+    worst_images      the 20 lowest: id, miou_i
+    causes            with a metadata.jsonl in DATASET: column, kind, explained (share of the
+                      variance between images), beyond_chance, groups (group, images, miou_i,
+                      iou per class)
+    comparison        with --compare: model, figures and classes of the other; difference: MODEL
+                      less the other
 """
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -44,15 +48,99 @@ from typing import Any
 from seg_recipe.runtime import startup  # before torch is imported
 
 # isort: split
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.commands import program
+from seg_recipe.runtime.errors import InputError, check_first, run_program
+
+RESAMPLES = 1000
+"""Of the bootstrap, as seg_recipe.scoring has it."""
+
+
+def _parse(argv):
+    parser = make_parser(program("score"), __doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder or Hub id")
+    add("dataset", metavar="DATASET", help="folder, saved data set or Hub id")
+    add("--split", default="val", help="val, train, all (of pairs without splits), or the name of another")
+    add(
+        "--labels",
+        metavar="LABELS",
+        help="what the ids in the masks mean: face, or a JSON file as for finetune.py (default: labels.json of "
+        "DATASET, else of MODEL)",
+    )
+    add(
+        "--id_map",
+        metavar="MAP.json",
+        help="the model's class names to the data's, or to null (default: equal names)",
+    )
+    add("--compare", metavar="OTHER_MODEL", help="a second model, scored on the same pictures (default: none)")
+    add("--output", type=Path, metavar="FOLDER", default=Path("score"), help="folder of report.html and score.json")
+    add(
+        "--tta",
+        default="",
+        metavar="WAYS",
+        help="flip, scales or flip,scales: the mean over the mirror image, over sizes x 0.75, 1, 1.25; twice, three "
+        "and six times the time (default: none)",
+    )
+    add(
+        "--window",
+        action="store_true",
+        help="slide over pictures that are larger than the model's image_size; not what training is for",
+    )
+    add("--limit", type=int, metavar="N", help="score the first N pictures only (default: all)")
+    add("--batch_size", type=int, default=8, metavar="N", help="pictures at a time; less needs less memory")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--precision", default="auto", help="auto (bf16 where the hardware has it), fp32, bf16, fp16")
+    add(
+        "--resamples",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help="resamples of the bootstrap over images, for the intervals; at least 100",
+    )
+    add("--seed", type=int, default=0, help="seed of the bootstrap")
+    add(
+        "--bad_samples",
+        choices=["error", "skip"],
+        default="error",
+        help="pairs that cannot be used: stop, or leave them out and name them",
+    )
+    add(
+        "--val_fraction",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share held out of pairs without splits, above 0 and below 1; as in the run that trained MODEL",
+    )
+    add("--image_column", default="image", metavar="NAME", help="column of the images in a saved or Hub data set")
+    add("--label_column", default="label", metavar="NAME", help="column of the masks in a saved or Hub data set")
+    arguments = parser.parse_args(argv)
+    for name, least in (("limit", 1), ("batch_size", 1), ("resamples", 100), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} is {value}; it is at least {least}")
+    if not 0 < arguments.val_fraction < 1:
+        parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, above 0 and below 1")
+    arguments.tta = [way for way in arguments.tta.split(",") if way]
+    if set(arguments.tta) - {"flip", "scales"}:
+        parser.error(f"--tta is {','.join(arguments.tta)}; it is flip, scales or flip,scales")
+    there = next(path for path in (arguments.output, *arguments.output.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        parser.error(
+            f"--output is {arguments.output}, but {there} is a file or not yours to write in; name another folder"
+        )
+    return arguments
+
+
+if __name__ == "__main__":
+    check_first(_parse)
+
 from seg_recipe.faces.ours import JUNK
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map
-from seg_recipe.runtime.commands import program
-from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
 from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.scoring import SCALES, contestant, score_models, write_report
 from seg_recipe.scoring.causes import METADATA, read_metadata
-from seg_recipe.scoring.intervals import RESAMPLES
 from seg_recipe.scoring.matching import check_id_map
 from seg_recipe.scoring.page import TITLES, interval_text
 from seg_recipe.scoring.scored_split import LABELS, data_labels, open_split
@@ -164,72 +252,6 @@ def print_table(content: dict[str, Any]) -> None:
     widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _parse(argv):
-    parser = argparse.ArgumentParser(
-        prog=program("score"),
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("dataset", metavar="DATASET", help="folder, saved data set or Hub id")
-    parser.add_argument(
-        "--split",
-        default="val",
-        help="val, train, all (of pairs without splits), or the name of another (default: val)",
-    )
-    parser.add_argument("--labels", help="what the ids in the masks mean: face, or a JSON file as for finetune.py")
-    parser.add_argument("--id_map", metavar="MAP.json", help="the model's class names to the data's, or to null")
-    parser.add_argument("--compare", metavar="OTHER_MODEL", help="a second model, scored on the same pictures")
-    parser.add_argument(
-        "--output", type=Path, default=Path("score"), help="folder of report.html and score.json (default: score)"
-    )
-    parser.add_argument(
-        "--tta",
-        default="",
-        help="flip, scales or flip,scales: the mean over the mirror image, over sizes x 0.75, 1, 1.25",
-    )
-    parser.add_argument(
-        "--window",
-        action="store_true",
-        help="slide over pictures that are larger than the model's image_size; not what finetune.py trains for",
-    )
-    parser.add_argument("--limit", type=int, help="score the first LIMIT pictures only")
-    parser.add_argument("--batch_size", type=int, default=8, help="pictures at a time (default: 8)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"of the bootstrap (default: {RESAMPLES})")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument(
-        "--bad_samples",
-        choices=["error", "skip"],
-        default="error",
-        help="on pairs that cannot be used (default: error)",
-    )
-    parser.add_argument(
-        "--val_fraction", type=float, default=0.1, help="share held out of pairs without splits (default: 0.1)"
-    )
-    parser.add_argument("--image_column", default="image", help="of a saved or Hub data set (default: image)")
-    parser.add_argument("--label_column", default="label", help="of a saved or Hub data set (default: label)")
-    add_traceback_option(parser)
-    arguments = parser.parse_args(argv)
-    for name, least in (("limit", 1), ("batch_size", 1), ("resamples", 100), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} is {value}; it is at least {least}")
-    if not 0 < arguments.val_fraction < 1:
-        parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, above 0 and below 1")
-    arguments.tta = [way for way in arguments.tta.split(",") if way]
-    if set(arguments.tta) - {"flip", "scales"}:
-        parser.error(f"--tta is {','.join(arguments.tta)}; it is flip, scales or flip,scales")
-    there = next(path for path in (arguments.output, *arguments.output.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        parser.error(
-            f"--output is {arguments.output}, but {there} is a file or not yours to write in; name another folder"
-        )
-    return arguments
 
 
 def _program(argv: list[str]) -> None:

@@ -33,7 +33,8 @@ from scripts.bench.table import BEGIN, END, Row, markdown, plain_table
 from seg_recipe.checkpoints import write_json
 from seg_recipe.recipe import load_recipe
 from seg_recipe.recipe.hardware import available_cores
-from seg_recipe.runtime.errors import InputError, add_traceback_option, run_program
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.errors import InputError, run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "segformer.yaml"
@@ -98,52 +99,33 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--only",
-        default=",".join(PARTS),
-        help=f"the parts to run, with commas between them (default: {','.join(PARTS)})",
-    )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=13,
-        help="for all six parts; starting them, and --fewest, come on top (default 13)",
-    )
-    parser.add_argument(
-        "--fewest", type=int, default=3, help="rounds of turns that are made whatever the time (default 3)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="few minutes, rounds, pairs and images: to see that all runs"
-    )
-    parser.add_argument(
-        "--pairs", type=int, default=FULL_PAIRS, help=f"of the pairs part, links to a few files (default {FULL_PAIRS})"
-    )
-    parser.add_argument(
-        "--memory_images", type=int, nargs=2, default=(50, 1000), metavar=("FEW", "MANY"),
-        help="images of our evaluations whose peak memory is compared (default 50 1000)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--evaluation_images", type=int, default=16, help="images of one turn of evaluation (default 16)"
-    )
-    parser.add_argument(
-        "--image_size",
+    parser = make_parser("python -m scripts.bench", __doc__)
+    add = parser.add_argument
+    add("--only", default=",".join(PARTS), metavar="PARTS", help="the parts to run, with commas between them")
+    add("--minutes", type=float, default=13, help="for all six parts; starting them, and --fewest, come on top")
+    add("--fewest", type=int, default=3, metavar="N", help="rounds of turns that are made whatever the time")
+    add("--quick", action="store_true", help="few minutes, rounds, pairs and images: to see that all runs")
+    add("--pairs", type=int, default=FULL_PAIRS, metavar="N", help="of the pairs part, links to a few files")
+    add(
+        "--memory_images",
         type=int,
-        default=FULL_SIZE,
-        help=f"pixels on a side (default {FULL_SIZE}; the targets are for it)",
+        nargs=2,
+        default=(50, 1000),
+        metavar=("FEW", "MANY"),
+        help="images of our evaluations whose peak memory is compared",
     )
-    parser.add_argument("--batch", type=int, default=4, help="images of a step (default 4)")
-    parser.add_argument("--faces", type=int, default=16, help="faces that are rendered and linked to (default 16)")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda was never tried on a GPU (default cpu)"
+    add("--evaluation_images", type=int, default=16, metavar="N", help="images of one turn of evaluation")
+    add("--image_size", type=int, default=FULL_SIZE, metavar="PIXELS", help="on a side; the targets are for 512")
+    add("--batch", type=int, default=4, metavar="N", help="images of a step")
+    add("--faces", type=int, default=16, metavar="N", help="faces that are rendered and linked to")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where the passes run")
+    add("--output", type=Path, metavar="FILE", help="JSON file for the figures (default: none)")
+    add(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write the table into this file too, between the lines made for it (default: none)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the figures (default: none)")
-    parser.add_argument(
-        "--page", type=Path, metavar="FILE", help="write the table into this file too, between the lines made for it"
-    )
-    add_traceback_option(parser)
     asked = parser.parse_args(arguments)
     if asked.quick:
         asked.minutes, asked.fewest, asked.pairs = min(asked.minutes, 3), 1, min(asked.pairs, 2000)

@@ -5,6 +5,7 @@ the command `seg-recipe` starts them.
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,16 @@ def command(name: str, *arguments: str) -> str:
         return shlex.join(["seg-recipe", name, *arguments])
     start = LAUNCH if name == "finetune" else ("python",)
     return shlex.join([*start, f"scripts/{COMMANDS[name][0]}.py", *arguments])
+
+
+def as_started(text: str) -> str:
+    """A text that names scripts of a clone, as their docstrings do, with the commands that the user has here."""
+    if not _by_name():
+        return text
+    for name, (script, _) in COMMANDS.items():
+        text = text.replace(f"--quiet scripts/{script}.py", f"--quiet -m seg_recipe.cli {name}")
+        text = re.sub(rf"(python )?\b(scripts/)?{script}\.py", f"seg-recipe {name}", text)
+    return text
 
 
 def recipe(name: str) -> str:

@@ -1,6 +1,5 @@
 """What is refused, and how a program ends: one line for what its user can change, a traceback for everything else."""
 
-import argparse
 import errno
 import os
 import select
@@ -20,7 +19,6 @@ OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),  # of its disks
     *(errno.EACCES, errno.EPERM, errno.EMFILE),
 }
-TRACEBACK_HELP = "show the whole traceback of an error"
 _LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "communicator was aborted")
 _NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Unable to allocate", "Cannot allocate memory")
 
@@ -35,11 +33,6 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot go on, for a reason that its user can act on. One line, as an InputError."""
-
-
-def add_traceback_option(parser: argparse.ArgumentParser) -> None:
-    """Name --traceback in a program's help; `run_program` acts on it."""
-    parser.add_argument("--traceback", action="store_true", help=TRACEBACK_HELP)
 
 
 @contextmanager
