@@ -78,6 +78,8 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
         callbacks=callbacks.all,
         run_files=run_files(recipe, label_space, identity),
         head_learning_rate_factor=recipe.run.head_learning_rate_factor,
+        layer_decay=recipe.run.layer_decay,
+        frozen_steps=recipe.frozen_steps,
         stop=stop,
     )
     arrange_callbacks(trainer)

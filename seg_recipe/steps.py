@@ -21,7 +21,7 @@ MOST_BAD_LOSSES = 3
 
 
 def make_optimizer(
-    model: PreTrainedModel, args: TrainingArguments, head_learning_rate_factor: float
+    model: PreTrainedModel, args: TrainingArguments, head_learning_rate_factor: float, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
     """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms, biases,
     embeddings). Raises InputError for settings that make none.
@@ -31,6 +31,7 @@ def make_optimizer(
         learning_rate=args.learning_rate,
         head_learning_rate_factor=head_learning_rate_factor,
         weight_decay=args.weight_decay,
+        layer_decay=layer_decay,
     )
     try:
         optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)

@@ -34,6 +34,7 @@ from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
+from seg_recipe.models import Frozen
 from seg_recipe.prediction import mask_of
 from seg_recipe.recipe.arguments import refuse_arguments
 from seg_recipe.runtime.errors import InputError
@@ -76,6 +77,10 @@ class SegmentationTrainer(Trainer):
     run_files: name -> text, written into every checkpoint and beside the final model (the resolved recipe, the run's
     identity).
     head_learning_rate_factor: learning rate of everything outside the backbone, as a multiple of `args.learning_rate`.
+    layer_decay: below 1, each layer of the backbone learns slower than the next by this factor; see
+    `parameter_groups`.
+    frozen_steps: steps in which the head learns alone. What is not trained at all (requires_grad) is evaluated, too:
+    see `Frozen`.
     stop: asks the run to stop after its step, save, and skip evaluation; see `stopped`.
     """
 
@@ -106,6 +111,8 @@ class SegmentationTrainer(Trainer):
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
         run_files: dict[str, str] | None = None,
         head_learning_rate_factor: float = 1.0,
+        layer_decay: float = 1.0,
+        frozen_steps: int = 0,
         stop: StopRequest | None = None,
     ):
         args = args or TrainingArguments()
@@ -122,7 +129,8 @@ class SegmentationTrainer(Trainer):
         self.stop = StopRequest() if stop is None else stop
         self.stopped = False
         self.run_files = run_files or {}
-        self.head_learning_rate_factor = head_learning_rate_factor
+        self._rates = (head_learning_rate_factor, layer_decay)
+        self.frozen_steps = frozen_steps
         super().__init__(
             model=model,
             model_init=model_init,
@@ -200,6 +208,7 @@ class SegmentationTrainer(Trainer):
         range.
         """
         check_batch(inputs)
+        self.frozen.hold(self.state.global_step)
         with QuickResizing() if self.args.device.type == "cpu" else nullcontext():
             outputs = model(pixel_values=inputs["pixel_values"])
         terms = self.loss.train()(outputs.logits, inputs["labels"])
@@ -222,6 +231,7 @@ class SegmentationTrainer(Trainer):
         self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
         torch.manual_seed(stable_seed(self.args.seed, *self._micro_step, self.args.process_index))
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self.frozen.forget_gradients(self.state.global_step)
         images = inputs.get("ids", ["of a batch without ids"])
         scaled = self.accelerator.scaler is not None
         self.watch.see_loss(loss, images, step=self.state.global_step + 1, scaled=scaled)
@@ -259,7 +269,7 @@ class SegmentationTrainer(Trainer):
             return super().create_optimizer(model)
         if self.optimizer is None:
             module: Any = self.model if model is None else model
-            self.optimizer = make_optimizer(module, self.args, self.head_learning_rate_factor)
+            self.optimizer = make_optimizer(module, self.args, *self._rates)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
@@ -511,6 +521,7 @@ class SegmentationTrainer(Trainer):
         self._stream_steps = StreamSteps(self.args.train_batch_size)
         self._loss_terms, self._loss_terms_count = {}, 0
         self.watch = FiniteWatch(self.args.device, self._last_good)
+        self.frozen = Frozen(self.accelerator.unwrap_model(self.model), self.frozen_steps)
 
     def say(self, *lines: str) -> None:
         """Print lines on rank 0."""

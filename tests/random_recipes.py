@@ -138,6 +138,8 @@ def draw(seed: int, place: Path) -> dict[str, Any]:
         "logging_strategy": (0.15, one_of("epoch", "no", "steps")), "logging_first_step": (0.1, True),
         "per_device_eval_batch_size": (0.7, int(rng.integers(1, 5))), "seed": (0.5, int(rng.integers(100))),
         "data_seed": (0.2, 7),
+        "freeze_backbone": (0.15, one_of("all", "stages=2", "steps=2", "blocks=1" if some(0.2) else "steps=1")),
+        "layer_decay": (0.15, 0.7),
     }  # fmt: skip
     for name, (chance, value) in optional.items():
         if some(chance):

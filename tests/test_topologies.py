@@ -84,6 +84,23 @@ def test_loss_gradient_and_metrics_do_not_depend_on_the_cut(cuts, cut):
         assert other["metrics"][key] == pytest.approx(whole["metrics"][key], rel=1e-4), key
 
 
+@pytest.mark.long
+def test_ranks_agree_on_a_backbone_after_its_first_steps(tmp_path):
+    """DistributedDataParallel never waits for, or averages, the gradients of what is trained only later."""
+    arguments = ("--steps", "3", "--frozen", "2")
+    one = worker(tmp_path / "one", "--batch", "8", *arguments)
+    two = worker(tmp_path / "two", "--batch", "4", *arguments, config="multi_cpu.yaml")
+    assert two["processes"] == 2
+    assert [entry["loss"] for entry in two["log"]] == pytest.approx([entry["loss"] for entry in one["log"]], rel=1e-4)
+    expected, found = (load_file(tmp_path / name / "final.safetensors") for name in ("one", "two"))
+    for name, tensor in found.items():
+        torch.testing.assert_close(
+            tensor, expected[name], rtol=1e-2, atol=1e-3, msg=lambda text, name=name: name + text
+        )
+    gradients = load_file(tmp_path / "two" / "gradients.safetensors")
+    assert gradients and not any(name.startswith("segformer.") for name in gradients)
+
+
 @pytest.mark.nightly
 @pytest.mark.long
 @pytest.mark.parametrize("reduction", ["batch", "micro"])

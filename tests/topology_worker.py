@@ -2,6 +2,7 @@
 in a folder.
 
 accelerate launch ... tests/topology_worker.py OUTPUT --batch 4 --accumulation 1 [--reduction image] [--steps 1]
+[--frozen 0]
 [--slow 0.2]
 """
 
@@ -29,7 +30,7 @@ class Record(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if state.global_step == 0 and args.process_index == 0:
             save_file(
-                {name: parameter.grad.clone() for name, parameter in model.named_parameters()},
+                {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
                 str(self.folder / "gradients.safetensors"),
             )
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--reduction", default="image")
     parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--frozen", type=int, default=0)
     parser.add_argument("--slow", type=float, default=0.0)
     options = parser.parse_args()
     follow_launcher()
@@ -78,6 +80,7 @@ def main() -> None:
         save_steps=2,
         ddp_find_unused_parameters=False,
     )
+    run.frozen_steps = options.frozen
     folder, lines = choose_checkpoint(options.output, "auto")
     print(
         "\n".join([*lines, f"process {run.args.process_index} of {run.args.world_size} resumes from {folder}"]),

@@ -14,7 +14,7 @@ from seg_recipe.data.sources import HUB_ID
 from seg_recipe.finetuning.trial import refuse_what_cannot_train, shared_scratch_folder
 from seg_recipe.labels import FACE, LabelSpace, faces_are_few
 from seg_recipe.losses import SegmentationLoss
-from seg_recipe.models import build_model
+from seg_recipe.models import build_model, freeze
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe import Recipe
 from seg_recipe.recipe.settings import DataSettings
@@ -194,7 +194,7 @@ def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel
             seed=args.seed,
             channels_last=settings.channels_last,
         )
-    say(args, *notes)
+    say(args, *notes, *freeze(model, settings.freeze_backbone))
     refuse_what_cannot_train(model, args, settings.image_size)
     return model, image_processor
 

@@ -3,6 +3,7 @@ optimizer's groups.
 """
 
 from seg_recipe.models.build import build_model
-from seg_recipe.models.groups import backbone_prefix, parameter_groups
+from seg_recipe.models.groups import parameter_groups
+from seg_recipe.models.layers import Frozen, backbone_prefix, freeze
 
-__all__ = ["backbone_prefix", "build_model", "parameter_groups"]
+__all__ = ["Frozen", "backbone_prefix", "build_model", "freeze", "parameter_groups"]

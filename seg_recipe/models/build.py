@@ -29,7 +29,7 @@ from seg_recipe.models.configs import (
     unused_parameters,
 )
 from seg_recipe.models.conventions import mend_dropout, mend_momentum
-from seg_recipe.models.groups import backbone_prefix
+from seg_recipe.models.layers import backbone_prefix
 from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.models.layers import backbone_prefix, layers_of
 
 _NORMS = (
     nn.LayerNorm,
@@ -24,23 +24,13 @@ _EMBEDDINGS = (
 )
 
 
-def backbone_prefix(model: PreTrainedModel) -> str:
-    """What the names of the backbone's tensors begin with, dot included (`segformer.`); all other tensors are the
-    head's.
-
-    Raises InputError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`.
-    """
-    for name in (model.base_model_prefix, "backbone"):
-        if name and isinstance(getattr(model, name, None), nn.Module):
-            return f"{name}."
-    raise InputError(
-        f"model: {type(model).__name__} has no part called 'backbone' or {model.base_model_prefix!r}; cannot tell "
-        "backbone from head."
-    )
-
-
 def parameter_groups(
-    model: PreTrainedModel, *, learning_rate: float, head_learning_rate_factor: float, weight_decay: float
+    model: PreTrainedModel,
+    *,
+    learning_rate: float,
+    head_learning_rate_factor: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer, called backbone, backbone_no_decay, head and head_no_decay (key "name"); an empty one
     is left out.
@@ -49,7 +39,17 @@ def parameter_groups(
     backbone, learns at `learning_rate * head_learning_rate_factor`. No decay on norms, biases, other one-dimensional
     parameters (layer scales) and embeddings of positions and tokens. The order is the model's own, so that optimizer
     states are restored to the parameters that they belong to.
+
+    layer_decay: below 1 each layer of the backbone has groups of its own, backbone_0 (the stem) to backbone_{B + 1}
+    (norms behind the B blocks), from the last to the first. Layer i learns at
+    `learning_rate * layer_decay ** (B + 1 - i)`, as in Bao et al., ICLR 2022, "BEiT".
     """
+    rates, part_of = {"backbone": 1.0, "head": head_learning_rate_factor}, dict[str, str]()
+    if layer_decay < 1:
+        layers = layers_of(model, "layer_decay")
+        part_of = {name: f"backbone_{place.layer}" for name, place in layers.places.items()}
+        top = layers.blocks + 1
+        rates = {f"backbone_{layer}": layer_decay ** (top - layer) for layer in range(top, -1, -1)} | rates
     backbone = backbone_prefix(model)
     norms = {
         id(parameter)
@@ -57,18 +57,18 @@ def parameter_groups(
         if isinstance(module, _NORMS) or type(module).__name__.endswith("Norm")
         for parameter in module.parameters(recurse=False)
     }
-    members: dict[str, list[nn.Parameter]] = {"backbone": [], "backbone_no_decay": [], "head": [], "head_no_decay": []}
+    members: dict[str, list[nn.Parameter]] = {f"{part}{end}": [] for part in rates for end in ("", "_no_decay")}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = "backbone" if name.startswith(backbone) else "head"
+        part = part_of.get(name) or ("backbone" if name.startswith(backbone) else "head")
         plain = id(parameter) not in norms and parameter.ndim > 1 and not any(word in name for word in _EMBEDDINGS)
         members[part if plain else f"{part}_no_decay"].append(parameter)
     return [
         {
             "name": name,
             "params": parameters,
-            "lr": learning_rate * (head_learning_rate_factor if name.startswith("head") else 1.0),
+            "lr": learning_rate * rates[name.removesuffix("_no_decay")],
             "weight_decay": 0.0 if name.endswith("no_decay") else weight_decay,
         }
         for name, parameters in members.items()

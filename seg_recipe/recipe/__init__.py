@@ -80,6 +80,12 @@ class Recipe:
         """
         return Path(str(self.training.output_dir))
 
+    @property
+    def frozen_steps(self) -> int:
+        """The number of first steps in which the head learns alone."""
+        kind, _, count = self.model.freeze_backbone.partition("=")
+        return int(count) if kind == "steps" else 0
+
     def as_flat_dict(self) -> dict[str, Any]:
         """A copy of `flat` for JSON and for W&B: text, numbers, booleans, null, lists and mappings of these. It holds
         no secrets.

@@ -47,6 +47,7 @@ IDLE = (
     Idle(("logging_steps",), "logging_strategy", lambda strategy: strategy != "steps"),
     Idle(("num_train_epochs",), "max_steps", lambda steps: steps > 0),
     Idle(("adam_beta1", "adam_beta2", "adam_epsilon"), "optim", lambda name: not name.startswith("adamw")),
+    Idle(("layer_decay",), "freeze_backbone", lambda frozen: frozen == "all"),
     Idle(("optim_args",), "optim", lambda name: arguments.OPTIM_ARGS.get(name) == ()),
     Idle(("warmup_steps",), "lr_scheduler_type", lambda name: name in ("constant", "reduce_lr_on_plateau", "greedy")),
     Idle(("lr_scheduler_kwargs",), "lr_scheduler_type", lambda name: name in ("constant", "constant_with_warmup")),
@@ -130,8 +131,18 @@ def _out_of_range(values: Values) -> Iterator[str]:
 
 
 def _contradictions(values: Values) -> Iterator[str]:
-    for check in (_data, _evaluation_sets, _augmentation, _loss, _optimizer, _best_checkpoint, _reporting):
+    for check in (_model, _data, _evaluation_sets, _augmentation, _loss, _optimizer, _best_checkpoint, _reporting):
         yield from check(values)
+
+
+def _model(values: Values) -> Iterator[str]:
+    frozen = values["freeze_backbone"]
+    if not re.fullmatch(r"|all|(stages|blocks|steps)=[1-9]\d*", frozen):
+        yield f"freeze_backbone is {as_text(frozen)}; wanted all, stages=N, blocks=N or steps=N, N at least 1."
+    if frozen and values["from_scratch"]:
+        yield (
+            f"freeze_backbone is {frozen}, and from_scratch is true: what is frozen would be random. Leave one out."
+        )
 
 
 def _data(values: Values) -> Iterator[str]:

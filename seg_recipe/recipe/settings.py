@@ -66,6 +66,12 @@ class ModelSettings:
     config_overrides: list[str] = _setting(
         [], "Changes to the model's config, each name=value, as in [drop_path_rate=0.0, classifier_dropout_prob=0.0]."
     )
+    freeze_backbone: str = _setting(
+        "",
+        "What of the backbone is not trained, and keeps BatchNorm's statistics: all; stages=2, the stem and the first "
+        "stages of a pyramid; blocks=6, the same of a plain vision transformer; steps=500, all of it in the first "
+        "steps. Empty: nothing.",
+    )
     image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = _setting(
         [512], "What the model sees, in pixels: the side of a square, or height and width, as in [384, 640]."
     )
@@ -204,6 +210,11 @@ class RunSettings:
 
     head_learning_rate_factor: Annotated[float, Range(0, open_low=True)] = _setting(
         10.0, "Learning rate of the head, as a multiple of learning_rate."
+    )
+    layer_decay: Annotated[float, Range(0, 1, open_low=True)] = _setting(
+        1.0,
+        "Learning rate of a layer (block) of the backbone, as a multiple of the next one's; 0.65 to 0.9 is usual for "
+        "pretrained vision transformers. 1: one rate.",
     )
     early_stopping_patience: Count = _setting(0, "Evaluations without a better mIoU after which the run ends. 0: off.")
     resume: str = _setting(

@@ -1,0 +1,140 @@
+"""The layers of a backbone, and which parts of it stand still in training."""
+
+import re
+from typing import NamedTuple
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from seg_recipe.runtime.errors import InputError
+
+_BLOCK = re.compile(r"(?:^|\.)layers?\.(\d+)\.()")
+_STAGE = re.compile(r"(?:^|\.)(?:stages|layers)\.(\d+)\.(?:(?:blocks|layers)\.(\d+)\.)?")
+_PLAIN = ("beit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+_PYRAMIDS = ("convnext", "convnextv2", "dinov3_convnext", "hiera", "pvt_v2", "resnet", "segformer", "swin", "swinv2")
+
+
+class Place(NamedTuple):
+    """Where a parameter of a backbone stands.
+
+    stage: 0 for the stem (patch and position embeddings), then 1, 2, ... for the stages of a pyramid or the blocks of
+    a plain vision transformer; one more for the norms behind the last. layer: the same, counted in blocks throughout.
+    """
+
+    stage: int
+    layer: int
+
+
+class Layers(NamedTuple):
+    """The places of a backbone's parameters by name, in the model's order; and how many stages and blocks there are.
+
+    unit: what a stage is here, `stages` or `blocks`.
+    """
+
+    places: dict[str, Place]
+    stages: int
+    blocks: int
+    unit: str
+
+
+def backbone_prefix(model: PreTrainedModel) -> str:
+    """What the names of the backbone's tensors begin with, dot included (`segformer.`); all other tensors are the
+    head's.
+
+    Raises InputError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`.
+    """
+    for name in (model.base_model_prefix, "backbone"):
+        if name and isinstance(getattr(model, name, None), nn.Module):
+            return f"{name}."
+    raise InputError(
+        f"model: {type(model).__name__} has no part called 'backbone' or {model.base_model_prefix!r}; cannot tell "
+        "backbone from head."
+    )
+
+
+def layers_of(model: PreTrainedModel, setting: str) -> Layers:
+    """The layers of the model's backbone.
+
+    What stands in a stage but in no block (convolutions between stages, norms) counts with the block before it in the
+    stage, or else with the stage's first. Raises InputError for a backbone whose layers are not known here, naming the
+    `setting` that needs them.
+    """
+    kind = str((getattr(model.config, "backbone_config", None) or model.config).model_type)
+    if kind not in _PLAIN + _PYRAMIDS:
+        raise InputError(
+            f"{setting} needs the layers of the backbone, and those of {kind} are not known here; wanted one of "
+            f"{', '.join(sorted(_PLAIN + _PYRAMIDS))}. Or leave it out."
+        )
+    prefix, pattern = backbone_prefix(model), _BLOCK if kind in _PLAIN else _STAGE
+    places: dict[str, Place] = {}
+    stage = block = layer = 0
+    for name, _ in model.named_parameters():
+        if not name.startswith(prefix):
+            continue
+        found = pattern.search(name, len(prefix) - 1)
+        if found is None:
+            places[name] = Place(stage + 1, layer + 1) if stage else Place(0, 0)
+            continue
+        within = int(found[2] or 0)
+        if int(found[1]) >= stage:
+            stage, block, layer = int(found[1]) + 1, within, layer + 1
+        elif within > block:
+            block, layer = within, layer + 1
+        places[name] = Place(stage, layer)
+    return Layers(places, stage, layer, "blocks" if kind in _PLAIN else "stages")
+
+
+def freeze(model: PreTrainedModel, setting: str) -> list[str]:
+    """Freeze the backbone for good, as the setting `freeze_backbone` says; returns notes.
+
+    all: the whole of it. stages=N, blocks=N: the stem and the first N stages of a pyramid, or blocks of a plain vision
+    transformer. Of steps=N and an empty text nothing is frozen for good. Raises InputError for parts that it has not.
+    """
+    kind, _, count = setting.partition("=")
+    if kind in ("", "steps"):
+        return []
+    prefix = backbone_prefix(model)
+    names = frozen = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    if kind != "all":
+        layers = layers_of(model, f"freeze_backbone: {setting}")
+        if kind != layers.unit or int(count) > layers.stages:
+            raise InputError(
+                f"freeze_backbone is {setting}; the backbone has {layers.stages} {layers.unit}: wanted "
+                f"{layers.unit}=1 to {layers.unit}={layers.stages}, or all."
+            )
+        frozen = [name for name, place in layers.places.items() if place.stage <= int(count)]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return [f"freeze_backbone is {setting}: {len(frozen)} of {len(names)} parameters of the backbone are not trained."]
+
+
+class Frozen:
+    """What of a model runs as in evaluation while the rest is trained: BatchNorm keeps its statistics, nothing drops.
+
+    These are the modules of which no parameter is trained, and the whole backbone in the first `steps` steps. In these
+    steps its gradients are computed and forgotten, so that an optimizer does nothing to it and keeps no state of it.
+    That takes time, but a model that is spread over processes knows from its start which gradients to wait for.
+    """
+
+    def __init__(self, model: nn.Module, steps: int = 0):
+        self._steps = steps
+        self._for_good = [*_untrained(model)]
+        self._at_first = [model.get_submodule(backbone_prefix(model)[:-1])] if steps else []  # type: ignore[arg-type]
+
+    def hold(self, step: int) -> None:
+        """Put what stands still in the step (from 0) in evaluation mode, after `model.train()`."""
+        for part in [*self._for_good, *(self._at_first if step < self._steps else [])]:
+            part.eval()
+
+    def forget_gradients(self, step: int) -> None:
+        """Forget the gradients of what stands still in the step, before they are clipped and used."""
+        for part in self._at_first if step < self._steps else []:
+            part.zero_grad(set_to_none=True)
+
+
+def _untrained(module: nn.Module) -> list[nn.Module]:
+    """The topmost modules that have parameters, none of which is trained."""
+    trained = [parameter.requires_grad for parameter in module.parameters()]
+    if trained and not any(trained):
+        return [module]
+    return [part for child in module.children() for part in _untrained(child)]
