@@ -10,7 +10,7 @@ MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safe
                          as it is DISPLAYED (EXIF applied: open the picture with
                          PIL.ImageOps.exif_transpose to lay the mask over it)
     shares.jsonl         a line for each picture: the share of each class
-    overlays/{name}.jpg  with --overlay
+    overlays/{name}.jpg  with --overlay; of a video also overlays/{name}.mp4, with its sound
     confidences/{name}.png, probabilities/{name}.npz, probabilities/{name}/{id}_{class}.png
                          with --probabilities; 8-bit values are 255 times the probability, and a
                          npz holds `probabilities`, float16 (classes, height, width), and `names`
@@ -47,7 +47,7 @@ def _parse(argv):
     add("model", metavar="MODEL", help="folder that finetune.py or save_pretrained wrote, or Hub id")
     add("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video; one or more")
     add("--output", type=Path, metavar="FOLDER", required=True, help="folder to make, or to go on with; needed")
-    add("--overlay", action="store_true", help="also write each picture under its mask, with a legend")
+    add("--overlay", action="store_true", help="also write each picture, and each video, under its masks")
     add(
         "--table",
         type=Path,
@@ -134,6 +134,7 @@ from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import Wanted, open_predictions
+from seg_recipe.inference.overlay_video import write_overlay_videos
 from seg_recipe.inference.values import read_values
 from seg_recipe.runtime.memory import keep_freed_memory
 
@@ -180,6 +181,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 workers=arguments.workers,
                 options=options,
             )
+            if arguments.overlay:
+                outcome.broken |= write_overlay_videos(found.videos, output)
             if arguments.coco:
                 write_coco(arguments.coco, output, arguments.workers)
                 bar.write(f"{arguments.coco}: {len(output.lines):,} pictures of {arguments.output}")

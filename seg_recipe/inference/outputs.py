@@ -2,7 +2,7 @@
 
     masks/{name}.png       class ids in the colours of the label space (palette PNG), or the user's own values of the
                            classes, of the picture's displayed size
-    overlays/{name}.jpg    the picture under its mask, with the legend, where asked for
+    overlays/{name}.jpg    the picture under its mask, with the legend, where asked for; of a video also {name}.mp4
     confidences/{name}.png, probabilities/{name}.npz, probabilities/{name}/{class}.png    where asked for
     shares.jsonl           a line per picture, by name: name, source, stamp, height, width, shares (class -> share of
                            the pixels, all classes; pixels below min_confidence are in none)
@@ -99,8 +99,8 @@ class Predictions:
             self._write_probabilities(picture, found)
         if image is not None:
             shown = _with_legend(image, mask, self.label_space)
-            self._place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
-        self._place(self.values.image(mask).save, self.mask_file(picture.name))
+            self.place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
+        self.place(self.values.image(mask).save, self.mask_file(picture.name))
         counts = np.bincount(mask.ravel(), minlength=len(self.label_space)) / mask.size
         line = {
             "name": picture.name,
@@ -129,14 +129,14 @@ class Predictions:
         kinds, names = self.wanted.probabilities, self.label_space.names
         if "winner" in kinds:
             confidence = Image.fromarray(in_8_bits(found.confidence))
-            self._place(confidence.save, self.folder / "confidences" / f"{picture.name}.png")
+            self.place(confidence.save, self.folder / "confidences" / f"{picture.name}.png")
         if "npz" in kinds:
             path = self.folder / "probabilities" / f"{picture.name}.npz"
-            self._place(lambda part: write_npz(part, found, names), path)
+            self.place(lambda part: write_npz(part, found, names), path)
         if "png" in kinds:
             for label, file in enumerate(class_files(names)):
                 single = Image.fromarray(class_map(found, label))
-                self._place(single.save, self.folder / "probabilities" / picture.name / file)
+                self.place(single.save, self.folder / "probabilities" / picture.name / file)
 
     def _files(self, picture: Picture) -> Iterator[Path]:
         """The files that a picture gets."""
@@ -151,7 +151,8 @@ class Predictions:
         if "png" in kinds:
             yield from (self.folder / "probabilities" / name / file for file in class_files(self.label_space.names))
 
-    def _place(self, save: Callable[[Path], Any], path: Path) -> None:
+    def place(self, save: Callable[[Path], Any], path: Path) -> None:
+        """Have `save` write a file under another name, and rename it to `path`."""
         with self._lock:
             part = self.folder / PARTIAL / f"{next(self._numbers)}{path.suffix}"
             if path.parent not in self._made:

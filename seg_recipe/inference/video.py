@@ -40,12 +40,12 @@ class Video:
             raise InputError(f"INPUT {path} does not exist; give pictures, folders, globs, zips or videos.")
         stat = path.stat()
         self.path, self.stamp = path, f"{stat.st_size}-{stat.st_mtime_ns}"
-        with _opened(path) as container:
+        with opened(path) as container:
             self.length: int | None = container.streams.video[0].frames or None
 
     def frames(self) -> Iterator[Frame]:
         """The frames in the order of display, upright. Raises InputError where the file is damaged."""
-        with _opened(self.path) as container:
+        with opened(self.path) as container:
             try:
                 for frame in container.decode(container.streams.video[0]):
                     if frame.width * frame.height > MAX_PIXELS:
@@ -53,16 +53,17 @@ class Video:
                             f"its frames have {frame.width:,} x {frame.height:,} pixels; at most {MAX_PIXELS:,} are "
                             "read"
                         )
-                    turned = round(frame.rotation / 90) % 4
+                    turned = turns_of(frame)
                     size = (frame.height, frame.width) if turned % 2 else (frame.width, frame.height)
-                    yield Frame(size, functools.partial(_picture, frame, turned))
+                    yield Frame(size, functools.partial(upright, frame, turned))
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"INPUT {self.path}: {problem(error)}. The frames before are done; mend the file, or leave it out."
                 ) from None
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """The container, to be closed. Raises InputError where PyAV is not installed, or the file is no video."""
     try:
         import av
     except ImportError:
@@ -83,7 +84,12 @@ def _opened(path: Path) -> Any:
     return container
 
 
-def _picture(frame: Any, turned: int) -> Image.Image:
+def turns_of(frame: Any) -> int:
+    """How many quarter turns counterclockwise a frame is shown at."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright(frame: Any, turned: int) -> Image.Image:
     """The frame as RGB, `turned` quarter turns counterclockwise."""
     image: Image.Image = frame.to_image()
     turns = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
