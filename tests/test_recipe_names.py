@@ -96,7 +96,12 @@ def test_what_contradicts_itself_is_refused(values, tmp_path, text, said):
 @pytest.mark.parametrize(
     "text",
     [
-        *("auto_find_batch_size: false", "dataloader_drop_last: true", "remove_unused_columns: false", "do_train: true"),
+        *(
+            "auto_find_batch_size: false",
+            "dataloader_drop_last: true",
+            "remove_unused_columns: false",
+            "do_train: true",
+        ),
         *(
             "do_eval: true",
             "greater_is_better: true",
