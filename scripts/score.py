@@ -42,6 +42,7 @@ The folder of --output gets report.html, one file to look at and to send, and sc
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _parse(argv):
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder or Hub id")
     add("dataset", metavar="DATASET", help="folder, saved data set or Hub id")
-    add("--split", default="val", help="val, train, all (of pairs without splits), or the name of another")
+    add("--split", default="val", help="val, train, the name of another, or all of them together")
     add(
         "--labels",
         metavar="LABELS",
@@ -98,6 +99,12 @@ def _parse(argv):
         metavar="N",
         help="resamples of the bootstrap over images, for the intervals; at least 100",
     )
+    add(
+        "--group",
+        metavar="PATTERN",
+        help="intervals over groups of images, as the frames of one sequence: a regular expression that finds the "
+        "group's name in an id, as in '(.*)_[0-9]+' (default: each image by itself)",
+    )
     add("--seed", type=int, default=0, help="seed of the bootstrap")
     add(
         "--bad_samples",
@@ -121,6 +128,10 @@ def _parse(argv):
             parser.error(f"--{name} is {value}; it is at least {least}")
     if not 0 < arguments.val_fraction < 1:
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, above 0 and below 1")
+    try:
+        re.compile(arguments.group or "")
+    except re.error as error:
+        parser.error(f"--group is {arguments.group}, no regular expression ({error})")
     arguments.tta = [way for way in arguments.tta.split(",") if way]
     if set(arguments.tta) - {"flip", "scales"}:
         parser.error(f"--tta is {','.join(arguments.tta)}; it is flip, scales or flip,scales")
@@ -193,6 +204,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         batch_size=arguments.batch_size,
         resamples=arguments.resamples,
         seed=arguments.seed,
+        group=arguments.group,
     )
     print_table(report.content)
     print(*report.content["notes"], sep="\n", end="\n" if report.content["notes"] else "")
@@ -223,8 +235,11 @@ def check_output(folder: Path, asked: dict[str, str]) -> None:
 def find_metadata(dataset: str, split: str) -> dict[str, dict[str, Any]] | None:
     """Read metadata.jsonl of a data set's folder or of its split: id -> values. None where there is none."""
     folder = Path(dataset).expanduser()
-    found = next((path for path in (folder / METADATA, folder / split / METADATA) if path.is_file()), None)
-    return read_metadata(found) if found else None
+    own = sorted(folder.glob(f"*/{METADATA}")) if split == "all" else [folder / split / METADATA]
+    found = [path for path in (folder / METADATA, *own) if path.is_file()]
+    if found and found[0].parent == folder:
+        del found[1:]
+    return {name: row for path in found for name, row in read_metadata(path).items()} if found else None
 
 
 def print_table(content: dict[str, Any]) -> None:

@@ -237,6 +237,55 @@ def test_splits_of_folders(place, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_all_splits_together(place, tmp_path):
+    """The pixels of each split add up, a test set beside them included; ids of two splits are told apart."""
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    shutil.copytree(data / "train", data / "test")
+    (data / "notes").mkdir()
+    (data / "test" / "images" / "broken.png").write_bytes(b"nothing")
+    shutil.copy(data / "test" / "annotations" / "000000_seg.png", data / "test" / "annotations" / "broken_seg.png")
+
+    def scored(split, *options):
+        words = [
+            str(place / "model"),
+            str(data),
+            "--split",
+            split,
+            "--output",
+            str(tmp_path / split),
+            *options,
+            *QUICK,
+        ]
+        return score.main(words)
+
+    parts = [scored("train"), scored("val"), scored("test", "--bad_samples", "skip")]
+    together = scored("all", "--bad_samples", "skip")
+    assert together["images"] == sum(part["images"] for part in parts) == 18
+    total = np.sum([part["confusion"]["pixels"] for part in parts], 0)
+    assert np.array_equal(together["confusion"]["pixels"], total)
+    ids = [image["id"] for image in together["worst_images"]]
+    assert len(set(ids)) == 18 and {"train/000000", "test/000000", "val/001000"} <= set(ids)
+    assert scored("all", "--bad_samples", "skip", "--limit", "3")["images"] == 3
+
+
+@pytest.mark.slow
+def test_intervals_over_groups(place, scored, tmp_path, capsys):
+    words = [place / "model", place / "data", "--group", "[02468]$|[13579]$"]
+    content = score.main([*map(str, words), "--output", str(tmp_path / "out"), *QUICK])
+    assert content["settings"]["groups"] == 10 and content["settings"]["group"] == words[-1]
+    assert content["classes"]["disc"]["iou"]["value"] == scored[1]["classes"]["disc"]["iou"]["value"]
+    assert content["figures"]["miou"]["low"] != scored[1]["figures"]["miou"]["low"]
+    assert "The causes are tested on single images, not on the groups of --group." in content["notes"]
+    assert "bootstrap over 10 groups of images" in (tmp_path / "out" / "report.html").read_text()
+    assert "--group is (, no regular expression" in refused(capsys, *words[:2], "--group", "(")
+    output = ("--output", tmp_path / "no", *QUICK)
+    assert "--group 7 finds nothing in 13 of 14 ids, as in 001000" in refused(
+        capsys, *words[:2], "--group", "7", *output
+    )
+    assert "finds 00 in each id: one group has no interval" in refused(capsys, *words[:2], "--group", "^00", *output)
+
+
+@pytest.mark.slow
 def test_wrong_input_is_refused_in_one_line(place, tmp_path, capsys):
     model, data = place / "model", place / "data"
     assert "--tta is mirror" in refused(capsys, model, data, "--tta", "mirror")

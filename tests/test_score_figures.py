@@ -13,7 +13,7 @@ from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.scoring.boundary import boundary_width, near_contour
 from seg_recipe.scoring.examples import Example, choose
 from seg_recipe.scoring.figures import figures, point, resampled
-from seg_recipe.scoring.intervals import draws, interval, t_quantile
+from seg_recipe.scoring.intervals import draws, groups_of, interval, t_quantile
 from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs
 from seg_recipe.scoring.page import confusion_view, example_groups
 from seg_recipe.scoring.result import OTHER, by_miou, score_content, swapped_sides
@@ -217,6 +217,46 @@ def test_the_interval_covers_the_truth_at_the_stated_rate():
             hits[name] += low <= truth[name] <= high
     for name, count in hits.items():  # 95 % +- 3 standard deviations of a share of 200
         assert 0.90 <= count / trials <= 0.995, f"{name}: {count / trials}"
+
+
+def repeated(tally, times):
+    """Each image so many times, one after the other."""
+    found = Tally(times * len(tally), tally.classes)
+    for name in ("truth", "predicted", "right"):
+        getattr(found, name)[:] = getattr(tally, name).repeat(times, 0)
+    return found
+
+
+def test_groups_of_equal_images_are_as_many_images_as_groups():
+    """Frames of a standing camera: however many, the interval is that of one of each."""
+    one = simulated(np.random.default_rng(3), 30)
+    alone = resampled([one], resamples=50, seed=2)[0]
+    grouped = resampled([repeated(one, 4)], resamples=50, seed=2, groups=np.arange(30).repeat(4))[0]
+    for name in ("miou", "miou_i", "miou_c", "accuracy", "class_iou"):
+        np.testing.assert_allclose(grouped[name], alone[name])
+
+
+@pytest.mark.long
+def test_the_interval_over_groups_covers_the_truth_and_that_over_their_images_does_not():
+    rng = np.random.default_rng(5)
+    truth, trials, groups = point(simulated(rng, 20_000))["accuracy"][0], 200, np.arange(40).repeat(5)
+    hits = [0, 0]
+    for trial in range(trials):
+        tally = repeated(simulated(rng, 40), 5)
+        for place, (of, units) in enumerate(((groups, 40), (None, 200))):
+            low, high = interval(resampled([tally], resamples=200, seed=trial, groups=of)[0]["accuracy"], units)
+            hits[place] += low <= truth <= high
+    assert 0.90 <= hits[0] / trials <= 0.995 and hits[1] / trials < 0.75
+
+
+def test_a_group_is_what_the_pattern_finds():
+    ids = ["a_01", "b_01", "a_02", "a_03"]
+    for pattern in ("(.*)_[0-9]+", "^[ab]", "^(.)(_)"):
+        assert groups_of(ids, pattern).tolist() == [0, 1, 0, 0]
+    with pytest.raises(ValueError, match=r"--group \^a finds nothing in 1 of 4 ids, as in b_01; give an expr"):
+        groups_of(ids, "^a")
+    with pytest.raises(ValueError, match=r"finds _ in each id: one group has no interval"):
+        groups_of(ids, "(_)")
 
 
 def test_a_paired_difference_is_narrower_than_its_parts():

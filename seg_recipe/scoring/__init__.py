@@ -26,10 +26,10 @@ from seg_recipe.runtime.files import replaced_file
 from seg_recipe.scoring.causes import find_causes
 from seg_recipe.scoring.examples import Example, make_examples
 from seg_recipe.scoring.figures import point, resampled
-from seg_recipe.scoring.intervals import RESAMPLES
+from seg_recipe.scoring.intervals import RESAMPLES, groups_of
 from seg_recipe.scoring.matching import LabelMatch, match_labels, mirror_pairs
 from seg_recipe.scoring.page import report_page
-from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, score_content, swapped_sides
+from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, drawn_from, score_content, swapped_sides
 from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.scoring.tally import Tally, count_pixels, predict_pixels
 
@@ -96,42 +96,48 @@ def score_models(
     batch_size: int = 8,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    group: str | None = None,
     examples: int = 6,
     progress: bool = True,
 ) -> Report:
     """Score a model, and `other` on the same images for comparison.
 
-    dataset, split: what the report calls them. metadata: id -> values, to group the images by. examples: how many of
+    dataset, split: what the report calls them. metadata: id -> values, to group the images by. group: the pattern of
+    `groups_of`: intervals are over groups of images. examples: how many of
     the worst, of the middle and of the best are shown. Raises InputError when no pixel of the images is labelled.
     """
     options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
+    groups = None if group is None else groups_of(pictures.ids, group)
     models = [model] if other is None else [model, other]
     tallies = [measure(one, pictures, batch_size=batch_size, progress=progress, **options) for one in models]
     tally, ids, label_space, segmenter = tallies[0], pictures.ids, pictures.label_space, model.segmenter
     order = by_miou(tally)
     if not len(order):
         raise InputError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
-    samples = resampled(tallies, resamples=resamples, seed=seed)
+    samples = resampled(tallies, resamples=resamples, seed=seed, groups=groups)
     content: dict[str, Any] = {"format": FORMAT, "model": model.name, "dataset": dataset, "split": split}
     content["settings"] = _settings(segmenter, options) | {"resamples": resamples, "seed": seed}
+    content["settings"] |= {"group": group, "groups": None if groups is None else int(groups.max()) + 1}
     match = model.match
     lists = {name: list(getattr(match, name)) for name in ("only_in_model", "only_in_data", "dropped")}
     content["labels"] = {"names": list(label_space.names), **lists}
     causes = None if metadata is None else find_causes(tally, ids, metadata, seed)
-    content |= score_content(tally, samples[0], label_space, ids, causes)
+    content |= score_content(tally, samples[0], label_space, ids, causes, groups=groups)
     content["notes"] = _notes(model, content, label_space, window)
     known = len(ids) if metadata is None else sum(name in metadata for name in ids)
     if known < len(ids):
         content["notes"].append(f"metadata.jsonl knows {known:,} of the {len(ids):,} pictures.")
+    if causes and group is not None:
+        content["notes"].append("The causes are tested on single images, not on the groups of --group.")
     if other is not None:
-        theirs = score_content(tallies[1], samples[1], label_space, ids)
+        theirs = score_content(tallies[1], samples[1], label_space, ids, groups=groups)
         both = [(point(one), of) for one, of in zip(tallies, samples, strict=True)]
         content["comparison"] = {
             "model": other.name,
             "notes": [f"{other.name}: {line}" for line in _notes(other, theirs, label_space, window)],
             "figures": theirs["figures"],
             "classes": theirs["classes"],
-            "difference": compared_content(both[0], both[1], content["images_counted"], label_space),
+            "difference": compared_content(both[0], both[1], drawn_from(tally, groups), label_space),
         }
     content["versions"] = package_versions()
     shown = make_examples(partial(segmenter.scores, **options), pictures, match, tally.image_mious, order, examples)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from seg_recipe.scoring.intervals import RESAMPLES, draws
 from seg_recipe.scoring.tally import Tally, shares_of_widths
@@ -25,10 +25,18 @@ def point(tally: Tally) -> Figures:
     return figures(tally, np.ones((1, len(tally))))
 
 
-def resampled(tallies: Sequence[Tally], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Figures]:
-    """The figures of each tally in the same resamples, so that differences between models are paired."""
+def resampled(
+    tallies: Sequence[Tally],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    groups: Int64[np.ndarray, " images"] | None = None,
+) -> list[Figures]:
+    """The figures of each tally in the same resamples, so that differences between models are paired; groups as
+    `draws` has them.
+    """
     parts: list[list[Figures]] = [[] for _ in tallies]
-    for weights in draws(len(tallies[0]), resamples=resamples, seed=seed):
+    for weights in draws(len(tallies[0]), resamples=resamples, seed=seed, groups=groups):
         for tally, part in zip(tallies, parts, strict=True):
             part.append(figures(tally, weights))
     return [{name: np.concatenate([piece[name] for piece in part]) for name in part[0]} for part in parts]

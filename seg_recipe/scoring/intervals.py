@@ -1,31 +1,62 @@
-"""Bootstrap over images: how far a figure might have come out differently on other images of the same kind."""
+"""Bootstrap over images, or over groups of them: how far a figure might have come out differently on others of the
+same kind.
+"""
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+
+from seg_recipe.runtime.errors import InputError
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _CHUNK = 2**22  # weights made at once: 32 MB
 
 
-def draws(images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Float64[np.ndarray, "some images"]]:
-    """How often each image is drawn in each resample (with replacement), in pieces of bounded size."""
+def draws(
+    images: int, *, resamples: int = RESAMPLES, seed: int = 0, groups: Int64[np.ndarray, " images"] | None = None
+) -> Iterator[Float64[np.ndarray, "some images"]]:
+    """How often each image is drawn in each resample (with replacement), in pieces of bounded size.
+
+    groups: the number of each image's group, from 0; whole groups are drawn, as many as there are.
+    """
     generator = np.random.default_rng(seed)
     together = max(1, _CHUNK // max(images, 1))
+    units = images if groups is None else int(groups.max()) + 1
     for first in range(0, resamples, together):
         rows = min(together, resamples - first)
-        picks = generator.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
-        yield np.bincount(picks.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
+        picks = generator.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+        yield counts if groups is None else counts[:, groups]
+
+
+def groups_of(ids: Sequence[str], pattern: str) -> Int64[np.ndarray, " images"]:
+    """The number of each image's group: images are of one where the pattern finds the same in their ids.
+
+    pattern: a regular expression; what its parentheses hold counts, without any the whole of what it finds. Raises
+    InputError for an id in which it finds nothing, and where all images are of one group.
+    """
+    found = {name: re.search(pattern, name) for name in ids}
+    if strange := [name for name, match in found.items() if match is None]:
+        raise InputError(
+            f"--group {pattern} finds nothing in {len(strange):,} of {len(found):,} ids, as in {strange[0]}; give an "
+            "expression that finds the group's name in each, as in '(.*)_[0-9]+'."
+        )
+    names = [" ".join(match.groups("") or [match[0]]) for name in ids if (match := found[name])]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    if len(numbers) < 2:
+        raise InputError(f"--group {pattern} finds {names[0]} in each id: one group has no interval. Leave it out.")
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 def interval(values: Float64[np.ndarray, "..."], images: int) -> tuple[Any, Any]:
     """The ends of the 95 % interval of a figure from its values in the resamples (the first axis); NaN with fewer than
-    two images.
+    two images. images: how many were drawn from, or groups of them.
 
     Percentiles, moved outwards as a t interval is from a normal one and by sqrt(n / (n - 1)) ("expanded percentile",
     Hesterberg, "What Teachers Should Know About the Bootstrap", 2015): plain ones are too narrow for few images. NaN

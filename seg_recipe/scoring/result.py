@@ -39,10 +39,12 @@ def score_content(
     label_space: LabelSpace,
     ids: Sequence[str],
     causes: Sequence[Cause] | None = None,
+    *,
+    groups: Int64[np.ndarray, " images"] | None = None,
 ) -> dict[str, Any]:
     """The figures of one model on one set. The keys are described in scripts/score.py."""
     found = point(tally)
-    content = values_of(found, resamples, _counted(tally), label_space)
+    content = values_of(found, resamples, drawn_from(tally, groups), label_space)
     images_of = tally.present.sum(0)
     for label, name in enumerate(label_space.names):
         content["classes"][name]["images"] = int(images_of[label])
@@ -110,6 +112,11 @@ def swapped_sides(content: Mapping[str, Any], label_space: LabelSpace) -> list[s
                 "other. Some data name the subject's side, some the viewer's; --id_map can exchange them."
             )
     return lines
+
+
+def drawn_from(tally: Tally, groups: Int64[np.ndarray, " images"] | None) -> int:
+    """How many images a resample is drawn from, or groups of them; those without a counted pixel say nothing."""
+    return _counted(tally) if groups is None else len(np.unique(groups[tally.present.any(1)]))
 
 
 def _counted(tally: Tally) -> int:

@@ -1,5 +1,6 @@
 """The pictures that are scored: one split of a data set, checked, and read ahead of the model."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ from PIL import Image
 from seg_recipe.data import DataProblems
 from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.plan import held_out
-from seg_recipe.data.problems import left_out_notes
+from seg_recipe.data.problems import Problem, left_out_notes
 from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.runtime.errors import InputError
@@ -102,8 +103,9 @@ def open_split(
     """One split of a data set as `finetune.py` reads it (`read_source`), each pair checked, its verdict cached.
 
     split: "val" (or "validation"), "train", another one's name in a saved or Hub data set or of a folder beside train/
-    (test), or "all" for pairs without splits. Those are split by a hash of the id, as in training: "val" is the share
-    `val_fraction`. limit: the first so many.
+    (test), or "all": every split together, or all pairs where there are none. Those are split by a hash of the id, as
+    in training: "val" is the share `val_fraction`. Ids that two splits have get the split's name. limit: the first so
+    many.
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises InputError
     for a split that is not there, or is empty.
     """
@@ -116,21 +118,42 @@ def open_split(
         and not source.is_folder
     ):
         source = read(eval_split="val")
-    pairs, rows, notes = _choose(source, split, val_fraction)
-    verdicts, said = check_pairs(pairs, label_space, progress=progress)
-    found = problems_of(pairs, verdicts)
-    here = set(rows.tolist())
-    problems = [problem for row, problem in found if row in here] + list(pairs.problems)
+    if split == "all":
+        read_parts = [read(eval_split=other).evaluation for other in source.others]
+        parts = [(part, np.arange(len(part.ids))) for part in (source.train, source.evaluation, *read_parts) if part]
+        notes: list[str] = []
+    else:
+        pairs, rows, notes = _choose(source, split, val_fraction)
+        parts = [(pairs, rows)]
+    problems: list[Problem] = []
+    good = []
+    for pairs, rows in parts:
+        verdicts, said = check_pairs(pairs, label_space, progress=progress)
+        found, here = problems_of(pairs, verdicts), set(rows.tolist())
+        problems += [problem for row, problem in found if row in here] + list(pairs.problems)
+        good.append((pairs, np.setdiff1d(rows, [row for row, _ in found])))
+        notes += said
     if problems and bad_samples == "error":
         raise DataProblems(problems)
-    rows = np.setdiff1d(rows, [row for row, _ in found])[:limit]
-    if not len(rows):
+    dataset_rows = _together(good).select(range(min(limit or sys.maxsize, sum(len(rows) for _, rows in good))))
+    if not len(dataset_rows):
         raise InputError(
             f"{split} of {dataset} holds no pair that could be scored; name another --split, or --split all."
         )
-    notes += [*said, *left_out_notes(problems), f"{dataset}, {split}: {len(rows):,} pictures."]
-    dataset_rows: Dataset = pairs.rows.select(rows)
+    notes += [*left_out_notes(problems), f"{dataset}, {split}: {len(dataset_rows):,} pictures."]
     return Pictures(dataset_rows, label_space, tuple(notes))
+
+
+def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " rows"]]]) -> Dataset:
+    """The chosen rows of all parts; ids that several of them have are told apart by the name of the split."""
+    chosen: list[Dataset] = [pairs.rows.select(rows) for pairs, rows in parts]
+    ids = [name for part in chosen for name in part["id"]]
+    if len(set(ids)) < len(ids):
+        for place, (pairs, _) in enumerate(parts):
+            split = pairs.place.rstrip(")").rpartition("(" if pairs.place.endswith(")") else "/")[2]
+            named = [f"{split}/{name}" for name in chosen[place]["id"]]
+            chosen[place] = chosen[place].remove_columns("id").add_column("id", named)
+    return datasets.concatenate_datasets(chosen)
 
 
 def _choose(
@@ -138,7 +161,7 @@ def _choose(
 ) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
     """The pairs of a split and which of their rows belong to it; notes."""
     train, evaluation = source.train, source.evaluation
-    if evaluation is not None and split not in ("train", "all"):
+    if evaluation is not None and split != "train":
         if source.is_folder and split not in ("val", "validation") and not evaluation.place.endswith(f"/{split}"):
             there = [name for name, part in (("train", train), ("val", evaluation)) if part is not None]
             raise InputError(
@@ -148,12 +171,10 @@ def _choose(
         return evaluation, np.arange(len(evaluation.ids)), []
     if train is not None and split == "train" and (evaluation is not None or source.others):
         return train, np.arange(len(train.ids)), []
-    if train is None or evaluation is not None or source.others or split not in ("val", "validation", "train", "all"):
+    if train is None or evaluation is not None or source.others or split not in ("val", "validation", "train"):
         parts = {"train": train, "val": evaluation}
         there = [name for name, part in parts.items() if part is not None] + list(source.others)
         raise InputError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
-    if split == "all":
-        return train, np.arange(len(train.ids)), []
     held = held_out(train.ids, val_fraction)
     which = "the others are left out" if split != "train" else "only the others are taken"
     note = (
