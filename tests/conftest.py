@@ -9,6 +9,7 @@ os.environ.setdefault(
 )  # two test processes with two threads each would wait for one another on two cores
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton; 0 tests its kernels on a GPU
 import pytest
 from jaxtyping import install_import_hook
 

@@ -1,14 +1,19 @@
-"""The same results sooner: numba on a CPU, and modules of transformers made quicker.
+"""The same results sooner: numba on a CPU, Triton on a GPU, and modules of transformers made quicker.
 
-`loops_for` is the door to the compiled loops. Where it says no, its callers do the same with torch.
+`loops_for` is the door to the compiled loops, `kernels_for` that to the kernels. Where it says no, its callers do the
+same with torch.
 """
 
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
+
+GPUS = ("cuda",)
+_failed: list[str] = []
 
 
 def loops_for(tensor: Tensor) -> bool:
@@ -24,7 +29,41 @@ def compiles() -> bool:
     try:
         import_module("seg_recipe.fast.kernels").exp2(np.float32(0))
     except Exception as error:  # numba is missing, does not fit NumPy, or LLVM refuses the processor
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        print(f"numba cannot be used ({reason}): torch is used, which is slower on a CPU.", flush=True)
+        print(f"numba cannot be used ({_reason(error)}): torch is used, which is slower on a CPU.", flush=True)
         return False
     return True
+
+
+def kernels_for(logits: Tensor, labels: Tensor) -> ModuleType | None:
+    """`triton_loss`, if its kernels can take these: on a GPU, hard labels whose size is a whole multiple of that of
+    the logits, where Triton can be imported.
+    """
+    kernels = _kernels() if logits.device.type in GPUS else None
+    return kernels if kernels is not None and kernels.suits(logits, labels) else None
+
+
+def kernels_work() -> bool:
+    """Whether no kernel has failed in this process."""
+    return not _failed
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    try:
+        return import_module("seg_recipe.fast.triton_loss")
+    except Exception as error:
+        without_kernels(error)
+        return None
+
+
+def without_kernels(error: Exception) -> None:
+    """Use torch from here on. Print one line, once in a process, that says so. Raises the error if memory is short."""
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    if not _failed:
+        print(f"Triton cannot be used ({_reason(error)}): torch is used, which is slower on a GPU.", flush=True)
+    _failed.append(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -14,7 +14,8 @@ would do badly is this step: it keeps a handful of full-size tensors. Here the f
 part by part and keeps nothing but the sums; the backward pass goes through it again. Memory does not depend on the
 label size but for a few rows of it.
 
-`tiled` does both passes with torch, on any device. On a CPU `seg_recipe.fast.loss` does the same sooner.
+`tiled` does both passes with torch, on any device. On a CPU `seg_recipe.fast.loss` does the same sooner, and on a GPU
+`seg_recipe.fast.triton_loss`, which also keeps one number per pixel, the logarithm of the softmax's normaliser.
 
 The gradient. Let a, b, k, s (images, classes) be the loss's gradients at I, Q, L, U. For one pixel
 
@@ -37,9 +38,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from seg_recipe.fast import loops_for
+from seg_recipe.fast import kernels_for, kernels_work, loops_for, without_kernels
 from seg_recipe.losses import tiled
 
 
@@ -54,7 +54,6 @@ class PixelSums(NamedTuple):
     pixels: Float[Tensor, " images"]  # how many are not ignored; no gradient
 
 
-@torch.compiler.disable  # Dynamo would trace into numba and end in a RecursionError
 def pixel_sums(
     logits: Float[Tensor, "images classes h w"],
     labels: Integer[Tensor, "images height width"] | Float[Tensor, "images classes height width"],
@@ -68,40 +67,99 @@ def pixel_sums(
 
     Hard labels: a pixel of `ignore_index` is ignored. Soft labels: a pixel whose targets are all 0 is ignored.
     Differentiable once, with respect to the logits. Shapes and settings are taken as checked (see `power_jaccard`).
+    torch.compile sees one operation.
 
-    Raises ValueError for wrong labels (see `wrong_labels`) on the CPU. Elsewhere unknown ids are left out of the sums.
+    Raises ValueError for wrong labels (see `wrong_labels`) on the CPU. Elsewhere, where a look at them would stop the
+    device, they make sums NaN.
     """
-    sums, target_power, pixels = _PixelSums.apply(logits, labels, float(power), ignore_index, uniform)
-    return PixelSums(sums[0], sums[1], sums[2], sums[3], target_power, pixels)
+    keep = torch.is_grad_enabled() and logits.requires_grad
+    sums, target_power, pixels, _ = _sums(logits, labels, float(power), ignore_index, uniform, keep)
+    return PixelSums(*sums.unbind(), target_power, pixels)
 
 
-class _PixelSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, logits, labels, power, ignore_index, uniform):
-        ctx.save_for_backward(logits, labels)
-        ctx.settings = {"power": power, "ignore_index": ignore_index, "uniform": uniform}
-        if loops_for(logits):
-            sums, wrong = _compiled().sums(logits, labels, **ctx.settings)
-            if wrong:
-                check_labels(labels, logits.shape[1], ignore_index)
-        else:
-            if logits.device.type == "cpu":
-                check_labels(labels, logits.shape[1], ignore_index)
-            sums = tiled.sums(logits, labels, **ctx.settings)
-        target_power, pixels = sums[4].clone(), sums[5, :, 0].clone()
-        ctx.mark_non_differentiable(target_power, pixels)
-        return sums[:4], target_power, pixels
+@torch.library.custom_op("seg_recipe::pixel_sums", mutates_args=())
+def _sums(
+    logits: Tensor, labels: Tensor, power: float, ignore_index: int, uniform: bool, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The first four sums, the other two, and what the kernels of a GPU `keep` for the backward pass, if anything."""
+    settings: dict[str, Any] = {"power": power, "ignore_index": ignore_index, "uniform": uniform}
+    kept = logits.new_empty(_kept_size(logits, labels, keep), dtype=torch.float32)
+    kernels = kernels_for(logits, labels)
+    if kernels and kernels_work():
+        try:
+            return *kernels.sums(logits, labels, kept, **settings), kept
+        except Exception as error:  # whatever a compiler may have to say
+            without_kernels(error)
+    if loops_for(logits):
+        sums, wrong = _loops().sums(logits, labels, **settings)
+        if wrong:
+            check_labels(labels, logits.shape[1], ignore_index)
+    elif logits.device.type == "cpu":
+        check_labels(labels, logits.shape[1], ignore_index)
+        sums = tiled.sums(logits, labels, **settings)
+    else:
+        wrong = wrong_labels(labels, logits.shape[1], ignore_index).any()
+        sums = tiled.sums(logits, labels, **settings) * torch.where(wrong, torch.nan, 1.0)
+    return sums[:4].clone(), sums[4].clone(), sums[5, :, 0].clone(), kept
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, slopes, _target_power, _pixels):
-        logits, labels = ctx.saved_tensors
-        way = _compiled() if loops_for(logits) else tiled
-        gradient = way.gradient(logits, labels, slopes, **ctx.settings)
-        return gradient.to(logits.dtype), None, None, None, None
+
+@_sums.register_fake
+def _(logits, labels, power, ignore_index, uniform, keep):
+    (images, classes), new = logits.shape[:2], logits.new_empty
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return (
+        new((4, images, classes), dtype=dtype),
+        new((images, classes), dtype=dtype),
+        new(images, dtype=dtype),
+        new(_kept_size(logits, labels, keep), dtype=torch.float32),
+    )
 
 
-def _compiled() -> Any:
+def _kept_size(logits: Tensor, labels: Tensor, keep: bool) -> tuple[int, ...]:
+    """One number per pixel, in the order in which the kernels meet them; or nothing."""
+    if not keep or not kernels_for(logits, labels):
+        return (0,)
+    stride = labels.shape[-1] // logits.shape[-1]
+    return len(logits), logits.shape[2], stride, stride, logits.shape[3]
+
+
+@torch.library.custom_op("seg_recipe::pixel_sums_gradient", mutates_args=())
+def _gradient(
+    logits: Tensor, labels: Tensor, slopes: Tensor, kept: Tensor, power: float, ignore_index: int, uniform: bool
+) -> Tensor:
+    """The gradient at the logits, from the gradients at the first four sums."""
+    settings: dict[str, Any] = {"power": power, "ignore_index": ignore_index, "uniform": uniform}
+    kernels = kernels_for(logits, labels)
+    if kernels and kernels_work():
+        try:
+            return kernels.gradient(logits, labels, slopes, kept, **settings)
+        except Exception as error:
+            without_kernels(error)
+    way = _loops() if loops_for(logits) else tiled
+    gradient = way.gradient(logits, labels, slopes, **settings)
+    return torch.empty_like(logits).copy_(gradient)
+
+
+@_gradient.register_fake
+def _(logits, labels, slopes, kept, power, ignore_index, uniform):
+    return torch.empty_like(logits)
+
+
+def _keep(ctx, inputs, output):
+    logits, labels, *ctx.settings, _ = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(logits, labels, output[3])
+
+
+def _backward(ctx, slopes, *_):
+    logits, labels, kept = ctx.saved_tensors
+    return _gradient(logits, labels, slopes, kept, *ctx.settings), None, None, None, None, None
+
+
+_sums.register_autograd(_backward, setup_context=_keep)
+
+
+def _loops() -> Any:
     from seg_recipe.fast import loss  # imports numba
 
     return loss

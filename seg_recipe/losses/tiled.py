@@ -1,7 +1,7 @@
-"""The pixel sums and their gradient with torch operations on one tile at a time: for accelerators, and for float64
-everywhere.
+"""The pixel sums and their gradient with torch operations on one tile at a time: for what neither the loops of a CPU
+nor the kernels of a GPU take (see `seg_recipe.fast`), and for float64 everywhere.
 
-On the CPU `seg_recipe.fast.loss` does the same in a fraction of the time; the tests hold the two against each other.
+Those do the same in a fraction of the time; the tests hold the three against each other.
 """
 
 from typing import NamedTuple
