@@ -8,12 +8,12 @@
 import sys
 from typing import Any
 
-from seg_recipe.recipe_file import refuse_early
+from seg_recipe.recipe.manual import answer_early
 from seg_recipe.runtime import startup
 from seg_recipe.runtime.errors import check_first, run_program
 
 if __name__ == "__main__":
-    check_first(refuse_early)
+    check_first(answer_early)
 
 from seg_recipe.finetuning.before import check_repositories, read_labels, sole_run
 from seg_recipe.finetuning.beside import arrange_callbacks, make_callbacks, push_finished
@@ -23,7 +23,7 @@ from seg_recipe.finetuning.material import make_loss, make_model, make_transform
 from seg_recipe.finetuning.overview import show_preview
 from seg_recipe.finetuning.trial import check_run, scratch_folder
 from seg_recipe.metrics import SegmentationMetrics
-from seg_recipe.recipe import Recipe, load_recipe
+from seg_recipe.recipe.loading import Recipe, load_recipe
 from seg_recipe.runtime.process import StopRequest, training_process
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate

@@ -23,7 +23,7 @@ ORDER = (
     ("runtime",),
     ("upsampling", "fast"),
     ("labels", "sides", "splits", "figure_names", "augmentation", "masks", "picture_size", "class_weights"),
-    ("recipe_file", "recipe"),
+    ("recipe",),
     ("data",),
     ("transforms",),
     ("models",),

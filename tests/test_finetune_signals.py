@@ -239,12 +239,12 @@ def test_the_second_ctrl_c_interrupts_at_once_and_sigterm_never_does():
 
 INTERRUPTED = """
 import runpy, sys
-import seg_recipe.recipe
+import seg_recipe.recipe.loading
 
 def interrupt(argv):
     raise KeyboardInterrupt
 
-seg_recipe.recipe.load_recipe = interrupt
+seg_recipe.recipe.loading.load_recipe = interrupt
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from seg_recipe.recipe import settings
+from seg_recipe.recipe.manual import manual
+from seg_recipe.recipe.trainer_settings import TrainerSettings
 from seg_recipe.runtime import commands
 from seg_recipe.runtime.command_line import make_parser
 
@@ -98,7 +101,7 @@ def test_the_manual_of_the_command_names_the_command(monkeypatch):
     assert "accelerate launch --quiet -m seg_recipe.cli faces input --count" in text
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "finetune"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_imports_neither_torch_nor_numba(script):
     program = (
         "import runpy, sys\n"
@@ -121,3 +124,12 @@ def test_what_a_parser_writes_down_is_what_the_package_has():
 
     assert predict.KINDS == KINDS and tuple(RARE) == make_faces.RARE and score.RESAMPLES == RESAMPLES
     assert SCALES == (0.75, 1.0, 1.25)  # in the text of --tta
+
+
+def test_every_setting_of_a_recipe_has_a_default_in_the_manual():
+    text = manual(100)
+    names = {*settings.defaults(), *vars(TrainerSettings())}
+    said = dict(re.findall(r"^  --(\w+) .*\n((?:      .*\n)+)", text, re.MULTILINE))
+    assert said.keys() == names
+    assert [name for name, part in said.items() if not re.search(r"\(default: .+\)$", " ".join(part.split()))] == []
+    assert "(default: left out)" not in text

@@ -15,7 +15,8 @@ from scripts import finetune
 from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback
 from seg_recipe.finetuning.beside import arrange_callbacks
 from seg_recipe.metrics import SegmentationMetrics
-from seg_recipe.recipe import HONOURED, load_recipe
+from seg_recipe.recipe.arguments import HONOURED
+from seg_recipe.recipe.loading import load_recipe
 from seg_recipe.trainer import SegmentationTrainer
 from seg_recipe.transforms import EpochClock, collate
 from tests import finetune_runs as runs

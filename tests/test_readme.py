@@ -22,7 +22,10 @@ from scripts import make_faces
 from seg_recipe.cli import COMMANDS
 from seg_recipe.data import load_data
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, load_label_space
-from seg_recipe.recipe import HONOURED, load_recipe, read_flat_dict, settings
+from seg_recipe.recipe import settings
+from seg_recipe.recipe.arguments import HONOURED
+from seg_recipe.recipe.loading import load_recipe
+from seg_recipe.recipe.resolved import read_flat_dict
 from seg_recipe.runtime.commands import recipe_path
 
 ROOT = Path(__file__).parents[1]

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, dataclass, field, fields
+from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,24 +18,14 @@ from hypothesis import strategies as st
 from transformers import HfArgumentParser, TrainingArguments, get_scheduler
 
 from seg_recipe.labels import FACE
-from seg_recipe.recipe import (
-    HARMLESS,
-    HONOURED,
-    OURS,
-    REFUSED,
-    arguments,
-    checks,
-    differences,
-    hardware,
-    load_recipe,
-    manual,
-    read_flat_dict,
-    resolve_precision,
-    resolved_text,
-    save_resolved,
-    settings,
-    use_all_cores,
-)
+from seg_recipe.recipe import arguments, checks, hardware, reading, settings
+from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED
+from seg_recipe.recipe.hardware import resolve_precision, use_all_cores
+from seg_recipe.recipe.loading import load_recipe, save_resolved
+from seg_recipe.recipe.manual import manual
+from seg_recipe.recipe.recipe_file import DICT_VALUED
+from seg_recipe.recipe.resolved import HARMLESS, differences, read_flat_dict, resolved_text
+from seg_recipe.recipe.trainer_settings import TrainerSettings
 
 NAMES = [*settings.defaults(), *arguments.defaults()]
 TOKEN = "hf_" + "PlantedTokenOfNobody" + "0123456789abcd"
@@ -482,7 +473,6 @@ def test_every_training_argument_is_honoured_refused_or_ours():
     assert sorted(decided) == sorted(stock)
     assert set(OURS) <= settings.defaults().keys()
     assert set(arguments.FIXED) <= set(REFUSED)
-    assert set(arguments.OUR_DEFAULTS) <= set(HONOURED) and set(arguments.RANGES) <= set(HONOURED)
     assert not set(arguments.GONE) & {*decided, *NAMES, *arguments.ALIASES} and not set(arguments.ALIASES) & {
         *HONOURED,
         *REFUSED,
@@ -490,6 +480,32 @@ def test_every_training_argument_is_honoured_refused_or_ours():
     }
     assert set(arguments.ALIASES.values()) <= {*NAMES} and set(arguments.AS_HERE) <= set(REFUSED)
     assert len(NAMES) == len(set(NAMES))
+
+
+OTHER_DEFAULTS = {
+    "eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 2, "load_best_model_at_end": True,
+    "logging_steps": 50.0,
+    "ddp_find_unused_parameters": False,  # every parameter takes part in each step; looking for others costs time
+    "use_cpu": None, "dataloader_num_workers": None,  # the machine decides
+}  # fmt: skip
+"""Defaults that are not the class's."""
+
+
+@pytest.mark.parametrize("name", HONOURED)
+def test_a_setting_of_the_trainer_has_the_type_and_the_default_of_the_class(name):
+    stock = arguments.stock_defaults()[name]
+    assert arguments.defaults()[name] == OTHER_DEFAULTS.get(name, stock)
+    assert name not in OTHER_DEFAULTS or OTHER_DEFAULTS[name] != stock
+    hint = get_type_hints(TrainerSettings)[name]
+    kinds = [part for part in get_args(hint) if part is not type(None)] if type(None) in get_args(hint) else [hint]
+    wanted = reading._value_type(name)
+    if name in DICT_VALUED:
+        assert get_origin(kinds[0]) is dict
+    elif isinstance(wanted, tuple):
+        known = wanted if name != "optim" else tuple(name for name in wanted if name in arguments.OPTIM_ARGS)
+        assert get_args(kinds[0]) == known
+    else:
+        assert kinds == [wanted]
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *arguments.GONE])
@@ -832,7 +848,8 @@ def test_data_workers(recipe, tmp_path, monkeypatch):
 
 SHARE = """
 import os, pathlib, sys, torch
-from seg_recipe.recipe import load_recipe, use_all_cores
+from seg_recipe.recipe.hardware import use_all_cores
+from seg_recipe.recipe.loading import load_recipe
 stock = torch.get_num_threads()
 training = load_recipe([sys.argv[1]]).training
 figures = training.world_size, stock, use_all_cores(0), torch.get_num_threads()
@@ -911,9 +928,11 @@ def test_manual(columns):
 
 
 def test_every_setting_has_a_text():
-    for group in settings.GROUPS.values():
+    for group in (*settings.GROUPS.values(), TrainerSettings):
         for setting in fields(group):
-            assert setting.metadata["help"].endswith(".") and len(setting.metadata["help"]) > 15
+            text, _, shown = setting.metadata["help"].partition(" (default: ")
+            assert text.endswith(".") and len(text) > 8
+            assert shown or setting.default is not None
 
 
 def test_help(capsys):

@@ -4,7 +4,9 @@ here anyway.
 
 import pytest
 
-from seg_recipe.recipe import REFUSED, arguments, load_recipe
+from seg_recipe.recipe import arguments
+from seg_recipe.recipe.arguments import REFUSED
+from seg_recipe.recipe.loading import load_recipe
 from seg_recipe.recipe.reading import read_settings
 
 

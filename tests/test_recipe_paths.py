@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seg_recipe.finetuning.identity import repeatable_text
-from seg_recipe.recipe import load_recipe
+from seg_recipe.recipe.loading import load_recipe
 from seg_recipe.recipe.paths import find_paths, paths_from
 from tests import finetune_runs as runs
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.recipe import load_recipe, read_flat_dict, settings
+from seg_recipe.recipe import settings
+from seg_recipe.recipe.loading import load_recipe
+from seg_recipe.recipe.resolved import read_flat_dict
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 

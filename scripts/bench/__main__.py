@@ -31,8 +31,8 @@ from scripts.bench.running import evaluate_part, processes_part, train_part
 from scripts.bench.stock import SLOW_STEPS
 from scripts.bench.table import BEGIN, END, Row, markdown, plain_table
 from seg_recipe.checkpoints import write_json
-from seg_recipe.recipe import load_recipe
 from seg_recipe.recipe.hardware import available_cores
+from seg_recipe.recipe.loading import load_recipe
 from seg_recipe.runtime.command_line import make_parser
 from seg_recipe.runtime.errors import InputError, run_program
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from seg_recipe.checkpoints import MARKER, SAVING, fresh_folder
 from seg_recipe.labels import LabelSpace, load_label_space
-from seg_recipe.recipe import Recipe, use_all_cores
+from seg_recipe.recipe.hardware import use_all_cores
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer

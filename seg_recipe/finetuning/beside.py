@@ -14,7 +14,7 @@ from seg_recipe.finetuning.card import licence_settings, write_model_card
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.prediction import Panel
-from seg_recipe.recipe import Recipe
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.report import confusion_picture, package_versions, part_of, say
 from seg_recipe.trainer import SegmentationTrainer
 

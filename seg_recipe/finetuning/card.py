@@ -8,7 +8,7 @@ from seg_recipe.finetuning.identity import repeatable_text
 from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
 from seg_recipe.labels import LabelSpace
 from seg_recipe.models.checkpoint import licence_of
-from seg_recipe.recipe import Recipe
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.report import package_versions
 
 

@@ -14,7 +14,7 @@ from seg_recipe.finetuning.card import write_model_card
 from seg_recipe.finetuning.overview import DATA_PLOT, save_data_plot
 from seg_recipe.labels import LabelSpace
 from seg_recipe.prediction import Panel
-from seg_recipe.recipe import Recipe
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.report import check_best, kept_model, save_prediction_sheet, say
 from seg_recipe.runtime.commands import this_command
 from seg_recipe.runtime.errors import noted

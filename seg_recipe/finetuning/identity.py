@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from seg_recipe.checkpoints import checkpoints_of, choose_checkpoint
 from seg_recipe.data import Data
 from seg_recipe.labels import LabelSpace
-from seg_recipe.recipe import Recipe, differences, resolved_text
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.recipe.paths import paths_from
+from seg_recipe.recipe.resolved import differences, resolved_text
 from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 

@@ -16,7 +16,7 @@ from seg_recipe.labels import FACE, LabelSpace, faces_are_few
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.models import build_model, freeze
 from seg_recipe.prediction import Panel
-from seg_recipe.recipe import Recipe
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.recipe.settings import DataSettings
 from seg_recipe.report import panel_of, say
 from seg_recipe.runtime.errors import InputError

@@ -9,7 +9,7 @@ import numpy as np
 
 from seg_recipe.data import Data, undecoded
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.recipe import Recipe
+from seg_recipe.recipe.loading import Recipe
 from seg_recipe.report import save_preview, say, spread
 from seg_recipe.runtime.files import replaced_file
 from seg_recipe.transforms import TrainTransform

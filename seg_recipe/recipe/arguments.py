@@ -14,57 +14,19 @@ from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 
-from seg_recipe.recipe.settings import Range
+from seg_recipe.recipe.settings import ranges_of
+from seg_recipe.recipe.trainer_settings import TrainerSettings
 from seg_recipe.runtime.commands import launch_with
 from seg_recipe.runtime.errors import InputError
 
-HONOURED = (
-    # length and batches
-    "output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    # optimizer and schedule
-    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "weight_decay",
-    "adam_beta1",
-    "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "data_seed",
-    # evaluation, saving, the best checkpoint
-    "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_total_limit",
-    "save_only_model",
-    "load_best_model_at_end",
-    # logging
-    "logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node",
-    "disable_tqdm",
-    "run_name", "project", "skip_memory_metrics",
-    # hardware and memory
-    "use_cpu", "tf32", "activation_checkpointing", "activation_checkpointing_kwargs", "torch_empty_cache_steps",
-    "torch_compile", "torch_compile_backend", "torch_compile_mode",
-    # data workers
-    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-    "dataloader_multiprocessing_context",
-    # several processes
-    "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_timeout",
-)  # fmt: skip
-"""TrainingArguments that a recipe may set under their own names. Their documentation:
-https://hf.co/docs/transformers/main_classes/trainer
-"""
+HONOURED = tuple(setting.name for setting in fields(TrainerSettings))
+"""TrainingArguments that a recipe may set under their own names."""
+
+RANGES = ranges_of(TrainerSettings)
 
 OURS = ("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy")
 """TrainingArguments whose names are settings of ours (ReportingSettings). The push is made by this project, not by the
 Trainer.
-"""
-
-OUR_DEFAULTS: dict[str, Any] = {
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "logging_steps": 50.0,
-    # every parameter of SegFormer takes part in each step; looking for unused ones costs time
-    "ddp_find_unused_parameters": False,
-    "use_cpu": None,  # None: when there is no accelerator
-    "dataloader_num_workers": None,  # None: hardware.data_workers says
-}
-"""Defaults of honoured TrainingArguments that differ from the stock ones; that of output_dir is runs/{name of the
-recipe file}.
 """
 
 FIXED: dict[str, Any] = {
@@ -200,22 +162,6 @@ CLASS_REFUSES = {
 }
 """TrainingArguments that a recipe has a setting for, and SegmentationTrainer has not -> the way out."""
 
-_COUNT, _POSITIVE, _NOT_NEGATIVE, _SHARE = Range(1), Range(0, open_low=True), Range(0), Range(0, 1, open_high=True)
-RANGES = {
-    "per_device_train_batch_size": _COUNT, "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT,
-    "dataloader_prefetch_factor": _COUNT, "torch_empty_cache_steps": _COUNT, "ddp_timeout": _COUNT,
-    "ddp_bucket_cap_mb": _COUNT,
-    "num_train_epochs": _POSITIVE, "learning_rate": _POSITIVE, "adam_epsilon": _POSITIVE, "logging_steps": _POSITIVE,
-    "eval_steps": _POSITIVE, "save_steps": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "max_grad_norm": _NOT_NEGATIVE,
-    "warmup_steps": _NOT_NEGATIVE, "eval_delay": _NOT_NEGATIVE, "dataloader_num_workers": _NOT_NEGATIVE,
-    "save_total_limit": _NOT_NEGATIVE,
-    "max_steps": Range(-1), "seed": Range(0, 2**32 - 1), "data_seed": Range(0, 2**32 - 1), "adam_beta1": _SHARE,
-    "adam_beta2": _SHARE,
-}  # fmt: skip
-"""Ranges of honoured TrainingArguments. save_total_limit: 0 keeps all checkpoints; max_steps: -1 leaves the length to
-num_train_epochs.
-"""
-
 ACTIVATION_CHECKPOINTING = (
     "every_n_layers",
     "offload",
@@ -253,7 +199,7 @@ hold for them.
 
 def defaults() -> dict[str, Any]:
     """Honoured TrainingArguments -> their default here."""
-    return {name: OUR_DEFAULTS.get(name, default) for name, default in stock_defaults().items()}
+    return {**vars(TrainerSettings())}
 
 
 def as_here(name: str) -> tuple[Any, ...]:

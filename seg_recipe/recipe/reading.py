@@ -14,7 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from seg_recipe.recipe import arguments, settings
-from seg_recipe.recipe_file import (
+from seg_recipe.recipe.recipe_file import (
     DICT_VALUED,
     Given,
     plain_value,

@@ -1,12 +1,12 @@
-# ruff: noqa: RUF009  (_setting is dataclasses.field with a text; it is called once per field on purpose)
+# ruff: noqa: RUF009  (setting is dataclasses.field with a text; it is called once per field on purpose)
 """The settings of a recipe, in its order: name, type, range, default and meaning. This file is their manual.
 
 What is called a share lies in 0-1; what is called a probability is drawn anew for each sample in each epoch. The
-settings of training that carry the names of `transformers.TrainingArguments` are decided on in arguments.py.
+settings that carry the names of `transformers.TrainingArguments` are in trainer_settings.py.
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from seg_recipe.augmentation import Augmentation
@@ -35,9 +35,8 @@ class Range:
         multiple = f", a multiple of {self.multiple_of}" if self.multiple_of > 1 else ""
         if self.high == math.inf:
             return f"{'above' if self.open_low else 'at least'} {self.low:g}{multiple}"
-        return (
-            f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}{multiple}"
-        )
+        high = self.high if isinstance(self.high, int) else f"{self.high:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {high}{')' if self.open_high else ']'}{multiple}"
 
 
 Count = Annotated[int, Range(0)]
@@ -45,47 +44,48 @@ Probability = Annotated[float, Range(0, 1)]
 Weight = Annotated[float, Range(0)]
 
 
-def _setting(default: Any, help: str) -> Any:
-    """A field with its text in the manual; a list is copied for each recipe."""
+def setting(default: Any, help: str, shown: str | None = None) -> Any:
+    """A field with its text in the manual; a list is copied for each recipe. shown: the default in words."""
+    metadata = {"help": f"{help} (default: {shown})" if shown else help}  # HfArgumentParser reads it
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The network, its input size and the arithmetic."""
 
-    model: str = _setting(
+    model: str = setting(
         "nvidia/mit-b0",
         "Segmentation checkpoint, or a backbone, which gets a UperNet head: an id on the Hub, or a folder.",
     )
-    from_scratch: bool = _setting(
+    from_scratch: bool = setting(
         False, "Take only the architecture, with random weights; needs no network for the SegFormer sizes."
     )
-    config_overrides: list[str] = _setting(
+    config_overrides: list[str] = setting(
         [], "Changes to the model's config, each name=value, as in [drop_path_rate=0.0, classifier_dropout_prob=0.0]."
     )
-    freeze_backbone: str = _setting(
+    freeze_backbone: str = setting(
         "",
         "What of the backbone is not trained, and keeps BatchNorm's statistics: all; stages=2, the stem and the first "
         "stages of a pyramid; blocks=6, the same of a plain vision transformer; steps=500, all of it in the first "
         "steps. Empty: nothing.",
     )
-    image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = _setting(
+    image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = setting(
         [512], "What the model sees, in pixels: the side of a square, or height and width, as in [384, 640]."
     )
-    precision: Precision = _setting(
+    precision: Precision = setting(
         "auto",
         "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: bf16 where the hardware has it, else "
         "fp16 on GPUs with tensor cores, else fp32.",
     )
-    channels_last: bool = _setting(
+    channels_last: bool = setting(
         False,
         "Keep the channels of a pixel side by side in memory. Saves time where convolutions rule (the small UperNet "
         "on a CPU), costs some where attention does (SegFormer-B0 in fp32 on a CPU).",
     )
-    cpu_threads: Count = _setting(
+    cpu_threads: Count = setting(
         0, "Threads of each process. 0: all cores of its share (affinity and container quota over processes)."
     )
 
@@ -94,41 +94,41 @@ class ModelSettings:
 class DataSettings:
     """Where images and masks come from, and what the ids in the masks mean."""
 
-    dataset: list[str] = _setting(["input"], "Training data, one source or several: folders, Hub ids, saved datasets.")
-    dataset_weights: list[float] = _setting(
+    dataset: list[str] = setting(["input"], "Training data, one source or several: folders, Hub ids, saved datasets.")
+    dataset_weights: list[float] = setting(
         [],
         "Share of an epoch from each source of `dataset`, relative to the others; no picture is left out. Empty: all "
         "once.",
     )
-    eval_datasets: list[str] = _setting(
+    eval_datasets: list[str] = setting(
         [], "Named evaluation sets, each name=source. Empty: the validation part of `dataset`."
     )
-    best_on: str = _setting(
+    best_on: str = setting(
         "",
         "Name of the evaluation set whose mIoU chooses the best checkpoint; needed when there are several. The report "
         "is on it.",
     )
-    labels: str = _setting(
+    labels: str = setting(
         "face", "The label space: face (built in), or a JSON file {names, palette?, mirror_pairs?, ignore?}."
     )
-    val_fraction: Annotated[float, Range(0, 1, open_high=True)] = _setting(
+    val_fraction: Annotated[float, Range(0, 1, open_high=True)] = setting(
         0.1, "Share held out of a source that has no evaluation part, by a stable hash of the id."
     )
-    image_column: str = _setting("image", "Column of the images in a Hub or saved dataset.")
-    label_column: str = _setting("label", "Column of the masks in a Hub or saved dataset.")
-    train_split: str = _setting("train", "Split to train on in a Hub or saved dataset.")
-    eval_split: str = _setting("validation", "Split to evaluate on in a Hub or saved dataset.")
-    streaming: bool = _setting(
+    image_column: str = setting("image", "Column of the images in a Hub or saved dataset.")
+    label_column: str = setting("label", "Column of the masks in a Hub or saved dataset.")
+    train_split: str = setting("train", "Split to train on in a Hub or saved dataset.")
+    eval_split: str = setting("validation", "Split to evaluate on in a Hub or saved dataset.")
+    streaming: bool = setting(
         False, "Read Hub datasets as a stream: no check of all pairs, no exact resume; needs max_steps."
     )
-    bad_samples: Literal["error", "skip"] = _setting(
+    bad_samples: Literal["error", "skip"] = setting(
         "error", "What the check of all pairs does with bad ones: stop, or leave them out and name them."
     )
-    generate_faces: Count = _setting(
+    generate_faces: Count = setting(
         0, "Faces rendered into the first `dataset` folder when it does not exist. 0: none."
     )
-    generate_size: Annotated[int, Range(32)] = _setting(256, "Side of a rendered face, in pixels.")
-    generate_portraits: bool = _setting(
+    generate_size: Annotated[int, Range(32)] = setting(256, "Side of a rendered face, in pixels.")
+    generate_portraits: bool = setting(
         False, "Render a narrow range of views only: faces large and towards the camera."
     )
 
@@ -137,39 +137,39 @@ class DataSettings:
 class AugmentationSettings:
     """What is drawn for each training sample in each epoch. 0 (or a scale of 1 1) turns a part off."""
 
-    augment_scale: Annotated[list[float], Range(0.1, 10)] = _setting(
+    augment_scale: Annotated[list[float], Range(0.1, 10)] = setting(
         list(Augmentation.scale), "Zoom: smallest and largest factor."
     )
-    augment_rotation: Annotated[float, Range(0, 180)] = _setting(
+    augment_rotation: Annotated[float, Range(0, 180)] = setting(
         Augmentation.rotation, "Largest rotation either way, in degrees."
     )
-    augment_shear: Annotated[float, Range(0, 60)] = _setting(
+    augment_shear: Annotated[float, Range(0, 60)] = setting(
         Augmentation.shear, "Largest shear either way, in degrees."
     )
-    augment_translation: Annotated[float, Range(0, 0.5)] = _setting(
+    augment_translation: Annotated[float, Range(0, 0.5)] = setting(
         Augmentation.translation, "Largest shift either way, as a share of the picture's side."
     )
-    augment_flip: Probability = _setting(
+    augment_flip: Probability = setting(
         Augmentation.flip, "Horizontal flip, in which the mirror pairs of the label space change places: probability."
     )
-    augment_brightness: Annotated[float, Range(0, 0.9)] = _setting(
+    augment_brightness: Annotated[float, Range(0, 0.9)] = setting(
         Augmentation.brightness, "Largest relative change of brightness either way."
     )
-    augment_contrast: Annotated[float, Range(0, 0.9)] = _setting(
+    augment_contrast: Annotated[float, Range(0, 0.9)] = setting(
         Augmentation.contrast, "Largest relative change of contrast either way."
     )
-    augment_saturation: Annotated[float, Range(0, 0.9)] = _setting(
+    augment_saturation: Annotated[float, Range(0, 0.9)] = setting(
         Augmentation.saturation, "Largest relative change of saturation either way."
     )
-    augment_gamma: Annotated[float, Range(0, 0.9)] = _setting(
+    augment_gamma: Annotated[float, Range(0, 0.9)] = setting(
         Augmentation.gamma, "Largest relative change of gamma either way."
     )
-    augment_grey: Probability = _setting(Augmentation.grey, "Picture without colour: probability.")
-    augment_blur: Probability = _setting(
+    augment_grey: Probability = setting(Augmentation.grey, "Picture without colour: probability.")
+    augment_blur: Probability = setting(
         Augmentation.blur, "Box blur, whose radius is 0.2 to 0.8 % of image_size: probability."
     )
-    augment_noise: Probability = _setting(Augmentation.noise, "Sensor noise: probability.")
-    augment_jpeg: Probability = _setting(Augmentation.jpeg, "JPEG artefacts: probability.")
+    augment_noise: Probability = setting(Augmentation.noise, "Sensor noise: probability.")
+    augment_jpeg: Probability = setting(Augmentation.jpeg, "JPEG artefacts: probability.")
 
     def as_augmentation(self) -> Augmentation:
         """The same ranges as the transform takes them."""
@@ -180,26 +180,26 @@ class AugmentationSettings:
 class LossSettings:
     """The weighted sum of power Jaccard and cross entropy. Ignored pixels (255) count in neither."""
 
-    jaccard_weight: Weight = _setting(0.75, "Weight of the power Jaccard loss.")
-    cross_entropy_weight: Weight = _setting(0.25, "Weight of the cross entropy.")
-    jaccard_power: Annotated[float, Range(1, 2)] = _setting(
+    jaccard_weight: Weight = setting(0.75, "Weight of the power Jaccard loss.")
+    cross_entropy_weight: Weight = setting(0.25, "Weight of the cross entropy.")
+    jaccard_power: Annotated[float, Range(1, 2)] = setting(
         1.5, "Exponent of truth and probability in the union. 1: soft Jaccard; 2: with squares."
     )
-    jaccard_smooth: Weight = _setting(1.0, "Added above and below in each ratio, in pixels.")
-    loss_reduction: Literal["image", "batch", "micro"] = _setting(
+    jaccard_smooth: Weight = setting(1.0, "Added above and below in each ratio, in pixels.")
+    loss_reduction: Literal["image", "batch", "micro"] = setting(
         "image",
         "image: mean over images, the same however the batch is cut. batch: sums over the batch on all processes. "
         "micro: one ratio over all classes and the batch.",
     )
-    jaccard_classes: Literal["present", "all"] = _setting(
+    jaccard_classes: Literal["present", "all"] = setting(
         "present", "Classes averaged over: those in the truth, or all."
     )
-    class_weights: list[str] = _setting(
+    class_weights: list[str] = setting(
         [],
         "Weights of the cross entropy: one number per class; or some, as [left_eye=5, nose=2], the others being 1; or "
         "balanced, by how rare a class is in the training masks. Empty: all 1.",
     )
-    cross_entropy_label_smoothing: Annotated[float, Range(0, 1, open_high=True)] = _setting(
+    cross_entropy_label_smoothing: Annotated[float, Range(0, 1, open_high=True)] = setting(
         0.0, "Share of each target spread over all classes."
     )
 
@@ -208,23 +208,23 @@ class LossSettings:
 class RunSettings:
     """How the run begins, goes on and ends: our part of the training settings."""
 
-    head_learning_rate_factor: Annotated[float, Range(0, open_low=True)] = _setting(
+    head_learning_rate_factor: Annotated[float, Range(0, open_low=True)] = setting(
         10.0, "Learning rate of the head, as a multiple of learning_rate."
     )
-    layer_decay: Annotated[float, Range(0, 1, open_low=True)] = _setting(
+    layer_decay: Annotated[float, Range(0, 1, open_low=True)] = setting(
         1.0,
         "Learning rate of a layer (block) of the backbone, as a multiple of the next one's; 0.65 to 0.9 is usual for "
         "pretrained vision transformers. 1: one rate.",
     )
-    early_stopping_patience: Count = _setting(0, "Evaluations without a better mIoU after which the run ends. 0: off.")
-    resume: str = _setting(
+    early_stopping_patience: Count = setting(0, "Evaluations without a better mIoU after which the run ends. 0: off.")
+    resume: str = setting(
         "auto",
         "auto: from the last complete checkpoint of output_dir, if there is one. never. Or a checkpoint folder.",
     )
-    check: bool = _setting(
+    check: bool = setting(
         False, "Take one step of training, evaluate one batch of each evaluation set, and stop; nothing of it is kept."
     )
-    preview: Count = _setting(
+    preview: Count = setting(
         0, "Write a sheet of this many augmented samples as the model sees them, before the first step. 0: off."
     )
 
@@ -233,23 +233,21 @@ class RunSettings:
 class ReportingSettings:
     """Who hears of the run. Log in with `wandb login` and `hf auth login`; no key or token stands in a recipe."""
 
-    panel_images: Count = _setting(8, "Validation images shown in W&B with truth and prediction.")
-    data_license: str = _setting("", "Licence of the training data, for the model card; required by push_to_hub.")
-    model_license: str = _setting(
+    panel_images: Count = setting(8, "Validation images shown in W&B with truth and prediction.")
+    data_license: str = setting("", "Licence of the training data, for the model card; required by push_to_hub.")
+    model_license: str = setting(
         "",
         "Licence of the backbone's weights, for the model card; required by push_to_hub. Empty: what the checkpoint's "
         "own card says.",
     )
-    report_to: list[str] = _setting(["none"], "Where figures go: none, or several of wandb, tensorboard, trackio.")
-    push_to_hub: bool = _setting(False, "Send the model to the Hub.")
-    hub_model_id: str | None = _setting(
-        None, "Repository on the Hub. Left out: the name of output_dir, under your account."
-    )
-    hub_private_repo: bool | None = _setting(None, "Make a new repository private. Left out: as your account has it.")
-    hub_strategy: Literal["end", "every_save"] = _setting(
+    report_to: list[str] = setting(["none"], "Where figures go: none, or several of wandb, tensorboard, trackio.")
+    push_to_hub: bool = setting(False, "Send the model to the Hub.")
+    hub_model_id: str | None = setting(None, "Repository on the Hub.", "the name of output_dir, under your account")
+    hub_private_repo: bool | None = setting(None, "Make a new repository private.", "as your account has it")
+    hub_strategy: Literal["end", "every_save"] = setting(
         "every_save", "Push at the end only, or at each save as well."
     )
-    hub_space: str = _setting(
+    hub_space: str = setting(
         "", "Space of the Hub, owner/name, that shows the model at work; made at the end. Empty: none."
     )
 
@@ -267,15 +265,19 @@ GROUPS: dict[str, type] = {
 
 def defaults() -> dict[str, Any]:
     """Setting of ours -> its default, in the manual's order."""
-    return {setting.name: getattr(group(), setting.name) for group in GROUPS.values() for setting in fields(group)}
+    return {name: default for group in GROUPS.values() for name, default in vars(group()).items()}
 
 
 def ranges() -> dict[str, Range]:
     """Setting of ours -> the range of its number, or of each number in its list."""
-    found = {}
-    for group in GROUPS.values():
-        for name, hint in get_type_hints(group, include_extras=True).items():
-            for part in get_args(hint):
-                if isinstance(part, Range):
-                    found[name] = part
-    return found
+    return {name: found for group in GROUPS.values() for name, found in ranges_of(group).items()}
+
+
+def ranges_of(group: type) -> dict[str, Range]:
+    """Setting of a group -> the range of its number, or of each number in its list."""
+    hints = get_type_hints(group, include_extras=True)
+    return {name: found for name, hint in hints.items() if (found := _range(hint))}
+
+
+def _range(hint: Any) -> Range | None:
+    return hint if isinstance(hint, Range) else next(filter(None, map(_range, get_args(hint))), None)

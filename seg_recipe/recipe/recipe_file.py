@@ -1,5 +1,4 @@
-"""A recipe file as text: its YAML, flat and without secrets. It imports neither torch nor transformers, so that a
-refusal takes no seconds.
+"""A recipe file as text: its YAML, flat and without secrets.
 
 The file is never turned into Python values by YAML, whose rules make `6e-5` a string and `no` a boolean.
 """
@@ -46,17 +45,6 @@ class Given:
     value: list[str] | dict[str, Any] | None
     origin: str
     is_list: bool = False
-
-
-def refuse_early(argv: list[str]) -> None:
-    """Raise the InputError of a recipe file that cannot be read, before anything is imported that reads
-    its settings.
-    """
-    if {"-h", "--help"} & set(argv):
-        return
-    if not argv or argv[0].startswith("-"):
-        raise InputError(f"No recipe was given. It comes first, as in: {EXAMPLE} (--help lists the settings)")
-    read_file(Path(argv[0]))
 
 
 def read_file(path: Path) -> dict[str, Given]:
