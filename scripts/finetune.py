@@ -15,13 +15,13 @@ from seg_recipe.runtime.errors import check_first, run_program
 if __name__ == "__main__":
     check_first(answer_early)
 
-from seg_recipe.finetuning.before import check_repositories, read_labels, sole_run
-from seg_recipe.finetuning.beside import arrange_callbacks, make_callbacks, push_finished
+from seg_recipe.finetuning.components import make_loss, make_model, make_transforms, prepare_data, with_transforms
+from seg_recipe.finetuning.dry_run import check_run, scratch_folder
 from seg_recipe.finetuning.ending import conclude, finish_callbacks, step_noted, train
 from seg_recipe.finetuning.identity import identity_of, run_files, where_to_start
-from seg_recipe.finetuning.material import make_loss, make_model, make_transforms, prepare_data, with_transforms
 from seg_recipe.finetuning.overview import show_preview
-from seg_recipe.finetuning.trial import check_run, scratch_folder
+from seg_recipe.finetuning.preflight import check_repositories, read_labels, sole_run
+from seg_recipe.finetuning.run_callbacks import arrange_callbacks, make_callbacks, push_finished
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe.loading import Recipe, load_recipe
 from seg_recipe.runtime.process import StopRequest, training_process

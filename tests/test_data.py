@@ -307,12 +307,12 @@ def test_a_file_name_that_is_no_text(tmp_path):
 
 def test_settings_without_effect_are_told_apart(tmp_path):
     columns = {"image_column", "label_column", "train_split", "eval_split"}
-    assert load(write_flat(tmp_path / "flat", 12), val_fraction=0.5).idle.keys() == columns
+    assert load(write_flat(tmp_path / "flat", 12), val_fraction=0.5).unused.keys() == columns
     halves = write_halves(tmp_path / "halves", 3, 2, first=100)
-    assert load(halves).idle.keys() == columns | {"val_fraction"}
+    assert load(halves).unused.keys() == columns | {"val_fraction"}
     stored = tmp_path / "stored"
     load(halves).splits.save_to_disk(str(stored))
-    assert load(stored).idle.keys() == {"val_fraction"}
+    assert load(stored).unused.keys() == {"val_fraction"}
 
 
 def test_an_unfinished_import_is_refused(tmp_path):

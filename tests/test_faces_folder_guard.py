@@ -120,7 +120,7 @@ def test_the_recipes_own_folder_is_rendered_into_where_it_is_absent_ours_or_hold
 def test_a_check_draws_no_face_where_the_run_would(place, tmp_path, capsys):
     runs.train(faces_recipe(place, tmp_path / "faces", output_dir=str(tmp_path / "run")), "--check")
     said = capsys.readouterr().out
-    assert "Check passed" in said and "faces for itself alone" in said
+    assert "Check passed" in said and "faces in a temporary folder" in said
     assert not (tmp_path / "faces").exists() and not (tmp_path / "run").exists()
 
 

@@ -298,7 +298,7 @@ def test_another_run_is_refused_by_what_differs(stopped, monkeypatch, folder):
     def differs(*options):
         text = runs.refused(monkeypatch, place / "mine.yaml", *where, *options)
         assert text.startswith(f"error: {held} is of another run, which differs in ") and "\n" not in text
-        assert text.endswith("start anew: --resume never (in a folder beside it), or another --output_dir.")
+        assert text.endswith("start anew: --resume never (in a new folder), or another --output_dir.")
         return text.split("differs in ")[1].split(". Undo")[0]
 
     assert differs("--learning_rate", "1e-4", "--seed", 7) == "learning_rate: 0.01 -> 0.0001; seed: 42 -> 7"

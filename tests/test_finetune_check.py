@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from seg_recipe.finetuning.trial import refuse_what_cannot_train
+from seg_recipe.finetuning.dry_run import refuse_what_cannot_train
 from seg_recipe.recipe.loading import load_recipe
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.steps import make_schedule

@@ -54,28 +54,28 @@ def test_without_evaluations_the_named_set_is_judged(place, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_what_is_idle_does_not_end_the_run(place, tmp_path, capsys):
-    """Every setting that the recipe's check calls idle, in one run."""
-    idle = {"early_stopping_patience": 3, "eval_delay": 5, "load_best_model_at_end": True, "save_total_limit": 2}
-    idle |= {
+def test_what_is_unused_does_not_end_the_run(place, tmp_path, capsys):
+    """Every setting that the recipe's check calls unused, in one run."""
+    unused = {"early_stopping_patience": 3, "eval_delay": 5, "load_best_model_at_end": True, "save_total_limit": 2}
+    unused |= {
         "num_train_epochs": 9.0,
         "warmup_steps": 5,
         "lr_scheduler_kwargs": {"power": 2},
         "lr_scheduler_type": "constant",
     }
-    idle |= {
+    unused |= {
         "optim": "adafactor",
         "adam_beta1": 0.5,
         "cross_entropy_weight": 0.0,
         "cross_entropy_label_smoothing": 0.1,
     }
-    idle |= {
+    unused |= {
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "panel_images": 3,
         "hub_strategy": "end",
         "run_name": "mine",
     }
-    idle |= {"dataset_weights": [2.0], "generate_size": 64, "use_cpu": True, "tf32": False}
+    unused |= {"dataset_weights": [2.0], "generate_size": 64, "use_cpu": True, "tf32": False}
     changes = {
         "eval_strategy": "no",
         "save_strategy": "no",
@@ -84,7 +84,7 @@ def test_what_is_idle_does_not_end_the_run(place, tmp_path, capsys):
         "logging_steps": 3,
         "max_steps": 2,
     }
-    results, _, _ = ended(place, tmp_path / "run", **{**changes, "eval_steps": 3, **idle})
+    results, _, _ = ended(place, tmp_path / "run", **{**changes, "eval_steps": 3, **unused})
     printed = capsys.readouterr().out
     assert all(
         f"{name} has no effect: " in printed

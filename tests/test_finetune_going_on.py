@@ -98,7 +98,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(place, mo
     gone = place / "stopped" / "checkpoint-5"
     text = runs.refused(monkeypatch, place / "mine.yaml", "--output_dir", place / "stopped", "--resume", gone)
     assert (
-        f"resume is {gone}, which is no folder" in text
+        f"resume is {gone}, which is not a folder" in text
         and f"{place / 'stopped'} holds checkpoint-4, checkpoint-6." in text
     )
 
@@ -223,7 +223,7 @@ def test_the_same_optimizer_batch_may_be_cut_otherwise(place, copied, capsys):
     cut = ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)
     runs.train(place / "mine.yaml", "--output_dir", run, *cut)
     said = capsys.readouterr().out
-    assert "Each optimizer step takes the same images, cut as 2 x 2 x 1 instead of 4 x 1 x 1" in said
+    assert "Each optimizer step takes the same images, split as 2 x 2 x 1 instead of 4 x 1 x 1" in said
     assert results(run)["metrics"]["real_miou"] > 0
 
 
@@ -322,7 +322,7 @@ def test_an_end_for_which_there_is_no_room_is_one_line_and_is_made_later(
         and "\n" not in text
     )
     assert (
-        f"The training is whole, and its files in {run} are not all there. Make room, and run the same command again."
+        f"The training is complete, but not all files of {run} are written. Make room, and run the same command again."
         in text
     )
     assert not (run / "results.json").exists() and left_by(run) == []

@@ -110,7 +110,7 @@ OPTIONS = {
     "--dataset nowhere": "There is no folder nowhere, and a Hub data set is called owner/name",
     "--model nowhere": "model: nowhere is not in the cache and cannot be fetched: HF_HUB_OFFLINE is set. Give a local "
     "folder",
-    "--resume nowhere": "resume is nowhere, which is no folder; wanted auto, never or a checkpoint, as "
+    "--resume nowhere": "resume is nowhere, which is not a folder; wanted auto, never or a checkpoint, as "
     "runs/mine/checkpoint-100.",
 }
 

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from scripts import finetune
 from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback
-from seg_recipe.finetuning.beside import arrange_callbacks
+from seg_recipe.finetuning.run_callbacks import arrange_callbacks
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe.arguments import HONOURED
 from seg_recipe.recipe.loading import load_recipe
@@ -264,7 +264,7 @@ def test_a_training_that_made_it_worse_says_so(tmp_path, capsys):
     recipe = runs.workplace(tmp_path)
     runs.train(recipe, "--max_steps", "8", "--output_dir", tmp_path / "good")
     runs.train(recipe, *options, "--model", tmp_path / "good", "--learning_rate", "1.0")
-    assert "Before the training it was better: mIoU 0." in capsys.readouterr().out
+    assert "Before the training mIoU was better: 0." in capsys.readouterr().out
     runs.train(recipe, *options, "--output_dir", tmp_path / "better")
     assert "Before the training" not in capsys.readouterr().out
 
@@ -290,8 +290,8 @@ def test_checkpoints_of_the_model_alone_are_no_way_on_and_a_stop_saves_all(tmp_p
 
 
 def test_wandb_disabled_is_heeded(tmp_path, monkeypatch, capsys):
-    from seg_recipe.finetuning.before import Repositories
-    from seg_recipe.finetuning.beside import make_callbacks
+    from seg_recipe.finetuning.preflight import Repositories
+    from seg_recipe.finetuning.run_callbacks import make_callbacks
     from seg_recipe.prediction import Panel
 
     monkeypatch.setenv("WANDB_DISABLED", "true")

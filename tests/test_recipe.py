@@ -595,7 +595,7 @@ def test_a_stream_says_when_it_is_evaluated(recipe):
 
 # ---- settings without effect
 
-IDLE_CAUSES = {
+UNUSED_CAUSES = {
     "jaccard_weight": "jaccard_weight: 0", "cross_entropy_weight": "cross_entropy_weight: 0",
     "generate_faces": "generate_faces: 0",
     "dataset": "dataset: [input]", "eval_datasets": "eval_datasets: []",
@@ -607,7 +607,7 @@ IDLE_CAUSES = {
     "push_to_hub": "push_to_hub: false", "report_to": "report_to: none", "use_cpu": "use_cpu: true",
     "freeze_backbone": "freeze_backbone: all",
 }  # fmt: skip
-IDLE_SAMPLES = {
+UNUSED_SAMPLES = {
     **HONOURED_SAMPLES, "jaccard_power": 1.2, "jaccard_smooth": 2.0, "jaccard_classes": "all",
     "class_weights": ["2.0"] * len(FACE),
     "cross_entropy_label_smoothing": 0.1, "generate_size": 64, "generate_portraits": True, "dataset_weights": [2.0],
@@ -618,11 +618,11 @@ IDLE_SAMPLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("cause", "name"), [(rule.cause, name) for rule in checks.IDLE for name in rule.names])
-def test_idle_settings(recipe, cause, name):
+@pytest.mark.parametrize(("cause", "name"), [(rule.cause, name) for rule in checks.UNUSED for name in rule.names])
+def test_unused_settings(recipe, cause, name):
     """Typed: an error that names both. In the recipe: a line that names both."""
-    lines = "optim: adamw_torch" if (cause, name) == ("optim", "optim_args") else IDLE_CAUSES[cause]
-    value = IDLE_SAMPLES[name]
+    lines = "optim: adamw_torch" if (cause, name) == ("optim", "optim_args") else UNUSED_CAUSES[cause]
+    value = UNUSED_SAMPLES[name]
     texts = [
         json.dumps(part) if isinstance(part, bool | dict) else str(part)
         for part in (value if isinstance(value, list) else [value])
@@ -641,7 +641,7 @@ def test_idle_settings(recipe, cause, name):
     assert any(note.startswith(wanted) for note in notes)
 
 
-def test_a_default_that_is_idle_is_no_news(recipe):
+def test_a_default_that_asks_for_nothing_is_no_news(recipe):
     assert [note for note in recipe("").notes if "no effect" in note] == []
     assert [note for note in recipe("generate_size: 256").notes if "no effect" in note] == []
 

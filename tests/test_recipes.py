@@ -14,7 +14,7 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe(path):
     recipe = load_recipe([str(path)])
-    assert [note for note in recipe.notes if not note.startswith("precision is")] == []  # nothing in it is idle
+    assert [note for note in recipe.notes if not note.startswith("precision is")] == []  # nothing in it is unused
     assert recipe.training.output_dir == f"runs/{path.stem}"
     header, _, body = path.read_text(encoding="utf-8").partition("\n\n")
     assert f"accelerate launch --quiet scripts/finetune.py recipes/{path.name}\n" in header

@@ -46,7 +46,7 @@ class Data:
     the label space means the same; moving or touching files does not change it. Of a stream it knows the settings
     only.
     class_pixels: split -> mask pixels of each class, each picture counted once; empty for a stream.
-    idle: setting of `load_data` that had no effect on these sources -> why.
+    unused: setting of `load_data` without an effect on these sources -> why.
     mixed: what an epoch of training draws from the pictures of "train", where that is not each of them once; and the
     seed of the draws.
     """
@@ -55,7 +55,7 @@ class Data:
     notes: list[str]
     fingerprint: str
     class_pixels: dict[str, Int64[np.ndarray, " classes"]] = field(default_factory=dict)
-    idle: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
     mixed: tuple[list[Share], int] | None = None
 
     def training_rows(self, transform: Any) -> Any:
@@ -132,9 +132,9 @@ def load_data(
         [read[place] for place in places], {name: read[place] for name, place in named.items()}, val_fraction
     )
     notes += [note for pairs in _pairs_of(plan) for note in pairs.notes]
-    idle = _idle(read.values(), plan, eval_split)
+    unused = _unused(read.values(), plan, eval_split)
     if streaming:
-        return replace(_streamed(plan, weights, seed, label_space, [*notes, EXEMPT]), idle=idle)
+        return replace(_streamed(plan, weights, seed, label_space, [*notes, EXEMPT]), unused=unused)
     verdicts, problems, said = _check(plan, label_space, workers, progress)
     taken, leaks = _without_leaks(
         {name: [_sound(share, verdicts) for share in shares] for name, shares in plan.items()}, verdicts
@@ -146,23 +146,23 @@ def load_data(
     for name, parts in taken.items():
         refuse_too_few_classes(name, [_masks(part, verdicts) for part in parts], label_space)
     notes = [*notes, *said, *left_out_notes(problems), *missing]
-    return replace(_assemble(taken, verdicts, weights, seed, label_space, image_size, notes), idle=idle)
+    return replace(_assemble(taken, verdicts, weights, seed, label_space, image_size, notes), unused=unused)
 
 
-def _idle(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
+def _unused(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
     """Settings of the data that nothing here reads, with the reason."""
-    idle = {}
+    unused = {}
     if not any(share.share for shares in plan.values() for share in shares):
-        idle["val_fraction"] = (
+        unused["val_fraction"] = (
             "no source is split by its ids: each has evaluation pairs of its own, or none is evaluated on"
         )
     sources = list(sources)
     if all(source.is_folder for source in sources):
         why = "every source is a folder of pictures, which has no columns and splits to name"
-        idle |= dict.fromkeys(("image_column", "label_column", "train_split", "eval_split"), why)
+        unused |= dict.fromkeys(("image_column", "label_column", "train_split", "eval_split"), why)
         if any(source.evaluation and source.evaluation.place.endswith(f"/{eval_split}") for source in sources):
-            del idle["eval_split"]  # a folder beside train/ that is called so
-    return idle
+            del unused["eval_split"]  # a folder beside train/ that is called so
+    return unused
 
 
 def attach_transform(

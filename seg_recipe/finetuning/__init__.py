@@ -1,10 +1,10 @@
 """The steps of scripts/finetune.py, in its order. Only these and the scripts are given a Recipe.
 
-before.py     what is refused before anything is read
-material.py   data, model, transforms and loss of a recipe
-overview.py   the sheet of --preview, and what the training data hold
-identity.py   whether this is the run that a checkpoint belongs to, and where it goes on
-beside.py     the callbacks: console, curves, early stopping, Weights & Biases, Hub
-trial.py      --check
-ending.py     the best model, its report and its card (card.py, provenance.py)
+preflight.py      what is refused before anything is read
+components.py     the data, transforms, model and loss of a recipe
+overview.py       the sheet of --preview, class frequencies and sizes of the training data
+identity.py       whether a checkpoint is of this run, and where to resume
+run_callbacks.py  console, plots, early stopping, Weights & Biases, Hub
+dry_run.py        --check
+ending.py         train, then save the best model, its report and its card (card.py, provenance.py)
 """

@@ -1,4 +1,4 @@
-"""The model card of a run: what the recipe says about data and licences, with the figures of the model."""
+"""The model card of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def write_model_card(
     repo_id: str | None,
     pictures: dict[str, str] | None = None,
 ) -> Path:
-    """README.md of a model folder, with the figures of that model."""
+    """Write README.md into a model folder."""
     from seg_recipe.hub.card import write_card
 
     names = [entry.partition("=")[0] for entry in recipe.data.eval_datasets]
@@ -41,9 +41,7 @@ def write_model_card(
 
 
 def licence_settings(recipe: Recipe) -> dict[str, Any]:
-    """What `licence_statement` decides from; where the recipe states no licence of the weights, the card of the
-    checkpoint that they start from does.
-    """
+    """The arguments of `licence_statement`. A missing model_license is read from the checkpoint's own card."""
     start = None if recipe.model.from_scratch else recipe.model.model
     return {
         "data_license": recipe.reporting.data_license,

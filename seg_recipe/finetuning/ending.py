@@ -1,4 +1,4 @@
-"""Training to its end, and what a run leaves: model, card, report, contact sheet and figures, or how to resume."""
+"""Train; then save the model with its card, report, contact sheet and figures, or say how to resume."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from typing import Any
 from seg_recipe.callbacks import TRAINING_PLOT
 from seg_recipe.checkpoints import replaced_files, together, write_json
 from seg_recipe.data import Data
-from seg_recipe.finetuning.before import Repositories
-from seg_recipe.finetuning.beside import Callbacks, push_demo
 from seg_recipe.finetuning.card import write_model_card
 from seg_recipe.finetuning.overview import DATA_PLOT, save_data_plot
+from seg_recipe.finetuning.preflight import Repositories
+from seg_recipe.finetuning.run_callbacks import Callbacks, push_demo
 from seg_recipe.labels import LabelSpace
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe.loading import Recipe
@@ -25,7 +25,7 @@ from seg_recipe.trainer import SegmentationTrainer
 
 @contextmanager
 def step_noted(trainer: SegmentationTrainer) -> Iterator[None]:
-    """Add folder and step of the run to the message of an error in the block."""
+    """Add the run's folder and step to the message of an error."""
     with noted(
         lambda: f"(In {trainer.args.output_dir}, after step {trainer.state.global_step} of {trainer.state.max_steps}.)"
     ):
@@ -33,9 +33,9 @@ def step_noted(trainer: SegmentationTrainer) -> Iterator[None]:
 
 
 def train(trainer: SegmentationTrainer, checkpoint: Path | None, argv: Sequence[str]) -> bool:
-    """Train, from a checkpoint or the start. Returns False after a stop, once it has said how to resume.
+    """Train, from a checkpoint or the start. Returns False after a stop, and prints how to resume.
 
-    SIGTERM and Ctrl-C stop the run after its step, with a checkpoint. argv: the command line after the script.
+    SIGTERM and Ctrl-C finish the step and save. argv: the command line without the program's name.
     """
     args = trainer.args
     with trainer.stop.listening():
@@ -59,18 +59,18 @@ def conclude(
     panel: Panel,
     repositories: Repositories,
 ) -> dict[str, Any]:
-    """Save the model with card, report, contact sheet and figures. Returns its metrics, evaluated anew."""
+    """Evaluate the kept model and save it with card, report, contact sheet and figures. Returns its metrics."""
     folder, state = trainer.output_dir, trainer.state
     writes = trainer.args.process_index == 0
     step, what = kept_model(state, trainer.args)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.score().items()}
     way_out = (
-        f"The training is whole, and its files in {folder} are not all there. {FREE_SOME} Only the end is made again."
+        f"The training is complete, but not all files of {folder} are written. {FREE_SOME} Only the end is repeated."
     )
     with told_if_refused(f"The {what} model is not saved with all that belongs to it", folder, lambda: way_out):
         with replaced_files(folder, publishes=writes) as unfinished:
             trainer.save_model(str(unfinished))
-            (folder / "results.json").unlink(missing_ok=True)  # of a run that was shorter: it is of other weights
+            (folder / "results.json").unlink(missing_ok=True)  # of a shorter run, with other weights
         with together():
             network = trainer.accelerator.unwrap_model(trainer.model)
             sheet = save_prediction_sheet(network, panel, label_space, folder / "predictions.png", writes)
@@ -79,22 +79,22 @@ def conclude(
                 _describe(trainer, recipe, label_space, data, sheet, repositories, figures)
     if (line := check_best(figures, state, trainer.args)) is not None:
         say(trainer.args, line)
-    judged = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
+    prefix = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
     say(
         trainer.args,
-        f"mIoU {figures[judged + 'miou']:.4f} over {figures[judged + 'classes_present']} classes. "
+        f"mIoU {figures[prefix + 'miou']:.4f} over {figures[prefix + 'classes_present']} classes. "
         f"The {what} model (step {step}) is in {folder},",
         f'for pipeline("image-segmentation", "{folder}"). Pictures: {sheet}. Figures: {folder / "results.json"}.',
     )
     before = [
-        entry[f"eval_{judged}miou"]
+        entry[f"eval_{prefix}miou"]
         for entry in state.log_history
-        if entry["step"] == 0 and f"eval_{judged}miou" in entry
+        if entry["step"] == 0 and f"eval_{prefix}miou" in entry
     ]
-    if before and before[0] > figures[judged + "miou"]:
+    if before and before[0] > figures[prefix + "miou"]:
         say(
             trainer.args,
-            f"Before the training it was better: mIoU {before[0]:.4f} (eval_on_start). That model is where it was.",
+            f"Before the training mIoU was better: {before[0]:.4f} (eval_on_start). That model is unchanged.",
         )
     return figures
 
@@ -108,7 +108,7 @@ def _describe(
     repositories: Repositories,
     figures: dict[str, Any],
 ) -> None:
-    """Report, card and figures beside the saved model. The figures come last: with them a run is finished."""
+    """Write report, card and figures. results.json comes last: it marks the run as finished."""
     from seg_recipe.scoring.after_training import report_run
 
     folder, args = trainer.output_dir, trainer.args
@@ -139,7 +139,7 @@ def _describe(
 def finish_callbacks(
     trainer: SegmentationTrainer, recipe: Recipe, callbacks: Callbacks, repositories: Repositories
 ) -> None:
-    """Wait for the Hub, push the Space, send the report to W&B and end its run."""
+    """Finish the pushes to the Hub, push the Space, send the report to W&B and end its run."""
     if callbacks.hub is not None and trainer.args.process_index == 0:
         _, what = kept_model(trainer.state, trainer.args)
         callbacks.hub.finish(None if trainer.stopped else recipe.output_dir, message=f"{what.capitalize()} model")

@@ -1,4 +1,4 @@
-"""Whether this is the run that a checkpoint belongs to, and from where it goes on (identity.json)."""
+"""Whether a checkpoint is of this run (identity.json), and where to resume."""
 
 import json
 from hashlib import blake2b
@@ -19,17 +19,15 @@ from seg_recipe.runtime.errors import InputError
 
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "architectures")
 LENGTH = ("num_train_epochs", "max_steps", "early_stopping_patience")
-"""Settings of which a run may be given more when it goes on."""
+"""Settings that may grow when a run is resumed."""
 
 
 def identity_of(recipe: Recipe, label_space: LabelSpace, data: Data, model: PreTrainedModel) -> dict[str, Any]:
-    """What must not change when a run goes on. data, model: as they are before the first step."""
+    """What must be the same when a run is resumed. data, model: before the first step."""
     args, length = recipe.training, data.epoch_length
     optimizer_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {
-        "recipe": {
-            name: value for name, value in recipe.as_flat_dict().items() if name != "labels"
-        },  # they are in "labels"
+        "recipe": {name: value for name, value in recipe.as_flat_dict().items() if name != "labels"},
         "labels": {name: value for name, value in label_space.to_json().items() if name != "palette"},
         "data": data.fingerprint,
         "model": _digest(model),
@@ -39,7 +37,7 @@ def identity_of(recipe: Recipe, label_space: LabelSpace, data: Data, model: PreT
 
 
 def _digest(model: PreTrainedModel) -> str:
-    """Equal for models with the same config and weights, wherever they were read from."""
+    """Hash config and weights, but not the place that they were read from."""
     config = {name: value for name, value in model.config.to_diff_dict().items() if name not in _OF_THE_FILE}
     digest = blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
@@ -49,7 +47,7 @@ def _digest(model: PreTrainedModel) -> str:
 
 
 def run_files(recipe: Recipe, label_space: LabelSpace, identity: dict[str, Any]) -> dict[str, str]:
-    """Name -> text of what lies beside every checkpoint and the final model."""
+    """File name -> text, of the files that are saved with every checkpoint and with the final model."""
     return {
         "recipe.yaml": repeatable_text(recipe),
         "labels.json": json.dumps(label_space.to_json(), indent=2) + "\n",
@@ -58,9 +56,7 @@ def run_files(recipe: Recipe, label_space: LabelSpace, identity: dict[str, Any])
 
 
 def repeatable_text(recipe: Recipe) -> str:
-    """The resolved recipe as it is saved: it repeats the run from the folder that it lies in, with the labels.json
-    beside it.
-    """
+    """The resolved recipe as it is saved: with paths and labels.json as seen from the run's folder."""
     by_default = recipe.data.labels == "face" and "labels" not in recipe.typed
     labels = "face" if by_default else "labels.json"
     paths = paths_from(recipe.flat, Path(str(recipe.training.output_dir)))
@@ -70,10 +66,9 @@ def repeatable_text(recipe: Recipe) -> str:
 
 
 def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | None, dict[str, Any] | None]:
-    """The checkpoint to go on from, or None to start anew; and the metrics of a run that is finished already, else
-    None.
+    """Choose where to start. Returns (checkpoint or None, metrics if the run is finished or None).
 
-    Raises InputError where the run in output_dir is another one than this recipe's, naming what differs.
+    Raises InputError, naming what differs, if the run in output_dir is not this recipe's.
     """
     args = recipe.training
     if recipe.run.resume == "never":
@@ -82,11 +77,11 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
     if recipe.run.resume != "auto" and not Path(recipe.run.resume).is_dir():
         there = ", ".join(path.name for path in checkpoints_of(recipe.output_dir))
         raise InputError(
-            f"resume is {recipe.run.resume}, which is no folder; wanted auto, never or a checkpoint, as "
+            f"resume is {recipe.run.resume}, which is not a folder; wanted auto, never or a checkpoint, as "
             f"runs/mine/checkpoint-100. {recipe.output_dir} holds {there or 'none'}."
         )
-    checkpoint, passed_over = choose_checkpoint(recipe.output_dir, recipe.run.resume, tidy=not recipe.run.check)
-    say(args, *passed_over)
+    checkpoint, skipped = choose_checkpoint(recipe.output_dir, recipe.run.resume, tidy=not recipe.run.check)
+    say(args, *skipped)
     results = recipe.output_dir / "results.json"
     finished = recipe.run.resume == "auto" and results.is_file()
     if checkpoint is None and not finished:
@@ -110,36 +105,35 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
     if json.loads((checkpoint / "run_state.json").read_text(encoding="utf-8")).get("model_only"):
         raise InputError(
             f"{checkpoint} holds the model alone (save_only_model), so its run cannot go on. Start anew: --resume "
-            f"never (in a folder beside it), or another --output_dir; --model {checkpoint} begins with its weights."
+            f"never (in a new folder), or another --output_dir; --model {checkpoint} begins with its weights."
         )
     before = _identity_in(checkpoint, now)
-    say(args, f"Going on from {checkpoint}.", *_cut_otherwise(before, now))
+    say(args, f"Going on from {checkpoint}.", *_split_differently(before, now))
     return checkpoint, None
 
 
 def _identity_in(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The identity of the run that a folder is of. Raises InputError where that is another run than the one of now."""
+    """Read the identity of the run in a folder. Raises InputError if it is another run."""
     try:
         before = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
         changes = identity_changes(before, now)
     except (OSError, ValueError, LookupError, TypeError):
         raise InputError(
-            f"{folder} has no identity.json that can be read, so nobody knows what run it is of. Start anew: --resume "
-            "never (in a folder beside it), or another --output_dir."
+            f"{folder} has no identity.json that can be read, so its run is not known. Start anew: --resume "
+            "never (in a new folder), or another --output_dir."
         ) from None
     if changes:
         raise InputError(
             f"{folder} is of another run, which differs in {'; '.join(changes)}. Undo that to go on with it, or start "
-            "anew: --resume never (in a folder beside it), or another --output_dir."
+            "anew: --resume never (in a new folder), or another --output_dir."
         )
     return before
 
 
 def identity_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a run another one, by name; empty if nothing does. As identity.json has them.
+    """Name the differences that make it another run. Both as in identity.json.
 
-    The files may lie elsewhere now, the run may have become longer, and other devices may share the same optimizer
-    batch.
+    Allowed are: files in another place, a longer run, the same optimizer batch on other devices.
     """
     recipe, images = before["recipe"], "images per optimizer step"
     same = _moved(before, now)
@@ -164,7 +158,7 @@ def identity_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _moved(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Settings that name files, where the same files may have another name now."""
+    """Settings that name files, if the content of the files is the same."""
     moved = ["model"] if before.get("model") == now["model"] else []
     if before["data"] == now["data"]:
         moved.append("dataset")
@@ -174,9 +168,7 @@ def _moved(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def has_more_to_do(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a run that is finished is asked for more steps, or for more patience with evaluations that are no
-    better.
-    """
+    """Whether more steps, or more early stopping patience, are asked of a finished run."""
     per_epoch = now["optimizer steps per epoch"]
     if _steps(now["recipe"], per_epoch) > _steps(before["recipe"], per_epoch):
         return True
@@ -188,15 +180,15 @@ def _steps(recipe: dict[str, Any], per_epoch: int | None) -> int:
     return recipe["max_steps"] if recipe["max_steps"] > 0 else ceil(recipe["num_train_epochs"] * (per_epoch or 0))
 
 
-def _cut_otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line where the images of an optimizer step are spread otherwise over micro-batches and processes."""
-    cuts = []
+def _split_differently(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line if the optimizer batch is split differently into micro-batches and processes."""
+    splits = []
     for run in (before, now):
         batch, parts = run["recipe"]["per_device_train_batch_size"], run["recipe"]["gradient_accumulation_steps"]
-        cuts.append(f"{batch} x {parts} x {run['images per optimizer step'] // (batch * parts)}")
-    if cuts[0] == cuts[1]:
+        splits.append(f"{batch} x {parts} x {run['images per optimizer step'] // (batch * parts)}")
+    if splits[0] == splits[1]:
         return []
     return [
-        f"Each optimizer step takes the same images, cut as {cuts[1]} instead of {cuts[0]} (batch x accumulation x "
-        "processes): rounding and BatchNorm's statistics differ, nothing else."
+        f"Each optimizer step takes the same images, split as {splits[1]} instead of {splits[0]} (batch x "
+        "accumulation x processes): rounding and BatchNorm's statistics differ, nothing else."
     ]

@@ -1,4 +1,4 @@
-"""What the training images hold: how often each class occurs, and how large they are."""
+"""Class frequencies and image sizes of the training data, and the sheet of --preview."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 DATA_PLOT = "data.png"
 MOST_IMAGES = 300
-"""Of a larger split so many, from all over it, are read: some 2 seconds at 512 x 512 pixels."""
+"""Of a larger split this many, evenly spaced, are read: about 2 seconds at 512 x 512 pixels."""
 
 
 def read_overview(split: Any, label_space: LabelSpace) -> "DataOverview | None":
-    """Count classes and sizes in images from all over a split. None for a stream, which is read once."""
+    """Count classes and sizes in evenly spaced images of a split. None for a stream."""
     if not hasattr(split, "__len__"):
         return None
     rows = undecoded(split)
@@ -34,7 +34,7 @@ def read_overview(split: Any, label_space: LabelSpace) -> "DataOverview | None":
 
 
 def overview_of(masks: Iterable[np.ndarray], classes: int, of: int) -> "DataOverview":
-    """Count the classes and sizes of masks, one in memory at a time. of: the number of images in the split."""
+    """Count the classes and sizes of masks. of: the number of images in the split."""
     from seg_recipe.charts import DataOverview
 
     pixels, images_with = np.zeros(256, np.int64), np.zeros(256, np.int64)
@@ -49,7 +49,7 @@ def overview_of(masks: Iterable[np.ndarray], classes: int, of: int) -> "DataOver
 
 
 def overview_line(overview: "DataOverview", label_space: LabelSpace) -> str:
-    """The range of sizes, the rarest classes and those that do not occur, in one line."""
+    """One line: the range of sizes, the rarest classes and those that do not occur."""
     heights, widths = zip(*overview.sizes, strict=True)
     sizes = f"{min(widths)} x {min(heights)} pixels"
     if len(overview.sizes) > 1:
@@ -64,7 +64,7 @@ def overview_line(overview: "DataOverview", label_space: LabelSpace) -> str:
 
 
 def save_data_plot(split: Any, label_space: LabelSpace, folder: Path) -> None:
-    """Draw class frequencies and image sizes of a split as folder/data.png; of a stream nothing."""
+    """Plot class frequencies and image sizes of a split as folder/data.png. Does nothing for a stream."""
     overview = read_overview(split, label_space)
     if overview is None:
         return
@@ -76,7 +76,7 @@ def save_data_plot(split: Any, label_space: LabelSpace, folder: Path) -> None:
 
 
 def show_preview(recipe: Recipe, data: Data, label_space: LabelSpace, transform: TrainTransform) -> None:
-    """What --preview writes on rank 0: augmented samples, and the class frequencies of the training data."""
+    """For --preview write augmented samples and class frequencies, on rank 0."""
     count = recipe.run.preview
     if not count or recipe.training.process_index != 0:
         return

@@ -1,6 +1,4 @@
-"""Whether the training pictures are this project's own, proven by the content of each file: for what the model card
-claims.
-"""
+"""Prove by the content of each file that the training data were rendered here, for the model card."""
 
 import json
 from functools import cache
@@ -12,16 +10,14 @@ from seg_recipe.runtime.errors import InputError
 
 @cache
 def is_all_drawn(source: str) -> bool:
-    """Whether every pair that a data set trains on was drawn by our generator, with no photograph in it. Read once in
-    a process.
-    """
+    """Whether every training pair of a data set was rendered here, without a photograph. Cached."""
     from seg_recipe.faces.ours import is_drawn
 
     if not Path(source).expanduser().is_dir():
         return False
     try:
         pairs = read_source(source).train
-    except InputError:  # the folder is gone or changed since it was read for training
+    except InputError:  # the folder was removed or changed since the training
         return False
     if pairs is None or len(pairs.rows) == 0:
         return False
@@ -29,7 +25,7 @@ def is_all_drawn(source: str) -> bool:
 
 
 def stands_before_photographs(source: str) -> bool:
-    """Whether a data set is of our faces in front of photographs."""
+    """Whether a data set is of rendered faces in front of photographs."""
     from seg_recipe.faces.ours import METADATA, has_our_metadata
 
     folder = Path(source).expanduser()

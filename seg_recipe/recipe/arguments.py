@@ -259,16 +259,14 @@ def build_training_arguments(
         "report_to": report_to,
         "save_total_limit": settings["save_total_limit"] or None,
     }
-    if (
-        settings["dataloader_num_workers"] == 0
-    ):  # idle then, as check_idle says; the class or the DataLoader would refuse them
+    if settings["dataloader_num_workers"] == 0:  # without effect then; the class or the DataLoader would refuse them
         values |= {
             "dataloader_prefetch_factor": None,
             "dataloader_persistent_workers": False,
             "dataloader_multiprocessing_context": None,
         }
     if OPTIM_ARGS.get(settings["optim"]) == ():
-        values["optim_args"] = None  # idle then, too; the Trainer would read them all the same
+        values["optim_args"] = None  # without effect, but the Trainer would read them
     if settings["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy"):
         # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate
         # as mIoU rises.

@@ -18,7 +18,7 @@ Values = Mapping[str, Any]
 """Every setting of ours and every honoured TrainingArgument -> its typed value."""
 
 
-class Idle(NamedTuple):
+class Unused(NamedTuple):
     """These settings have no effect when `cause` (a setting) has a value for which `holds`."""
 
     names: tuple[str, ...]
@@ -26,44 +26,46 @@ class Idle(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-IDLE = (
-    Idle(("jaccard_power", "jaccard_smooth", "jaccard_classes"), "jaccard_weight", lambda weight: weight == 0),
-    Idle(("class_weights", "cross_entropy_label_smoothing"), "cross_entropy_weight", lambda weight: weight == 0),
-    Idle(("generate_size", "generate_portraits"), "generate_faces", lambda count: count == 0),
-    Idle(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
-    Idle(("best_on",), "eval_datasets", lambda sources: not sources),
-    Idle(
+UNUSED = (
+    Unused(("jaccard_power", "jaccard_smooth", "jaccard_classes"), "jaccard_weight", lambda weight: weight == 0),
+    Unused(("class_weights", "cross_entropy_label_smoothing"), "cross_entropy_weight", lambda weight: weight == 0),
+    Unused(("generate_size", "generate_portraits"), "generate_faces", lambda count: count == 0),
+    Unused(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
+    Unused(("best_on",), "eval_datasets", lambda sources: not sources),
+    Unused(
         ("early_stopping_patience", "eval_delay", "load_best_model_at_end"),
         "eval_strategy",
         lambda strategy: strategy == "no",
     ),
-    Idle(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
-    Idle(
+    Unused(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
+    Unused(
         ("save_total_limit", "save_only_model", "load_best_model_at_end"),
         "save_strategy",
         lambda strategy: strategy == "no",
     ),
-    Idle(("save_steps",), "save_strategy", lambda strategy: strategy != "steps"),
-    Idle(("logging_steps",), "logging_strategy", lambda strategy: strategy != "steps"),
-    Idle(("num_train_epochs",), "max_steps", lambda steps: steps > 0),
-    Idle(("adam_beta1", "adam_beta2", "adam_epsilon"), "optim", lambda name: not name.startswith("adamw")),
-    Idle(("layer_decay",), "freeze_backbone", lambda frozen: frozen == "all"),
-    Idle(("optim_args",), "optim", lambda name: arguments.OPTIM_ARGS.get(name) == ()),
-    Idle(("warmup_steps",), "lr_scheduler_type", lambda name: name in ("constant", "reduce_lr_on_plateau", "greedy")),
-    Idle(("lr_scheduler_kwargs",), "lr_scheduler_type", lambda name: name in ("constant", "constant_with_warmup")),
-    Idle(
+    Unused(("save_steps",), "save_strategy", lambda strategy: strategy != "steps"),
+    Unused(("logging_steps",), "logging_strategy", lambda strategy: strategy != "steps"),
+    Unused(("num_train_epochs",), "max_steps", lambda steps: steps > 0),
+    Unused(("adam_beta1", "adam_beta2", "adam_epsilon"), "optim", lambda name: not name.startswith("adamw")),
+    Unused(("layer_decay",), "freeze_backbone", lambda frozen: frozen == "all"),
+    Unused(("optim_args",), "optim", lambda name: arguments.OPTIM_ARGS.get(name) == ()),
+    Unused(
+        ("warmup_steps",), "lr_scheduler_type", lambda name: name in ("constant", "reduce_lr_on_plateau", "greedy")
+    ),
+    Unused(("lr_scheduler_kwargs",), "lr_scheduler_type", lambda name: name in ("constant", "constant_with_warmup")),
+    Unused(
         ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"),
         "dataloader_num_workers",
         lambda workers: workers == 0,
     ),
-    Idle(("activation_checkpointing_kwargs",), "activation_checkpointing", lambda on: not on),
-    Idle(("hub_model_id", "hub_private_repo", "hub_strategy", "hub_space"), "push_to_hub", lambda on: not on),
-    Idle(("panel_images",), "report_to", lambda trackers: "wandb" not in trackers),
-    Idle(("project",), "report_to", lambda trackers: "trackio" not in trackers),
-    Idle(("run_name",), "report_to", lambda trackers: trackers == ["none"]),
-    Idle(("tf32", "dataloader_pin_memory", "torch_empty_cache_steps"), "use_cpu", lambda on: on is True),
+    Unused(("activation_checkpointing_kwargs",), "activation_checkpointing", lambda on: not on),
+    Unused(("hub_model_id", "hub_private_repo", "hub_strategy", "hub_space"), "push_to_hub", lambda on: not on),
+    Unused(("panel_images",), "report_to", lambda trackers: "wandb" not in trackers),
+    Unused(("project",), "report_to", lambda trackers: "trackio" not in trackers),
+    Unused(("run_name",), "report_to", lambda trackers: trackers == ["none"]),
+    Unused(("tf32", "dataloader_pin_memory", "torch_empty_cache_steps"), "use_cpu", lambda on: on is True),
 )
-"""Which setting makes which others idle. What hardware, launcher or data make idle does not stand here."""
+"""Settings without effect, by the setting that makes them so. What hardware and data do is not here."""
 
 
 OFF_AT_ZERO = (
@@ -71,7 +73,7 @@ OFF_AT_ZERO = (
     "eval_delay", "warmup_steps",
     "dataloader_persistent_workers", "panel_images",
 )  # fmt: skip
-"""Settings that ask for nothing at 0, false or empty: typed like that they agree with whatever makes them idle."""
+"""Settings that are off at 0, false or empty: allowed on the command line where they have no effect."""
 
 
 def check_values(values: Values, origins: Mapping[str, str]) -> None:
@@ -83,14 +85,13 @@ def check_values(values: Values, origins: Mapping[str, str]) -> None:
         raise InputError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
 
 
-def check_idle(values: Values, defaults: Values, origins: Mapping[str, str], typed: frozenset[str]) -> list[str]:
-    """One line for each setting of the recipe that is not at its default and has no effect, naming the setting that
-    makes it idle.
+def check_unused(values: Values, defaults: Values, origins: Mapping[str, str], typed: frozenset[str]) -> list[str]:
+    """A line for each setting that has no effect and is not at its default.
 
-    Raises InputError for one that was typed on the command line.
+    Raises InputError for one on the command line.
     """
     lines: dict[str, str] = {}
-    for names, cause, holds in IDLE:
+    for names, cause, holds in UNUSED:
         for name in names if holds(values[cause]) else ():
             if name in OFF_AT_ZERO and not values[name]:
                 continue

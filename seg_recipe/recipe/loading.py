@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.arguments import HONOURED, build_training_arguments
-from seg_recipe.recipe.checks import check_idle, check_values
+from seg_recipe.recipe.checks import check_unused, check_values
 from seg_recipe.recipe.hardware import data_workers, launcher_conflicts, resolve_precision, stays_on_cpu
 from seg_recipe.recipe.manual import answer_early
 from seg_recipe.recipe.paths import find_paths
@@ -89,7 +89,7 @@ def load_recipe(argv: list[str]) -> Recipe:
     if values["dataloader_num_workers"] is None:
         values["dataloader_num_workers"] = data_workers(on_cpu=on_cpu, streaming=values["streaming"])
     check_values(values, given.origins)
-    notes += check_idle(values, defaults, given.origins, given.typed)
+    notes += check_unused(values, defaults, given.origins, given.typed)
     notes += _settle(values)
     for problem in launcher_conflicts(values["gradient_accumulation_steps"]):
         raise InputError(problem)

@@ -119,7 +119,7 @@ def _renamed(given: dict[str, Given], notes: list[str]) -> dict[str, Given]:
         if name in arguments.ALIASES:
             if name not in floats and entry.value is not None:
                 _take(taken, given, name, _under_its_name(name, entry), notes)
-        elif not _is_idle(name, entry):
+        elif not _asks_for_nothing(name, entry):
             taken[name] = entry
     if floats:
         on = [name for name in floats if _typed(name, given[name])]
@@ -162,7 +162,7 @@ def _under_its_name(name: str, entry: Given) -> Given:
     return entry
 
 
-def _is_idle(name: str, entry: Given) -> bool:
+def _asks_for_nothing(name: str, entry: Given) -> bool:
     """Whether it sets a TrainingArgument that is refused to what happens here anyway."""
     if name not in arguments.REFUSED:
         return False

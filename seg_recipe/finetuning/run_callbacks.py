@@ -1,4 +1,4 @@
-"""What happens beside the training: console, curves, early stopping, Weights & Biases and the Hub."""
+"""The callbacks of a run: console, plots, early stopping, Weights & Biases and the Hub."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import ENV_VARS_TRUE_VALUES
 
 from seg_recipe.callbacks import ConsoleCallback, EarlyStoppingCallback, LearningRatesCallback, TrainingPlotCallback
-from seg_recipe.finetuning.before import Repositories
 from seg_recipe.finetuning.card import licence_settings, write_model_card
+from seg_recipe.finetuning.preflight import Repositories
 from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.prediction import Panel
@@ -20,7 +20,7 @@ from seg_recipe.trainer import SegmentationTrainer
 
 
 class Callbacks(NamedTuple):
-    """All callbacks of a run in their order, and once more those that are finished after the training."""
+    """All callbacks of a run, in order. wandb, hub: those of them that are finished after the training."""
 
     all: list[TrainerCallback]
     wandb: Any = None
@@ -30,7 +30,7 @@ class Callbacks(NamedTuple):
 def make_callbacks(
     recipe: Recipe, label_space: LabelSpace, metrics: SegmentationMetrics, panel: Panel, repositories: Repositories
 ) -> Callbacks:
-    """The callbacks of a run, in order; none for a check. `arrange_callbacks` puts the learning rates before them."""
+    """Make the callbacks of a run; none for --check."""
     if recipe.run.check:
         return Callbacks([])
     callbacks: list[TrainerCallback] = [ConsoleCallback(), TrainingPlotCallback(label_space.names)]
@@ -67,9 +67,7 @@ def make_callbacks(
 
 
 def arrange_callbacks(trainer: SegmentationTrainer) -> None:
-    """The console's lines instead of stock bars and dictionaries; the learning rates before the trackers, which log
-    what it adds.
-    """
+    """Remove the stock console callbacks. Put the learning rates first: the trackers log what they add."""
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
     trainer.callback_handler.callbacks.insert(0, LearningRatesCallback())
@@ -78,7 +76,7 @@ def arrange_callbacks(trainer: SegmentationTrainer) -> None:
 def push_finished(
     recipe: Recipe, label_space: LabelSpace, figures: dict[str, Any], repositories: Repositories
 ) -> dict[str, Any]:
-    """Push the model of a run that was finished before, with a card of the recipe as it is. Returns its figures."""
+    """Push the model of a finished run, with a card of the present recipe. Returns its figures."""
     repo_id = repositories.model
     if repo_id is None or recipe.run.check:
         return figures
@@ -96,7 +94,7 @@ def push_finished(
 
 
 def push_demo(recipe: Recipe, repositories: Repositories) -> None:
-    """Push the Space with the demo page of the model, where the recipe asks for one."""
+    """Push a Space with the model's demo page, if the recipe asks for one."""
     if repositories.space is None:
         return
     from seg_recipe.hub.licences import licence_statement

@@ -1,7 +1,4 @@
-"""What --check does instead of training: one whole step and a batch of each evaluation set, of which nothing is kept.
-
-And what can be known of a model before its first step: that it cannot take one.
-"""
+"""--check: one optimizer step and one batch of each evaluation set; nothing is kept. And models that cannot train."""
 
 import atexit
 import os
@@ -24,11 +21,7 @@ from seg_recipe.trainer import SegmentationTrainer
 
 
 def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_size: ImageSize) -> None:
-    """Raise InputError for activation checkpointing that the model has not, and for a BatchNorm that would see one
-    value per channel.
-
-    image_size: what the model sees, in pixels.
-    """
+    """Refuse activation checkpointing that the model does not have, and a BatchNorm over one value per channel."""
     if args.activation_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(
             f"activation_checkpointing is true, which {type(model).__name__} does not support: leave it out; to save "
@@ -43,9 +36,7 @@ def refuse_what_cannot_train(model: nn.Module, args: TrainingArguments, image_si
 
 
 def _norm_of_one_value(model: nn.Module, image_size: ImageSize) -> str | None:
-    """The first BatchNorm that trains on feature maps of one pixel, looked for with a black picture in evaluation
-    mode.
-    """
+    """Find the first trainable BatchNorm whose feature map is one pixel, by a forward pass in evaluation mode."""
     was_training = model.training
     norms: dict[nn.Module, str] = {
         module: name
@@ -73,14 +64,14 @@ def _norm_of_one_value(model: nn.Module, image_size: ImageSize) -> str | None:
 
 
 def scratch_folder() -> str:
-    """A folder that is deleted when the process ends. The Trainer creates its output_dir even if it writes nothing."""
+    """Make a folder that is deleted when the process ends. The Trainer always creates its output_dir."""
     folder = tempfile.mkdtemp(prefix="seg_recipe-check-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def shared_scratch_folder() -> str:
-    """The same such folder on all ranks. A collective."""
+    """Make one such folder for all ranks. A collective."""
     name = [scratch_folder() if int(os.environ.get("RANK", "0")) == 0 else ""]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.broadcast_object_list(name, src=0)
@@ -88,10 +79,9 @@ def shared_scratch_folder() -> str:
 
 
 def try_step(trainer: SegmentationTrainer) -> float:
-    """Take the first step of the run, all of its micro-batches, and evaluate a batch of each set. The loss of the step
-    comes back.
+    """Take the first optimizer step, then evaluate one batch of each set. Returns the loss of the step.
 
-    Optimizer, schedule and model are then those after that step, and of no further use. Nothing is saved or logged.
+    Nothing is saved or logged. The trainer cannot be used afterwards.
     """
     trainer.args.load_best_model_at_end = trainer.args.eval_on_start = False
     trainer.add_callback(_OneStep())
@@ -104,7 +94,7 @@ def try_step(trainer: SegmentationTrainer) -> float:
 
 
 def check_run(trainer: SegmentationTrainer, data: Data, label_space: LabelSpace) -> dict[str, Any]:
-    """Do what --check does, and print what was found. Returns {}: there are no results."""
+    """Do what --check does, and print the result. Returns {}."""
     args = trainer.args
     batch = next(iter(trainer.get_train_dataloader()))
     shape, loss = tuple(batch["pixel_values"].shape), try_step(trainer)
@@ -116,12 +106,12 @@ def check_run(trainer: SegmentationTrainer, data: Data, label_space: LabelSpace)
 
 
 class _OneStep(TrainerCallback):
-    """Ends training after its first step, without a log, an evaluation or a checkpoint. It stands last."""
+    """Ends the training after its first step, without log, evaluation or checkpoint. It comes last."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """After the step, and again where the epoch ends with it."""
+        """Stop; again at the end of the epoch, if the step ends it."""
         control.should_training_stop = True
         control.should_log = control.should_evaluate = control.should_save = False
 

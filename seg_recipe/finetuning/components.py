@@ -1,6 +1,4 @@
-"""What a run learns from: the checked splits, the model's view of them, and the lines about settings that they make
-idle.
-"""
+"""The components of a run, as the recipe describes them: data, transforms, model and loss."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from transformers import PreTrainedModel
 from seg_recipe.class_weights import balanced_weights, read_class_weights
 from seg_recipe.data import Data, attach_transform, load_data
 from seg_recipe.data.sources import HUB_ID
-from seg_recipe.finetuning.trial import refuse_what_cannot_train, shared_scratch_folder
+from seg_recipe.finetuning.dry_run import refuse_what_cannot_train, shared_scratch_folder
 from seg_recipe.labels import FACE, LabelSpace, faces_are_few
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.models import build_model, freeze
@@ -26,22 +24,20 @@ from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform
 
 
 def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
-    """The checked splits; faces are rendered first where the recipe asks for them and nothing of the user's is in
-    their folder.
-    """
+    """Load and check the splits. Renders faces first if the recipe asks for them and their folder is free."""
     settings, args = recipe.data, recipe.training
     folder = Path(settings.dataset[0])
     renders = renders_into(recipe, folder)
-    idle = {}
+    unused = {}
     if settings.generate_faces and not renders:
-        # With a data set on the command line it is no news that the recipe's own faces are not what is trained on.
+        # With --dataset on the command line the user knows that the recipe's faces are not used.
         names = [
             name
             for name in ("generate_faces", "generate_size", "generate_portraits")
             if "dataset" not in recipe.typed or name in recipe.typed
         ]
-        idle = dict.fromkeys(names, f"{folder} is there already, with other pictures")
-    say(args, *idle_lines(recipe, idle))
+        unused = dict.fromkeys(names, f"{folder} is there already, with other pictures")
+    say(args, *unused_lines(recipe, unused))
     if renders:
         folder = draw_faces(recipe, folder)
     with args.main_process_first(desc="data"):
@@ -61,33 +57,30 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             image_size=recipe.model.image_size,
             progress=args.process_index == 0 and not args.disable_tqdm,
         )
-    say(args, *idle_lines(recipe, data.idle))
+    say(args, *unused_lines(recipe, data.unused))
     check_faces(recipe, data)
     say(args, *data.notes)
     return data
 
 
 def check_faces(recipe: Recipe, data: Data) -> None:
-    """Raise InputError where `labels` is face by default and most classes of faces are in no mask."""
+    """Refuse the default labels (face) if most of their classes are in no mask."""
     if "labels" in recipe.typed or recipe.data.labels != "face" or not data.class_pixels:
         return
     seen = int(np.any(list(data.class_pixels.values()), axis=0).sum())
     if faces_are_few(seen):
         raise InputError(
             f"labels is face, and {seen} of its {len(FACE)} classes occur in {', '.join(recipe.data.dataset)}: the "
-            "masks may mean "
-            'something else. Say what their ids mean with --labels FILE, a JSON file with {"names": [...]}, or '
-            "--labels face if they are "
-            "faces."
+            'masks may mean something else. Say what their ids mean with --labels FILE, a JSON file with {"names": '
+            "[...]}, or --labels face if they are faces."
         )
 
 
 def renders_into(recipe: Recipe, folder: Path) -> bool:
-    """Whether faces are rendered into a folder.
+    """Whether to render faces into a folder.
 
-    They are where the recipe's own folder is not there, was begun by us, or holds data sets of ours alone
-    (input/quickstart in input); and where --generate_faces was typed and the folder is not there, empty or ours.
-    Anything else in it is the user's.
+    Yes, if it does not exist, holds an unfinished data set of ours, or only data sets of ours (input/quickstart in
+    input); with --generate_faces on the command line also if it is empty. Other files in it are the user's.
     """
     from seg_recipe.faces.ours import foreign_names, has_our_metadata, holds_data_sets_of_ours
 
@@ -106,22 +99,20 @@ def renders_into(recipe: Recipe, folder: Path) -> bool:
 
 
 def draw_faces(recipe: Recipe, folder: Path) -> Path:
-    """Draw the recipe's faces into the folder, or for a check a few of them into one that is gone at its end. Returns
-    which.
-    """
+    """Render the recipe's faces into the folder, or for --check some into a temporary one. Returns the folder."""
     from seg_recipe.faces import make_faces
 
     settings, args = recipe.data, recipe.training
     count = settings.generate_faces
-    # all have looked whether the folder is there before one of them makes it
+    # every rank must have looked for the folder before one of them makes it
     args.distributed_state.wait_for_everyone()
     if recipe.run.check:
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         folder, count = Path(shared_scratch_folder()), faces_for_a_check(count, batch, settings.val_fraction)
         say(
             args,
-            f"The check draws {count} of the {settings.generate_faces} faces for itself alone; {settings.dataset[0]} "
-            "stays as it is.",
+            f"The check renders {count} of the {settings.generate_faces} faces in a temporary folder; "
+            f"{settings.dataset[0]} stays as it is.",
         )
     make_faces(
         *(folder, count, settings.generate_size),
@@ -134,26 +125,26 @@ def draw_faces(recipe: Recipe, folder: Path) -> Path:
 
 
 def faces_for_a_check(most: int, batch: int, val_fraction: float | int) -> int:
-    """The number of faces that fill an optimizer batch, with eight held out."""
+    """The number of faces that fill an optimizer batch, with eight for validation."""
     from seg_recipe.faces.folder import face_id
 
-    trained = held = 0
+    train = validation = 0
     for index in range(most):
-        if trained >= max(batch, 16) and (held >= 8 or not val_fraction):
+        if train >= max(batch, 16) and (validation >= 8 or not val_fraction):
             return index
         out = in_validation(face_id(index), val_fraction)
-        trained, held = trained + (not out), held + out
+        train, validation = train + (not out), validation + out
     return most
 
 
-def idle_lines(recipe: Recipe, idle: dict[str, str]) -> list[str]:
-    """One line for each setting of the recipe that its data make idle. Raises InputError for one that was typed."""
-    for name, reason in idle.items():
+def unused_lines(recipe: Recipe, unused: dict[str, str]) -> list[str]:
+    """A line for each setting that has no effect on these data. Raises InputError for one on the command line."""
+    for name, reason in unused.items():
         if name in recipe.typed:
             raise InputError(f"{name} has no effect: {reason}. Leave --{name} out.")
     return [
         f"{name} has no effect: {why}."
-        for name, why in idle.items()
+        for name, why in unused.items()
         if getattr(recipe.data, name) != getattr(DataSettings(), name)
     ]
 
@@ -161,7 +152,7 @@ def idle_lines(recipe: Recipe, idle: dict[str, str]) -> list[str]:
 def make_transforms(
     recipe: Recipe, label_space: LabelSpace, image_processor: Any, clock: EpochClock
 ) -> tuple[TrainTransform, EvalTransform]:
-    """What makes samples of the pictures for training, which reads the epoch off `clock`, and for evaluation."""
+    """The transforms of training, which reads the epoch from `clock`, and of evaluation."""
     seen: dict[str, Any] = {"label_space": label_space, "image_size": recipe.model.image_size}
     seen |= {"mean": image_processor.image_mean, "std": image_processor.image_std}
     return TrainTransform(
@@ -172,15 +163,15 @@ def make_transforms(
 def with_transforms(
     recipe: Recipe, data: Data, train: TrainTransform, evaluation: EvalTransform
 ) -> tuple[Any, Any, Panel]:
-    """Training rows, evaluation rows (a dict for several sets), and the images that are shown at each evaluation."""
-    judged = recipe.data.best_on or next(name for name in data.splits if name != "train")
+    """Training rows, evaluation rows (a dict for named sets), and the images shown at each evaluation."""
+    main_set = recipe.data.best_on or next(name for name in data.splits if name != "train")
     rows = {name: attach_transform(split, evaluation) for name, split in data.splits.items() if name != "train"}
-    panel = panel_of(data.splits[judged], evaluation, max(8, recipe.reporting.panel_images))
-    return data.training_rows(train), rows if recipe.data.eval_datasets else rows[judged], panel
+    panel = panel_of(data.splits[main_set], evaluation, max(8, recipe.reporting.panel_images))
+    return data.training_rows(train), rows if recipe.data.eval_datasets else rows[main_set], panel
 
 
 def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel, Any]:
-    """The model of the recipe for a label space, and its image processor."""
+    """The model of the recipe, and its image processor."""
     args, settings = recipe.training, recipe.model
     if args.device.type == "cpu":
         keep_freed_memory()
@@ -200,7 +191,7 @@ def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel
 
 
 def make_loss(recipe: Recipe, label_space: LabelSpace, data: Data) -> SegmentationLoss:
-    """The loss of the recipe, with class weights by the training masks where it asks for them."""
+    """The loss of the recipe. `class_weights: balanced` follows the class frequencies of the training masks."""
     settings = recipe.loss
     weights = read_class_weights(settings.class_weights, label_space.names)
     if weights is None:

@@ -1,4 +1,4 @@
-"""What is refused before anything is read: a folder, labels or a repository with which the run would end in vain."""
+"""Check output folder, labels and repositories before the data are read: what would fail only after the training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,18 +14,12 @@ from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
 
-_NOTHING = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
-"""Names in an output_dir of which a run replaces nothing; a check with --preview, and a run that failed at once, leave
-some of them.
-"""
+_HARMLESS = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
+"""Files that a run may leave before its first checkpoint. They do not make an output_dir foreign."""
 
 
 def check_output_dir(recipe: Recipe) -> None:
-    """Raise InputError where the run could not be saved, before hours of work instead of after them, or would replace
-    what is not ours.
-
-    A check leaves no new folder.
-    """
+    """Refuse an output_dir that cannot be written, or whose files are not a run's. --check leaves no new folder."""
     if recipe.training.process_index != 0:
         return
     _refuse_data_set(recipe)
@@ -36,7 +30,7 @@ def check_output_dir(recipe: Recipe) -> None:
 
 
 def _refuse_data_set(recipe: Recipe) -> None:
-    """Raise InputError where the run would write into a data set that it reads."""
+    """Refuse to write into a data set that the run reads."""
     output = recipe.output_dir.resolve()
     for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
         folder = Path(source).expanduser()
@@ -46,31 +40,29 @@ def _refuse_data_set(recipe: Recipe) -> None:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise InputError for a folder that holds something and no run of ours: config.json or README.md in it would be
-    replaced.
-    """
+    """Refuse a folder with files that are not a run's: the run would replace config.json or README.md in it."""
     if not folder.is_dir() or is_run(folder):
         return
     from seg_recipe.faces.ours import JUNK
 
-    if names := sorted(path.name for path in folder.iterdir() if path.name not in _NOTHING | JUNK):
-        held = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+    if names := sorted(path.name for path in folder.iterdir() if path.name not in _HARMLESS | JUNK):
+        found = ", ".join(names[:3] + ["..."] * (len(names) > 3))
         raise InputError(
-            f"output_dir is {folder}, which holds {held} and no run of this recipe; give a new or an empty folder."
+            f"output_dir is {folder}, which holds {found} and no run of this recipe; give a new or an empty folder."
         )
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is the output_dir of a run of ours, in whatever state that was left."""
+    """Whether a folder is the output_dir of a run, finished or not."""
     marks = (WRITER, "identity.json", f"checkpoint-*/{MARKER}", "checkpoint-*/identity.json", f"{SAVING}*")
     return any(any(folder.glob(mark)) for mark in marks)
 
 
 @contextmanager
 def sole_run(recipe: Recipe) -> Iterator[None]:
-    """Prepare output_dir and threads, and keep other runs out of output_dir meanwhile.
+    """Prepare threads and output_dir, and lock output_dir for this run. --check does not lock.
 
-    A check writes nothing, so it keeps nobody out. `resume: never` takes a fresh folder.
+    `resume: never` makes a new folder.
     """
     args = recipe.training
     threads = use_all_cores(recipe.model.cpu_threads)
@@ -92,29 +84,27 @@ def read_labels(recipe: Recipe) -> LabelSpace:
 
 
 def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
-    """Raise ValueError where the labels.json that an import left in a data set names other classes, and no labels were
-    chosen.
-    """
+    """Refuse the default labels where a data set has a labels.json, left by an import, with other classes."""
     if recipe.data.labels != "face" or "labels" in recipe.typed:
         return
     for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
-        beside = Path(source) / "labels.json"
-        if beside.is_file() and load_label_space(str(beside)).names != label_space.names:
+        own = Path(source) / "labels.json"
+        if own.is_file() and load_label_space(str(own)).names != label_space.names:
             raise InputError(
-                f"labels is face, but {source} holds a labels.json with other classes. Give --labels {beside}, or "
+                f"labels is face, but {source} holds a labels.json with other classes. Give --labels {own}, or "
                 "--labels face."
             )
 
 
 class Repositories(NamedTuple):
-    """What is pushed to on the Hub: the model's repository and the Space of its demo. None: nothing is pushed."""
+    """Where to push on the Hub: the model's repository, and the Space of its demo. None: no push."""
 
     model: str | None = None
     space: str | None = None
 
 
 def check_repositories(recipe: Recipe) -> Repositories:
-    """The repositories that will be pushed to, reachable and writable; on rank 0. A check creates none."""
+    """Check that the repositories can be written, on rank 0. Creates them, except for --check."""
     reporting = recipe.reporting
     if not reporting.push_to_hub or recipe.training.process_index != 0:
         return Repositories()
