@@ -12,20 +12,15 @@ from torch import Tensor
 
 from seg_recipe.upsampling import map_tiles, tiles
 
-SAFE_SPREAD = 80.0
-"""exp(-80) is a normal float32 number. Below this spread of a source pixel's logits no maximum has to be taken at full
-size.
-"""
-
 
 def sums(logits, labels, *, power, ignore_index, uniform):
     """The six sums of PixelSums (6, images, classes), the last, which has no classes, repeated."""
-    source, needs_maximum = _shifted(logits)
+    source = _shifted(logits)
     total = source.new_zeros(6, *source.shape[:2])
 
     def sums_of(chosen, tile):
         target = _target(labels[chosen, ..., tile.rows, tile.columns], source.shape[1], ignore_index, source.dtype)
-        return _tile_sums(_values(source[chosen], tile, needs_maximum), target, power, uniform)
+        return _tile_sums(tile.upsample(source[chosen]).log_softmax(1), target, power, uniform)
 
     for chosen, _, part in map_tiles(sums_of, _tiles(source, labels), source.device):
         total[:, chosen] += part
@@ -34,135 +29,98 @@ def sums(logits, labels, *, power, ignore_index, uniform):
 
 def gradient(logits, labels, slopes, *, power, ignore_index, uniform):
     """The gradient at the logits, from the gradients (4, images, classes) at the first four sums."""
-    source, needs_maximum = _shifted(logits)
+    source = _shifted(logits)
     total = torch.zeros_like(source)
 
     def gradient_of(chosen, tile):
         target = _target(labels[chosen, ..., tile.rows, tile.columns], source.shape[1], ignore_index, source.dtype)
-        values = _values(source[chosen], tile, needs_maximum)
-        return tile.adjoint(
-            _tile_gradient(values, target, power, uniform, slopes[:, chosen, :, None]).unflatten(-1, tile.size)
-        )
+        log_q = tile.upsample(source[chosen]).log_softmax(1)
+        return tile.adjoint(_tile_gradient(log_q, target, power, uniform, slopes[:, chosen, :, None, None]))
 
     for chosen, tile, part in map_tiles(gradient_of, _tiles(source, labels), source.device):
         total[chosen, :, tile.source_rows, tile.source_columns] += part
     return total
 
 
-def _tile_sums(values, target, power, uniform):
-    """The six sums of PixelSums over one tile (6, images, classes); the last, which has no classes, repeated.
-    Overwrites the values.
-    """
-    classes = values.shape[1]
-    surprise = target.of(
-        values
-    ).neg_()  # with `values_sum`, all that is needed of the values before `exp` overwrites them
-    values_sum = (values @ target.valid[..., None]).squeeze(-1) if uniform else None
-    probabilities, normaliser = _softmax(values, target.valid)
-    log_normaliser = normaliser.log_()
-    surprise += target.weights * log_normaliser
-    uniform_surprise = torch.zeros_like(values[..., 0])
-    if values_sum is not None:
-        uniform_surprise = (log_normaliser.squeeze(1) * target.valid).sum(-1, keepdim=True) - values_sum
-    return torch.stack(
-        [
-            target.per_class(target.of(probabilities), classes),
-            _power(probabilities, power).sum(-1),
-            target.per_class(surprise, classes),
-            uniform_surprise,
-            target.per_class(_power(target.weights, power), classes),
-            target.valid.sum(-1, keepdim=True).expand(-1, classes),
-        ]
+def _tile_sums(log_q, target, power, uniform):
+    """The six sums of PixelSums over one tile (6, images, classes); the last, which has no classes, repeated."""
+    log_of = target.of(log_q)
+    intersection, surprise, target_power = target.per_class(
+        target.weights * log_of.exp(), -target.weights * log_of, target.weights**power, classes=log_q.shape[1]
     )
+    pixels = target.valid.sum((2, 3)).expand_as(intersection)
+    uniform_surprise = -(log_q * target.valid).sum((2, 3)) if uniform else torch.zeros_like(intersection)
+    powers = target.counted(log_q, power).exp_().sum((2, 3))
+    return torch.stack([intersection, powers, surprise, uniform_surprise, target_power, pixels])
 
 
-def _tile_gradient(values, target, power, uniform, gradients):
-    """d loss / d Z over one tile, as derived in pixel_sums.py. Overwrites the values."""
-    a, b, k, s = gradients  # (images, classes, 1) each
-    probabilities, _ = _softmax(values, target.valid)
-    m = target.at_pixels(a) * target.of(probabilities) - target.at_pixels(k) * target.weights
-    result = _power(probabilities, power) * (power * b)  # F
+def _tile_gradient(log_q, target, power, uniform, slopes):
+    """d loss / d Z over one tile, as derived in pixel_sums.py. Overwrites log_q."""
+    a, b, k, s = slopes  # (images, classes, 1, 1) each
+    result = target.counted(log_q, power).exp_().mul_(power * b)  # F
+    q = log_q.exp_()
+    m = target.weights * (target.at_pixels(a) * target.of(q) - target.at_pixels(k))
     weight = result.sum(1, keepdim=True) + m.sum(1, keepdim=True)
     if uniform:
-        weight -= s.sum(1, keepdim=True)
-    result.addcmul_(probabilities, weight, value=-1)
-    if uniform:
-        result -= s * target.valid[:, None]
+        weight -= s.sum(1, keepdim=True) * target.valid
+        result -= s * target.valid
+    result.addcmul_(q, weight, value=-1)
     target.add_to(result, m)
     return result
 
 
-class _HardTarget(NamedTuple):
-    """One-hot targets of a tile. Of y_c x_c only the entry at the target is kept, so that such a product is (images,
-    1, pixels).
+class _Target(NamedTuple):
+    """Targets of a tile: soft ones, or one-hot ones of which only the entry at the target is kept, so that products
+    with them have one class.
     """
 
-    ids: Int64[Tensor, "images 1 pixels"]  # 0 where ignored
-    weights: Float[Tensor, "images 1 pixels"]  # 0 where ignored, else 1
+    weights: Float[Tensor, "images _ rows columns"]  # y; of one-hot ones 0 where ignored, else 1
+    valid: Float[Tensor, "images 1 rows columns"]  # 0 where ignored, else 1
+    ids: Int64[Tensor, "images 1 rows columns"] | None  # of one-hot ones; any class where ignored
 
-    @property
-    def valid(self):
-        return self.weights.squeeze(1)
+    def of(self, values):  # values_c where y_c is
+        return values if self.ids is None else values.gather(1, self.ids)
 
-    def of(self, values):  # y_c values_c
-        return values.gather(1, self.ids).mul_(self.weights)
+    def at_pixels(self, per_class):  # (images, classes, 1, 1) -> what stands beside y_c in a product
+        return (
+            per_class if self.ids is None else per_class[:, :, 0, 0].gather(1, self.ids.flatten(1)).view_as(self.ids)
+        )
 
-    def at_pixels(self, per_class):  # (images, classes, 1) -> what stands beside y_c in a product
-        return per_class.squeeze(-1).gather(1, self.ids.squeeze(1)).unsqueeze(1)
+    def counted(self, log_q, power):  # the logarithm of q^power, and of 0 where ignored
+        return torch.add(self.valid.log(), log_q, alpha=power)
 
-    def per_class(self, product, classes):
-        """Sums such a product over the pixels of each class, in float64: one by one in float32, a million can be a
-        hundredth off.
+    def per_class(self, *products, classes):
+        """Sums such products over the pixels of each class, row by row: added one by one in float32, a million can be
+        a hundredth off. Without atomics, so the same bits each time.
         """
-        precise = torch.float32 if product.device.type == "mps" else torch.float64  # Apple's GPU has no float64
-        sums = torch.zeros(product.shape[0], classes, dtype=precise, device=product.device)
-        return sums.scatter_add_(1, self.ids.squeeze(1), product.squeeze(1).to(precise)).to(product.dtype)
+        if self.ids is None:
+            return [product.sum((2, 3)) for product in products]
+        images, _, rows, columns = self.ids.shape
+        one_hot = products[0].new_zeros(images, rows, classes, columns).scatter_(2, self.ids.movedim(1, 2), 1)
+        return (one_hot @ torch.cat(products, 1).movedim(1, 3)).sum(1).unbind(2)
 
     def add_to(self, values, product):
-        values.scatter_add_(1, self.ids, product)
-
-
-class _SoftTarget(NamedTuple):
-    """Soft targets of a tile, with the same operations on products of (images, classes, pixels)."""
-
-    weights: Float[Tensor, "images classes pixels"]
-    valid: Float[Tensor, "images pixels"]
-
-    def of(self, values):
-        return self.weights * values
-
-    def at_pixels(self, per_class):
-        return per_class
-
-    def per_class(self, product, classes):
-        return product.sum(-1)
-
-    def add_to(self, values, product):
-        values += product
+        if self.ids is None:
+            values += product
+        else:
+            values.scatter_add_(1, self.ids, product)
 
 
 def _target(labels, classes, ignore_index, dtype):
+    """Unknown ids, which spoil the sums elsewhere, count as the nearest class."""
     if labels.is_floating_point():
-        weights = labels.flatten(2).to(dtype)
-        return _SoftTarget(weights, (weights.sum(1) > 0).to(dtype))
-    ids = labels.flatten(1).long()[:, None]
-    valid = (ids != ignore_index) & (ids >= 0) & (ids < classes)
-    return _HardTarget(torch.where(valid, ids, 0), valid.to(dtype))
+        weights = labels.to(dtype)
+        return _Target(weights, (weights.sum(1, keepdim=True) > 0).to(dtype), None)
+    valid = (labels != ignore_index)[:, None].to(dtype)
+    return _Target(valid, valid, labels[:, None].long().clamp(0, classes - 1))
 
 
 def _shifted(logits):
-    """The logits at their own size, less their maximum over classes, and whether a tile needs to take a maximum of its
-    own.
-
-    They come in the statistics' dtype. Softmax does not see the shift, which upsampling turns into one number per
-    pixel. After it no upsampled value is above 0, nor below the least source value, so a tile's `exp` neither
-    overflows nor vanishes unless that is very low. To look at it would stop an accelerator, where a maximum costs
-    little.
+    """The logits at their own size, in the statistics' dtype, less their maximum over classes, which softmax does not
+    see: what is upsampled has no common part to lose digits to.
     """
     source = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    source = source - source.amax(1, keepdim=True)
-    needs_maximum = source.device.type != "cpu" or not source.amin().item() > -SAFE_SPREAD
-    return source, needs_maximum
+    return source - source.amax(1, keepdim=True)
 
 
 def _tiles(source, labels):
@@ -170,29 +128,3 @@ def _tiles(source, labels):
     return tiles(
         source.shape[2:], labels.shape[-2:], images=images, classes=classes, dtype=source.dtype, device=source.device
     )
-
-
-def _values(source, tile, needs_maximum):
-    values = tile.upsample(source).flatten(2)
-    if needs_maximum:
-        values -= values.amax(1, keepdim=True)
-    return values
-
-
-def _softmax(values, valid):
-    """Softmax over classes, in place of the values, with 0 at ignored pixels; and its normaliser (images,
-    1, pixels).
-    """
-    probabilities = values.exp_()
-    normaliser = probabilities.sum(1, keepdim=True)
-    probabilities *= valid[:, None] / normaliser
-    return probabilities, normaliser
-
-
-def _power(values, power):
-    """values ** power; the usual powers cost no logarithm. May return `values` itself."""
-    if power == 1:
-        return values
-    if power == 1.5:
-        return values.sqrt().mul_(values)
-    return values * values if power == 2 else values**power
