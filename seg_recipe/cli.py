@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _manual() -> str:
     lines = ["usage: seg-recipe COMMAND ...", ""]
-    lines += [f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines += [f"  {name:14}{summary}" for name, (_, summary) in COMMANDS.items()]
     lines += ["", "seg-recipe COMMAND --help explains one of them; --version prints the version."]
     lines += [
         "",

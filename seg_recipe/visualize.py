@@ -37,6 +37,15 @@ class Augmented(NamedTuple):
     mask: UInt8[np.ndarray, "size size"]
 
 
+class PseudoLabelled(NamedTuple):
+    """One sample of a `pseudo_label_sheet`: image, and class ids of its size: predicted, and what of it is kept."""
+
+    id: str
+    image: UInt8[np.ndarray, "height width 3"]
+    predicted: UInt8[np.ndarray, "height width"]
+    kept: UInt8[np.ndarray, "height width"]
+
+
 def denormalise(
     pixel_values: Float[torch.Tensor, "3 height width"], mean: list[float], std: list[float]
 ) -> UInt8[np.ndarray, "height width 3"]:
@@ -170,6 +179,22 @@ def augmentation_sheet(
             row.append(picture.resize(size, Image.Resampling.BILINEAR))
     ids, masks = [sample.id for sample in samples], [sample.mask for sample in samples]
     return _ContactSheet(label_space, cell, columns, title).draw(rows, ids, None, masks, [("", len(samples))])
+
+
+def pseudo_label_sheet(
+    samples: Sequence[PseudoLabelled], label_space: LabelSpace, *, cell: int = 192, columns: int = 8
+) -> Image.Image:
+    """A contact sheet of pseudo-labels: image, what was predicted, what of it is kept; then the legend."""
+    rows: dict[str, list[Image.Image]] = {"image": [], "predicted": [], "kept": []}
+    for sample in samples:
+        size = _fitted_size(sample.predicted.shape, cell)
+        rows["image"].append(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
+        for row, mask in (("predicted", sample.predicted), ("kept", sample.kept)):
+            rows[row].append(colour_mask(mask, label_space).resize(size, Image.Resampling.NEAREST))
+    kept = [f"{np.mean(sample.kept != IGNORE_INDEX):.0%} kept" for sample in samples]
+    sheet = _ContactSheet(label_space, cell, columns, "Pseudo-labels")
+    masks = [mask for sample in samples for mask in (sample.predicted, sample.kept)]
+    return sheet.draw(rows, [sample.id for sample in samples], kept, masks, [("", len(samples))])
 
 
 class _ContactSheet(NamedTuple):

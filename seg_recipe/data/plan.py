@@ -10,6 +10,7 @@ from pathlib import PurePath
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.data.sources import Pairs, Source
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.splits import in_validation
@@ -98,12 +99,22 @@ def plan_splits(
     train: list[Share] = []
     held: dict[str, Share] = {}
     evaluated = {source.place for source in named.values()}
+    pseudo = {source.place: record for source in sources if (record := pseudo_labelled(source.place)) is not None}
+    for name, source in named.items():
+        if (record := pseudo_labelled(source.place)) is not None:
+            raise InputError(
+                f"eval_datasets names {name}={source.place}, which is no truth to judge by: {by_whom(record)}. Name a "
+                "set with masks of its own."
+            )
     for source, prefix in zip(sources, prefixes([source.place for source in sources]), strict=True):
         if source.train is None:
             raise InputError(
                 f"{source.place} has evaluation pairs only; name it in eval_datasets, or add its training pairs."
             )
-        if named and source.place not in evaluated:
+        if source.place in pseudo:
+            train.append(Share(source.train, prefix))
+            notes.append(f"{source.place} is trained on whole, and never judged by: {by_whom(pseudo[source.place])}.")
+        elif named and source.place not in evaluated:
             train.append(Share(source.train, prefix))
             if source.evaluation is not None:
                 notes.append(f"{source.evaluation.place} is not used: eval_datasets names other sets.")
@@ -126,9 +137,8 @@ def plan_splits(
                     "(val_fraction)."
                 )
     if not named and not held:
-        raise InputError(
-            "There are no evaluation pairs: raise --val_fraction above 0, or name a set with --eval_datasets."
-        )
+        more = "" if len(pseudo) == len(sources) else "raise --val_fraction above 0, or "
+        raise InputError(f"There are no evaluation pairs: {more}name a set with --eval_datasets.")
     splits = {"train": train} if named else {"train": train, "validation": list(held.values())}
     for name, source in named.items():
         pairs = source.evaluation or source.train

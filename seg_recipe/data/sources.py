@@ -21,6 +21,7 @@ from datasets.table import InMemoryTable
 
 from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
+from seg_recipe.data.pseudo import RECORD
 from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 
@@ -28,7 +29,7 @@ from seg_recipe.runtime.errors import InputError
 COLUMNS = Features({"id": Value("string"), "image": Image(), "label": Image()})
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MASK_ENDING = "_seg.png"
-UNFINISHED = ".partial"  # what import_dataset.py keeps in its folder until it is done
+UNFINISHED = ".partial"  # what import_dataset.py and pseudo_label.py keep in their folders until they are done
 LAYOUTS = (
     "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png beside 000001_seg.png in "
     "one folder; or what Dataset.save_to_disk wrote"
@@ -212,9 +213,9 @@ def _stored_key(rows: Dataset) -> str:
 
 def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) -> Source:
     if UNFINISHED in names:
+        again = ("pseudo-label", "MODEL", "PICTURES") if RECORD in names else ("import", "SOURCE")
         raise InputError(
-            f"{place} is an unfinished import (it holds {UNFINISHED}); to finish it: "
-            f"{command('import', 'SOURCE', place)}."
+            f"{place} is an unfinished {again[0]} (it holds {UNFINISHED}); to finish it: {command(*again, place)}."
         )
     held = eval_split if eval_split in names and eval_split != "train" else "val"
     halves = {half: set(_list(folder / half)) for half in ("train", held) if (folder / half).is_dir()}

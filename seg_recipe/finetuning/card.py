@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from seg_recipe.data.pseudo import pseudo_labelled
 from seg_recipe.figure_names import by_set
 from seg_recipe.finetuning.identity import repeatable_text
 from seg_recipe.finetuning.provenance import is_all_drawn, stands_before_photographs
@@ -36,6 +37,11 @@ def write_model_card(
         recipe=repeatable_text(recipe),
         versions=package_versions(),
         pictures=pictures,
+        pseudo_labelled={
+            source: str(record.get("model", "a model"))
+            for source in recipe.data.dataset
+            if (record := pseudo_labelled(source)) is not None
+        },
         **licence_settings(recipe),
     )
 

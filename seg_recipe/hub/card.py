@@ -55,6 +55,7 @@ def write_card(
     recipe: str,
     versions: Mapping[str, str],
     pictures: Mapping[str, str] | None = None,
+    pseudo_labelled: Mapping[str, str] | None = None,
     **licences: Any,
 ) -> Path:
     """Write `folder`/README.md and return its path. A hard link to an older card keeps the older one.
@@ -64,6 +65,7 @@ def write_card(
     the checkpoint saved at `step`, as `SegmentationMetrics` names them (shares in 0-1; an absent class has no key);
     the first set is the one that chose the checkpoint. recipe: the resolved YAML. versions: package -> version.
     pictures: caption -> path relative to `folder`; InputError for a file that is not there.
+    pseudo_labelled: of the sources whose masks a model predicted, that model's name.
     licences: the arguments of `licence_statement`, and its errors.
     """
     licence = licence_statement(**licences)
@@ -85,7 +87,7 @@ def write_card(
     )
     sections = [
         f"# {literal(title)}",
-        _opening(base_model, datasets, len(label_names)),
+        _opening(base_model, datasets, len(label_names)) + _pseudo_labels(pseudo_labelled or {}),
         "## Results\n\n" + _results(metrics, step, len(label_names)),
         _pictures(folder, pictures or {}),
         "## How to use it\n\n" + _usage(name),
@@ -126,6 +128,15 @@ def _opening(base_model: str | None, datasets: Sequence[str], classes: int) -> s
     origin = "trained from scratch" if base_model is None else f"fine-tuned from {link(base_model)}"
     sources = ", ".join(link(source, "datasets/") for source in datasets)
     return f"Semantic segmentation into {classes} classes, {origin}" + (f" on {sources}." if sources else ".")
+
+
+def _pseudo_labels(models: Mapping[str, str]) -> str:
+    """A sentence for each source of pseudo-labels."""
+    return "".join(
+        f"\n\nThe masks of {literal(plain_name(source))} are pseudo-labels, which {literal(plain_name(model))} "
+        "predicted: its errors were trained on, too. None of the results are judged by them."
+        for source, model in models.items()
+    )
 
 
 def _results(metrics: Metrics, step: int, classes: int) -> str:

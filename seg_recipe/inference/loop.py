@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seg_recipe.inference import Segmenter, mask_of
+from seg_recipe.inference.confidences import Confidences
 from seg_recipe.inference.decoding import problem
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.inference.outputs import Predictions
@@ -44,7 +45,7 @@ class Outcome:
 def predict(
     segmenter: Segmenter,
     pictures: Iterable[Picture],
-    output: Predictions,
+    output: Predictions | Confidences,
     bar: tqdm,
     *,
     batch_size: int,

@@ -22,6 +22,7 @@ COMMANDS = {
     "faces": ("make_faces", "render faces with exact masks"),
     "score": ("score", "judge a model on images with masks"),
     "predict": ("predict", "segment images, folders, zips and videos"),
+    "pseudo-label": ("pseudo_label", "make a data set of pictures without masks, by what a model is sure of"),
     "demo": ("demo", "show a model at work in the browser"),
 }
 """Command -> its script, and what it does."""

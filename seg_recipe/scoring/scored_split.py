@@ -17,6 +17,7 @@ from seg_recipe.data import DataProblems
 from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.plan import held_out
 from seg_recipe.data.problems import Problem, left_out_notes
+from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.runtime.errors import InputError
@@ -109,6 +110,10 @@ def open_split(
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises InputError
     for a split that is not there, or is empty.
     """
+    if (record := pseudo_labelled(dataset)) is not None:
+        raise InputError(
+            f"DATASET {dataset} is no truth to judge by: {by_whom(record)}. Name a data set with masks of its own."
+        )
     read = partial(read_source, dataset, image_column=image_column, label_column=label_column)
     source = read(eval_split="validation" if split in ("val", "train", "all") else split)
     if (
