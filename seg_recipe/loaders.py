@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.signals import WorkerContext, any_rank, heed_the_parent_alone
+from seg_recipe.runtime.signals import WorkerContext, any_rank, only_parent_terminates
 from seg_recipe.transforms import EpochClock
 
 
@@ -111,7 +111,7 @@ def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
     gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of
     the threads of an operator, the others wait for that one, and the whole model slows down.
     """
-    heed_the_parent_alone()
+    only_parent_terminates()
     if gives_way and hasattr(os, "nice"):
         os.nice(10)
 

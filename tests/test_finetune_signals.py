@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from seg_recipe.runtime.signals import StopRequest, WorkerContext, heed_the_parent_alone
+from seg_recipe.runtime.signals import StopRequest, WorkerContext, only_parent_terminates
 from tests import finetune_runs as runs
 
 STEPS = 60
@@ -195,7 +195,7 @@ def _stuck_worker(heeds_the_parent, ready):
     torch._C._set_worker_signal_handlers()  # as the DataLoader's workers begin
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()  # torch has threads by then
     if heeds_the_parent:
-        heed_the_parent_alone()
+        only_parent_terminates()
     ready.set()
     time.sleep(600)
 

@@ -78,7 +78,7 @@ def test_a_writer_on_another_machine_counts_as_long_as_it_shows_life(tmp_path):
 
 
 def test_a_writer_shows_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "SIGN_OF_LIFE", 0.01)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
     with sole_writer(tmp_path, "output_dir"):
         os.utime(tmp_path / WRITER, (0, 0))
         while (tmp_path / WRITER).stat().st_mtime == 0:

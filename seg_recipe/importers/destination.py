@@ -28,7 +28,7 @@ from seg_recipe.importers.samples import SETS
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.locks import held, make_writable
+from seg_recipe.runtime.locks import locked, make_writable
 from seg_recipe.runtime.pools import Threads, in_order
 
 RECORD = "import.json"
@@ -74,7 +74,7 @@ def own_folder(destination: Path) -> Iterator[None]:
     holds other things than an import, if another import is writing there, or if a link in it leads outside.
     """
     new = make_writable(destination, "DEST")
-    with held(
+    with locked(
         destination,
         lambda: f"Another import is writing to DEST {destination}; wait for its end, or give another DEST.",
     ):

@@ -33,7 +33,7 @@ from seg_recipe.inference.probabilities import Probabilities, class_files, class
 from seg_recipe.inference.values import MaskValues
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.locks import held, make_writable
+from seg_recipe.runtime.locks import locked, make_writable
 from seg_recipe.visualize import legend, overlay
 
 RECORD, SHARES, PARTIAL = "predict.json", "shares.jsonl", ".partial"
@@ -181,7 +181,7 @@ def open_predictions(
             f"--output {folder} is a file; give a folder that is new, empty, or of an earlier prediction."
         )
     new = make_writable(folder, "--output")
-    with held(
+    with locked(
         folder,
         lambda: f"Another prediction is writing to --output {folder}; wait for its end, or give another folder.",
     ):

@@ -1,4 +1,4 @@
-"""Questions to the network that get an answer in time, or none."""
+"""Calls with a time limit, for the network."""
 
 import queue
 from collections.abc import Callable
@@ -9,9 +9,9 @@ _Answer = TypeVar("_Answer")
 
 
 def within(seconds: float, ask: Callable[[], _Answer]) -> _Answer:
-    """What `ask` returns, or its exception, or TimeoutError after `seconds`.
+    """Call `ask` in a thread. Returns its result or raises its exception; TimeoutError after `seconds`.
 
-    A thread, because a client's own timeout counts per address and per read, and looking up a name has none.
+    An HTTP client's own timeout is per address and per read, and a DNS lookup has none.
     """
     answers: queue.SimpleQueue[tuple[list[_Answer], Exception | None]] = queue.SimpleQueue()
 

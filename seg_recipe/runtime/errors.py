@@ -1,4 +1,4 @@
-"""What is refused, and how a program ends: one line for what its user can change, a traceback for everything else."""
+"""How a program ends: with one line for what its user can change, with a traceback for everything else."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 PACKAGE = Path(__file__).parents[1]
 SCRIPTS = PACKAGE.parent / "scripts"
-# what the machine refuses a program, whatever the program does: not a fault of the code
+# errors of the machine, not of the code
 OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),  # of its disks
     *(errno.EACCES, errno.EPERM, errno.EMFILE),
@@ -24,22 +24,19 @@ _NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "Unable to allocate", "Can
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used. The message is one line: the thing, its value, what was wanted, the
-    way out.
+    """The user's input cannot be used. The message is one line: the thing, its value, what was wanted, the way out.
 
-    Everything that this project refuses is one of these; any other exception is a fault of the code or of the machine.
+    Any other exception is a fault of the code or of the machine.
     """
 
 
 class RunError(RuntimeError):
-    """A run cannot go on, for a reason that its user can act on. One line, as an InputError."""
+    """A run cannot continue, for a reason that its user can act on. One line, as an InputError."""
 
 
 @contextmanager
 def noted(note: Callable[[], str]) -> Iterator[None]:
-    """Attach `note()` to an exception that leaves the block, as the step at which a run stood. It is printed with the
-    error.
-    """
+    """Attach `note()`, as the step of a run, to an exception that leaves the block. It is printed with the error."""
     try:
         yield
     except Exception as error:
@@ -48,18 +45,17 @@ def noted(note: Callable[[], str]) -> Iterator[None]:
 
 
 class OtherRankError(RunError):
-    """Another rank failed, which says why. This one ends without a word."""
+    """Another rank failed and prints why. This one ends silently."""
 
 
 def run_program(main: Callable[[list[str]], object], stopped: str, argv: list[str] | None = None) -> NoReturn:
-    """Run a script to its end and exit with its code.
+    """Run a script and exit with its code.
 
-    `main` takes the command line without the program's name and without --traceback. A number or a text that it
-    returns is for `sys.exit`; anything else is success. An InputError, a RunError, and what the machine refuses (a
-    full disk, a folder that may not be read, too little memory) is one line that begins with "error:", exit code 1.
-    Ctrl-C prints `stopped` and exits with 130. Any other exception is a fault of ours: its last frames in this
-    project, its notes and its message, or the whole traceback with --traceback; exit code 1. What several processes of
-    a machine meet alike, one of them prints.
+    `main` takes the command line without the program's name and without --traceback. A number or text that it returns
+    goes to `sys.exit`; anything else is success. An InputError, a RunError or an error of the machine (a full disk, a
+    folder without permission, too little memory) is one line that begins with "error:", exit code 1. Ctrl-C prints
+    `stopped` and exits with 130. Any other exception prints its last frames in this project, its notes and its
+    message, or with --traceback the whole traceback; exit code 1. Of several processes on a machine one prints.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given
@@ -76,9 +72,7 @@ def run_program(main: Callable[[list[str]], object], stopped: str, argv: list[st
 
 
 def check_first(check: Callable[[list[str]], object], argv: list[str] | None = None) -> None:
-    """Make a check of the command line before the imports of a script, which take seconds. A refusal ends it as in
-    `run_program`.
-    """
+    """Check the command line before the imports of a script, which take seconds. Errors end as in `run_program`."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         check([argument for argument in given if argument != "--traceback"])
@@ -87,7 +81,7 @@ def check_first(check: Callable[[list[str]], object], argv: list[str] | None = N
 
 
 def _fail(error: Exception, whole: bool) -> int:
-    """Print what is to be said of an error; the exit code."""
+    """Print an error. Returns the exit code."""
     if not isinstance(error, OtherRankError) and not (isinstance(error, BrokenPipeError) and _nobody_reads()):
         sys.stdout.flush()
         text = "".join(traceback.format_exception(error)).rstrip() if whole else explain(error)
@@ -99,9 +93,7 @@ def _fail(error: Exception, whole: bool) -> int:
 
 
 def explain(error: Exception) -> str:
-    """What is said of an exception that ends a program: "error: ..." in one line, or for a fault of ours a short
-    traceback.
-    """
+    """The text for an exception that ends a program: "error: ..." in one line, or a short traceback."""
     notes = getattr(error, "__notes__", [])
     if isinstance(error, InputError | RunError):
         return " ".join([f"error: {_own_message(error)}", *notes])
@@ -133,9 +125,7 @@ def explain(error: Exception) -> str:
 
 
 def is_fault(error: Exception) -> bool:
-    """Whether a line of this project raised it without meaning to: for places where a library may raise anything for a
-    damaged file.
-    """
+    """Whether a bug in this project raised it. For places where a library may raise anything for a damaged file."""
     frames = traceback.extract_tb(error.__traceback__)
     return (
         bool(frames)
@@ -145,13 +135,13 @@ def is_fault(error: Exception) -> bool:
 
 
 def lost_the_others(error: Exception) -> bool:
-    """Whether a collective failed because another process of the run is gone; what ended that one is the error."""
+    """Whether a collective failed because another process of the run ended. That process prints the error."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     return several and isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST)
 
 
 def _own_message(error: Exception) -> str:
-    """The message; of an exception from a data worker, whose traceback torch puts into it, the worker's."""
+    """The message. torch puts a data worker's traceback into it: then the worker's message."""
     text = str(error)
     return (
         text.rpartition(f"{type(error).__name__}: ")[2].strip()
@@ -165,7 +155,7 @@ def _is_ours(filename: str) -> bool:
 
 
 def _nobody_reads() -> bool:
-    """Whether what is printed has no reader any more, as behind `| head`. What waits to be printed is dropped then."""
+    """Whether stdout has no reader any more, as before `| head`. If so, drop what is still to be printed."""
     if not hasattr(select, "poll"):
         return False
     poll = select.poll()
@@ -177,17 +167,13 @@ def _nobody_reads() -> bool:
 
 
 def _wait_for_the_end() -> None:
-    """Give the launcher time to end this process, as it does when another one has failed. On another machine it may
-    take longer.
-    """
+    """Give the launcher time to end this process after another one failed."""
     with suppress(KeyboardInterrupt):
         time.sleep(10)
 
 
 def _is_first_to_say(text: str, *, refusal: bool) -> bool:
-    """Whether no other process of this machine has printed the same. Before the processes know one another the first
-    prints refusals.
-    """
+    """Whether no other process of this machine printed the same. Before the process group exists, rank 0 prints."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
     torch: Any = sys.modules.get("torch")
@@ -196,5 +182,5 @@ def _is_first_to_say(text: str, *, refusal: bool) -> bool:
     key = f"seg_recipe/error/{os.environ.get('GROUP_RANK', '0')}/{zlib.crc32(text.encode())}"
     try:
         return torch.distributed.distributed_c10d._get_default_store().add(key, 1) == 1
-    except Exception:  # the store went down with the process that kept it: better twice than never
+    except Exception:  # the store ended with its process: better twice than never
         return True

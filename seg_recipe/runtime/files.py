@@ -1,4 +1,4 @@
-"""What is said when the machine refuses to write a file, by whichever library it is written."""
+"""Write files as a whole, and report in one line why a file cannot be written."""
 
 import errno
 import os
@@ -20,11 +20,9 @@ _PROBE = bytes(1 << 16)
 
 @contextmanager
 def told_if_refused(what: str, folder: Path, way_out: Callable[[], str]) -> Iterator[None]:
-    """Turn an error of the disk within the block into one line: what is not saved, why, what is still whole and how to
-    go on.
+    """Raise a disk error of the block as a RunError of one line. Other errors pass.
 
-    Raises RunError for it; other errors pass. folder: where the block writes. way_out: the end of the line, asked for
-    when it is needed.
+    what: what is not saved. folder: where the block writes. way_out: makes the end of the line, how to continue.
     """
     try:
         yield
@@ -36,10 +34,9 @@ def told_if_refused(what: str, folder: Path, way_out: Callable[[], str]) -> Iter
 
 
 def refusal(error: BaseException, folder: Path) -> str | None:
-    """Why the machine did not write, as in `No space left on device: runs/a/model.safetensors`; None for any other
-    error.
+    """The reason of a disk error, as `No space left on device: runs/a/model.safetensors`; None for other errors.
 
-    safetensors and torch raise errors of their own, torch's without a reason. folder: where it happened.
+    safetensors and torch raise errors of their own, torch without a reason. folder: where it happened.
     """
     if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
         return f"{error.strerror}: {error.filename or folder}"
@@ -53,7 +50,7 @@ def refusal(error: BaseException, folder: Path) -> str | None:
 
 
 def _reason(folder: Path) -> str:
-    """Why nothing can be written to a folder: what a write says, or how much room there is."""
+    """Try to write to a folder. Returns the error, or how much space is free."""
     try:
         with TemporaryFile(dir=folder) as file:
             file.write(_PROBE)
@@ -66,10 +63,10 @@ def _reason(folder: Path) -> str:
 
 @contextmanager
 def replaced_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Give a name beside `path` to write to, and rename it to `path` at the end of the block: readers see whole files.
+    """Yield a temporary name, and rename it to `path` at the end of the block: readers never see part of a file.
 
-    After an error in the block the unfinished file is gone and `path` is as it was. shared: several processes may
-    write at once, so that each has a name of its own, which a killed one leaves behind.
+    After an error the temporary file is deleted and `path` is unchanged. shared: several processes may write at once,
+    so each uses a name of its own, which stays if the process is killed.
     """
     unfinished = path.with_name(f".{path.name}.part{f'-{os.getpid()}' if shared else ''}")
     try:

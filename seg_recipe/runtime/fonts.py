@@ -1,6 +1,6 @@
-"""Which font a text is drawn in: DejaVu Sans, or the first of this machine that has all of its letters.
+"""The font of a text: DejaVu Sans, or the first on this machine that has all of its letters.
 
-DejaVu Sans comes with matplotlib and has the letters of Europe, Arabic and Hebrew; Pillow's own font has English ones.
+DejaVu Sans comes with matplotlib and covers Europe, Arabic and Hebrew. Pillow's own font covers English only.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 from PIL import ImageFont
 
 _IN_EVERY_CASE = 0x250
-"""Below this (Latin with all its accents) DejaVu Sans has every letter, and no font need be opened to look."""
+"""DejaVu Sans has every letter below this code point (Latin with accents)."""
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
@@ -22,9 +22,7 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def font_file(text: str) -> Path:
-    """The file of the font for this text. Where none has all of its letters, boxes are drawn, and stderr says so,
-    once.
-    """
+    """The file of the font for this text. If no font has all of its letters, say once that boxes are drawn."""
     letters = frozenset(ord(letter) for letter in text if letter.isprintable() and not letter.isspace())
     if all(letter < _IN_EVERY_CASE or letter == ord("…") for letter in letters) or letters <= _letters_of(_dejavu()):
         return _dejavu()
@@ -37,7 +35,7 @@ def font_file(text: str) -> Path:
 
 @cache
 def _dejavu() -> Path:
-    places: Any = find_spec("matplotlib")  # found, not imported, which takes half a second
+    places: Any = find_spec("matplotlib")  # importing it would take half a second
     return Path(places.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
@@ -52,13 +50,13 @@ def _letters_of(path: Path) -> frozenset[int]:
 
     try:
         return frozenset(FT2Font(str(path)).get_charmap())
-    except (OSError, RuntimeError):  # damaged, or of a kind that FreeType does not know
+    except (OSError, RuntimeError):  # damaged, or unknown to FreeType
         return frozenset()
 
 
 @cache
 def _system_fonts() -> list[Path]:
-    """Those of this machine, upright sans serif ones first."""
+    """The fonts of this machine, upright sans serif ones first."""
     from matplotlib.font_manager import findSystemFonts
 
     def rank(path: Path) -> tuple[bool, bool, Path]:
@@ -69,7 +67,7 @@ def _system_fonts() -> list[Path]:
 
 
 def _can_be_drawn(path: Path) -> bool:
-    """Whether Pillow opens it at any size; fonts of coloured pictures, as emoji have them, come in one."""
+    """Whether Pillow opens it at any size. Bitmap fonts, as of emoji, have one size."""
     try:
         _opened(path, 15)
         return True

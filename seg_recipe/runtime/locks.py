@@ -1,4 +1,4 @@
-"""A folder to write to: made, tried, and held by one process at a time."""
+"""Make a folder writable, and lock it for one process at a time."""
 
 import contextlib
 import json
@@ -16,11 +16,7 @@ from seg_recipe.runtime.errors import InputError
 
 
 def make_writable(folder: Path, setting: str) -> list[Path]:
-    """Makes a folder with those above it, and tries to write in it; returns those that were not there, the innermost
-    first.
-
-    Raises OSError, which names the setting and the folder, where nothing can be written.
-    """
+    """Make a folder and its parents, and try to write in it. Returns the new folders, innermost first."""
     new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +34,7 @@ _handles: set[int] = set()
 
 
 def _let_go() -> None:
-    """In a forked child: a data worker that outlives a killed run for seconds must not keep the next one out."""
+    """Drop the locks in a forked child. A data worker may outlive a killed run by seconds."""
     while _handles:
         os.close(_handles.pop())
 
@@ -48,11 +44,10 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def held(folder: Path, refusal: Callable[[], str]) -> Iterator[None]:
-    """Keep a second process out of an existing folder while the block runs: there, this raises InputError(refusal()).
+def locked(folder: Path, refusal: Callable[[], str]) -> Iterator[None]:
+    """Lock an existing folder while the block runs. Raises InputError(refusal()) if another process has the lock.
 
-    The system drops the lock with the process, however that ends. Where there are no such locks (Windows, some network
-    file systems) nobody is kept out.
+    The lock ends with the process. Without such locks (Windows, some network file systems) this does nothing.
     """
     try:
         import fcntl
@@ -74,23 +69,21 @@ def held(folder: Path, refusal: Callable[[], str]) -> Iterator[None]:
 
 
 WRITER = ".writer.json"
-"""Who writes to a folder: host, process and since when. Its time of change is the writer's last sign of life."""
-SIGN_OF_LIFE, SILENCE = 20.0, 120.0
-"""Seconds between two signs of life, and after how many without one a writer on another machine counts as dead."""
+"""The file that names the writer of a folder: host, process, start. The writer touches it at intervals."""
+HEARTBEAT, SILENCE = 20.0, 120.0
+"""Seconds between two touches; seconds without one after which a writer on another machine counts as dead."""
 
 
 @contextlib.contextmanager
 def sole_writer(folder: Path, setting: str) -> Iterator[None]:
-    """Keep every other process out of an existing folder while the block runs, those of other machines that share it
-    too.
+    """Lock an existing folder while the block runs, also against other machines that share it.
 
-    On one machine the system's lock decides, which ends with the process. Between machines it may not be seen, so the
-    writer shows signs of life there, and one that was silent for `SILENCE` seconds is passed over. Raises InputError
-    that says who writes.
+    On one machine the system's lock decides. It may not reach other machines; for them the writer touches WRITER, and
+    is ignored after `SILENCE` seconds without a touch. Raises InputError that names the writer.
     """
     place = folder / WRITER
     me = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    with held(folder, lambda: _in_use(folder, setting, _read(place))):
+    with locked(folder, lambda: _in_use(folder, setting, _read(place))):
         other, silent = _read(place), _seconds_since(place)
         if other.get("host", me["host"]) != me["host"] and silent < SILENCE:
             rest = f" If that process is dead, it counts as such in {SILENCE - silent:.0f} s."
@@ -99,7 +92,7 @@ def sole_writer(folder: Path, setting: str) -> Iterator[None]:
         unfinished.write_text(json.dumps(me) + "\n", encoding="utf-8")
         unfinished.replace(place)
         done = threading.Event()
-        threading.Thread(target=_show_life, args=(place, done), name="sign of life", daemon=True).start()
+        threading.Thread(target=_touch, args=(place, done), name="heartbeat", daemon=True).start()
         try:
             yield
         finally:
@@ -108,9 +101,9 @@ def sole_writer(folder: Path, setting: str) -> Iterator[None]:
                 place.unlink(missing_ok=True)
 
 
-def _show_life(place: Path, done: threading.Event) -> None:
-    while not done.wait(SIGN_OF_LIFE):
-        with contextlib.suppress(OSError):  # a disk that is away for a moment, or a folder that was moved
+def _touch(place: Path, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):  # the disk is gone for a moment, or the folder was moved
             os.utime(place)
 
 
@@ -131,7 +124,7 @@ def _read(place: Path) -> dict[str, Any]:
 
 
 def _seconds_since(place: Path) -> float:
-    """Age of a file by the clock of the disk that it lies on, which may be another machine's."""
+    """Age of a file by the clock of its disk, which may be on another machine."""
     try:
         with TemporaryFile(dir=place.parent) as now:
             return os.fstat(now.fileno()).st_mtime - place.stat().st_mtime

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step of a run on a CPU."""
+"""Keep freed memory in the process, which saves time on a CPU."""
 
 import ctypes
 import os
@@ -8,15 +8,13 @@ _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of <mallo
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep the memory that it frees; says whether it does. For programs: it lasts as long as the
-    process.
+    """Have this process keep the memory that it frees, until it ends. Returns whether it does.
 
-    glibc takes every large block from the system and gives it back when it is freed. A training step on a CPU does so
-    some 200,000 times 4 kB, and the system zeroes each of them anew: a fifth of the time of a step of SegFormer-B0 at
-    512x512, 30 % of that of an evaluation. Kept, the blocks of one step serve the next; for the gaps between them the
-    process is up to a third larger. Does nothing without glibc, or where the environment says itself how malloc is to
-    behave (MALLOC_..., GLIBC_TUNABLES): where memory is short, put MALLOC_TRIM_THRESHOLD_=131072, which is glibc's own
-    value, before the command.
+    glibc returns every large block to the system, which zeroes the pages again for the next one. In a training step
+    on a CPU these are some 200,000 pages of 4 kB: a fifth of the time of a step of SegFormer-B0 at 512x512, 30 % of an
+    evaluation. Kept, the blocks serve the next step; fragmentation makes the process up to a third larger. Does
+    nothing without glibc, or if the environment configures malloc (MALLOC_..., GLIBC_TUNABLES). If memory is short,
+    put MALLOC_TRIM_THRESHOLD_=131072, glibc's default, before the command.
     """
     asked = any(name == "GLIBC_TUNABLES" or (name.startswith("MALLOC_") and name.endswith("_")) for name in os.environ)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" and not asked else None

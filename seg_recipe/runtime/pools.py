@@ -1,4 +1,4 @@
-"""Work for pools of threads or processes, which Ctrl-C ends wherever it falls."""
+"""Pools of threads and processes that Ctrl-C can end at any moment."""
 
 import ctypes
 import multiprocessing
@@ -20,11 +20,10 @@ _Result = TypeVar("_Result")
 
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Ctrl-C within the block is raised at its end; a second one at once.
+    """Raise Ctrl-C at the end of the block; a second one at once. For each call of the main thread to a pool.
 
-    For each dealing of the main thread with a pool. `concurrent.futures` is not made for a KeyboardInterrupt between a
-    lock's being taken and its being remembered as taken: the lock stays, a worker waits for it for ever, and so does
-    who waits for the worker's end. Where Ctrl-C does not raise KeyboardInterrupt, nothing is changed.
+    A KeyboardInterrupt while `concurrent.futures` acquires a lock may leave it locked, and then workers wait for ever.
+    Does nothing if Ctrl-C does not raise KeyboardInterrupt.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -51,14 +50,13 @@ def ctrl_c_waits() -> Iterator[None]:
 
 @contextmanager
 def no_interrupt_is_lost() -> Iterator[None]:
-    """Ctrl-C within the block, and SIGTERM where it is answered alike, is raised at once, and at the end where
-    something swallowed it.
+    """Raise Ctrl-C (and SIGTERM, if handled alike) at once, and again at the end of the block if it was swallowed.
 
-    A library that clears errors of its own may clear a KeyboardInterrupt with them, as NumPy (2.4) does while it draws
-    from an array of texts. Where neither signal raises KeyboardInterrupt, nothing is changed.
+    A library that clears its own errors may clear a KeyboardInterrupt with them, as NumPy 2.4 does in `choice` from an
+    array of texts. Does nothing if neither signal raises KeyboardInterrupt.
     """
     answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # One of an earlier block stays where an interrupt fell into its very end.
+    # an interrupt at the very end of an earlier block leaves that block's handler
     heard = [
         number
         for number, answer in answers.items()
@@ -79,7 +77,7 @@ def no_interrupt_is_lost() -> Iterator[None]:
         for number in heard:
             signal.signal(number, ask)
         yield
-    except (KeyboardInterrupt, GeneratorExit):  # it is on its way
+    except (KeyboardInterrupt, GeneratorExit):  # already raised
         asked = False
         raise
     finally:
@@ -90,9 +88,9 @@ def no_interrupt_is_lost() -> Iterator[None]:
 
 
 class Threads(ThreadPoolExecutor):
-    """A ThreadPoolExecutor that Ctrl-C in the main thread can end, where `result` waits for its futures.
+    """A ThreadPoolExecutor that Ctrl-C in the main thread can end, if `result` waits for its futures.
 
-    Where an exception leaves its block, what has not begun is not done.
+    After an exception in its block, work that has not begun is cancelled.
     """
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -113,12 +111,11 @@ class Threads(ThreadPoolExecutor):
 
 @contextmanager
 def processes(count: int, work: Callable[[Any], Any] | None = None) -> Iterator[ProcessPoolExecutor | None]:
-    """So many processes, which end with the block, and with this process; None, hence work in this one, for one.
+    """A pool of `count` processes that end with the block and with this process; None for a count of 1.
 
-    Ctrl-C, which reaches the whole process group, is this process's to answer: they finish what they have begun. On
-    Linux they are forked: that takes milliseconds, and they have what is there already. Give them no work for torch,
-    whose threads they have not.
-    work: what `inherited` does in them; forked ones are handed it as it is, with all that it holds.
+    Workers ignore Ctrl-C and finish what they have begun. On Linux they are forked, which takes milliseconds. A forked
+    process has none of torch's threads: give it no work for torch.
+    work: the function that `inherited` calls in the workers. A fork inherits it, with all that it refers to.
     """
     if count == 1:
         yield None
@@ -136,7 +133,7 @@ _work: Callable[[Any], Any] | None = None
 
 
 def inherited(item: Any) -> Any:
-    """In one of `processes`: its `work` on an item."""
+    """In a worker: apply its `work` to an item."""
     assert _work is not None
     return _work(item)
 
@@ -147,9 +144,7 @@ def _begin(parent: int, work: Callable[[Any], Any] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
-        parent_death_signal = (
-            1  # PR_SET_PDEATHSIG of <linux/prctl.h>; without it they would wait for ever for one that was killed
-        )
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>; else workers outlive a killed parent
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
@@ -157,19 +152,19 @@ def _begin(parent: int, work: Callable[[Any], Any] | None) -> None:
 
 @lru_cache(maxsize=8)
 def _lasting(threads: int, process: int) -> Threads:
-    return Threads(threads)  # they last as long as the process; a forked one, which inherits none, makes its own
+    return Threads(threads)  # for the whole process; a forked one makes its own
 
 
 def result(future: "Future[_Result]") -> _Result:
-    """The future's result, waited for; Ctrl-C is raised when it is there."""
+    """Wait for the result of a future. Ctrl-C is raised after it."""
     with ctrl_c_waits():
         return future.result()
 
 
 def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int) -> list[_Result]:
-    """[work(item) for item in items], by so many threads, of which the caller's is one. Not for use within `work`.
+    """[work(item) for item in items] on `threads` threads, the caller's among them. Not for use within `work`.
 
-    Whoever is free takes the next item, so little time goes into handing them out. After an error no item is begun.
+    After an error no further item is begun.
     """
     pool = _lasting(threads - 1, os.getpid()) if threads > 1 else None
     if pool is None or len(items) <= 1:
@@ -177,7 +172,7 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: in
     results: list[Any] = [None] * len(items)
     left = iter(enumerate(items))
 
-    def take() -> None:
+    def work_on() -> None:
         try:
             for number, item in left:
                 results[number] = work(item)
@@ -185,9 +180,9 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: in
             deque(left, maxlen=0)
             raise
 
-    others = [pool.submit(take) for _ in range(min(threads, len(items)) - 1)]
+    others = [pool.submit(work_on) for _ in range(min(threads, len(items)) - 1)]
     try:
-        take()
+        work_on()
     finally:
         for other in others:
             result(other)
@@ -197,11 +192,10 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: in
 def in_order(
     pool: Executor | None, work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
 ) -> Iterator[tuple[_Item, _Result]]:
-    """Each item with the result of `work` on it, in the order of the items. `ahead` of them are under way or wait to
-    be asked for.
+    """Yield (item, work(item)) in the order of the items, with at most `ahead` items in progress or waiting.
 
-    Items are taken as they are needed, so memory does not grow with their number. What has not begun when the caller
-    asks for no more is not done. With pool None the work is done when it is asked for.
+    Items are read as they are needed, so memory does not grow with their number. When the caller stops, work that has
+    not begun is cancelled. Without a pool the work is done on demand.
     """
     if pool is None:
         for item in items:

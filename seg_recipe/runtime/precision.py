@@ -1,4 +1,4 @@
-"""Which arithmetic the hardware has."""
+"""The precisions that the hardware computes in."""
 
 import torch
 
@@ -6,7 +6,7 @@ import torch
 def computes_in_bf16(*, use_cpu: bool) -> bool:
     """Whether bfloat16 is computed in hardware: CUDA from compute capability 8.0, x86 CPUs with AMX or AVX512-BF16.
 
-    False where it would be emulated, which is slower than fp32, and on hardware on which nobody has measured a gain.
+    False where it is emulated, which is slower than fp32, and on hardware without a measured gain.
     """
     if not use_cpu:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,4 +1,4 @@
-"""A process that trains: it ends with its launcher, saves when it is asked to stop, and leaves with the others."""
+"""A training process: it ends with its launcher and leaves the process group together with the other ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,6 @@ from seg_recipe.runtime.signals import StopRequest, follow_launcher, leave_toget
 def training_process() -> Iterator[StopRequest]:
     """Prepare this process for a training run and leave the process group at its end. Yields a StopRequest."""
     follow_launcher()
-    disable_progress_bar()  # transformers' bar for each save would stand between the lines of the training
+    disable_progress_bar()  # transformers has a bar for each save
     yield StopRequest()
     leave_together()

@@ -1,6 +1,4 @@
-"""What a secret is, and that none leaves this machine: keys, tokens and passwords of the environment, of logins, or
-recognised by their form.
-"""
+"""Find keys, tokens and passwords, by the environment, by logins and by their form, so that none is published."""
 
 import logging
 import netrc
@@ -17,7 +15,7 @@ OPENAI_KEY = (
     r"\bsk-(?:[a-z]+\d*-)*"
     r"(?:(?=[A-Za-z_]*\d)(?=[a-z0-9_]*[A-Z])\w{16,}|(?=(?:[\w-]*[A-Z]){3})(?=(?:[\w-]*\d){3})[\w-]{40,})"
 )
-"""Its random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
+"""The random part has digits and capitals, unlike the name of a folder (sk-fold-1-augmented)."""
 SECRET_KEYS = re.compile(r"(token|api_key|secret|secret_key|password)$", re.IGNORECASE)
 """Names of variables and settings that hold a secret."""
 _TOKENS = re.compile(
@@ -29,7 +27,7 @@ _BINARY = (".safetensors", ".png", ".jpg", ".jpeg")
 
 
 def without_secrets(text: str) -> str:
-    """Replace each secret of the environment in the text by the name of its variable, and other known ones by ***."""
+    """Replace each secret of the environment by the name of its variable, and other known secrets by ***."""
     for name, value in os.environ.items():
         if SECRET_KEYS.search(name) and len(value) >= 8:
             text = text.replace(value, f"<{name}>")
@@ -62,7 +60,7 @@ def known_secrets() -> list[str]:
 
 
 def refuse_secrets(folder: Path) -> None:
-    """Raise InputError naming the file in `folder` that holds a known secret or, in a text, what looks like one."""
+    """Raise InputError if a file in `folder` holds a known secret, or a text file something that looks like one."""
     secrets = [value.encode() for value in known_secrets()]
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         text = path.suffix not in _BINARY
@@ -75,7 +73,7 @@ def refuse_secrets(folder: Path) -> None:
 
 
 def pieces(path: Path, size: int = 1 << 24) -> Iterator[bytes]:
-    """The file in pieces that overlap, so that no token is cut in two."""
+    """Read a file in pieces that overlap, so that no token is split."""
     with path.open("rb") as file:
         tail = b""
         while piece := file.read(size):

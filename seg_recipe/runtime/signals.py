@@ -1,4 +1,4 @@
-"""Stopping well: SIGTERM and Ctrl-C become a checkpoint after the running step, on all ranks together."""
+"""SIGTERM and Ctrl-C: finish the step, save a checkpoint and stop, on all ranks together."""
 
 import ctypes
 import multiprocessing.context
@@ -16,7 +16,7 @@ import torch
 
 
 def any_rank(own: bool) -> bool:
-    """Whether any rank says yes. A collective: every rank calls it at the same point and gets the same answer."""
+    """Whether `own` is true on any rank. A collective: every rank gets the same answer."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return own
     device = (
@@ -30,7 +30,7 @@ def any_rank(own: bool) -> bool:
 
 
 class LateCopy:
-    """The values of a tensor, read on the host later, without a wait for what its device was given to do since."""
+    """A copy of a tensor for the host. Reading it does not wait for work that its device received later."""
 
     def __init__(self, values: torch.Tensor):
         self._host, self._event = values.detach(), None
@@ -47,7 +47,7 @@ class LateCopy:
 
 
 class StopRequest:
-    """Whether somebody asked this run to stop. Signals ask through `listening`, other code through `set`."""
+    """Whether the run should stop: after a signal (`listening`) or a call of `set`."""
 
     def __init__(self):
         self._asked = False
@@ -58,12 +58,13 @@ class StopRequest:
         self._asked = True
 
     def clear(self) -> None:
-        """Take back what was asked: it was done."""
+        """Withdraw the request, once the run has stopped."""
         self._asked, self._before = False, None
 
     def agreed(self) -> bool:
-        """Whether any rank was asked to stop. A collective: every rank calls it at the same point and gets the same
-        answer. Among GPUs it is that of the call before, which needs no wait.
+        """Whether any rank should stop. A collective: every rank gets the same answer.
+
+        With NCCL it is the answer of the previous call, which needs no wait for the device.
         """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not (distributed and torch.distributed.get_backend() == "nccl"):
@@ -75,9 +76,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Turn SIGTERM and the first Ctrl-C into a request while the block runs; the second Ctrl-C interrupts
-        at once.
-        """
+        """Turn SIGTERM and the first Ctrl-C into a request while the block runs. A second Ctrl-C interrupts."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -85,9 +84,7 @@ class StopRequest:
         owner, heard = os.getpid(), False
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if (
-                os.getpid() != owner
-            ):  # a data worker, which has the handler from its parent and goes on until that has no more need of it
+            if os.getpid() != owner:  # a data worker, which inherited the handler, works until its parent ends it
                 return
             nonlocal heard
             if heard and number == signal.SIGINT:
@@ -104,14 +101,12 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def heed_the_parent_alone() -> None:
-    """Have this process, started by WorkerContext, end by SIGTERM only when its own parent sent it, which is how stuck
-    workers are ended.
+def only_parent_terminates() -> None:
+    """Ignore SIGTERM in this worker, started by WorkerContext, unless the parent sent it. Stuck workers end that way.
 
-    SLURM's scancel, systemd, docker and `timeout` send SIGTERM to every process of a run. torch installs its own
-    handler in data workers, after ours was inherited, and a worker that dies of such a signal takes the run with it,
-    before the checkpoint that the run was asked for. A worker whose parent died ends by itself within seconds. Does
-    nothing in a process that was started otherwise.
+    SLURM's scancel, systemd, docker and `timeout` send SIGTERM to every process of a run. With torch's handler a data
+    worker dies of it, and the run with the worker, before it saves. A worker whose parent died ends by itself within
+    seconds. Does nothing in other processes.
     """
     if not hasattr(signal, "sigwaitinfo") or signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         return
@@ -129,9 +124,7 @@ if sys.platform == "linux":
 
     class _Worker(multiprocessing.context.ForkProcess):
         def start(self) -> None:
-            """Blocks SIGTERM from the first moment on, hence in every thread that the process will have: one that took
-            it would die.
-            """
+            """Block SIGTERM before the fork, hence in every thread of the worker."""
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             try:
                 super().start()
@@ -139,16 +132,16 @@ if sys.platform == "linux":
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     class WorkerContext(multiprocessing.context.ForkContext):
-        """Forks processes in which SIGTERM waits for `heed_the_parent_alone`."""
+        """Forks processes in which SIGTERM is blocked until `only_parent_terminates`."""
 
         Process = _Worker
 
 
 def follow_launcher(follow: bool = True) -> None:
-    """Have this process asked to stop, or no longer, when `accelerate launch`, its parent, dies (Linux).
+    """Receive SIGTERM when the parent, `accelerate launch`, dies; or no longer (Linux).
 
-    accelerate's simple launcher does not pass SIGTERM on to its worker, which then trains on unseen; and a launcher
-    that is killed outright leaves its workers behind. Does nothing when the process was not started by a launcher.
+    accelerate's simple launcher does not forward SIGTERM, and a killed launcher leaves its workers running. Does
+    nothing without a launcher.
     """
     if sys.platform == "linux" and "ACCELERATE_DYNAMO_BACKEND" in os.environ:
         parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
@@ -156,14 +149,12 @@ def follow_launcher(follow: bool = True) -> None:
 
 
 def leave_together() -> None:
-    """The last thing that processes do together: wait for one another, let gloo's threads finish, and leave the
-    process group.
+    """Wait for the other ranks, let gloo's threads finish, and destroy the process group.
 
-    A process that exits right after a collective is aborted now and then (SIGABRT, about one in five on two processes
-    with torch 2.13): a thread of gloo still holds a tensor of Python's, and wants the interpreter's lock to let go of
-    it while the interpreter shuts down. After a barrier, which holds none, the threads have only the lock to wait for,
-    and they get it in the pause. May go when torch's ProcessGroupGloo lets go of its tensors before it reports a
-    collective as done.
+    A process that exits right after a collective may abort (SIGABRT, one in five on two processes with torch 2.13): a
+    thread of gloo releases a tensor, which needs the interpreter's lock, while the interpreter shuts down. A barrier
+    has no tensor, and the pause gives the threads the lock. May go when torch's ProcessGroupGloo releases its tensors
+    before it reports a collective as done.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

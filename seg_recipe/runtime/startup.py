@@ -1,8 +1,7 @@
-"""A quicker start of the programs: `import startup` before the other imports, `startup.imported()` after them.
+"""Start programs faster: `import startup` before the other imports, call `startup.imported()` after them.
 
-torch and transformers make 700,000 objects that stay. Python's garbage collector looks through them again and again
-while they are imported, and once more when the process ends: a third of the time of `finetune.py --help`, and as many
-seconds of each other start.
+torch and transformers make 700,000 lasting objects. Python's garbage collector searches them again and again while
+they are imported, and once more at the end of the process: more than a second.
 """
 
 import gc
@@ -11,6 +10,6 @@ gc.disable()
 
 
 def imported() -> None:
-    """What has been made so far stays, and is not looked through again; from here on garbage is collected as ever."""
+    """Exempt all objects made so far from garbage collection, and collect again from here on."""
     gc.freeze()
     gc.enable()
