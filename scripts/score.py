@@ -23,10 +23,10 @@ The folder of --output gets report.html, one file to look at and to send, and sc
     format            1; counts up when a key changes its meaning
     model, dataset, split; settings: how it was run; labels: what was matched; notes;
     versions of the packages; images, images_counted, pixels_counted, classes_present
-    figures           miou, miou_i, miou_c, accuracy, mean_accuracy as in results.json of a run;
-                      miou_i_worst: mean over the worst 5 % of the images; boundary_iou_0.5,
-                      boundary_iou_2: within that percentage of the diagonal of the contours;
-                      ece: calibration error in 0-1
+    figures           miou, miou_foreground (without --background), miou_i, miou_c, accuracy,
+                      mean_accuracy as in results.json of a run; miou_i_worst: mean over the worst
+                      5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage
+                      of the diagonal of the contours; ece: calibration error in 0-1
     classes           name -> images (in which it occurs), iou, accuracy, boundary_iou_0.5,
                       boundary_iou_2
     confusion         pixels[truth][predicted], with the names of both; the last column: classes
@@ -105,6 +105,13 @@ def _parse(argv):
         help="intervals over groups of images, as the frames of one sequence: a regular expression that finds the "
         "group's name in an id, as in '(.*)_[0-9]+' (default: each image by itself)",
     )
+    add(
+        "--background",
+        nargs="+",
+        default=["background"],
+        metavar="CLASS",
+        help="the classes that miou_foreground is without",
+    )
     add("--seed", type=int, default=0, help="seed of the bootstrap")
     add(
         "--bad_samples",
@@ -147,13 +154,14 @@ if __name__ == "__main__":
     check_first(_parse)
 
 from seg_recipe.faces.ours import JUNK
+from seg_recipe.figure_names import background_of
 from seg_recipe.inference import load_segmenter
-from seg_recipe.labels import read_id_map
+from seg_recipe.labels import read_id_map, with_nearest
 from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.scoring import SCALES, contestant, score_models, write_report
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.matching import check_id_map
-from seg_recipe.scoring.page import TITLES, interval_text
+from seg_recipe.scoring.page import TITLES, interval_text, shown_figures
 from seg_recipe.scoring.scored_split import LABELS, data_labels, open_split
 
 startup.imported()
@@ -170,6 +178,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         keep_freed_memory()
     own = segmenters[0].label_space if (Path(arguments.model).expanduser() / LABELS).is_file() else None
     label_space, said_by = data_labels(arguments.dataset, arguments.labels, own)
+    strangers = [name for name in arguments.background if not background_of(label_space.names, [name])]
+    if strangers and arguments.background != ["background"]:
+        raise InputError(f"--background: the data have no class {with_nearest(strangers, label_space.names)}.")
     check_id_map(id_map, [name for segmenter in segmenters for name in segmenter.label_space.names], label_space.names)
     models = [
         contestant(place, segmenter, label_space, id_map) for place, segmenter in zip(places, segmenters, strict=True)
@@ -205,6 +216,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         resamples=arguments.resamples,
         seed=arguments.seed,
         group=arguments.group,
+        background=arguments.background,
     )
     print_table(report.content)
     print(*report.content["notes"], sep="\n", end="\n" if report.content["notes"] else "")
@@ -252,7 +264,7 @@ def print_table(content: dict[str, Any]) -> None:
             interval_text(content["figures"][key]),
             *([interval_text(compared["difference"]["figures"][key], True)] if compared else []),
         ]
-        for key, title in TITLES.items()
+        for key, title in ((key, TITLES[key]) for key in shown_figures(content))
     ]
     lines = [
         heads,

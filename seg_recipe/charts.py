@@ -129,8 +129,8 @@ def training_figure(
             evaluations.setdefault(prefix, {})[int(entry["step"])] = entry
     if not evaluations:
         raise ValueError("The history holds no evaluation with a mIoU.")
-    judged = str(chooser).removesuffix("_miou")
-    judged = judged if judged in evaluations else next(iter(evaluations))
+    logged = [prefix for prefix, entries in evaluations.items() if any(chooser in entry for entry in entries.values())]
+    judged = next(iter([*logged, *evaluations]))
     ious = _class_table(evaluations[judged], judged, class_names)
     figure = _figure(11, max(6.8, 1.5 + 0.22 * min(len(ious), MOST_CLASSES)))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 1.1))

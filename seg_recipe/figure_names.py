@@ -8,8 +8,12 @@ cut apart by what they begin or end with.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from seg_recipe.labels import plain_name
+
 HEADLINES = ("miou", "classes_present", "miou_i", "miou_c", "accuracy", "mean_accuracy")
 """What `SegmentationMetrics` computes over all classes."""
+FOREGROUND = "miou_foreground"
+"""And where the classes have a background, its mean IoU without that."""
 OF_A_CLASS = ("iou", "accuracy")
 """And for each class, as `iou_{class}`."""
 OF_THE_TRAINER = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
@@ -17,7 +21,23 @@ OF_THE_TRAINER = ("loss", "runtime", "samples_per_second", "steps_per_second", "
 
 def figure_names(classes: Iterable[str]) -> list[str]:
     """Every figure of one evaluation set, without the set's name."""
-    return [*HEADLINES, *(f"{kind}_{name}" for kind in OF_A_CLASS for name in classes), *OF_THE_TRAINER]
+    return [*HEADLINES, FOREGROUND, *(f"{kind}_{name}" for kind in OF_A_CLASS for name in classes), *OF_THE_TRAINER]
+
+
+def background_of(classes: Sequence[str], background: Iterable[str]) -> list[int]:
+    """The ids of the classes that are called so, whatever the case and what stands between the words."""
+    wanted = {plain_name(name) for name in background}
+    return [label for label, name in enumerate(classes) if plain_name(name) in wanted]
+
+
+def choosers(classes: Sequence[str], background: Iterable[str]) -> list[str]:
+    """The figures that may choose the best checkpoint: those of which more is better."""
+    foreground = [FOREGROUND] if background_of(classes, background) else []
+    return [
+        *(name for name in HEADLINES if name != "classes_present"),
+        *foreground,
+        *(f"{kind}_{name}" for kind in OF_A_CLASS for name in classes),
+    ]
 
 
 def by_set(figures: Mapping[str, Any], sets: Sequence[str], classes: Sequence[str]) -> dict[str, dict[str, Any]]:

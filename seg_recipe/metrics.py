@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from seg_recipe.fast import loops_for
+from seg_recipe.figure_names import FOREGROUND, background_of
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.upsampling import Tile, all_finite, map_tiles, tiles
@@ -131,6 +132,8 @@ class SegmentationMetrics(evaluate.Metric):
         miou_i: mIoU-I: per image the mean IoU of the classes present in it, then the mean over images.
         miou_c: mIoU-C: per class the mean of its IoU in the images where it is present, then the mean over the classes
         present.
+        miou_foreground: miou without the classes of `background`; there where one of the names is, and another class
+        is present.
         accuracy: the share of counted pixels that are right. mean_accuracy: the mean over the classes present of their
         accuracy. iou_{name}, accuracy_{name}: for each class present, over all images. Accuracy is the share of its
         true pixels that are found.
@@ -140,8 +143,9 @@ class SegmentationMetrics(evaluate.Metric):
     Benchmarks.
     """
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str], background: Sequence[str] = ("background",)):
         self.names = tuple(names)
+        self._background = background_of(self.names, background)
         self._last: Int64[np.ndarray, "classes classes"] | None = None
         self.reset()
         super().__init__(num_process=1, process_id=0, seed=0)
@@ -265,12 +269,15 @@ class SegmentationMetrics(evaluate.Metric):
                 "(ignored). Check the evaluation set."
             )
         iou, accuracy, present = (ratio[0] for ratio in _ratios(confusion[None]))
+        front = present.copy()
+        front[self._background] = False
         named = [(name, label) for label, name in enumerate(self.names) if present[label]]
         return {
             "miou": float(iou[present].mean()),
             "classes_present": len(named),
             "miou_i": image_iou_sum / images,
             "miou_c": float((class_iou_sums[present] / class_images[present]).mean()),
+            **({FOREGROUND: float(iou[front].mean())} if self._background and front.any() else {}),
             "accuracy": float(np.trace(confusion) / confusion.sum()),
             "mean_accuracy": float(accuracy[present].mean()),
             **{f"iou_{name}": float(iou[label]) for name, label in named},

@@ -225,6 +225,8 @@ def _data(place: Path, recipe: dict[str, Any], some: Any, one_of: Any) -> dict[s
         settings["best_on"] = one_of(
             sets[-1].partition("=")[0], sets[0].partition("=")[0], "nowhere" if some(0.2) else ""
         )
+    if some(0.2):
+        settings["metric_for_best_model"] = one_of("miou_foreground", "iou_disc", "accuracy")
     if some(0.08):
         settings["streaming"] = True
     if some(0.2):

@@ -7,10 +7,12 @@ import pytest
 
 from seg_recipe.callbacks.progress import evaluation_line
 from seg_recipe.figure_names import (
+    FOREGROUND,
     HEADLINES,
     OF_A_CLASS,
     OF_THE_TRAINER,
     by_set,
+    choosers,
     figure_names,
     logged_set,
     shared_name,
@@ -39,8 +41,27 @@ def evaluation(prefix="", classes=AWKWARD):
 def test_the_names_are_those_of_the_metric():
     metrics = SegmentationMetrics(AWKWARD)
     metrics.add_counts(np.eye(len(AWKWARD), dtype=np.int64)[None])
-    assert sorted(metrics.compute()) == sorted(set(figure_names(AWKWARD)) - set(OF_THE_TRAINER))
-    assert len(set(figure_names(AWKWARD))) == len(HEADLINES) + len(OF_A_CLASS) * len(AWKWARD) + len(OF_THE_TRAINER)
+    assert sorted(metrics.compute()) == sorted(set(figure_names(AWKWARD)) - {*OF_THE_TRAINER, FOREGROUND})
+    assert len(set(figure_names(AWKWARD))) == len(HEADLINES) + 1 + len(OF_A_CLASS) * len(AWKWARD) + len(OF_THE_TRAINER)
+
+
+def test_the_foreground_is_there_where_a_class_is_background():
+    names = ("Sky", "leaf", "Back Ground", "stem")
+    counts = np.array([[[5, 1, 0, 0], [2, 6, 0, 0], [0, 0, 9, 3], [0, 0, 0, 0]]])
+    ious = [5 / 8, 6 / 9, 9 / 12]
+    for background, expected in (
+        (["background"], None),
+        (["back_ground"], (ious[0] + ious[1]) / 2),
+        (["sky", "back-ground"], ious[1]),
+        (["sky", "back ground", "leaf"], None),
+    ):
+        metrics = SegmentationMetrics(names, background)
+        metrics.add_counts(counts)
+        found = metrics.compute()
+        assert found.get("miou_foreground") == (None if expected is None else pytest.approx(expected))
+        assert ("miou_foreground" in choosers(names, background)) == (background != ["background"])
+        assert found["miou"] == pytest.approx(sum(ious) / 3)
+        assert {*found} - {"classes_present"} <= {*choosers(names, background)}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +107,14 @@ def test_a_class_called_miou_makes_no_line_of_its_own():
         line
         == "evaluation on a_b at step 20:  loss 0.5000  mIoU 0.2500 over 0 classes present; best 0.2500 at step 20"
     )
+
+
+def test_another_figure_that_chooses_stands_at_the_end():
+    history = [{"step": 10, "eval_a_miou": 0.75, "eval_a_iou_x": 0.5}, {"step": 15, "eval_b_iou_x": 0.9}]
+    line = evaluation_line({"eval_a_miou": 0.8, "eval_a_iou_x": 0.25}, 20, history, "eval_a_iou_x")
+    assert line == "evaluation on a at step 20:  mIoU 0.8000; iou_x 0.2500; best 0.5000 at step 10"
+    line = evaluation_line({"eval_b_miou": 0.8, "eval_b_iou_x": 0.25}, 20, history, "eval_a_iou_x")
+    assert line == "evaluation on b at step 20:  mIoU 0.8000; its highest 0.8000 at step 20"
 
 
 def test_only_the_set_that_chooses_has_a_best():

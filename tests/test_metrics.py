@@ -52,6 +52,9 @@ def slow_result(predictions, references):
     result = {
         "miou": np.nanmean(of_set),
         "classes_present": sum(not math.isnan(value) for value in of_set),
+        "miou_foreground": np.nanmean(
+            [value for value, name in zip(of_set, NAMES, strict=True) if name != "background"]
+        ),
         "miou_i": np.mean([np.nanmean(image) for image in of_images]),
         "miou_c": np.mean(
             [np.nanmean([image[label] for image in of_images]) for label in range(5) if not math.isnan(of_set[label])]

@@ -324,6 +324,19 @@ def arguments_of(options, tmp_path):
             [],
             "best_on is 'c', which is none of the evaluation sets; wanted one of a, b",
         ),
+        (
+            "metric_for_best_model: iou_hare",
+            [],
+            "metric_for_best_model is 'iou_hare'; wanted miou, miou_i, miou_c, accuracy, mean_accuracy, "
+            "miou_foreground where a class is called as in background (background), iou_ or accuracy_ and a class",
+        ),
+        ("metric_for_best_model: loss", [], "metric_for_best_model is 'loss'"),
+        (
+            "metric_for_best_model: miou_foreground\nbackground: []",
+            [],
+            "miou_foreground where a class is called as in background (empty), iou_",
+        ),
+        ("background: [har]", [], "background holds 'har' (nearest: hair"),
         ("jaccard_weight: 0\ncross_entropy_weight: 0", [], "jaccard_weight is 0, and cross_entropy_weight is 0 too"),
         ("class_weights: [1, 2]", [], "class_weights has 2 numbers; wanted 19, one per class (face)"),
         ("labels: nothing.json", [], "labels: nothing.json is neither 'face' nor a JSON file"),
@@ -576,6 +589,17 @@ def test_best_checkpoint_follows_the_named_evaluation_set(recipe):
     assert (loaded.training.metric_for_best_model, loaded.data.best_on) == ("eval_real_miou", "real")
 
 
+def test_best_checkpoint_follows_the_figure_that_is_asked_for(recipe):
+    loaded = recipe("eval_datasets: [real=a]\nmetric_for_best_model: iou_hair")
+    assert (loaded.training.metric_for_best_model, loaded.training.greater_is_better) == ("eval_real_iou_hair", True)
+    for asked in ("miou", "eval_miou"):
+        loaded = recipe(f"metric_for_best_model: {asked}")
+        assert (loaded.flat["metric_for_best_model"], loaded.training.metric_for_best_model) == ("miou", "eval_miou")
+    assert recipe("metric_for_best_model: miou_foreground\nbackground: [hair, Right-Eye]").data.background == [
+        "hair", "Right-Eye",
+    ]  # fmt: skip
+
+
 def test_output_dir_is_named_after_the_recipe(recipe):
     assert recipe("").training.output_dir == "runs/mine"
 
@@ -611,7 +635,7 @@ UNUSED_SAMPLES = {
     **HONOURED_SAMPLES, "jaccard_power": 1.2, "jaccard_smooth": 2.0, "jaccard_classes": "all",
     "class_weights": ["2.0"] * len(FACE),
     "cross_entropy_label_smoothing": 0.1, "generate_size": 64, "generate_portraits": True, "dataset_weights": [2.0],
-    "best_on": "real", "early_stopping_patience": 3,
+    "best_on": "real", "early_stopping_patience": 3, "metric_for_best_model": "miou_i",
     "hub_model_id": "me/mine", "hub_private_repo": True, "hub_strategy": "end", "hub_space": "me/demo",
     "panel_images": 4, "layer_decay": 0.7,
     "load_best_model_at_end": True,

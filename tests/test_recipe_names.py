@@ -107,7 +107,6 @@ def test_what_contradicts_itself_is_refused(values, tmp_path, text, said):
         *(
             "do_eval: true",
             "greater_is_better: true",
-            "metric_for_best_model: eval_miou",
             "label_names: [labels]",
             "local_rank: -1",
         ),
@@ -122,9 +121,7 @@ def test_a_value_that_asks_for_what_happens_here_is_taken(values, text):
     assert values(text) == ({}, [])
 
 
-@pytest.mark.parametrize(
-    "text", ["do_train: false", "remove_unused_columns: true", "metric_for_best_model: loss", "full_determinism: true"]
-)
+@pytest.mark.parametrize("text", ["do_train: false", "remove_unused_columns: true", "full_determinism: true"])
 def test_a_value_that_asks_for_something_else_is_refused_with_the_reason(values, text):
     name = text.partition(":")[0]
     with pytest.raises(ValueError, match=rf"^{name} cannot be set \(.*\)\. {REFUSED[name][:20]}"):

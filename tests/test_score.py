@@ -269,6 +269,19 @@ def test_all_splits_together(place, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_mean_without_named_classes(place, scored, tmp_path, capsys):
+    ious = {name: values["iou"]["value"] for name, values in scored[1]["classes"].items()}
+    assert scored[1]["figures"]["miou_foreground"]["value"] == pytest.approx(
+        np.mean([ious[name] for name in ("disc", "left", "right")])
+    )
+    words = [place / "model", place / "data", "--background"]
+    content = score.main([*map(str, words), "background", "disc", "--output", str(tmp_path / "out"), *QUICK])
+    assert content["figures"]["miou_foreground"]["value"] == pytest.approx((ious["left"] + ious["right"]) / 2)
+    assert "mIoU-D without background" in capsys.readouterr().out
+    assert "--background: the data have no class 'disk' (nearest: disc)." in refused(capsys, *words, "disk")
+
+
+@pytest.mark.slow
 def test_intervals_over_groups(place, scored, tmp_path, capsys):
     words = [place / "model", place / "data", "--group", "[02468]$|[13579]$"]
     content = score.main([*map(str, words), "--output", str(tmp_path / "out"), *QUICK])

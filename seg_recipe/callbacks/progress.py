@@ -135,21 +135,24 @@ def evaluation_line(
 ) -> str | None:
     """The line of one evaluation, with the highest mIoU of its set in `history` and now; None without a mIoU.
 
-    chooser: metric_for_best_model; only the highest of that figure is called the best.
+    chooser: metric_for_best_model; only the highest of that figure is called the best. One that this set logs and that
+    is not the mIoU stands at the end.
     """
     prefix = logged_set(metrics)
     if prefix is None:
         return None
     key, name = f"{prefix}_miou", prefix.removeprefix("eval").removeprefix("_")
-    mious = {entry.get("step", 0): float(entry[key]) for entry in history if key in entry} | {
-        step: float(metrics[key])
-    }
-    mious.pop(0, None)  # what eval_on_start evaluates has not been trained, and is no checkpoint
+    chosen = chooser if chooser is not None and chooser in metrics else key
+    values = {entry.get("step", 0): float(entry[chosen]) for entry in history if chosen in entry}
+    values |= {step: float(metrics[chosen])}
+    values.pop(0, None)  # what eval_on_start evaluates has not been trained, and is no checkpoint
     loss = f"  loss {metrics[f'{prefix}_loss']:.4f}" if f"{prefix}_loss" in metrics else ""
     present = metrics.get(f"{prefix}_classes_present")
     over = "" if present is None else f" over {int(present)} classes present"
     line = f"evaluation{f' on {name}' if name else ''} at step {step}:{loss}  mIoU {metrics[key]:.4f}{over}"
-    if not mious:
+    if chosen != key:
+        line += f"; {chosen.removeprefix(f'{prefix}_')} {metrics[chosen]:.4f}"
+    if not values:
         return line
-    highest = max(mious, key=lambda at: mious[at])
-    return f"{line}; {'best' if key == chooser else 'its highest'} {mious[highest]:.4f} at step {highest}"
+    highest = max(values, key=lambda at: values[at])
+    return f"{line}; {'best' if chosen == chooser else 'its highest'} {values[highest]:.4f} at step {highest}"

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from seg_recipe.class_weights import balanced_weights, read_class_weights
 from seg_recipe.data import Data, attach_transform, load_data
 from seg_recipe.data.sources import HUB_ID
+from seg_recipe.figure_names import OF_A_CLASS
 from seg_recipe.finetuning.dry_run import refuse_what_cannot_train, shared_scratch_folder
 from seg_recipe.labels import FACE, LabelSpace, faces_are_few
 from seg_recipe.losses import SegmentationLoss
@@ -59,6 +60,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
         )
     say(args, *unused_lines(recipe, data.unused))
     check_faces(recipe, data)
+    check_chooser(recipe, label_space, data)
     say(args, *data.notes)
     return data
 
@@ -74,6 +76,20 @@ def check_faces(recipe: Recipe, data: Data) -> None:
             'masks may mean something else. Say what their ids mean with --labels FILE, a JSON file with {"names": '
             "[...]}, or --labels face if they are faces."
         )
+
+
+def check_chooser(recipe: Recipe, label_space: LabelSpace, data: Data) -> None:
+    """Refuse a metric_for_best_model of a class that is in no mask of the set that chooses."""
+    judged, chooser = recipe.data.best_on or "validation", recipe.data.metric_for_best_model
+    pixels = data.class_pixels.get(judged)
+    if pixels is None or recipe.training.eval_strategy == "no":
+        return
+    for label, name in label_space.id2label.items():
+        if pixels[label] == 0 and chooser in (f"{kind}_{name}" for kind in OF_A_CLASS):
+            raise InputError(
+                f"metric_for_best_model is {chooser}, and no mask of {judged} has the class {name}: it would choose "
+                "nothing. Name another figure, or another set with --best_on."
+            )
 
 
 def renders_into(recipe: Recipe, folder: Path) -> bool:

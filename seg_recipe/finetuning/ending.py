@@ -80,21 +80,22 @@ def conclude(
     if (line := check_best(figures, state, trainer.args)) is not None:
         say(trainer.args, line)
     prefix = f"{recipe.data.best_on}_" if recipe.data.eval_datasets else ""
+    name = recipe.data.metric_for_best_model
+    title, chosen = "mIoU" if name == "miou" else name, prefix + name
+    besides = "" if name == "miou" or chosen not in figures else f", {title} {figures[chosen]:.4f}"
     say(
         trainer.args,
-        f"mIoU {figures[prefix + 'miou']:.4f} over {figures[prefix + 'classes_present']} classes. "
+        f"mIoU {figures[prefix + 'miou']:.4f} over {figures[prefix + 'classes_present']} classes{besides}. "
         f"The {what} model (step {step}) is in {folder},",
         f'for pipeline("image-segmentation", "{folder}"). Pictures: {sheet}. Figures: {folder / "results.json"}.',
     )
     before = [
-        entry[f"eval_{prefix}miou"]
-        for entry in state.log_history
-        if entry["step"] == 0 and f"eval_{prefix}miou" in entry
+        entry[f"eval_{chosen}"] for entry in state.log_history if entry["step"] == 0 and f"eval_{chosen}" in entry
     ]
-    if before and before[0] > figures[prefix + "miou"]:
+    if before and before[0] > figures[chosen]:
         say(
             trainer.args,
-            f"Before the training mIoU was better: {before[0]:.4f} (eval_on_start). That model is unchanged.",
+            f"Before the training {title} was better: {before[0]:.4f} (eval_on_start). That model is unchanged.",
         )
     return figures
 
@@ -128,6 +129,7 @@ def _describe(
         precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         batch_size=args.per_device_eval_batch_size,
         progress=not args.disable_tqdm,
+        background=recipe.data.background,
         plots=plots,
     )
     say(args, line)

@@ -22,6 +22,7 @@ from seg_recipe.runtime.files import replaced_file
 
 _HEADLINES = (
     ("miou", "mIoU-D", "mean_iou"),
+    ("miou_foreground", "mIoU-D without background", "mean_iou"),
     ("miou_i", "mIoU-I", "mean_iou"),
     ("miou_c", "mIoU-C", "mean_iou"),
     ("accuracy", "Pixel accuracy", "accuracy"),

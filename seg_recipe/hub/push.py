@@ -102,8 +102,9 @@ class HubCallback(TrainerCallback):
             return
         step = state.global_step
         metrics = evaluation_at(state.log_history, step)
-        miou = metrics.get((args.metric_for_best_model or "miou").removeprefix("eval_"))
-        message = f"Step {step}" + (f", mIoU {miou:.4f}" if isinstance(miou, float) else "")
+        name = (args.metric_for_best_model or "miou").removeprefix("eval_")
+        value, title = metrics.get(name), "mIoU" if name.split("_")[-1] == "miou" else name
+        message = f"Step {step}" + (f", {title} {value:.4f}" if isinstance(value, float) else "")
         try:
             self._queue(
                 self._stage(Path(args.output_dir) / f"checkpoint-{step}", f"step-{step}", message, metrics, step)

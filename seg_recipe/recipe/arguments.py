@@ -24,10 +24,8 @@ HONOURED = tuple(setting.name for setting in fields(TrainerSettings))
 
 RANGES = ranges_of(TrainerSettings)
 
-OURS = ("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy")
-"""TrainingArguments whose names are settings of ours (ReportingSettings). The push is made by this project, not by the
-Trainer.
-"""
+OURS = ("metric_for_best_model", "report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy")
+"""TrainingArguments whose names are settings of ours. The push is made by this project, not by the Trainer."""
 
 FIXED: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -38,8 +36,8 @@ FIXED: dict[str, Any] = {
     "average_tokens_across_devices": False,
     "trackio_static_space_id": False,
 }
-"""Refused TrainingArguments that are built with another value than the stock one. metric_for_best_model follows from
-best_on.
+"""Refused TrainingArguments that are built with another value than the stock one. metric_for_best_model gets the name
+of the evaluation set before it.
 """
 
 _LANGUAGE = "It is for language models; there is nothing here for it to act on."
@@ -59,8 +57,7 @@ REFUSED: dict[str, str] = {
     # under another name here
     "bf16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
     "fp16_full_eval": f"Evaluation runs in the same precision as training. {_PRECISION}",
-    "metric_for_best_model": "The best checkpoint is the one with the highest mIoU; best_on names the evaluation set.",
-    "greater_is_better": "The best checkpoint is the one with the highest mIoU; leave it out.",
+    "greater_is_better": "The best checkpoint is the one with the highest metric_for_best_model; leave it out.",
     "do_train": _SCRIPT,
     "do_eval": _SCRIPT,
     "do_predict": _SCRIPT,
@@ -141,7 +138,6 @@ AS_HERE: dict[str, tuple[Any, ...]] = {
     "do_train": (True,),
     "do_eval": (True,),
     "dataloader_drop_last": (True,),
-    "metric_for_best_model": ("miou", "eval_miou"),
 }
 """Refused TrainingArguments that may be set to these values, which are what happens here anyway.
 
@@ -149,7 +145,7 @@ Of the others it is the value that they are built with: that in FIXED, or the st
 """
 
 CLASS_TAKES = (
-    "hub_token", "hub_revision", "metric_for_best_model", "greater_is_better", "do_train", "do_eval", "do_predict",
+    "hub_token", "hub_revision", "greater_is_better", "do_train", "do_eval", "do_predict",
     "local_rank", "remove_unused_columns", "label_names", "batch_eval_metrics", "average_tokens_across_devices",
     "restore_callback_states_from_checkpoint", "logging_nan_inf_filter", "accelerator_config", "fsdp", "fsdp_config",
     "ddp_backend", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from seg_recipe.class_weights import read_class_weights
-from seg_recipe.figure_names import shared_name
-from seg_recipe.labels import load_label_space
+from seg_recipe.figure_names import FOREGROUND, background_of, choosers, shared_name
+from seg_recipe.labels import load_label_space, with_nearest
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.runtime.errors import InputError
 
@@ -33,7 +33,7 @@ UNUSED = (
     Unused(("dataset_weights",), "dataset", lambda sources: len(sources) == 1),
     Unused(("best_on",), "eval_datasets", lambda sources: not sources),
     Unused(
-        ("early_stopping_patience", "eval_delay", "load_best_model_at_end"),
+        ("early_stopping_patience", "eval_delay", "load_best_model_at_end", "metric_for_best_model"),
         "eval_strategy",
         lambda strategy: strategy == "no",
     ),
@@ -196,6 +196,18 @@ def _evaluation_sets(values: Values) -> Iterator[str]:
             "best_on is empty, but there are several evaluation sets; wanted the one whose mIoU chooses the best: "
             f"{', '.join(names)}."
         )
+    yield from _chooser(values)
+
+
+def _chooser(values: Values) -> Iterator[str]:
+    classes, background = load_label_space(values["labels"]).names, values["background"]
+    strange = [name for name in background if not background_of(classes, [name])]
+    if strange and background != settings.DataSettings().background:
+        yield f"background holds {with_nearest(strange, classes)}; wanted names of classes in {values['labels']}."
+    asked, known = values["metric_for_best_model"].removeprefix("eval_"), choosers(classes, background)
+    so = f"{FOREGROUND} where a class is called as in background ({', '.join(background) or 'empty'}), "
+    if asked not in known:
+        yield f"metric_for_best_model is {asked!r}; wanted {', '.join(known[:5])}, {so}iou_ or accuracy_ and a class."
 
 
 def _augmentation(values: Values) -> Iterator[str]:

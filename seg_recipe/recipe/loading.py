@@ -129,6 +129,7 @@ def _settle(values: dict[str, Any]) -> list[str]:
     names = [entry.partition("=")[0] for entry in values["eval_datasets"]]
     if names and not values["best_on"]:  # of several the first one, where no evaluation chooses: the report is on it
         values["best_on"] = names[0]
+    values["metric_for_best_model"] = values["metric_for_best_model"].removeprefix("eval_")
     if values["save_only_model"] and values["save_strategy"] != "no":
         lines.append(
             "save_only_model is true: a run can go on after it was asked to stop, but not from its other checkpoints."
@@ -156,7 +157,8 @@ def _settle_precision(values: dict[str, Any], on_cpu: bool) -> list[str]:
 
 def _best_metric(values: dict[str, Any]) -> str:
     """The logged figure that chooses the best checkpoint: named evaluation sets log under their names."""
-    return f"eval_{values['best_on']}_miou" if values["eval_datasets"] and values["best_on"] else "eval_miou"
+    judged = f"{values['best_on']}_" if values["eval_datasets"] and values["best_on"] else ""
+    return f"eval_{judged}{values['metric_for_best_model']}"
 
 
 def _unused_devices(training: TrainingArguments) -> list[str]:

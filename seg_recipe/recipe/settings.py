@@ -105,9 +105,15 @@ class DataSettings:
     )
     best_on: str = setting(
         "",
-        "Name of the evaluation set whose mIoU chooses the best checkpoint; needed when there are several. The report "
-        "is on it.",
+        "Name of the evaluation set that chooses the best checkpoint; needed when there are several. The report is on "
+        "it.",
     )
+    metric_for_best_model: str = setting(
+        "miou",
+        "Figure that chooses it by its highest value: miou, miou_foreground, miou_i, miou_c, accuracy, mean_accuracy, "
+        "or that of one class, as iou_hair or accuracy_hair.",
+    )
+    background: list[str] = setting(["background"], "Classes that miou_foreground leaves out.")
     labels: str = setting(
         "face", "The label space: face (built in), or a JSON file {names, palette?, mirror_pairs?, ignore?}."
     )

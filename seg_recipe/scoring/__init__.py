@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seg_recipe.figure_names import background_of
 from seg_recipe.inference import Segmenter
 from seg_recipe.labels import IdMap, LabelSpace
 from seg_recipe.report import package_versions
@@ -97,16 +98,19 @@ def score_models(
     resamples: int = RESAMPLES,
     seed: int = 0,
     group: str | None = None,
+    background: Sequence[str] = ("background",),
     examples: int = 6,
     progress: bool = True,
 ) -> Report:
     """Score a model, and `other` on the same images for comparison.
 
     dataset, split: what the report calls them. metadata: id -> values, to group the images by. group: the pattern of
-    `groups_of`: intervals are over groups of images. examples: how many of
+    `groups_of`: intervals are over groups of images. background: the classes that miou_foreground is
+    without. examples: how many of
     the worst, of the middle and of the best are shown. Raises InputError when no pixel of the images is labelled.
     """
     options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
+    without = background_of(pictures.label_space.names, background)
     groups = None if group is None else groups_of(pictures.ids, group)
     models = [model] if other is None else [model, other]
     tallies = [measure(one, pictures, batch_size=batch_size, progress=progress, **options) for one in models]
@@ -114,7 +118,7 @@ def score_models(
     order = by_miou(tally)
     if not len(order):
         raise InputError(f"{split} of {dataset} has no labelled pixel: every mask holds ignored ids only.")
-    samples = resampled(tallies, resamples=resamples, seed=seed, groups=groups)
+    samples = resampled(tallies, resamples=resamples, seed=seed, groups=groups, background=without)
     content: dict[str, Any] = {"format": FORMAT, "model": model.name, "dataset": dataset, "split": split}
     content["settings"] = _settings(segmenter, options) | {"resamples": resamples, "seed": seed}
     content["settings"] |= {"group": group, "groups": None if groups is None else int(groups.max()) + 1}
@@ -122,7 +126,7 @@ def score_models(
     lists = {name: list(getattr(match, name)) for name in ("only_in_model", "only_in_data", "dropped")}
     content["labels"] = {"names": list(label_space.names), **lists}
     causes = None if metadata is None else find_causes(tally, ids, metadata, seed)
-    content |= score_content(tally, samples[0], label_space, ids, causes, groups=groups)
+    content |= score_content(tally, samples[0], label_space, ids, causes, groups=groups, background=without)
     content["notes"] = _notes(model, content, label_space, window)
     known = len(ids) if metadata is None else sum(name in metadata for name in ids)
     if known < len(ids):
@@ -130,8 +134,8 @@ def score_models(
     if causes and group is not None:
         content["notes"].append("The causes are tested on single images, not on the groups of --group.")
     if other is not None:
-        theirs = score_content(tallies[1], samples[1], label_space, ids, groups=groups)
-        both = [(point(one), of) for one, of in zip(tallies, samples, strict=True)]
+        theirs = score_content(tallies[1], samples[1], label_space, ids, groups=groups, background=without)
+        both = [(point(one, without), of) for one, of in zip(tallies, samples, strict=True)]
         content["comparison"] = {
             "model": other.name,
             "notes": [f"{other.name}: {line}" for line in _notes(other, theirs, label_space, window)],

@@ -1,6 +1,6 @@
 """The report of a finished run, by the code of scripts/score.py, with pictures for the model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def report_run(
     precision: str,
     batch_size: int,
     progress: bool = True,
+    background: Sequence[str] = ("background",),
     plots: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], str]:
     """Score the model saved in `folder` on `rows` (id, image, label) and write folder/report.
@@ -59,6 +60,7 @@ def report_run(
             metadata=read_metadata(described) if described.is_file() else None,
             batch_size=batch_size,
             progress=progress,
+            background=background,
         )
         files = {caption: folder / name for caption, name in (plots or {}).items()}
         _, page = write_report(report, folder / REPORT, files)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from seg_recipe.figure_names import FOREGROUND
 from seg_recipe.scoring.intervals import RESAMPLES, draws
 from seg_recipe.scoring.tally import Tally, shares_of_widths
 
@@ -15,14 +16,21 @@ _CHUNK = 4096  # images whose sums are made float64 at once
 Figures = dict[str, Float64[np.ndarray, "..."]]
 """Name -> its value in each resample (resamples,), or for each class too (resamples, classes)."""
 
-HEADLINES = ("miou", "miou_i", "miou_c", "miou_i_worst", *(f"boundary_iou_{share}" for share in shares_of_widths()))
+HEADLINES = (
+    "miou",
+    FOREGROUND,
+    "miou_i",
+    "miou_c",
+    "miou_i_worst",
+    *(f"boundary_iou_{share}" for share in shares_of_widths()),
+)
 HEADLINES += ("accuracy", "mean_accuracy", "ece")
 PER_CLASS = ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares_of_widths()))
 
 
-def point(tally: Tally) -> Figures:
-    """The figures of the images as they are, each a single "resample"."""
-    return figures(tally, np.ones((1, len(tally))))
+def point(tally: Tally, background: Sequence[int] = ()) -> Figures:
+    """The figures of the images as they are, each a single "resample"; background as `figures` has it."""
+    return figures(tally, np.ones((1, len(tally))), background)
 
 
 def resampled(
@@ -31,19 +39,22 @@ def resampled(
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: Int64[np.ndarray, " images"] | None = None,
+    background: Sequence[int] = (),
 ) -> list[Figures]:
     """The figures of each tally in the same resamples, so that differences between models are paired; groups as
-    `draws` has them.
+    `draws` has them, background as `figures`.
     """
     parts: list[list[Figures]] = [[] for _ in tallies]
     for weights in draws(len(tallies[0]), resamples=resamples, seed=seed, groups=groups):
         for tally, part in zip(tallies, parts, strict=True):
-            part.append(figures(tally, weights))
+            part.append(figures(tally, weights, background))
     return [{name: np.concatenate([piece[name] for piece in part]) for name in part[0]} for part in parts]
 
 
-def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"]) -> Figures:
+def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"], background: Sequence[int] = ()) -> Figures:
     """Every figure, each image counted as often as its weight says.
+
+    background: the classes that miou_foreground is without; NaN where there are none.
 
     miou, miou_i, miou_c, accuracy, mean_accuracy, class_iou, class_accuracy: as `SegmentationMetrics` has them (NaN
     for a class absent from the truth, in no mean). miou_i_worst: the mean of the lowest 5 % of the images' mean IoUs,
@@ -61,6 +72,9 @@ def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"]) -> F
         "class_accuracy": accuracy,
         "mean_accuracy": _mean(accuracy),
     }
+    front = iou.copy()
+    front[:, list(background) or slice(None)] = np.nan
+    found[FOREGROUND] = _mean(front)
     found["accuracy"] = _ratio(right.sum(1), truth.sum(1))
 
     mious = tally.image_mious

@@ -28,6 +28,7 @@ LEAST_CAUSES, MOST_CAUSES = 4, 12
 
 _TITLES = {
     "miou": ("mIoU-D", "one IoU per class over the whole set, then the mean over the classes that occur"),
+    "miou_foreground": ("mIoU-D without background", "the mean over the other classes"),
     "miou_i": ("mIoU-I", "per image over the classes in it, then the mean over images"),
     "miou_c": ("mIoU-C", "per class over the images in which it occurs, then the mean over classes"),
     "miou_i_worst": ("mIoU-I, worst 5 %", "the mean over the worst twentieth of the images"),
@@ -49,6 +50,11 @@ TITLES = {key: title for key, (title, _) in _TITLES.items()}
 """Key of a figure -> what people call it."""
 
 
+def shown_figures(content: Mapping[str, Any]) -> list[str]:
+    """The figures in the order of the report; without those that there are not, as of classes without background."""
+    return [key for key in TITLES if content["figures"][key]["value"] is not None]
+
+
 def report_page(
     content: dict[str, Any],
     label_space: LabelSpace,
@@ -64,7 +70,7 @@ def report_page(
     return _templates().get_template("report.html.jinja").render(
         title=f"Report on {content['model']}",
         content=content,
-        titles=[(key, title, meaning) for key, (title, meaning) in _TITLES.items()],
+        titles=[(key, *_TITLES[key]) for key in shown_figures(content)],
         seen=_seen(content["settings"]),
         ways=_ways(content["settings"]),
         colours={name: _rgb(colour) for name, colour in zip(label_space.names, label_space.palette, strict=True)},
@@ -128,18 +134,19 @@ def _seen(settings: dict[str, Any]) -> str:
 
 def _compared_view(compared: dict[str, Any], label_space: LabelSpace) -> dict[str, Any]:
     figures, of_classes = compared["difference"]["figures"], compared["difference"]["classes"]
+    there = shown_figures(compared)
     ious = {name: of_classes[name]["iou"] for name in label_space.names}
     ious = {name: figure for name, figure in ious.items() if figure["value"] is not None}
     return {
         "model": compared["model"],
         "notes": compared["notes"],
-        "figures": [(title, figures[key], _verdict(figures[key], key == "ece")) for key, title in TITLES.items()],
-        "reach": _reach(figures[key] for key in TITLES),
+        "figures": [(TITLES[key], figures[key], _verdict(figures[key], key == "ece")) for key in there],
+        "reach": _reach(figures[key] for key in there),
         "classes": [(name, figure, _verdict(figure)) for name, figure in ious.items()],
         "class_reach": _reach(ious.values()),
         "table": [
             (title, interval_text(compared["figures"][key]), interval_text(figures[key], signed=True))
-            for key, title in TITLES.items()
+            for key, title in ((key, TITLES[key]) for key in there)
         ],
     }
 

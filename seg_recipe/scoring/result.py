@@ -41,9 +41,10 @@ def score_content(
     causes: Sequence[Cause] | None = None,
     *,
     groups: Int64[np.ndarray, " images"] | None = None,
+    background: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The figures of one model on one set. The keys are described in scripts/score.py."""
-    found = point(tally)
+    found = point(tally, background)
     content = values_of(found, resamples, drawn_from(tally, groups), label_space)
     images_of = tally.present.sum(0)
     for label, name in enumerate(label_space.names):
