@@ -26,7 +26,6 @@ from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.recipe.loading import Recipe, load_recipe
 from seg_recipe.runtime.process import StopRequest, training_process
 from seg_recipe.trainer import SegmentationTrainer
-from seg_recipe.transforms import EpochClock, collate
 
 startup.imported()
 
@@ -50,8 +49,7 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
     # model
     model, image_processor = make_model(recipe, label_space)
     # transforms
-    clock = EpochClock()
-    train_transform, eval_transform = make_transforms(recipe, label_space, image_processor, clock)
+    train_transform, eval_transform = make_transforms(recipe, label_space, data, image_processor)
     train_rows, eval_rows, panel = with_transforms(recipe, data, train_transform, eval_transform)
     show_preview(recipe, data, label_space, train_transform)
     # where a former run of this recipe left off
@@ -70,16 +68,16 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
         recipe.training,
         loss=make_loss(recipe, label_space, data),
         metrics=metrics,
-        clock=clock,
+        clock=train_transform.clock,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
-        collate=collate,
         image_processor=image_processor,
         callbacks=callbacks.all,
         run_files=run_files(recipe, label_space, identity),
         head_learning_rate_factor=recipe.run.head_learning_rate_factor,
         layer_decay=recipe.run.layer_decay,
         frozen_steps=recipe.frozen_steps,
+        window=eval_transform.window,
         stop=stop,
     )
     arrange_callbacks(trainer)
@@ -87,10 +85,9 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
         return check_run(trainer, data, label_space)
     with step_noted(trainer):
         # train
-        results = {}
-        if train(trainer, checkpoint, argv):
-            # save, report and card
-            results = conclude(trainer, recipe, label_space, data, panel, repositories)
+        ended = train(trainer, checkpoint, argv)
+        # save, report and card
+        results = conclude(trainer, recipe, label_space, data, panel, repositories) if ended else {}
     # push
     finish_callbacks(trainer, recipe, callbacks, repositories)
     trainer.end()

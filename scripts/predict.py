@@ -104,8 +104,9 @@ def _parse(argv):
     )
     add(
         "--window",
-        action="store_true",
-        help="look at pictures larger than the model's size in overlapping windows; not what training is for",
+        action=argparse.BooleanOptionalAction,
+        help="overlapping windows of the model's image_size over larger pictures (default: as in training, for models "
+        "of resize: crop)",
     )
     arguments = parser.parse_args(argv)
     arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
@@ -151,7 +152,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments = _parse(argv)
     if arguments.coco:
         check_coco(arguments.coco)
-    options = {"flip": arguments.flip, "scales": arguments.scales, "window": arguments.window}
     left_out = LeftOut()
     with warnings.catch_warnings(), find_inputs(arguments.inputs, arguments.output, left_out) as found:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
@@ -165,6 +165,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             use_onnx(segmenter, arguments.onnx, found.pictures)
         for line in segmenter.unlike_training(arguments.window):
             print(f"{arguments.model}: {line}")
+        window = segmenter.uses_windows if arguments.window is None else arguments.window
+        options = {"flip": arguments.flip, "scales": arguments.scales, "window": window}
         values = read_values(arguments.table, segmenter.label_space) if arguments.table else None
         settings = _settings(segmenter, arguments, options, found.root) | {"table": values and values.record}
         wanted = Wanted(arguments.overlay, arguments.min_confidence, tuple(arguments.probabilities), values)

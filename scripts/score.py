@@ -40,6 +40,7 @@ The folder of --output gets report.html, one file to look at and to send, and sc
                       less the other
 """
 
+import argparse
 import json
 import os
 import re
@@ -85,8 +86,9 @@ def _parse(argv):
     )
     add(
         "--window",
-        action="store_true",
-        help="slide over pictures that are larger than the model's image_size; not what training is for",
+        action=argparse.BooleanOptionalAction,
+        help="overlapping windows of the model's image_size over larger pictures (default: as in training, for models "
+        "of resize: crop)",
     )
     add("--limit", type=int, metavar="N", help="score the first N pictures only (default: all)")
     add("--batch_size", type=int, default=8, metavar="N", help="pictures at a time; less needs less memory")

@@ -1,11 +1,11 @@
-"""How much each class counts in the cross entropy: numbers, names with numbers, or by how rare it is."""
+"""How much each class counts: in the cross entropy, by numbers, names or how rare it is; and in what is drawn."""
 
 import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64, Integer
 
 from seg_recipe.runtime.errors import InputError
 
@@ -52,6 +52,32 @@ def balanced_weights(pixels: Int64[np.ndarray, " classes"]) -> list[float]:
     weights = np.ones(len(pixels))
     weights[seen] = pixels.sum() / (seen.sum() * pixels[seen])
     return [float(weight) for weight in weights]
+
+
+def rare_class_chances(pixels: Int64[np.ndarray, " classes"], temperature: float) -> Float64[np.ndarray, " classes"]:
+    """The chance of each class in rare class sampling; they add up to 1, and a class without pixels has none.
+
+    pixels: of each class in the training masks. The chance is proportional to exp((1 - f) / temperature), f being the
+    class's share of the pixels: Hoyer et al., CVPR 2022, "DAFormer", equation 9, where the temperature is 0.01.
+    """
+    shares = pixels / pixels.sum()
+    exponents = np.where(pixels > 0, (1 - shares) / temperature, -np.inf)
+    chances = np.exp(exponents - exponents.max())
+    return chances / chances.sum()
+
+
+def picture_chances(
+    pixels: Integer[np.ndarray, "pictures classes"], class_chances: Float64[np.ndarray, " classes"]
+) -> Float64[np.ndarray, " pictures"]:
+    """The chance of each picture, where a class is drawn first and then one of the pictures that have it; their sum
+    is 1.
+
+    pixels: of each class in each picture's mask. Classes that none of them has leave their chances to the others.
+    """
+    has = pixels > 0
+    of_each = has * (class_chances / np.maximum(has.sum(0), 1))
+    chances = of_each.sum(1)
+    return chances / chances.sum()
 
 
 def _number(text: str) -> float:

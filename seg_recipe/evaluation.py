@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
 from seg_recipe.losses import SegmentationLoss
-from seg_recipe.metrics import SegmentationMetrics
+from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.runtime.errors import InputError
 
 MOST_WAITING = 2**28
@@ -24,6 +24,22 @@ def check_batch(batch: dict[str, Any]) -> None:
             f"A batch holds {', '.join(sorted(batch))}; wanted pixel_values (batch, 3, height, width) and labels "
             f"(batch, height, width), and {', '.join(sorted(missing))} is missing: the collate makes it."
         )
+
+
+def counts_and_losses(
+    loss: SegmentationLoss,
+    scores: list[Float[Tensor, "_ classes _ _"]],
+    labels: Integer[Tensor, "images height width"],
+    sizes: Integer[Tensor, "images 2"],
+) -> tuple[Int64[Tensor, "images classes classes"], Float[Tensor, " images"]]:
+    """The confusion counts and the loss of each image, at its own label size. scores: as `scores_of` returns them."""
+    counts, losses, first = [], [], 0
+    for part in scores:
+        images = slice(first, first + len(part))
+        counts.append(confusion_matrices(part, labels[images], sizes[images]))
+        losses.append(losses_of_each(loss, part, labels[images], sizes[images].tolist()))
+        first += len(part)
+    return torch.cat(counts), torch.cat(losses)
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -97,10 +97,11 @@ def make_loader(
 
 
 def _sizes_as_numbers(samples: list[dict[str, Any]], collate: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """A batch whose `label_sizes` are lists: a tensor would go to the device, and be waited for there."""
+    """A batch whose sizes are lists: a tensor would go to the device, and be waited for there."""
     batch = collate(samples)
-    if torch.is_tensor(sizes := batch.get("label_sizes")):
-        batch["label_sizes"] = sizes.tolist()
+    for name in ("label_sizes", "pixel_sizes"):
+        if torch.is_tensor(sizes := batch.get(name)):
+            batch[name] = sizes.tolist()
     return batch
 
 

@@ -1,11 +1,14 @@
 """The size of the pictures that a model sees: one side of a square, or height and width."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from seg_recipe.runtime.errors import InputError
 
 LARGEST = 16384
 ImageSize = int | Sequence[int]
+Resize = Literal["squeeze", "crop"]
+"""How a picture gets the size of the model: whole, squeezed to it; or as a part of it at its own resolution."""
 
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int]:

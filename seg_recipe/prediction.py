@@ -1,5 +1,6 @@
 """Masks predicted by a model: the class of each pixel, at any size, without logits of that size in memory."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,26 +12,32 @@ from seg_recipe.fast import loops_for
 from seg_recipe.metrics import first_greatest
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
+from seg_recipe.windows import scores_of
 
 
 class Panel(NamedTuple):
     """The validation images that are shown at each evaluation.
 
     ids: captions. masks: class ids or IGNORE_INDEX, at the label's own size. pixel_values: the images as the model
-    takes them (normalised, square).
+    takes them, normalised. window: height and width of the windows in which it looks at them; None: as they are.
     """
 
     ids: list[str]
     images: list[UInt8[np.ndarray, "_ _ 3"]]
     masks: list[UInt8[np.ndarray, "_ _"]]
-    pixel_values: Float[Tensor, "samples 3 size size"]
+    pixel_values: Sequence[Float[Tensor, "3 _ _"]]
+    window: tuple[int, int] | None = None
 
 
 def predict_masks(
-    model: nn.Module, pixel_values: Float[Tensor, "batch 3 height width"], sizes: list[tuple[int, int]]
+    model: nn.Module,
+    pixel_values: Sequence[Float[Tensor, "3 _ _"]] | Float[Tensor, "batch 3 height width"],
+    sizes: list[tuple[int, int]],
+    window: tuple[int, int] | None = None,
 ) -> list[UInt8[np.ndarray, "_ _"]]:
     """The predicted class ids of each image at its (height, width) of `sizes`; no logits of that size exist.
 
+    window: as `scores_of` takes it.
     One image at a time, in eval mode and without gradients. Module modes and the random state are restored.
     """
     parameter = next(model.parameters())
@@ -41,8 +48,8 @@ def predict_masks(
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             for picture, size in zip(pixel_values, sizes, strict=True):
-                logits = model(pixel_values=picture[None].to(parameter.device, parameter.dtype)).logits
-                masks.append(mask_of(logits[0].float(), size))
+                shown = picture[None].to(parameter.device, parameter.dtype)
+                masks.append(mask_of(scores_of(model, shown, None, window)[0][0].float(), size))
     finally:
         for module, training in modes.items():
             module.training = training

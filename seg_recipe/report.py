@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from datasets import Image
 from jaxtyping import Integer, UInt8
 from torch import nn
@@ -43,16 +42,16 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
         ids=seen["id"],
         images=[np.asarray(Image().decode_example(row["image"]).convert("RGB")) for row in rows],
         masks=[labels.numpy() for labels in seen["labels"]],
-        pixel_values=torch.stack(seen["pixel_values"]),
+        pixel_values=seen["pixel_values"],
+        window=transform.window,
     )
 
 
 def part_of(panel: Panel, count: int) -> Panel:
     """`count` samples from all over a panel."""
     places = spread(len(panel.ids), count)
-    ids, images, masks, pixel_values = panel
-    chosen = [images[place] for place in places], [masks[place] for place in places]
-    return Panel([ids[place] for place in places], *chosen, pixel_values[places])
+    ids, images, masks, pixel_values = ([part[place] for place in places] for part in panel[:4])
+    return Panel(ids, images, masks, pixel_values, panel.window)
 
 
 def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
@@ -99,7 +98,8 @@ def save_prediction_sheet(model: nn.Module, panel: Panel, label_space: LabelSpac
     """A contact sheet of the panel with truth and prediction. All ranks call it (a sharded model needs them); one of
     them `writes`.
     """
-    masks = predict_masks(model, panel.pixel_values, [(mask.shape[0], mask.shape[1]) for mask in panel.masks])
+    sizes = [(mask.shape[0], mask.shape[1]) for mask in panel.masks]
+    masks = predict_masks(model, panel.pixel_values, sizes, panel.window)
     if writes:
         from seg_recipe.visualize import Prediction, prediction_sheet
 

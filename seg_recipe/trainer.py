@@ -29,12 +29,13 @@ from seg_recipe.checkpoints import (
     write_json,
 )
 from seg_recipe.course import Course, LeftTraining, Resumed, callback_states, chosen_checkpoint, find_best
-from seg_recipe.evaluation import Tally, check_batch, losses_of_each, share_buffers
+from seg_recipe.evaluation import Tally, check_batch, counts_and_losses, share_buffers
 from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
-from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
+from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.models import Frozen
+from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.prediction import mask_of
 from seg_recipe.recipe.arguments import refuse_arguments
 from seg_recipe.runtime.errors import InputError
@@ -42,6 +43,7 @@ from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.signals import StopRequest, leave_together
 from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule
 from seg_recipe.transforms import EpochClock, collate
+from seg_recipe.windows import scores_of
 
 
 def _clock_of(dataset: Any) -> EpochClock:
@@ -81,6 +83,8 @@ class SegmentationTrainer(Trainer):
     `parameter_groups`.
     frozen_steps: steps in which the head learns alone. What is not trained at all (requires_grad) is evaluated, too:
     see `Frozen`.
+    window: height and width of the windows in which an evaluation looks at pictures, as `EvalTransform` makes them for
+    resize="crop". None: each picture at once.
     stop: asks the run to stop after its step, save, and skip evaluation; see `stopped`.
     """
 
@@ -113,6 +117,7 @@ class SegmentationTrainer(Trainer):
         head_learning_rate_factor: float = 1.0,
         layer_decay: float = 1.0,
         frozen_steps: int = 0,
+        window: ImageSize | None = None,
         stop: StopRequest | None = None,
     ):
         args = args or TrainingArguments()
@@ -131,6 +136,7 @@ class SegmentationTrainer(Trainer):
         self.run_files = run_files or {}
         self._rates = (head_learning_rate_factor, layer_decay)
         self.frozen_steps = frozen_steps
+        self.window = None if window is None else height_and_width(window)
         super().__init__(
             model=model,
             model_init=model_init,
@@ -147,6 +153,11 @@ class SegmentationTrainer(Trainer):
         )
         # not `metrics or`: a metric that has seen no image has the length 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
+        if self.window and self.is_fsdp_enabled:
+            raise InputError(
+                "Windows (resize: crop) cannot be evaluated with FSDP: ranks have unequal numbers of them, and each "
+                "forward pass waits for all ranks. Use DDP (recipes/accelerate/multi_gpu.yaml), or resize: squeeze."
+            )
         self.loss = (loss or SegmentationLoss()).to(args.device)
         self.course = Course(self)
         self.add_callback(self.course)
@@ -365,17 +376,17 @@ class SegmentationTrainer(Trainer):
             check_batch(inputs)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(pixel_values=inputs["pixel_values"]).logits
+            scores = scores_of(model, inputs["pixel_values"], inputs.get("pixel_sizes"), self.window)
             labels = inputs.get("labels")
             shape = (inputs["pixel_values"] if labels is None else labels).shape[-2:]
-            sizes = torch.as_tensor(inputs.get("label_sizes", [list(shape)] * len(logits)))
+            sizes = torch.as_tensor(inputs.get("label_sizes", [list(shape)] * len(inputs["pixel_values"])))
             if self._masks is not None:
-                masks = [mask_of(one.float(), tuple(size)) for one, size in zip(logits, sizes.tolist(), strict=True)]
+                each = zip((one for part in scores for one in part), sizes.tolist(), strict=True)
+                masks = [mask_of(one.float(), tuple(size)) for one, size in each]
                 self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
             if labels is not None:
-                counts = confusion_matrices(logits, labels, sizes)
-                losses = losses_of_each(self.loss, logits, labels, sizes.tolist())
-                self._tally.add(*self.accelerator.gather_for_metrics((counts, losses)))
+                counted = counts_and_losses(self.loss, scores, labels, sizes)
+                self._tally.add(*self.accelerator.gather_for_metrics(counted))
         return None, None, None
 
     def predict(

@@ -22,7 +22,7 @@ BESIDE = ("runtime", "fast")
 ORDER = (
     ("runtime",),
     ("upsampling", "fast"),
-    ("labels", "sides", "splits", "figure_names", "augmentation", "masks", "picture_size", "class_weights"),
+    ("labels", "sides", "splits", "figure_names", "augmentation", "masks", "picture_size", "class_weights", "windows"),
     ("recipe",),
     ("data",),
     ("transforms",),

@@ -111,6 +111,7 @@ def draw(seed: int, place: Path) -> dict[str, Any]:
         | _data(place, recipe, some, one_of)
     )
     optional: dict[str, tuple[float, Any]] = {
+        "resize": (0.25, "crop"), "rare_class_sampling": (0.15, one_of(0.01, 0.5)),
         "from_scratch": (0.2, True), "channels_last": (0.15, True),
         "precision": (0.15, one_of("bf16", "auto", "fp16" if some(0.2) else "bf16")),
         "config_overrides": (0.1, [one_of("classifier_dropout_prob=0.0", "drop_path_rate=0.2", "nonsense=1")]),

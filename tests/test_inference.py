@@ -211,7 +211,7 @@ def test_windows_cover_pictures_of_any_shape(size):
 def test_a_stride_that_does_not_divide_the_window_is_refused_in_windows(monkeypatch):
     segmenter = patches((63, 63))
     with pytest.raises(
-        ValueError, match=r"63 pixels with 15 logits, which cannot be laid side by side; leave --window out"
+        ValueError, match=r"63 pixels with 15 logits, which cannot be laid side by side; take whole pictures \(leave"
     ):
         segmenter.masks(pictures([(100, 100)]), window=True)
 

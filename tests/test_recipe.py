@@ -629,7 +629,7 @@ UNUSED_CAUSES = {
     "dataloader_num_workers": "dataloader_num_workers: 0", "activation_checkpointing": "activation_checkpointing: "
                                                                                        "false",
     "push_to_hub": "push_to_hub: false", "report_to": "report_to: none", "use_cpu": "use_cpu: true",
-    "freeze_backbone": "freeze_backbone: all",
+    "freeze_backbone": "freeze_backbone: all", "resize": "resize: crop",
 }  # fmt: skip
 UNUSED_SAMPLES = {
     **HONOURED_SAMPLES, "jaccard_power": 1.2, "jaccard_smooth": 2.0, "jaccard_classes": "all",
@@ -637,7 +637,7 @@ UNUSED_SAMPLES = {
     "cross_entropy_label_smoothing": 0.1, "generate_size": 64, "generate_portraits": True, "dataset_weights": [2.0],
     "best_on": "real", "early_stopping_patience": 3, "metric_for_best_model": "miou_i",
     "hub_model_id": "me/mine", "hub_private_repo": True, "hub_strategy": "end", "hub_space": "me/demo",
-    "panel_images": 4, "layer_decay": 0.7,
+    "panel_images": 4, "layer_decay": 0.7, "augment_translation": 0.3,
     "load_best_model_at_end": True,
 }  # fmt: skip
 

@@ -3,8 +3,8 @@
 from io import BytesIO
 
 import datasets
-import numpy as np
 import pytest
+import torch
 from datasets import Dataset, Features, Value
 from PIL import Image
 
@@ -58,7 +58,7 @@ def test_the_panel_is_from_all_over_the_split():
     assert panel.ids == ["000012", "000037", "000062", "000087", "000112", "000137", "000162", "000187"]
     assert [int(mask[0, 0]) for mask in panel.masks] == [int(name) % 4 for name in panel.ids]
     few = part_of(panel, 2)
-    assert few.ids == ["000062", "000162"] and np.array_equal(few.pixel_values, panel.pixel_values[[2, 6]])
+    assert few.ids == ["000062", "000162"] and all(map(torch.equal, few.pixel_values, panel.pixel_values[2::4]))
     assert [mask.shape for mask in few.masks] == [(30, 40)] * 2 and len(few.images) == 2
 
 

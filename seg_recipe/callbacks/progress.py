@@ -1,6 +1,7 @@
 """Learning rates per group in the logs, early stopping, and a console that says what matters."""
 
 import time
+from itertools import takewhile
 from typing import Any
 
 import transformers
@@ -10,6 +11,9 @@ from transformers.trainer_utils import has_length
 
 from seg_recipe.callbacks.outbox import say
 from seg_recipe.figure_names import logged_set
+
+NOT_FOUND = 3
+"""Evaluations in a row without a pixel of a class, after which a line says so."""
 
 
 def learning_rates(optimizer: Any) -> dict[str, float]:
@@ -111,7 +115,8 @@ class ConsoleCallback(TrainerCallback):
         if state.is_world_process_zero and metrics:
             line = evaluation_line(metrics, state.global_step, state.log_history, args.metric_for_best_model)
             if line is not None:
-                say(line)
+                for text in (line, *never_found(metrics, state.global_step, state.log_history)):
+                    say(text)
         self._since = (state.global_step, time.monotonic())
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -128,6 +133,23 @@ class ConsoleCallback(TrainerCallback):
 
 def _bar(args: Any, **options: Any) -> tqdm:
     return tqdm(dynamic_ncols=True, disable=args.disable_tqdm or None, **options)
+
+
+def never_found(metrics: dict[str, Any], step: int, history: list[dict[str, Any]]) -> list[str]:
+    """A line on the classes of which no pixel was found in the last NOT_FOUND evaluations of a set, this one included;
+    once, at the NOT_FOUND-th.
+    """
+    prefix = f"{logged_set(metrics)}_iou_"
+    ours = {entry.get("step", 0): entry for entry in history if any(key.startswith(prefix) for key in entry)}
+    last = [entry for _, entry in sorted((ours | {step: metrics}).items(), reverse=True)]
+    streaks = {
+        key.removeprefix(prefix): len([*takewhile(lambda entry, key=key: entry.get(key) == 0, last)])
+        for key in metrics
+        if key.startswith(prefix)
+    }
+    lost = [name for name, streak in streaks.items() if streak == NOT_FOUND]
+    cure = "rare_class_sampling: 0.5, class_weights: balanced, or a larger image_size may find them"
+    return [f"Not found in {NOT_FOUND} evaluations: {', '.join(lost)}; {cure}."] if lost else []
 
 
 def evaluation_line(

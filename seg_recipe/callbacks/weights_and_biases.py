@@ -103,7 +103,7 @@ class SegmentationWandbCallback(WandbCallback):
             self._panel_step = state.global_step
             try:
                 sizes = [(mask.shape[0], mask.shape[1]) for mask in self._panel.masks]
-                masks = predict_masks(model, self._panel.pixel_values, sizes)
+                masks = predict_masks(model, self._panel.pixel_values, sizes, self._panel.window)
             except torch.OutOfMemoryError as error:
                 self._outbox.give_up(f"predicting the panel failed ({first_line(error)})")
         if not state.is_world_process_zero:

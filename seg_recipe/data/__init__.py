@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
-from jaxtyping import Int64, UInt64
+from jaxtyping import Float64, Int64, UInt64
 
+from seg_recipe.class_weights import picture_chances, rare_class_chances
 from seg_recipe.data.cache import Verdicts
 from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.contents import Masks, content_notes, refuse_too_few_classes
@@ -28,6 +29,7 @@ from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecod
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
 from seg_recipe.labels import LabelSpace
 from seg_recipe.picture_size import ImageSize
+from seg_recipe.runtime.errors import InputError
 
 _Verdicts = dict[str, Verdicts]
 """Place of the pairs -> what was found in them."""
@@ -47,8 +49,9 @@ class Data:
     only.
     class_pixels: split -> mask pixels of each class, each picture counted once; empty for a stream.
     unused: setting of `load_data` without an effect on these sources -> why.
-    mixed: what an epoch of training draws from the pictures of "train", where that is not each of them once; and the
-    seed of the draws.
+    mixed: what an epoch of training draws from the pictures of "train", where that is not each of them once; the seed
+    of the draws; and the chances of the pictures of each source, where they are unequal.
+    class_chances: of each class in rare class sampling.
     """
 
     splits: DatasetDict | IterableDatasetDict
@@ -56,7 +59,8 @@ class Data:
     fingerprint: str
     class_pixels: dict[str, Int64[np.ndarray, " classes"]] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
-    mixed: tuple[list[Share], int] | None = None
+    mixed: tuple[list[Share], int, list[Float64[np.ndarray, " pictures"]] | None] | None = None
+    class_chances: Float64[np.ndarray, " classes"] | None = None
 
     def training_rows(self, transform: Any) -> Any:
         """The training split with a transform, as `attach_transform` attaches it; where sources are mixed by weight,
@@ -66,6 +70,12 @@ class Data:
         if self.mixed is None:
             return attach_transform(train, transform)
         return EpochRows(undecoded(train), *self.mixed, transform)
+
+    @property
+    def different_pictures(self) -> int:
+        """About how many different pictures an epoch of rare class sampling draws."""
+        shares, _, chances = self.mixed or ([], 0, [])
+        return round(sum(float((1 - (1 - p) ** s.count).sum()) for s, p in zip(shares, chances or (), strict=True)))
 
     @property
     def epoch_length(self) -> int | None:
@@ -90,6 +100,7 @@ def load_data(
     seed: int = 0,
     bad_samples: str = "error",
     image_size: ImageSize = 0,
+    rare_class_sampling: float = 0.0,
     workers: int = 0,
     progress: bool = True,
 ) -> Data:
@@ -108,6 +119,8 @@ def load_data(
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes.
     image_size: what the model sees, in pixels; with it the notes name classes that are too small to
     be seen there.
+    rare_class_sampling: above 0, an epoch draws pictures anew by the classes in them (`rare_class_chances` at this
+    temperature): as many as without, some of them several times.
     workers: threads of the check, 0 for all cores. progress: show its bar.
 
     Every process may call it: the verdict of the first is kept in the cache folder, where the others read it
@@ -133,6 +146,10 @@ def load_data(
     )
     notes += [note for pairs in _pairs_of(plan) for note in pairs.notes]
     unused = _unused(read.values(), plan, eval_split)
+    if streaming and rare_class_sampling:
+        raise InputError(
+            "rare_class_sampling needs the classes of all masks, which a stream does not tell; leave it out."
+        )
     if streaming:
         return replace(_streamed(plan, weights, seed, label_space, [*notes, EXEMPT]), unused=unused)
     verdicts, problems, said = _check(plan, label_space, workers, progress)
@@ -146,7 +163,10 @@ def load_data(
     for name, parts in taken.items():
         refuse_too_few_classes(name, [_masks(part, verdicts) for part in parts], label_space)
     notes = [*notes, *said, *left_out_notes(problems), *missing]
-    return replace(_assemble(taken, verdicts, weights, seed, label_space, image_size, notes), unused=unused)
+    data = replace(_assemble(taken, verdicts, weights, seed, label_space, image_size, notes), unused=unused)
+    return (
+        _with_rare_classes(data, taken["train"], verdicts, seed, rare_class_sampling) if rare_class_sampling else data
+    )
 
 
 def _unused(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
@@ -301,8 +321,15 @@ def _assemble(
         notes += [_counts_note(name, shares), *content_notes(name, masks, label_space, image_size)]
         taken[name] = shares
     repeats = any(share.count > len(share.rows) for share in taken["train"])
-    mixed = (taken["train"], seed) if repeats else None
+    mixed = (taken["train"], seed, None) if repeats else None
     return Data(DatasetDict(splits), notes, fingerprint.hexdigest(), class_pixels, mixed=mixed)
+
+
+def _with_rare_classes(data: Data, shares: list[Share], verdicts: _Verdicts, seed: int, temperature: float) -> Data:
+    """The data, of which an epoch draws pictures by the classes in them."""
+    classes = rare_class_chances(data.class_pixels["train"], temperature)
+    chances = [picture_chances(_masks(share, verdicts).pixels[:, :-1], classes) for share in shares]
+    return replace(data, mixed=(shares, seed, chances), class_chances=classes)
 
 
 def _streamed(

@@ -1,4 +1,4 @@
-"""How often each picture stands in an epoch: the shares of several sources."""
+"""How often each picture stands in an epoch: the shares of several sources, and the chances of rare classes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetInfo
 from datasets.table import ConcatenationTable, InMemoryTable
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from seg_recipe.data.plan import Share
 from seg_recipe.data.sources import COLUMNS
@@ -57,10 +57,18 @@ class EpochRows:
     A source is drawn in passes. A pass that is not a whole one is drawn anew in each epoch, as a function of seed and
     epoch, so that in the long run every picture of a source is seen equally often. The n-th draw of a picture in an
     epoch has the id 000012~n, from 2 on, since its augmentation is a function of the id.
+    chances: of the pictures of each source, whose draws are then independent ones; None for passes.
     """
 
-    def __init__(self, rows: Dataset, shares: Sequence[Share], seed: int, transform: Any):
-        self.rows, self.seed, self.transform = rows, seed, transform
+    def __init__(
+        self,
+        rows: Dataset,
+        shares: Sequence[Share],
+        seed: int,
+        chances: Sequence[Float64[np.ndarray, " pictures"]] | None,
+        transform: Any,
+    ):
+        self.rows, self.seed, self.chances, self.transform = rows, seed, chances, transform
         self.sizes = [(len(share.rows), share.count) for share in shares]
         self._now = (-1, np.empty((0, 2), np.int64))
 
@@ -85,8 +93,18 @@ class EpochRows:
         the sources and passes.
         """
         if self._now[0] != epoch:
-            self._now = (epoch, np.concatenate([*self._passes(epoch)]))
+            parts = self._passes(epoch) if self.chances is None else self._by_chance(epoch)
+            self._now = (epoch, np.concatenate([*parts]))
         return self._now[1]
+
+    def _by_chance(self, epoch: int) -> Iterator[Int64[np.ndarray, "draws 2"]]:
+        first = 0
+        for number, ((size, count), chances) in enumerate(zip(self.sizes, self.chances or (), strict=True)):
+            generator = np.random.default_rng([self.seed, number, epoch])
+            rows = np.sort(generator.choice(size, count, p=chances))
+            times = np.arange(count) - np.searchsorted(rows, rows) + 1
+            yield np.stack([rows + first, times], axis=1)
+            first += size
 
     def _passes(self, epoch: int) -> Iterator[Int64[np.ndarray, "draws 2"]]:
         first = number = 0

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from seg_recipe.demo.comparison import Models, Seen, agreement, class_lines, covered, difference
-from seg_recipe.models.build import WHOLE_PICTURES
+from seg_recipe.models.build import CROPS, WHOLE_PICTURES
 from seg_recipe.visualize import sample_miou
 
 OPACITY = 0.6
@@ -77,8 +77,8 @@ def header(models: Models) -> str:
     """The top of the page: what it does and with which models."""
     shown = []
     for letter, name, segmenter in zip(_letters(models), models.names, models.segmenters, strict=True):
-        whole = "whole pictures, as in training, squeezed to " if segmenter.trained_on == WHOLE_PICTURES else ""
-        sees = f"{whole}{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
+        kinds = {WHOLE_PICTURES: "whole pictures, as in training, squeezed to ", CROPS: "windows, as in training, of "}
+        sees = f"{kinds.get(segmenter.trained_on, '')}{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
         shown.append({"letter": letter, "name": name, "classes": len(segmenter.label_space), "sees": sees})
     return str(_macros().header(shown))
 

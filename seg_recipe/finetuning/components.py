@@ -21,7 +21,7 @@ from seg_recipe.report import panel_of, say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.memory import keep_freed_memory
 from seg_recipe.splits import in_validation
-from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform
+from seg_recipe.transforms import EvalTransform, TrainTransform
 
 
 def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
@@ -55,10 +55,15 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             streaming=settings.streaming,
             seed=args.seed,
             bad_samples=settings.bad_samples,
-            image_size=recipe.model.image_size,
+            image_size=recipe.model.image_size if recipe.model.resize == "squeeze" else 0,
+            rare_class_sampling=settings.rare_class_sampling,
             progress=args.process_index == 0 and not args.disable_tqdm,
         )
     say(args, *unused_lines(recipe, data.unused))
+    if data.class_chances is not None:
+        chances = zip(label_space.names, data.class_chances.tolist(), strict=True)
+        each = ", ".join(f"{name} {chance:.1%}" for name, chance in chances)
+        say(args, f"Pictures are drawn for a class: {each}; an epoch shows about {data.different_pictures:,} of them.")
     check_faces(recipe, data)
     check_chooser(recipe, label_space, data)
     say(args, *data.notes)
@@ -166,14 +171,15 @@ def unused_lines(recipe: Recipe, unused: dict[str, str]) -> list[str]:
 
 
 def make_transforms(
-    recipe: Recipe, label_space: LabelSpace, image_processor: Any, clock: EpochClock
+    recipe: Recipe, label_space: LabelSpace, data: Data, image_processor: Any
 ) -> tuple[TrainTransform, EvalTransform]:
-    """The transforms of training, which reads the epoch from `clock`, and of evaluation."""
+    """The transforms of training and of evaluation."""
     seen: dict[str, Any] = {"label_space": label_space, "image_size": recipe.model.image_size}
+    seen["resize"] = recipe.model.resize
     seen |= {"mean": image_processor.image_mean, "std": image_processor.image_std}
-    return TrainTransform(
-        **seen, augmentation=recipe.augmentation.as_augmentation(), seed=recipe.training.seed, clock=clock
-    ), EvalTransform(**seen)
+    drawn: dict[str, Any] = {"wanted": data.class_chances, "seed": recipe.training.seed}
+    train = TrainTransform(**seen, **drawn, augmentation=recipe.augmentation.as_augmentation())
+    return train, EvalTransform(**seen)
 
 
 def with_transforms(
@@ -196,6 +202,7 @@ def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel
             settings.model,
             label_space=label_space,
             image_size=settings.image_size,
+            resize=settings.resize,
             from_scratch=settings.from_scratch,
             config_overrides=settings.config_overrides,
             seed=args.seed,

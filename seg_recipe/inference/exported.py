@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from seg_recipe.inference import Segmenter, mask_of
 from seg_recipe.inference.exportable import Exportable
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.inference.windows import WINDOW_STEP
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import replaced_file
+from seg_recipe.windows import WINDOW_STEP
 
 MOST_DIFFERING = 0.001
 """The share of pixels in which the masks of an export may differ from torch's, on random and on real pictures."""

@@ -1,7 +1,6 @@
 """Scores and masks of pictures, plain or averaged over the mirror image, scales and windows."""
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -12,18 +11,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
-from seg_recipe.inference.windows import covered, ramp_of, whole_steps, whole_stride, window_starts
 from seg_recipe.labels import LabelSpace
-from seg_recipe.models.build import WHOLE_PICTURES
+from seg_recipe.models.build import CROPS
 from seg_recipe.prediction import mask_of
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms import normalisation, normalise
+from seg_recipe.windows import blended, whole_size, whole_steps
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 SCALES = (0.25, 4.0)
 """The least and the greatest of `scales`."""
-WINDOWS_AT_ONCE = 8
 
 
 class Segmenter:
@@ -31,7 +29,7 @@ class Segmenter:
 
     model, device, precision: the network, where it is, and fp32, bf16 or fp16. label_space: what its classes are.
     network: pixel values to logits; the model, unless something that computes the same is put in its place.
-    trained_on: what it saw in training, as its config says (WHOLE_PICTURES); None: nobody says.
+    trained_on: what it saw in training, as its config says (WHOLE_PICTURES or CROPS); None: nobody says.
     image_size: (height, width) that the image processor resizes to. mean, std: of red, green and blue in 0-1, as
     lists. Pictures are Pillow images of any size, 8 bits a channel; what is no RGB is converted. They are taken as
     they are stored: whoever opens a photograph applies its EXIF orientation first (`PIL.ImageOps.exif_transpose`), as
@@ -65,13 +63,24 @@ class Segmenter:
             processor.resample if processor.resample is not None else Image.Resampling.BILINEAR
         )
         self._reversed = bool(getattr(processor, "do_flip_channel_order", False))  # blue, green, red
-        self._plain = _is_plain(processor)
+        self._plain = trained_on == CROPS or _is_plain(processor)
 
-    def unlike_training(self, window: bool) -> list[str]:
+    @property
+    def uses_windows(self) -> bool:
+        """Whether pictures are looked at in windows unless something else is asked for: as training evaluated it."""
+        return self.trained_on == CROPS
+
+    def unlike_training(self, window: bool | None) -> list[str]:
         """A line if the images are shown to the model in a way that it has never seen in training."""
-        if not window or self.trained_on != WHOLE_PICTURES:
+        if window in (None, self.uses_windows) or self.trained_on is None:
             return []
         height, width = self.image_size
+        if self.uses_windows:
+            return [
+                f"It was trained on crops of {width} x {height} pixels at the pictures' own resolution; --no-window "
+                "shows it whole pictures squeezed to that size, which it has never seen: expect worse masks than "
+                "without --no-window."
+            ]
         return [
             f"It was trained on whole pictures, squeezed to {width} x {height} pixels; --window shows it pieces of "
             "larger ones at their own resolution, which it has never seen: expect worse masks than without --window."
@@ -104,7 +113,7 @@ class Segmenter:
         *,
         flip: bool = False,
         scales: Sequence[float | int] = (1.0,),
-        window: bool = False,
+        window: bool | None = None,
     ) -> list[Float32[Tensor, "classes _ _"]]:
         """Per picture a score for each class on a grid over the whole picture, on the model's device; softmax makes
         probabilities of it.
@@ -113,19 +122,19 @@ class Segmenter:
         flip: with those of the mirror image, mirrored back, the sides of the label space's mirror pairs swapped.
         scales: over these sizes of the model's input (1 = `image_size`), on the finest of their grids.
         window: of a picture that is larger than `image_size` in either direction, windows of that size are looked at,
-        at the picture's own resolution; they overlap by a third or more, and their middles weigh most.
+        at the picture's own resolution; they overlap by a third or more, and their middles weigh most. None: where
+        the model was trained on crops, and then of smaller pictures too, enlarged to fill a window.
         Memory: the batch is as large as `images`, and the grid of a windowed picture grows with the picture.
 
         Raises InputError for scales out of SCALES or that the model cannot take.
         """
         checked = _checked_scales(scales)
+        window = self.uses_windows if window is None else window
         if not (flip or window or checked != [1.0]):
             return self.logits_of([self.prepare(image) for image in images])
         parts: list[list[Float32[Tensor, "classes _ _"]]] = [[] for _ in images]
         for scale in checked:
-            windowed = [
-                window and (image.height > self.image_size[0] or image.width > self.image_size[1]) for image in images
-            ]
+            windowed = [window and (self.uses_windows or not self._holds(image)) for image in images]
             whole = [place for place, is_windowed in enumerate(windowed) if not is_windowed]
             try:
                 found = self._by_shape([self._prepared_at(images[place], scale) for place in whole], flip=flip)
@@ -149,7 +158,7 @@ class Segmenter:
         *,
         flip: bool = False,
         scales: Sequence[float | int] = (1.0,),
-        window: bool = False,
+        window: bool | None = None,
     ) -> list[UInt8[np.ndarray, "_ _"]]:
         """Per picture the predicted class ids, (height, width), at its own size or that of `sizes` (height, width).
 
@@ -162,6 +171,10 @@ class Segmenter:
             mask_of(score, size)
             for score, size in zip(self.scores(images, flip=flip, scales=scales, window=window), wanted, strict=True)
         ]
+
+    def _holds(self, image: Image.Image) -> bool:
+        """Whether a picture is no larger than what the model sees."""
+        return image.height <= self.image_size[0] and image.width <= self.image_size[1]
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         return np.asarray(_rgb(image).resize((size[1], size[0]), self._resample))
@@ -204,34 +217,15 @@ class Segmenter:
         return scores
 
     def _blended(self, image: Image.Image, scale: float, flip: bool) -> Float32[Tensor, "classes h w"]:
-        """Scores from overlapping windows of `image_size`; a smaller image is first enlarged to fill one."""
-        window = self.image_size
-        factor = scale * max(1.0, window[0] / image.height, window[1] / image.width)
-        lengths = [
-            covered(round(length * factor), side)
-            for length, side in zip((image.height, image.width), window, strict=True)
-        ]
-        pixels = self._resized(image, (lengths[0], lengths[1]))
-        corners = list(product(*(window_starts(length, side) for length, side in zip(lengths, window, strict=True))))
-        total = weights = torch.empty(0)
-        for first in range(0, len(corners), WINDOWS_AT_ONCE):
-            some = corners[first : first + WINDOWS_AT_ONCE]
-            batch = [self._normalised(pixels[top : top + window[0], left : left + window[1]]) for top, left in some]
-            found = self._log_scores(torch.stack(batch), flip)
-            stride_down, stride_across = (
-                whole_stride(window[0], found.shape[2]),
-                whole_stride(window[1], found.shape[3]),
-            )
-            if first == 0:
-                total = found.new_zeros(found.shape[1], lengths[0] // stride_down, lengths[1] // stride_across)
-                weights = torch.zeros_like(total[0])
-                ramp = ramp_of(found.shape[2], found.device)[:, None] * ramp_of(found.shape[3], found.device)
-            for (top, left), scores in zip(some, found, strict=True):
-                rows = slice(top // stride_down, top // stride_down + scores.shape[1])
-                columns = slice(left // stride_across, left // stride_across + scores.shape[2])
-                total[:, rows, columns] += ramp * scores
-                weights[rows, columns] += ramp
-        return total.div_(weights)
+        """Scores from overlapping windows of `image_size`."""
+        size = whole_size((image.height, image.width), self.image_size, scale)
+        pixels = self._resized(image, size)
+        return blended(
+            lambda windows: self._log_scores(windows, flip),
+            lambda rows, columns: self._normalised(pixels[rows, columns]),
+            size,
+            self.image_size,
+        )
 
 
 def _image_size(processor: Any) -> tuple[int, int]:

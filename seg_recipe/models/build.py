@@ -30,7 +30,7 @@ from seg_recipe.models.configs import (
 )
 from seg_recipe.models.conventions import mend_dropout, mend_momentum
 from seg_recipe.models.layers import backbone_prefix
-from seg_recipe.picture_size import ImageSize, height_and_width
+from seg_recipe.picture_size import ImageSize, Resize, height_and_width
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
@@ -38,6 +38,8 @@ WHOLE_PICTURES = "whole pictures"
 """What `trained_on` in the config of a model from here says: it saw pictures squeezed to its size, and no pieces of
 larger ones.
 """
+CROPS = "crops"
+"""What it says where they were crops of that size at the pictures' own resolution."""
 
 _SEGFORMER_SIZES: dict[str, dict[str, Any]] = {
     "b0": {"hidden_sizes": [32, 64, 160, 256], "decoder_hidden_size": 256, "depths": [2, 2, 2, 2]},
@@ -62,6 +64,7 @@ def build_model(
     *,
     label_space: LabelSpace,
     image_size: ImageSize = 512,
+    resize: Resize = "squeeze",
     from_scratch: bool = False,
     config_overrides: Sequence[str] = (),
     seed: int = 0,
@@ -72,8 +75,8 @@ def build_model(
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
     or AutoBackbone knows; the latter gets a head (see `add_head`).
-    image_size: side of the square pictures of training, or their height and width, in pixels; the processor resizes
-    to just that.
+    image_size: side of the square pictures of training, or their height and width, in pixels.
+    resize: "squeeze": the processor resizes whole pictures to just that. "crop": it leaves their size as it is.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file
     and no network.
     config_overrides: changes to the architecture's config, each name=value; see `override_config`.
@@ -97,7 +100,7 @@ def build_model(
             files = find_checkpoint(name, with_weights=not from_scratch)
             config, head_notes = add_head(read_config(files, name, backbone=True))
         override_config(config, config_overrides)
-        notes = head_notes + _write_settings(config, label_space, size if from_scratch else None)
+        notes = head_notes + _write_settings(config, label_space, size if from_scratch else None, resize)
         notes += mend_dropout(config, config_overrides)
         check_patches(config, name, size)
         unused = unused_parameters(config, name, size)
@@ -112,6 +115,7 @@ def build_model(
             model, loading_notes = _load(files, name, config, unused, backbone_alone=bool(head_notes))
             notes = loading_notes + notes
         processor, processor_notes = _image_processor(files, name, model, size, pretrained=not from_scratch)
+        processor.do_resize = resize == "squeeze"
     frozen = [parameter_name for parameter_name in unused if not parameter_name.startswith("auxiliary_head.")]
     for parameter_name in frozen:
         model.get_parameter(parameter_name).requires_grad_(False)
@@ -134,12 +138,14 @@ def _known_config(name: str) -> SegformerConfig | None:
     return SegformerConfig(**_SEGFORMER_SIZES[match[1]]) if match else None
 
 
-def _write_settings(config: PreTrainedConfig, label_space: LabelSpace, new_size: tuple[int, int] | None) -> list[str]:
+def _write_settings(
+    config: PreTrainedConfig, label_space: LabelSpace, new_size: tuple[int, int] | None, resize: Resize
+) -> list[str]:
     """Writes label space, ignored id, what is trained on and, where the weights are new, the image size into the
     config; returns notes.
     """
     config.id2label, config.label2id = label_space.id2label, label_space.label2id
-    config.trained_on = WHOLE_PICTURES
+    config.trained_on = WHOLE_PICTURES if resize == "squeeze" else CROPS
     for key in ("semantic_loss_ignore_index", "loss_ignore_index"):
         if hasattr(config, key):
             setattr(config, key, IGNORE_INDEX)

@@ -37,6 +37,7 @@ UNUSED = (
         "eval_strategy",
         lambda strategy: strategy == "no",
     ),
+    Unused(("augment_translation",), "resize", lambda how: how == "crop"),
     Unused(("eval_steps",), "eval_strategy", lambda strategy: strategy != "steps"),
     Unused(
         ("save_total_limit", "save_only_model", "load_best_model_at_end"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from seg_recipe.augmentation import Augmentation
+from seg_recipe.picture_size import Resize
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -75,6 +76,12 @@ class ModelSettings:
     image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = setting(
         [512], "What the model sees, in pixels: the side of a square, or height and width, as in [384, 640]."
     )
+    resize: Resize = setting(
+        "squeeze",
+        "How pictures get that size. squeeze: whole pictures are resized to it. crop: training sees random crops at "
+        "the pictures' own resolution (augment_scale zooms), evaluation and prediction the whole picture in "
+        "overlapping windows.",
+    )
     precision: Precision = setting(
         "auto",
         "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: bf16 where the hardware has it, else "
@@ -129,6 +136,12 @@ class DataSettings:
     )
     bad_samples: Literal["error", "skip"] = setting(
         "error", "What the check of all pairs does with bad ones: stop, or leave them out and name them."
+    )
+    rare_class_sampling: Annotated[float, Range(0)] = setting(
+        0.0,
+        "Draw pictures with rare classes more often, and with resize: crop the crops around them, as DAFormer does: "
+        "the temperature, 0.01 there for 19 classes; at 0.5 a class without pixels would be drawn 7 times as often as "
+        "one that covers all. A line says what an epoch shows. 0: each picture once.",
     )
     generate_faces: Count = setting(
         0, "Faces rendered into the first `dataset` folder when it does not exist. 0: none."

@@ -93,7 +93,7 @@ def score_models(
     metadata: dict[str, dict[str, Any]] | None = None,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
-    window: bool = False,
+    window: bool | None = None,
     batch_size: int = 8,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -155,12 +155,13 @@ def _settings(segmenter: Segmenter, options: dict[str, Any]) -> dict[str, Any]:
         "precision": str(segmenter.precision),
         "device": str(segmenter.device),
         **options,
+        "window": segmenter.uses_windows if options["window"] is None else options["window"],
         "scales": list(options["scales"]),
         "trained_on": segmenter.trained_on,
     }
 
 
-def _notes(model: Contestant, content: dict[str, Any], label_space: LabelSpace, window: bool) -> list[str]:
+def _notes(model: Contestant, content: dict[str, Any], label_space: LabelSpace, window: bool | None) -> list[str]:
     """What a reader of the figures must know."""
     return [*model.match.lines(), *model.segmenter.unlike_training(window), *swapped_sides(content, label_space)]
 

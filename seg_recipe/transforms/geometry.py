@@ -26,27 +26,31 @@ keeps more.
 """
 
 
-def output_to_source(draw: Draw, source_size: tuple[int, int], image_size: ImageSize) -> Float[np.ndarray, "2 3"]:
+def output_to_source(
+    draw: Draw,
+    source_size: tuple[int, int],
+    image_size: ImageSize,
+    crop_centre: tuple[float, float] | None = None,
+) -> Float[np.ndarray, "2 3"]:
     """The affine map from what the model sees, of `image_size`, to the picture of `source_size` (width, height), as
     Image.transform wants it.
 
-    Shear and rotation act in the picture's own proportions, then it is squeezed to `image_size`. The mirror image is
-    not in the map.
+    Shear and rotation act in the picture's own proportions, then it is squeezed to `image_size`. With a `crop_centre`,
+    a place (x, y) in the picture, nothing is squeezed: at scale 1 the crop around it has the picture's pixels. The
+    mirror image is not in the map.
     """
     width, height = source_size
     tall, wide = height_and_width(image_size)
     angle, slant = math.radians(draw.rotation), math.tan(math.radians(draw.shear))
     cosine, sine = math.cos(angle), math.sin(angle)
     right, down = width / (draw.scale * wide), height / (draw.scale * tall)
+    middle, place = [width / 2, height / 2], [0.5 + draw.scale * shift for shift in draw.shift]
+    if crop_centre is not None:
+        right, down, middle, place = 1 / draw.scale, 1 / draw.scale, [*crop_centre], [0.5, 0.5]
     # The inverse of scaling @ rotation @ shear.
     linear = [[(cosine + slant * sine) * right, (sine - slant * cosine) * down], [-sine * right, cosine * down]]
-    centre = [side * (0.5 + draw.scale * shift) for side, shift in zip((wide, tall), draw.shift, strict=True)]
-    return np.array(
-        [
-            [a, b, length / 2 - a * centre[0] - b * centre[1]]
-            for (a, b), length in zip(linear, source_size, strict=True)
-        ]
-    )
+    centre = wide * place[0], tall * place[1]
+    return np.array([[a, b, at - a * centre[0] - b * centre[1]] for (a, b), at in zip(linear, middle, strict=True)])
 
 
 class Window(NamedTuple):

@@ -9,16 +9,17 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
 from seg_recipe.augmentation import Augmentation
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.picture_size import ImageSize, height_and_width
+from seg_recipe.picture_size import ImageSize, Resize, height_and_width
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
+from seg_recipe.transforms.crops import draw_crop_centre
 from seg_recipe.transforms.draws import EpochClock, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import output_to_source, warp, warp_nearest, window_of
 from seg_recipe.transforms.photometry import (
@@ -31,6 +32,7 @@ from seg_recipe.transforms.photometry import (
     picture_of,
     pixels_of,
 )
+from seg_recipe.windows import whole_size
 
 _Result = TypeVar("_Result")
 
@@ -41,6 +43,8 @@ class TrainTransform:
     label_space: its mirror table is applied with the flip, its read table always.
     image_size: H and W, what the model sees, in pixels; one number for a square.
     augmentation: the ranges from which each sample draws.
+    resize: "squeeze" shows the whole picture; "crop" a part of it, `scale` 1 being its own resolution. Where that part
+    lies is drawn, so `translation` has no effect. wanted: a chance for each class that a crop is drawn around it.
     mean, std: of red, green and blue in 0-1; those of ImageNet by default. Outside of the picture the image has the
     colour `mean`, in 8 bits, and the labels are IGNORE_INDEX.
     seed, clock: with the sample's id they decide everything that is random. Left out, the clock is one of its own, at
@@ -55,6 +59,8 @@ class TrainTransform:
         image_size: ImageSize = 512,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         *,
+        resize: Resize = "squeeze",
+        wanted: Float[np.ndarray, " classes"] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
@@ -62,6 +68,7 @@ class TrainTransform:
     ):
         self.augmentation = augmentation
         self.image_size = height_and_width(image_size)
+        self.resize, self.wanted = resize, wanted
         self.levels = normalisation(list(mean), list(std))
         self.fill = np.array([*(round(255 * part) for part in mean), 0], np.uint8).view("<u4")
         self.label_space = label_space
@@ -105,7 +112,8 @@ class TrainTransform:
         draw = draw_augmentation(generator, self.augmentation, self.image_size)
         picture, mask = _checked_pair(sample_id, image, label)
         size = self.image_size
-        matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), size)
+        centre = None if self.resize == "squeeze" else self._crop_centre(sample_id, epoch, mask, draw.scale)
+        matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), size, centre)
         window = window_of(picture, matrix, size, draw.blur)
         radius = [draw.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
         square = warp(degrade(window.pixels, draw, (radius[0], radius[1]), generator), window.matrix, size)
@@ -119,14 +127,23 @@ class TrainTransform:
         _refuse_foreign_ids(sample_id, ids, self.label_space)
         normalise_into(values, square, self.levels)
 
+    def _crop_centre(
+        self, sample_id: str, epoch: int, mask: UInt8[np.ndarray, "height width"], scale: float
+    ) -> tuple[float, float]:
+        """Where the crop lies. Its generator is its own: how many places it tries moves no other draw."""
+        generator = sample_generator(self.seed, epoch, f"{sample_id}\0crop")
+        ids = np.asarray(cv2.LUT(mask, self._read[False]))
+        return draw_crop_centre(generator, ids, self.image_size, scale, self.wanted)
+
 
 class EvalTransform:
     """Evaluation samples: pixel_values float32 (3, H, W) as the saved image processor makes them; labels uint8 (H, W),
     the mask's own size.
 
-    label_space: its read table is applied to the mask. image_size: S, in pixels. mean, std: of red, green and blue in
-    0-1, three each. Nothing is rotated for EXIF here: `datasets` has done so, and the check of the data refuses such
-    pictures.
+    label_space: its read table is applied to the mask. image_size: height and width that the model sees, in pixels.
+    resize: "squeeze" resizes the picture to it; "crop" keeps the picture's own resolution, in a size that windows of
+    `image_size` cover (`whole_size`). mean, std: of red, green and blue in 0-1, three each. Nothing is rotated for
+    EXIF here: `datasets` has done so, and the check of the data refuses such pictures.
     """
 
     def __init__(
@@ -134,30 +151,37 @@ class EvalTransform:
         label_space: LabelSpace,
         image_size: ImageSize = 512,
         *,
+        resize: Resize = "squeeze",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ):
         self.image_size = height_and_width(image_size)
+        self.window = self.image_size if resize == "crop" else None
         self.levels = normalisation(list(mean), list(std))
         self.label_space = label_space
         self._read = label_space.read_table
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
-        values = torch.empty((len(batch["id"]), 3, *self.image_size))
-        places = values.numpy()
+        whole = torch.empty((len(batch["id"]), 3, *self.image_size)) if self.window is None else None
 
-        def fill(number: int, sample: tuple[str, Any, Any]) -> Tensor:
+        def fill(number: int, sample: tuple[str, Any, Any]) -> tuple[Tensor, Tensor]:
             picture, mask = self._resized(*sample)
-            normalise_into(places[number], picture, self.levels)
-            return torch.from_numpy(mask)
+            values = torch.empty((3, *picture.shape[:2])) if whole is None else whole[number]
+            normalise_into(values.numpy(), picture, self.levels)
+            return values, torch.from_numpy(mask)
 
-        return {"id": list(batch["id"]), "pixel_values": list(values), "labels": _each(batch, fill)}
+        filled = _each(batch, fill)
+        return {
+            "id": list(batch["id"]),
+            "pixel_values": [values for values, _ in filled],
+            "labels": [labels for _, labels in filled],
+        }
 
     def resize(
         self, sample_id: str, image: Image.Image, label: Image.Image
     ) -> tuple[UInt8[np.ndarray, "tall wide 3"], UInt8[np.ndarray, "height width"]]:
-        """Image (RGB, squeezed to the square with antialiasing) and mask (its own size) of one sample."""
+        """Image (RGB, resized with antialiasing) and mask (its own size) of one sample."""
         picture, mask = self._resized(sample_id, image, label)
         return np.ascontiguousarray(picture[:, :, :3]), mask
 
@@ -170,18 +194,19 @@ class EvalTransform:
         picture, mask = _checked_pair(sample_id, image, label)
         ids = np.asarray(cv2.LUT(mask, self._read))
         _refuse_foreign_ids(sample_id, ids, self.label_space)
-        if picture.shape[:2] != self.image_size:
-            picture = pixels_of(picture_of(picture).resize(self.image_size[::-1], Image.Resampling.BILINEAR))
+        shown = whole_size(picture.shape[:2], self.window) if self.window else self.image_size
+        if picture.shape[:2] != shown:
+            picture = pixels_of(picture_of(picture).resize(shown[::-1], Image.Resampling.BILINEAR))
         return picture, ids
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: pixel_values float32 (B, 3, S, S); labels uint8 (B, H, W); label_sizes int64 (B, 2), height and width;
-    ids, a list of str.
+    """A batch: pixel_values float32 (B, 3, height, width); labels uint8 (B, H, W); label_sizes int64 (B, 2), height
+    and width; ids, a list of str.
 
     Masks of unequal size are padded with IGNORE_INDEX at the bottom and the right to the largest height and width of
-    the batch; `label_sizes` holds what they were. The key is `labels`: the default collator takes one called `label`
-    for a scalar.
+    the batch; `label_sizes` holds what they were. Pictures of unequal size are padded with 0, and `pixel_sizes` holds
+    what they were. The key is `labels`: the default collator takes one called `label` for a scalar.
     """
     masks = [sample["labels"] for sample in samples]
     sizes = torch.tensor([tuple(mask.shape) for mask in masks], dtype=torch.int64)
@@ -189,12 +214,15 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     labels = torch.full((len(masks), height, width), IGNORE_INDEX, dtype=torch.uint8)
     for row, mask in zip(labels, masks, strict=True):
         row[: mask.shape[0], : mask.shape[1]] = mask
-    return {
-        "pixel_values": _stacked([sample["pixel_values"] for sample in samples]),
-        "labels": labels,
-        "label_sizes": sizes,
-        "ids": [sample["id"] for sample in samples],
-    }
+    pictures = [sample["pixel_values"] for sample in samples]
+    shapes = [(picture.shape[1], picture.shape[2]) for picture in pictures]
+    batch: dict[str, Any] = {"labels": labels, "label_sizes": sizes, "ids": [sample["id"] for sample in samples]}
+    if len(set(shapes)) == 1:
+        return {"pixel_values": _stacked(pictures), **batch}
+    padded = torch.zeros((len(pictures), 3, max(tall for tall, _ in shapes), max(wide for _, wide in shapes)))
+    for row, picture, (tall, wide) in zip(padded, pictures, shapes, strict=True):
+        row[:, :tall, :wide] = picture
+    return {"pixel_values": padded, **batch, "pixel_sizes": torch.tensor(shapes)}
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:
