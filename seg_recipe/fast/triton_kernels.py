@@ -93,9 +93,11 @@ def _root(x, PTX: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _corner(at, inside, UNIT: tl.constexpr):
+def _corner(row, places, inside, UNIT: tl.constexpr):
     """One corner of each cell (C, P), in the unit. A NaN or an infinity makes the whole pixel NaN."""
-    values = tl.where(inside, tl.load(at, mask=inside, other=0.0).to(tl.float32), ABSENT)  # too great for float16
+    values = tl.where(
+        inside, tl.load(row + places, mask=inside, other=0.0).to(tl.float32), ABSENT
+    )  # too great for float16
     return (values - tl.max(values, 0)[None, :]) * UNIT
 
 
@@ -169,10 +171,10 @@ def _softmax_sums(
     inverse = _inverse(normaliser, PTX)
     powers += ep * tl.where(valid, _inverse_power(inverse, POWER, PTX), 0.0)[None, :]
     surprise_of = log_z[None, :] - x
-    hit = tl.arange(0, C)[:, None] == ids[None, :]
-    inter += tl.where(hit, e * inverse[None, :], 0.0)
-    surprise += tl.where(hit, surprise_of, 0.0)
-    count += tl.where(hit, 1.0, 0.0)
+    hit = tl.where(tl.arange(0, C)[:, None] == ids[None, :], 1.0, 0.0)
+    inter += hit * inverse[None, :] * e
+    surprise += hit * surprise_of
+    count += hit
     if UNIFORM:
         uniform += tl.where(valid[None, :], surprise_of, 0.0)
     return inter, powers, surprise, uniform, count, log_z + top
@@ -191,16 +193,17 @@ def sums_kernel(
     j = block * P + tl.arange(0, P)
     there = j < w
     inside = (tl.arange(0, C) < classes)[:, None] & there[None, :]
-    here = logits + b * stride_b + tl.arange(0, C)[:, None] * stride_c + j[None, :] * stride_j
-    beside = here + (tl.where(j + 1 < w, j + 1, 0) - j)[None, :] * stride_j
+    here = tl.arange(0, C)[:, None] * stride_c + j[None, :] * stride_j  # the left corners, counted from their row
+    beside = here + (tl.where(j + 1 < w, 1, 1 - w) * stride_j)[None, :]
+    logits += b * stride_b
     inter, powers, surprise = tl.zeros((C, P), tl.float32), tl.zeros((C, P), tl.float32), tl.zeros((C, P), tl.float32)
     uniform, count, wrong = tl.zeros((C, P), tl.float32), tl.zeros((C, P), tl.float32), tl.zeros((P,), tl.int32)
-    up_left = _corner(here + strip * ROWS * stride_i, inside, UNIT)
-    up_right = _corner(beside + strip * ROWS * stride_i, inside, UNIT)
+    up_left = _corner(logits + strip * ROWS * stride_i, here, inside, UNIT)
+    up_right = _corner(logits + strip * ROWS * stride_i, beside, inside, UNIT)
     for i in range(strip * ROWS, tl.minimum(strip * ROWS + ROWS, h)):
         below = tl.where(i + 1 < h, i + 1, 0)
-        low_left = _corner(here + below * stride_i, inside, UNIT)
-        low_right = _corner(beside + below * stride_i, inside, UNIT)
+        low_left = _corner(logits + below * stride_i, here, inside, UNIT)
+        low_right = _corner(logits + below * stride_i, beside, inside, UNIT)
         for ky in range(S):
             v = _weight(ky, i == h - 1, S)
             left = up_left + v * (low_left - up_left)
@@ -271,20 +274,21 @@ def gradient_kernel(
     j = block * P + tl.arange(0, P)
     there = j < w
     inside = (c < classes) & there[None, :]
-    here = logits + b * stride_b + c * stride_c + j[None, :] * stride_j
-    beside = here + (tl.where(j + 1 < w, j + 1, 0) - j)[None, :] * stride_j
+    here = c * stride_c + j[None, :] * stride_j
+    beside = here + (tl.where(j + 1 < w, 1, 1 - w) * stride_j)[None, :]
+    logits += b * stride_b
     of = slopes + b * slope_b + c * slope_c
     a, pb = tl.load(of, c < classes, 0.0), tl.load(of + slope_k, c < classes, 0.0) * POWER
     k, s = tl.load(of + 2 * slope_k, c < classes, 0.0), tl.load(of + 3 * slope_k, c < classes, 0.0)
+    planes += b * classes * h * w
     plane = tl.num_programs(2).to(tl.int64) * classes * h * w
-    to = planes + (b * classes + c) * (h * w) + j[None, :] * one
-    up_left = _corner(here + strip * ROWS * stride_i, inside, UNIT)
-    up_right = _corner(beside + strip * ROWS * stride_i, inside, UNIT)
+    up_left = _corner(logits + strip * ROWS * stride_i, here, inside, UNIT)
+    up_right = _corner(logits + strip * ROWS * stride_i, beside, inside, UNIT)
     add_left, add_right = tl.zeros((C, P), tl.float32), tl.zeros((C, P), tl.float32)  # at the row reached
     for i in range(strip * ROWS, tl.minimum(strip * ROWS + ROWS, h)):
         below = tl.where(i + 1 < h, i + 1, 0)
-        low_left = _corner(here + below * stride_i, inside, UNIT)
-        low_right = _corner(beside + below * stride_i, inside, UNIT)
+        low_left = _corner(logits + below * stride_i, here, inside, UNIT)
+        low_right = _corner(logits + below * stride_i, beside, inside, UNIT)
         next_left, next_right = tl.zeros((C, P), tl.float32), tl.zeros((C, P), tl.float32)
         for ky in range(S):
             v = _weight(ky, i == h - 1, S)
@@ -303,8 +307,9 @@ def gradient_kernel(
             add_right += (1 - v) * on_right
             next_left += v * on_left
             next_right += v * on_right
-        tl.store(to + i * w, add_left, mask=inside)
-        tl.store(to + plane + i * w, add_right, mask=inside)
+        to = c * (h * w) + j[None, :] * one
+        tl.store(planes + i * w + to, add_left, mask=inside)
+        tl.store(planes + plane + i * w + to, add_right, mask=inside)
         up_left, up_right, add_left, add_right = low_left, low_right, next_left, next_right
     strips = tl.num_programs(1)
     edge = edges + ((b * classes + c) * strips + strip) * w + j[None, :] * one
@@ -319,7 +324,7 @@ def join_kernel(
     ROWS: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """The gradient at each source pixel, from the cells that have it as a corner; always added in this order."""
-    block, i, bc = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    bc, i, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     j = block * P + tl.arange(0, P)
     there = j < w
     before = tl.where(j > 0, j - 1, w - 1)

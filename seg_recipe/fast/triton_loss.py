@@ -18,16 +18,21 @@ LABELS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def suits(logits: Tensor, labels: Tensor) -> bool:
-    """Whether the kernels can take them."""
+    """Whether the kernels can take them. Within an image they count in 32 bits."""
     height, width = logits.shape[2:]
     stride = labels.shape[-1] // width
     return (
-        logits.dtype in LOGITS
+        max(_reach(logits[0]), _reach(labels[0]), labels[0].numel()) < 2**31
+        and logits.dtype in LOGITS
         and labels.dtype in LABELS
         and logits.shape[1] <= MOST_CLASSES
         and 1 <= stride <= MOST_STRIDE
         and labels.shape[-2:] == (height * stride, width * stride)
     )
+
+
+def _reach(tensor: Tensor) -> int:
+    return sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def sums(
@@ -87,7 +92,7 @@ def gradient(
             *slopes.stride(), 1, **_settings(logits, stride, power, ignore_index, uniform), **blocks,
         )  # fmt: skip
         wide = min(1024, triton.next_power_of_2(w))
-        kernels.join_kernel[triton.cdiv(w, wide), h, images * classes](
+        kernels.join_kernel[images * classes, h, triton.cdiv(w, wide)](
             planes, edges, out, classes, h, w, strips, planes.stride(0), edges.stride(0), *out.stride(),
             ROWS=blocks["ROWS"], P=wide,
         )  # fmt: skip
@@ -102,6 +107,7 @@ def _settings(logits, stride, power, ignore_index, uniform):
 
 
 def _blocks(logits):
-    """Numbers of classes, columns and rows of cells that a program takes, and its warps."""
+    """Numbers of classes, columns and rows of cells that a program takes; 8 classes of a cell for each thread."""
     classes = max(2, triton.next_power_of_2(logits.shape[1]))
-    return {"C": classes, "P": max(4, 256 // classes), "ROWS": 4, "num_warps": max(1, classes // 32)}
+    columns = max(4, 256 // classes)
+    return {"C": classes, "P": columns, "ROWS": 4, "num_warps": classes * columns // 256}

@@ -1,0 +1,113 @@
+"""Compile the loss's kernels for GPUs that are not here: registers, spilled bytes and instructions of each.
+
+    TRITON_INTERPRET=0 python -m tests.gpu_kernels [80 90]
+
+They go the way of a launch, with tensors on the CPU and a driver that only says which GPU is wanted. Prints a line of
+JSON for each kernel. Needs Triton, which has NVIDIA's assembler in it, and no GPU.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+from seg_recipe.fast import triton_loss
+
+BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+KERNELS = ("sums_kernel", "add_kernel", "gradient_kernel", "join_kernel")
+VARIANTS = [
+    {"classes": 2},
+    {"classes": 19},
+    {"classes": 19, "dtype": "bfloat16", "last": True},
+    {"classes": 19, "dtype": "float16", "power": 1.0, "labels": "int64", "ignored": -100},
+    {"classes": 19, "power": 2.0, "smoothing": True},
+    {"classes": 19, "power": 1.3, "smoothing": True},
+    {"classes": 19, "stride": 16},
+    {"classes": 19, "stride": 1},
+    {"classes": 64},
+    {"classes": 150},
+    {"classes": 256, "smoothing": True},
+]
+"""What is not named is 19 classes, stride 4, power 1.5, float32 logits, uint8 labels."""
+
+
+def compiled(capability, *, classes, stride=4, power=1.5, smoothing=False, dtype="float32", labels="uint8",
+             ignored=255, last=False):  # fmt: skip
+    """(kernel, its code) of each launch of a forward and a backward pass."""
+    found = []
+    target = GPUTarget("cuda", capability, 32)
+    driver.set_active(
+        SimpleNamespace(
+            get_current_device=lambda: capability,
+            get_current_stream=lambda device: 0,
+            get_current_target=lambda: target,
+        )
+    )
+
+    def of(kernel):
+        class Launch:
+            def __class_getitem__(cls, grid):
+                return lambda *args, **options: found.append(
+                    (kernel, real[kernel].warmup(*args, grid=grid, **options))
+                )
+
+        return Launch
+
+    real = {name: getattr(triton_loss.kernels, name) for name in KERNELS}
+    settings = triton_loss._settings
+    try:
+        for name in KERNELS:
+            setattr(triton_loss.kernels, name, of(name))
+        triton_loss._settings = lambda *args: settings(*args) | {"PTX": True}
+        logits = torch.zeros(2, classes, 32, 32, dtype=getattr(torch, dtype))
+        if last:
+            logits = logits.contiguous(memory_format=torch.channels_last)
+        truth = torch.zeros(2, 32 * stride, 32 * stride, dtype=getattr(torch, labels))
+        case = {"power": power, "ignore_index": ignored, "uniform": smoothing}
+        log_z = torch.zeros(2, 32, stride, stride, 32)
+        triton_loss.sums(logits, truth, log_z, **case)
+        triton_loss.gradient(logits, truth, torch.zeros(4, 2, classes), log_z, **case)
+    finally:
+        triton_loss._settings = settings
+        for name, kernel in real.items():
+            setattr(triton_loss.kernels, name, kernel)
+    return found
+
+
+def resources(code):
+    """Registers of a thread, bytes that it spills, bytes of shared memory of a program; and instructions by name."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code.asm["cubin"])
+        file.flush()
+        usage = _said("cuobjdump", "--dump-resource-usage", file.name)
+        listing = _said("nvdisasm", "-c", file.name)
+    registers, stack, _, local = map(int, re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage).groups())
+    names = Counter(re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z0-9]+)", listing, re.MULTILINE))
+    return {
+        "registers": registers, "spilled": stack + local, "shared": code.metadata.shared,
+        "warps": code.metadata.num_warps, "instructions": names.total(), "exponentials": names["MUFU"],
+    }  # fmt: skip
+
+
+def _said(program, *arguments):
+    return subprocess.run([BIN / program, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def main(capabilities=(80, 90), variants=VARIANTS):
+    for capability in map(int, capabilities):
+        for variant in variants:
+            for kernel, code in compiled(capability, **variant):
+                print(json.dumps({"sm": capability, **variant, "kernel": kernel, **resources(code)}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*([sys.argv[1:]] if sys.argv[1:] else []))
