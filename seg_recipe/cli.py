@@ -41,7 +41,8 @@ def _manual() -> str:
     lines += ["", "seg-recipe COMMAND --help explains one of them; --version prints the version."]
     lines += [
         "",
-        f"Recipes by name: {', '.join(recipe_names())}. They are here (accelerate/ has the launcher's files):",
+        f"Recipes by name: {', '.join(recipe_names())}.",
+        "They are here (accelerate/ has the launcher's files):",
         f"  {RECIPES}",
     ]
     lines += ["", "On several GPUs: accelerate launch --quiet -m seg_recipe.cli finetune RECIPE ..."]
