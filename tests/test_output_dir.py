@@ -47,6 +47,6 @@ def test_an_empty_folder_and_what_a_refused_or_checked_run_left_are_taken(place,
     recipe = runs.write_recipe(place, output_dir=str(tmp_path))
     runs.train(recipe, "--check", "--preview", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.png", "preview.png"]
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="not a folder"):
         runs.train(recipe, "--resume", "nowhere")
     runs.train(recipe, "--check")
