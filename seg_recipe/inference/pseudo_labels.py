@@ -42,7 +42,7 @@ from seg_recipe.inference.inputs import Picture
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import replaced_file
-from seg_recipe.runtime.locks import held, make_writable
+from seg_recipe.runtime.locks import locked, make_writable
 from seg_recipe.runtime.pools import Threads, in_order
 from seg_recipe.visualize import PseudoLabelled, pseudo_label_sheet
 
@@ -73,7 +73,7 @@ def open_folder(folder: Path, pictures: Sequence[Picture], settings: dict[str, A
         )
     new = make_writable(folder, "OUT")
     busy = f"Another process is writing to OUT {folder}; wait for its end, or give another folder."
-    with held(folder, lambda: busy):
+    with locked(folder, lambda: busy):
         listed = "\n".join(f"{picture.name} {picture.source} {picture.stamp}" for picture in pictures)
         asked = {**settings, "pictures": hashlib.sha256(listed.encode()).hexdigest()[:16]}
         before = _earlier(folder)
