@@ -402,7 +402,7 @@ def test_a_cache_folder_that_cannot_be_written_is_said(folder, monkeypatch, tmp_
         assert len(opened) == 12
         assert (
             sum(
-                "could not be kept in" in note and "set SEG_RECIPE_CACHE to a folder of yours" in note
+                "could not be cached in" in note and "set SEG_RECIPE_CACHE to a folder of yours" in note
                 for note in notes
             )
             == 2
@@ -473,7 +473,7 @@ def test_a_killed_reader_is_an_error_and_what_was_read_is_kept(tmp_path, monkeyp
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", end)
     with pytest.raises(
         InputError,
-        match=r"read .*faces was killed \(out of memory\?\). Start again: what was read need not be read again",
+        match=r"read .*faces was killed \(out of memory\?\). Start again: what was read is not read again",
     ):
         check_pairs(pairs, THREE, workers=2, progress=False)
     monkeypatch.setattr("seg_recipe.data.check.inspect_pair", inspect_pair)

@@ -15,8 +15,8 @@ from PIL import Image as Picture
 from torch.utils.data import DataLoader
 
 from seg_recipe.data import DataProblems, attach_transform, load_data
-from seg_recipe.data.mixing import LARGEST_EPOCH, draws
-from seg_recipe.data.plan import held_out
+from seg_recipe.data.mixing import LARGEST_EPOCH, epoch_counts
+from seg_recipe.data.plan import are_held_out
 from seg_recipe.transforms import EpochClock
 from tests.test_data import THREE, load, saved, write_flat, write_halves
 
@@ -32,18 +32,18 @@ from tests.test_data import THREE, load, saved, write_flat, write_halves
 )
 def test_a_split_by_hash_moves_no_one(ids, more, share, other_share):
     """Neither for files that are added, in whatever order, nor back to training when the share grows."""
-    before = dict(zip(sorted(ids), held_out(sorted(ids), share).tolist(), strict=True))
+    before = dict(zip(sorted(ids), are_held_out(sorted(ids), share).tolist(), strict=True))
     both = sorted(ids | more, reverse=True)
-    after = dict(zip(both, held_out(both, share).tolist(), strict=True))
+    after = dict(zip(both, are_held_out(both, share).tolist(), strict=True))
     assert all(after[identity] == held for identity, held in before.items())
     low, high = sorted((share, other_share))
-    assert not (held_out(both, low) & ~held_out(both, high)).any()
+    assert not (are_held_out(both, low) & ~are_held_out(both, high)).any()
 
 
 @pytest.mark.slow
 def test_a_split_by_hash_holds_the_share():
     """Binomial: 100,000 ids at 0.1 stay within five standard deviations of 10,000."""
-    count = int(held_out([f"{n:06d}" for n in range(100_000)], 0.1).sum())
+    count = int(are_held_out([f"{n:06d}" for n in range(100_000)], 0.1).sum())
     assert abs(count - 10_000) < 5 * math.sqrt(100_000 * 0.1 * 0.9)
 
 
@@ -54,24 +54,24 @@ def test_a_split_by_hash_holds_the_share():
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=4))
 def test_draws_are_the_smallest_epoch_with_all_pictures_and_the_right_shares(sources):
     sizes, weights = [size for size, _ in sources], [weight / 10 for _, weight in sources]
-    counts, total = draws(sizes, weights), sum(draws(sizes, weights))
+    counts, total = epoch_counts(sizes, weights), sum(epoch_counts(sizes, weights))
     shares = [Fraction(weight, sum(w for _, w in sources)) for _, weight in sources]
     enough = (n for n in range(1, 10_000) if all(share * n >= size for share, size in zip(shares, sizes, strict=True)))
     assert total == next(enough)  # tried one by one
     assert all(count >= size for count, size in zip(counts, sizes, strict=True))
     assert all(abs(count - share * total) < 1 for count, share in zip(counts, shares, strict=True))
-    assert counts == draws(sizes, [float(weight) for _, weight in sources])  # their sum does not matter
+    assert counts == epoch_counts(sizes, [float(weight) for _, weight in sources])  # their sum does not matter
 
 
 def test_draws_of_many_synthetic_and_few_real():
-    assert draws([100_000, 20], [0.5, 0.5]) == [100_000, 100_000]
-    assert draws([30, 10], [0.75, 0.25]) == [30, 10]
+    assert epoch_counts([100_000, 20], [0.5, 0.5]) == [100_000, 100_000]
+    assert epoch_counts([30, 10], [0.75, 0.25]) == [30, 10]
     with pytest.raises(
         ValueError,
         match=r"sources of 100,000, 20 pictures make an epoch of 100,000,000, and 10,000,000 is the most; give the "
         r"larger",
     ):
-        draws([100_000, 20], [0.001, 0.999])
+        epoch_counts([100_000, 20], [0.001, 0.999])
     assert LARGEST_EPOCH == 10_000_000
 
 
@@ -273,7 +273,7 @@ def test_leaks_are_looked_for_in_every_evaluation_set(tmp_path, leaking):
         ({"sources": []}, "dataset names no source"),
         (
             {"sources": ["a", "./a/"]},
-            "dataset names a twice; to draw its pictures more often, raise its share with --dataset_weights",
+            "dataset names a twice; to use its pictures more often, raise its share with --dataset_weights",
         ),
     ],
 )

@@ -1,10 +1,11 @@
-"""Data sets in, checked splits out: nothing is decoded until a row is asked for, and no tensor is made here.
+"""From data sets to checked splits. Rows are decoded when they are read, and no tensors are made here.
 
 sources.py    reads folders, saved data sets and the Hub (hub.py) into rows id, image, label
-plan.py       says which split takes what
-check.py      opens every pair once; cache.py keeps the verdict; problems.py says what is wrong
-mixing.py     draws an epoch from several sources by weight
-streaming.py  the same for what is read from front to back
+plan.py       which rows each split has; pseudo.py: data sets that are never evaluated on
+check.py      reads every pair once; cache.py caches the result; problems.py describes the problems
+contents.py   what the masks hold
+mixing.py     samples an epoch from several sources by weight
+streaming.py  the same for streams
 """
 
 import json
@@ -22,7 +23,7 @@ from seg_recipe.class_weights import picture_chances, rare_class_chances
 from seg_recipe.data.cache import Verdicts
 from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.contents import Masks, content_notes, refuse_too_few_classes
-from seg_recipe.data.mixing import EpochRows, draws, stack
+from seg_recipe.data.mixing import EpochRows, epoch_counts, stack
 from seg_recipe.data.plan import Share, plan_splits, validate
 from seg_recipe.data.problems import DataProblems, Problem, left_out_notes
 from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
@@ -32,7 +33,7 @@ from seg_recipe.picture_size import ImageSize
 from seg_recipe.runtime.errors import InputError
 
 _Verdicts = dict[str, Verdicts]
-"""Place of the pairs -> what was found in them."""
+"""Place of the pairs -> the result of their check."""
 
 __all__ = ["COLUMNS", "Data", "DataProblems", "Problem", "attach_transform", "load_data", "undecoded"]
 
@@ -44,13 +45,12 @@ class Data:
     splits: "train", and "validation" or one split per named evaluation set. Columns id (unique over all splits),
     image, label.
     notes: lines for the user: what was left out, ignored, repeated, never seen.
-    fingerprint: equal where the splits hold the same ids, in the same order, with byte for byte the same files, and
-    the label space means the same; moving or touching files does not change it. Of a stream it knows the settings
-    only.
-    class_pixels: split -> mask pixels of each class, each picture counted once; empty for a stream.
+    fingerprint: a hash of ids, their order, the content of the files and the label space. Moving files does not change
+    it. Of a stream it hashes the settings only.
+    class_pixels: split -> mask pixels of each class, each image counted once; empty for a stream.
     unused: setting of `load_data` without an effect on these sources -> why.
-    mixed: what an epoch of training draws from the pictures of "train", where that is not each of them once; the seed
-    of the draws; and the chances of the pictures of each source, where they are unequal.
+    mixed: the shares of a training epoch that repeats images, its seed, and the chances of the images of each source if
+    they differ. None: an epoch has each image once.
     class_chances: of each class in rare class sampling.
     """
 
@@ -63,9 +63,7 @@ class Data:
     class_chances: Float64[np.ndarray, " classes"] | None = None
 
     def training_rows(self, transform: Any) -> Any:
-        """The training split with a transform, as `attach_transform` attaches it; where sources are mixed by weight,
-        each epoch of the transform's clock with its own draws.
-        """
+        """The training split with a transform. Mixed by weight, each epoch of the transform's clock samples anew."""
         train = self.splits["train"]
         if self.mixed is None:
             return attach_transform(train, transform)
@@ -73,13 +71,13 @@ class Data:
 
     @property
     def different_pictures(self) -> int:
-        """About how many different pictures an epoch of rare class sampling draws."""
+        """The expected number of different images in an epoch of rare class sampling."""
         shares, _, chances = self.mixed or ([], 0, [])
         return round(sum(float((1 - (1 - p) ** s.count).sum()) for s, p in zip(shares, chances or (), strict=True)))
 
     @property
     def epoch_length(self) -> int | None:
-        """Pictures that an epoch of training draws; None of a stream."""
+        """The number of training samples in an epoch; None for a stream."""
         if self.mixed is not None:
             return sum(share.count for share in self.mixed[0])
         return len(self.splits["train"]) if isinstance(self.splits, DatasetDict) else None
@@ -104,28 +102,24 @@ def load_data(
     workers: int = 0,
     progress: bool = True,
 ) -> Data:
-    """The splits to train and evaluate on, every pair of them checked.
+    """Load and check the splits to train and evaluate on.
 
     sources: one or several folders, saved data sets or Hub ids (see `read_source`). With several, ids begin with their
     source's name: real/000012.
-    weights: one per source, any positive numbers: the share of an epoch that is drawn from it. No picture is left out,
-    so those of small sources come several times, and are augmented anew each time; which of them come once more than
-    the others is drawn anew in each epoch (`Data.training_rows`). None: all pictures once.
-    eval_sources: name -> source, each a split of that name: its evaluation pairs where it has its own, the held-out
-    share where it is trained on too, else all of it. None: "validation", the evaluation pairs of all sources.
-    val_fraction: share in [0, 1) of the ids of a source without evaluation pairs that is held out, by a hash of the
-    id.
-    streaming: read from front to back, unchecked.
-    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes.
-    image_size: what the model sees, in pixels; with it the notes name classes that are too small to
-    be seen there.
-    rare_class_sampling: above 0, an epoch draws pictures anew by the classes in them (`rare_class_chances` at this
-    temperature): as many as without, some of them several times.
+    weights: one positive number per source, in proportion to its share of an epoch. No image is left out: an epoch
+    repeats those of small sources, each time augmented anew. Empty: all images once.
+    eval_sources: name -> source, each a split of that name: its evaluation pairs if it has any, the held-out part if
+    it is trained on too, else all of it. None: "validation", the evaluation pairs of all sources.
+    val_fraction: share in [0, 1) of the ids to hold out of a source without evaluation pairs, by a hash of the id.
+    streaming: read as a stream, unchecked.
+    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and names them in the notes.
+    image_size: the model's input size in pixels; with it the notes name classes that are too small for it.
+    rare_class_sampling: above 0, the temperature at which an epoch samples images by their classes
+    (`rare_class_chances`): as many as without, some of them several times.
     workers: threads of the check, 0 for all cores. progress: show its bar.
 
-    Every process may call it: the verdict of the first is kept in the cache folder, where the others read it
-    (`with state.local_main_process_first(): ...`). Raises ValueError for settings that do not fit and for masks that
-    hold too few classes, DataProblems for bad pairs.
+    Every rank may call it: the others read the cached check of the first (`with state.local_main_process_first():
+    ...`). Raises InputError for settings that do not fit and masks with too few classes, DataProblems for bad pairs.
     """
     sources = [sources] if isinstance(sources, str) else sources
     validate(sources, weights, eval_sources or {}, val_fraction, bad_samples)
@@ -153,26 +147,26 @@ def load_data(
     if streaming:
         return replace(_streamed(plan, weights, seed, label_space, [*notes, EXEMPT]), unused=unused)
     verdicts, problems, said = _check(plan, label_space, workers, progress)
-    taken, leaks = _without_leaks(
+    kept, leaks = _without_leaks(
         {name: [_sound(share, verdicts) for share in shares] for name, shares in plan.items()}, verdicts
     )
     problems += leaks
-    empty, missing = _take_out_empty(taken)
+    empty, missing = _without_empty(kept)
     if empty or (problems and bad_samples == "error"):
         raise DataProblems([*problems, *empty])
-    for name, parts in taken.items():
+    for name, parts in kept.items():
         refuse_too_few_classes(name, [_masks(part, verdicts) for part in parts], label_space)
     notes = [*notes, *said, *left_out_notes(problems), *missing]
-    data = replace(_assemble(taken, verdicts, weights, seed, label_space, image_size, notes), unused=unused)
+    data = replace(_assemble(kept, verdicts, weights, seed, label_space, image_size, notes), unused=unused)
     return (
-        _with_rare_classes(data, taken["train"], verdicts, seed, rare_class_sampling) if rare_class_sampling else data
+        _with_rare_classes(data, kept["train"], verdicts, seed, rare_class_sampling) if rare_class_sampling else data
     )
 
 
 def _unused(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
-    """Settings of the data that nothing here reads, with the reason."""
+    """Settings without effect on these sources, with the reason."""
     unused = {}
-    if not any(share.share for shares in plan.values() for share in shares):
+    if not any(share.val_fraction for shares in plan.values() for share in shares):
         unused["val_fraction"] = (
             "no source is split by its ids: each has evaluation pairs of its own, or none is evaluated on"
         )
@@ -181,17 +175,17 @@ def _unused(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split:
         why = "every source is a folder of pictures, which has no columns and splits to name"
         unused |= dict.fromkeys(("image_column", "label_column", "train_split", "eval_split"), why)
         if any(source.evaluation and source.evaluation.place.endswith(f"/{eval_split}") for source in sources):
-            del unused["eval_split"]  # a folder beside train/ that is called so
+            del unused["eval_split"]  # it names a folder next to train/
     return unused
 
 
 def attach_transform(
     split: Dataset | IterableDataset, transform: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
 ) -> Dataset | IterableDataset:
-    """The split with a transform applied whenever rows are read.
+    """The split with a transform that is applied when rows are read.
 
-    The transform is given the pictures undecoded, as {"bytes", "path"}, so that it can decode, use and forget one pair
-    after the other, and see how the masks are stored. An IterableDataset has no with_transform; its map is as lazy.
+    The transform gets undecoded images, {"bytes", "path"}, so it decodes one pair at a time and sees how masks are
+    stored. An IterableDataset has no with_transform; its map is as lazy.
     """
     if isinstance(split, Dataset):
         return undecoded(split).with_transform(transform)
@@ -199,16 +193,14 @@ def attach_transform(
 
 
 def _pairs_of(plan: dict[str, list[Share]]) -> Iterator[Pairs]:
-    """Each set of pairs that a split takes from, once."""
+    """Each set of pairs that some split uses, once."""
     yield from {share.pairs.place: share.pairs for shares in plan.values() for share in shares}.values()
 
 
 def _check(
     plan: dict[str, list[Share]], label_space: LabelSpace, workers: int, progress: bool
 ) -> tuple[_Verdicts, list[Problem], list[str]]:
-    """Place -> what was found in the pairs there; the problems; notes. Pairs that no split takes have none that
-    matter.
-    """
+    """Check the pairs of all splits. Returns their results, the problems, and notes."""
     verdicts: _Verdicts = {}
     problems: list[Problem] = []
     notes: list[str] = []
@@ -220,26 +212,26 @@ def _check(
 
 
 def _sound(share: Share, verdicts: _Verdicts) -> Share:
-    """The share with the rows that have no problem."""
+    """The share without the rows that have problems."""
     bad = [row for row, _ in problems_of(share.pairs, verdicts[share.pairs.place])]
     return replace(share, rows=np.setdiff1d(share.listed(), bad))
 
 
 def _digests(share: Share, verdicts: _Verdicts) -> UInt64[np.ndarray, "rows 2"]:
-    """Of the bytes of image and mask."""
+    """Hashes of the bytes of image and mask."""
     return verdicts[share.pairs.place].digests[share.rows]
 
 
 def _masks(share: Share, verdicts: _Verdicts) -> Masks:
-    """What the masks hold that a split takes."""
+    """The checked masks of a share."""
     return Masks(share.pairs, share.ids, verdicts[share.pairs.place].pixels[share.rows])
 
 
-def _without_leaks(taken: dict[str, list[Share]], verdicts: _Verdicts) -> tuple[dict[str, list[Share]], list[Problem]]:
-    """The splits without training pictures that are, byte for byte, in an evaluation set too; a problem for each."""
-    train, problems = taken["train"], []
-    for name in list(taken)[1:]:
-        evaluated = np.concatenate([_digests(share, verdicts)[:, 0] for share in taken[name]])
+def _without_leaks(kept: dict[str, list[Share]], verdicts: _Verdicts) -> tuple[dict[str, list[Share]], list[Problem]]:
+    """Remove training images that also occur, byte for byte, in an evaluation set. Returns a Problem for each."""
+    train, problems = kept["train"], []
+    for name in list(kept)[1:]:
+        evaluated = np.concatenate([_digests(share, verdicts)[:, 0] for share in kept[name]])
         for place, share in enumerate(train):
             leaks = np.isin(_digests(share, verdicts)[:, 0], evaluated)
             problems += [
@@ -251,33 +243,29 @@ def _without_leaks(taken: dict[str, list[Share]], verdicts: _Verdicts) -> tuple[
                 for row in share.rows[leaks].tolist()
             ]
             train = [*train[:place], replace(share, rows=share.rows[~leaks]), *train[place + 1 :]]
-    return {**taken, "train": train}, problems
+    return {**kept, "train": train}, problems
 
 
-def _take_out_empty(taken: dict[str, list[Share]]) -> tuple[list[Problem], list[str]]:
-    """Take shares of no pairs out of the evaluation splits, where others are left; a problem for the rest, a note for
-    those.
-    """
+def _without_empty(kept: dict[str, list[Share]]) -> tuple[list[Problem], list[str]]:
+    """Remove empty shares, in place. A note for each in an evaluation split that has others, else a Problem."""
     problems, notes = [], []
-    for name, parts in taken.items():
+    for name, parts in kept.items():
         full = [part for part in parts if len(part.rows)]
         for part in parts:
             if not len(part.rows):
                 kind, text = _why_empty(name, part)
                 if full and name != "train":
                     notes.append(
-                        f"{part.pairs.place}: {text}{'; a larger val_fraction would give it some' * part.held}."
+                        f"{part.pairs.place}: {text}{'; a larger val_fraction would give it some' * part.held_out}."
                     )
                 else:
                     problems.append(Problem(kind, part.pairs.place, text))
-        taken[name] = full
+        kept[name] = full
     return problems, notes
 
 
 def _why_empty(name: str, part: Share) -> tuple[str, str]:
-    """The kind of problem, and the detail: a split that has no pairs, or one whose pairs all have problems that are
-    named themselves.
-    """
+    """The kind and detail of the Problem of an empty share."""
     count, lost = len(part.pairs.ids), len(part.listed())
     if lost:
         return "no pair without a problem", f"each of the {lost:,} pairs for {name} has one that is named here"
@@ -287,7 +275,7 @@ def _why_empty(name: str, part: Share) -> tuple[str, str]:
 
 
 def _assemble(
-    taken: dict[str, list[Share]],
+    kept: dict[str, list[Share]],
     verdicts: _Verdicts,
     weights: Sequence[float],
     seed: int,
@@ -298,30 +286,29 @@ def _assemble(
     splits: dict[str, Dataset] = {}
     class_pixels: dict[str, np.ndarray] = {}
     fingerprint = blake2b(_meaning(label_space), digest_size=16)
-    trained = {identity for share in taken["train"] for identity in share.ids}
-    for name, shares in taken.items():
+    trained = {identity for share in kept["train"] for identity in share.ids}
+    for name, shares in kept.items():
         sizes = [len(share.rows) for share in shares]
-        counts = draws(sizes, weights) if weights and name == "train" else sizes
-        # Folders that count from 000000 in train and in val share ids; the later split's get its name, so that an id
-        # is one picture.
+        counts = epoch_counts(sizes, weights) if weights and name == "train" else sizes
+        # train/ and val/ may both count from 000000: the ids of the later split get its name
         again = name != "train" and any(not trained.isdisjoint(share.ids) for share in shares)
         shares = [
             replace(share, prefix=f"{name}/" * again + share.prefix, count=count)
             for share, count in zip(shares, counts, strict=True)
         ]
-        own = blake2b(f"{name} {seed if weights else ''}".encode(), digest_size=16)
+        digest = blake2b(f"{name} {seed if weights else ''}".encode(), digest_size=16)
         for share in shares:
             ids = [share.pairs.ids[row] for row in share.rows.tolist()]
-            own.update("\n".join([share.prefix, str(share.count), *ids, ""]).encode("utf-8", "surrogateescape"))
-            own.update(_digests(share, verdicts).tobytes())
-        fingerprint.update(own.digest())
-        splits[name] = stack(shares, own.hexdigest())
+            digest.update("\n".join([share.prefix, str(share.count), *ids, ""]).encode("utf-8", "surrogateescape"))
+            digest.update(_digests(share, verdicts).tobytes())
+        fingerprint.update(digest.digest())
+        splits[name] = stack(shares, digest.hexdigest())
         masks = [_masks(share, verdicts) for share in shares]
-        class_pixels[name] = np.sum([held.pixels[:, :-1].sum(0, dtype=np.int64) for held in masks], axis=0)
+        class_pixels[name] = np.sum([part.pixels[:, :-1].sum(0, dtype=np.int64) for part in masks], axis=0)
         notes += [_counts_note(name, shares), *content_notes(name, masks, label_space, image_size)]
-        taken[name] = shares
-    repeats = any(share.count > len(share.rows) for share in taken["train"])
-    mixed = (taken["train"], seed, None) if repeats else None
+        kept[name] = shares
+    repeats = any(share.count > len(share.rows) for share in kept["train"])
+    mixed = (kept["train"], seed, None) if repeats else None
     return Data(DatasetDict(splits), notes, fingerprint.hexdigest(), class_pixels, mixed=mixed)
 
 
@@ -336,19 +323,21 @@ def _streamed(
     plan: dict[str, list[Share]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]
 ) -> Data:
     streams = {
-        name: [stream(s.pairs, s.prefix, share=s.share, held=s.held) for s in shares] for name, shares in plan.items()
+        name: [stream(s.pairs, s.prefix, val_fraction=s.val_fraction, held_out=s.held_out) for s in shares]
+        for name, shares in plan.items()
     }
     splits = {name: chain_streams(shares) for name, shares in streams.items()}
     splits["train"] = mix_streams(streams["train"], weights, seed)
     settings = [
-        [name, [(share.pairs.place, share.share, share.held) for share in shares]] for name, shares in plan.items()
+        [name, [(share.pairs.place, share.val_fraction, share.held_out) for share in shares]]
+        for name, shares in plan.items()
     ]
     content = _meaning(label_space) + json.dumps([settings, list(weights), seed]).encode()
     return Data(IterableDatasetDict(splits), notes, blake2b(content, digest_size=16).hexdigest())
 
 
 def _meaning(label_space: LabelSpace) -> bytes:
-    """The part of a label space that training depends on; its colours are not."""
+    """The label space without its colours, which training does not depend on."""
     return json.dumps([label_space.names, label_space.mirror_pairs, label_space.ignore]).encode()
 
 

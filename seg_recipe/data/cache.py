@@ -1,7 +1,7 @@
-"""Verdicts on files, kept in the user's cache folder: what has not changed is not read again.
+"""Cache the results of the check in the user's cache folder, so that unchanged files are not read again.
 
-The file is an .npz of plain numbers and one JSON text, read with allow_pickle=False; a damaged one is as good as none.
-It holds no path: a pair is known by a 64-bit hash of its paths, sizes and times.
+A cache file is an .npz of numbers and one JSON text, read with allow_pickle=False; a damaged one is ignored. It holds
+no paths: the key of a pair is a 64-bit hash of its paths, sizes and times.
 """
 
 import json
@@ -29,12 +29,12 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the check found, one row per pair.
+    """The result of the check, one row per pair.
 
-    keys: hash of what the pair's files are (paths, sizes, times); 0 where not looked at.
+    keys: hash of the paths, sizes and times of the pair's files.
     pixels: mask pixels of each class; the last column counts the ignored ones.
     digests: 64-bit hashes of the bytes of the image and of the mask, 0 where unreadable.
-    found: row -> what is wrong with it; a row without problems has no entry.
+    found: row -> its problems; a row without problems has no entry.
     """
 
     keys: UInt64[np.ndarray, " pairs"]
@@ -44,11 +44,11 @@ class Verdicts:
 
     @classmethod
     def blank(cls, keys: UInt64[np.ndarray, " pairs"], columns: int) -> "Verdicts":
-        """No pixels, no digests and nothing found, for the pairs of these keys."""
+        """Empty results for these keys."""
         return cls(keys, np.zeros((len(keys), columns), np.uint32), np.zeros((len(keys), 2), np.uint64), {})
 
-    def take(self, known: "Verdicts") -> Int64[np.ndarray, " unknown"]:
-        """Fill in what `known` says of the same keys; the rows of which it says nothing come back."""
+    def fill_from(self, known: "Verdicts") -> Int64[np.ndarray, " unknown"]:
+        """Copy the results that `known` has. Returns the rows that it does not have."""
         order = np.argsort(known.keys)
         places = np.searchsorted(known.keys, self.keys, sorter=order)
         places = order[np.minimum(places, len(order) - 1)] if len(order) else np.zeros(len(self.keys), np.int64)
@@ -66,7 +66,7 @@ class Verdicts:
         return np.flatnonzero(~same)
 
     def save(self, path: Path, rows: Int64[np.ndarray, " rows"]) -> None:
-        """Keep these rows, in place of what the file held. Raises OSError where it cannot be written."""
+        """Write these rows, in place of the file's content."""
         new = {int(row): place for place, row in enumerate(rows) if int(row) in self.found}
         found = json.dumps({str(place): self.found[row] for row, place in new.items()}).encode()
         content = {
@@ -81,7 +81,7 @@ class Verdicts:
 
     @classmethod
     def load(cls, path: Path, columns: int) -> "Verdicts | None":
-        """What `save` kept, or None where there is no such file or it is damaged."""
+        """Read what `save` wrote; None if the file is missing or damaged."""
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 keys, pixels, digests = (np.asarray(file[name]) for name in ("keys", "pixels", "digests"))

@@ -1,4 +1,4 @@
-"""Every pair is read once before training starts, in parallel, and the verdict is kept."""
+"""Read every pair once before the training, in parallel, and cache the result."""
 
 import os
 import struct
@@ -29,16 +29,15 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import Threads, in_order, inherited, processes
 
 VERSION = 4
-"""Counts up when a pair is judged by other rules than before, so that verdicts by the old ones are not believed."""
+"""Increased when the rules change, so that results by older rules are not used."""
 
-# What Pillow raises on files that were damaged at random (there is a test that damages them), beside its own error for
-# "no image at all".
+# what Pillow raises for randomly damaged files (a test damages them), other than UnidentifiedImageError
 _DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, IndexError, KeyError, OverflowError,
     struct.error, zlib.error,
 )  # fmt: skip
 TURNS = range(2, 9)
-"""EXIF orientations that turn or mirror a picture; 1 is upright, and 0 and what lies above 8 mean nothing."""
+"""EXIF orientations that rotate or mirror an image. 1 is upright; other values are invalid."""
 _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
@@ -50,13 +49,10 @@ _FORK_FROM = 1000
 def check_pairs(
     pairs: Pairs, label_space: LabelSpace, *, workers: int = 0, progress: bool = True
 ) -> tuple[Verdicts, list[str]]:
-    """The verdict on every pair, and notes. Pairs whose files have the paths, sizes and times of an earlier check are
-    not read again.
+    """Check every pair. Returns the results, and notes. Unchanged pairs come from the cache.
 
-    workers: threads, or forked processes where there are many pairs; 0 takes the cores that this process may use, at
-    most 32. The work on a pair is a dozen short calls that let go of Python's lock, and two threads are 1.2 times as
-    fast as one, two processes twice. Never raises for a bad pair; InputError where a process was killed. What was read
-    until then is kept.
+    workers: threads, or forked processes for many pairs; 0 for the cores of this process, at most 32. Two threads are
+    1.2 times as fast as one, two processes twice. Raises InputError if a process was killed, not for bad pairs.
     """
     workers = workers or min(
         32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -72,7 +68,7 @@ def check_pairs(
         if known is None and path.exists()
         else []
     )
-    unread = np.arange(len(rows)) if known is None else verdicts.take(known)
+    unread = np.arange(len(rows)) if known is None else verdicts.fill_from(known)
     if not len(unread) and (known is not None and len(known.keys) == len(rows)):
         return verdicts, notes
 
@@ -89,7 +85,7 @@ def check_pairs(
         parts = (unread[start : start + _CHUNK] for start in range(0, len(unread), _CHUNK))
         forked = sys.platform == "linux" and workers > 1 and len(unread) >= _FORK_FROM
         if forked:
-            inspect(unread[:1])  # what it compiles they need not
+            inspect(unread[:1])  # compiles before the fork
         with bar, processes(workers, inspect) if forked else Threads(workers) as pool:
             for part, results in in_order(pool, inherited if forked else inspect, parts, ahead=4 * workers):
                 for row, (found, pixels, digests) in zip(part.tolist(), results, strict=True):
@@ -100,24 +96,22 @@ def check_pairs(
                 bar.update(len(part))
     except BrokenProcessPool:
         raise InputError(
-            f"A process that read {pairs.place} was killed (out of memory?). Start again: what was read need not be "
-            "read again."
+            f"A process that read {pairs.place} was killed (out of memory?). Start again: what was read is not read "
+            "again."
         ) from None
-    finally:  # after Ctrl-C too: what was read need not be read again
+    finally:  # after Ctrl-C too
         try:
             verdicts.save(path, np.concatenate(done))
         except OSError as error:
             notes.append(
-                f"The verdict on {pairs.place} could not be kept in {path} ({error.strerror}); set SEG_RECIPE_CACHE "
+                f"The check of {pairs.place} could not be cached in {path} ({error.strerror}); set SEG_RECIPE_CACHE "
                 "to a folder of yours."
             )
     return verdicts, notes
 
 
 def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
-    """What is wrong with which row, files named below the source as the user wrote it; ids that come twice count as
-    well.
-    """
+    """The problems of each row, duplicate ids among them. Files are named as the user named the source."""
     rows = pairs.rows.with_format("arrow")
     bad = np.array(sorted(verdicts.found), np.int64)
     problems = []
@@ -136,12 +130,12 @@ def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
 def inspect_pair(
     image: dict[str, Any], label: dict[str, Any], read_table: Any, classes: int
 ) -> tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]:
-    """What is wrong with one pair, its pixels per class (ignored ones last), and the digests of its two files.
+    """Check one pair. Returns its problems, its pixels per class (ignored ones last), and hashes of its two files.
 
-    Masks are decoded, for their ids; images too, but for a PNG whose checksums hold.
+    Masks are decoded, and images other than PNGs with right checksums.
 
-    image, label: cells of a `datasets` Image column, {"bytes", "path"}. read_table: of the label space; classes: how
-    many it has.
+    image, label: cells of a `datasets` Image column, {"bytes", "path"}. read_table: of the label space, which has
+    `classes` classes.
     """
     found: Found = []
     sizes, pixels, digests = [], np.zeros(classes + 1, np.uint32), np.zeros(2, np.uint64)
@@ -156,7 +150,7 @@ def inspect_pair(
                 ("unreadable file", part, getattr(error, "strerror", None) or "the row holds neither bytes nor a path")
             )
             continue
-        digests[place] = xxh3_64_intdigest(data)  # no secret to keep, and a tenth of the time of blake2b
+        digests[place] = xxh3_64_intdigest(data)  # needs no cryptographic hash; a tenth of the time of blake2b
         try:
             size, wrong, ids = _look_at_image(data) if part == "image" else _look_at_mask(data)
         except UnidentifiedImageError:
@@ -180,17 +174,15 @@ def inspect_pair(
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file. Raises OSError as `open` does."""
+    """The bytes of a file."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (200,000 of them: no Path objects)
         return file.read()
 
 
 def checksums_hold(data: bytes) -> bool:
-    """Whether this is a PNG of header, pixels and end (and chunks that do not matter here) alone, each with its right
-    checksum.
+    """Whether this is an intact PNG without EXIF and transparency, by its chunks and their checksums.
 
-    Such a picture is as it was written, down to the last byte, and has neither EXIF nor transparency: it need not be
-    inflated to know so.
+    Such an image need not be decoded to be checked.
     """
     view, place = memoryview(data), len(SIGNATURE)
     kinds: list[bytes] = []
@@ -204,7 +196,7 @@ def checksums_hold(data: bytes) -> bool:
 
 
 def _look_at_image(data: bytes) -> tuple[tuple[int, int], list[tuple[str, str]], None]:
-    """Width and height, and what is wrong with it as a picture to train on: (kind, detail)."""
+    """Width and height, and the problems of an image: (kind, detail)."""
     with Image.open(BytesIO(data)) as picture:
         wrong: list[tuple[str, str]] = []
         if not checksums_hold(data):
@@ -219,7 +211,7 @@ def _look_at_image(data: bytes) -> tuple[tuple[int, int], list[tuple[str, str]],
 def _look_at_mask(
     data: bytes,
 ) -> tuple[tuple[int, int], list[tuple[str, str]], Integer[np.ndarray, "height width"] | None]:
-    """Width and height, what is wrong with it as a mask, and its ids where they can be read."""
+    """Width and height, the problems of a mask, and its ids if they can be read."""
     with Image.open(BytesIO(data)) as picture:
         try:
             ids, wrong = ids_in(picture), []
@@ -235,17 +227,13 @@ def _turned(what: str, picture: Image.Image) -> list[tuple[str, str]]:
 
 
 def _image_kind(picture: Image.Image) -> str | None:
-    """What keeps a picture from being used as 8-bit RGB, which grey, palette and opaque ones can; None where nothing
-    does.
-    """
+    """The problem of an image that cannot be used as 8-bit RGB. Grey, palette and opaque ones can: None."""
     if picture.mode in _SIXTEEN_BITS:
         return "16-bit image"
     if picture.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
         return "CMYK image" if picture.mode == "CMYK" else "image that is not RGB"
-    may_shine = (
-        picture.mode != "P" or picture.palette
-    ) and picture.has_transparency_data  # which stumbles over a missing palette
-    if may_shine and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
+    has_palette = picture.mode != "P" or picture.palette  # has_transparency_data raises without one
+    if has_palette and picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
         return "image with alpha"
     return None
 
@@ -253,9 +241,7 @@ def _image_kind(picture: Image.Image) -> str | None:
 def _count(
     ids: Integer[np.ndarray, "height width"], read_table: Any, pixels: UInt32[np.ndarray, " columns"]
 ) -> list[int]:
-    """Add a mask's pixels of each id to those of each class, ignored ones to the last; the ids that the label space
-    has not come back.
-    """
+    """Add a mask's pixel counts to `pixels`, ignored ones last. Returns the ids outside the label space."""
     beyond: list[int] = []
     if ids.dtype == np.uint8:
         counts = np.bincount(ids.ravel(), minlength=256)
@@ -280,9 +266,7 @@ def _foreign(ids: list[int], classes: int) -> Found:
 
 
 def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(id, image, label) of these rows, nothing decoded; `rows` is in the arrow format. Rows in sequence are not
-    copied.
-    """
+    """(id, image, label) of these rows, undecoded. rows: in the arrow format. Consecutive rows are not copied."""
     if not len(part):
         return
     in_sequence = part[-1] - part[0] == len(part) - 1
@@ -293,9 +277,7 @@ def _cells(rows: Dataset, part: Int64[np.ndarray, " chunk"]) -> Iterator[tuple[s
 
 
 def _keys(rows: Dataset, origin: str) -> UInt64[np.ndarray, " pairs"]:
-    """A hash for each pair: of path, size and time of its two files, or of the stored data set and the row where there
-    are no files.
-    """
+    """A hash for each pair: of path, size and time of its files, or of the stored data set and the row."""
     keys = np.empty(len(rows), np.uint64)
     for start in range(0, len(rows), _KEYS_AT_ONCE):
         table = rows[start : start + _KEYS_AT_ONCE]
@@ -308,9 +290,7 @@ def _keys(rows: Dataset, origin: str) -> UInt64[np.ndarray, " pairs"]:
 
 
 def _places(cells: pa.ChunkedArray) -> Iterator[tuple[str | None, bool]]:
-    """The path of each cell, and whether it holds bytes, which are not copied: they may be gigabytes. A cell that is
-    null has neither.
-    """
+    """The path of each cell, and whether it holds bytes. These are not copied: they may be gigabytes."""
     paths, stored = pc.struct_field(cells, "path"), pc.is_valid(pc.struct_field(cells, "bytes"))
     return zip(paths.to_pylist(), stored.to_pylist(), strict=True)
 

@@ -1,6 +1,4 @@
-"""What the masks of a split hold: classes that no mask has, ignored pixels, classes too small to be seen at the
-model's size.
-"""
+"""Notes and refusals by what the masks hold: absent classes, ignored pixels, classes too small for image_size."""
 
 import json
 import math
@@ -19,16 +17,13 @@ from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 
 NOTABLE = 0.001
-"""The share of ignored pixels from which on they may be those of a class; FaceSynthetics leaves one in 10,000
-unlabelled.
-"""
+"""From this share on, ignored pixels may stand for a class. FaceSynthetics leaves one in 10,000 unlabelled."""
 
 
 class Masks(NamedTuple):
-    """The checked masks that a split takes from one source.
+    """The checked masks of a split from one source.
 
-    ids: as the split calls them. pixels: of each class in each mask, the ignored ones last; a row adds up to the
-    mask's area.
+    ids: with their prefix. pixels: of each class in each mask, the ignored ones last; a row sums to the mask's area.
     """
 
     pairs: Pairs
@@ -37,11 +32,10 @@ class Masks(NamedTuple):
 
 
 def refuse_too_few_classes(split: str, parts: Sequence[Masks], space: LabelSpace) -> None:
-    """Raise InputError for masks from which nothing can be learned, or by which nothing can be judged.
+    """Refuse masks with too few classes to train or to evaluate on.
 
-    Training needs two classes, and a class in each source. An evaluation set needs a class, and two where 255, which
-    is ignored, may stand for the second one: its mIoU over one class would choose a model that predicts this class
-    everywhere.
+    Training needs two classes, and one in each source. An evaluation set needs one, or two if the ignored 255 may
+    stand for the second: mIoU over one class is best for a model that predicts this class everywhere.
     """
     for part in parts if split == "train" else ():
         if not _seen([part]).any():
@@ -69,10 +63,9 @@ def refuse_too_few_classes(split: str, parts: Sequence[Masks], space: LabelSpace
 
 
 def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: ImageSize = 0) -> list[str]:
-    """Lines on what a user may not know of the masks: classes never seen, the ignored share, masks without a class,
-    classes too small.
+    """Notes on absent classes, the ignored share, masks without a class, and classes too small for image_size.
 
-    image_size: what the model sees, in pixels; 0 says nothing of sizes.
+    image_size: the model's input size in pixels; 0 for no note on sizes.
     """
     notes = []
     seen, ignored = _seen(parts), _ignored(parts)
@@ -93,9 +86,9 @@ def content_notes(split: str, parts: Sequence[Masks], space: LabelSpace, image_s
         )
     for part in parts if len(parts) > 1 else ():
         if _seen([part]).sum() < 2 and _ignored([part]) and not space.ignore:
-            held, share = _listed(space, _seen([part])) or "no class", _percent(_ignored([part]))
+            names, share = _listed(space, _seen([part])) or "no class", _percent(_ignored([part]))
             notes.append(
-                f"{split}: the masks of {part.pairs.place} hold {held} only, and {share} of their pixels are "
+                f"{split}: the masks of {part.pairs.place} hold {names} only, and {share} of their pixels are "
                 f"{IGNORE_INDEX}, which means ignored. {_cure([part], space)}"
             )
     return [*notes, *_blank(split, parts), *(_vanishing(split, parts, space, image_size) if image_size else [])]
@@ -105,33 +98,31 @@ def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
     blank = [
         name
         for part in parts
-        for name, held in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True)
-        if not held
+        for name, labelled in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True)
+        if not labelled
     ]
     first = ", ".join(blank[:FIRST]) + ", ..." * (len(blank) > FIRST)
     return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
 
 
 def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: ImageSize) -> list[str]:
-    """A line for each class that covers less than a pixel of what the model sees in most of the pictures
-    that have it.
-    """
-    held, small = np.zeros(len(space), np.int64), np.zeros(len(space), np.int64)
+    """A note for each class that covers less than a pixel at image_size in most of the images that have it."""
+    present, small = np.zeros(len(space), np.int64), np.zeros(len(space), np.int64)
     for part in parts:
         pixels = part.pixels[:, :-1]
         area = part.pixels.sum(1, dtype=np.int64)[:, None]
-        held += (pixels > 0).sum(0)
+        present += (pixels > 0).sum(0)
         small += ((pixels > 0) & (pixels.astype(np.int64) * math.prod(height_and_width(image_size)) < area)).sum(0)
     return [
         f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {size_text(image_size)} in "
-        f"{small[label]:,} of the {held[label]:,} pictures that have it, so it cannot be told there: raise "
+        f"{small[label]:,} of the {present[label]:,} pictures that have it, so it cannot be told there: raise "
         f"image_size, or train on cut-out parts of the pictures."
-        for label in np.flatnonzero(small * 2 > held).tolist()
+        for label in np.flatnonzero(small * 2 > present).tolist()
     ]
 
 
 def _seen(parts: Sequence[Masks]) -> np.ndarray:
-    """Which classes have a pixel."""
+    """Whether each class has a pixel."""
     return np.any([part.pixels[:, :-1].any(0) for part in parts], axis=0)
 
 
@@ -158,7 +149,7 @@ def _only_ignored(parts: Sequence[Masks], space: LabelSpace, masks: str, verdict
 
 
 def _cure(parts: Sequence[Masks], space: LabelSpace) -> str:
-    """What makes masks with more classes of these."""
+    """The way out: how to get masks with more classes."""
     seen = _seen(parts)
     if space.ignore:
         return (
@@ -188,7 +179,7 @@ def _cure(parts: Sequence[Masks], space: LabelSpace) -> str:
 
 
 def _import_command(pairs: Pairs) -> str:
-    """The import that makes the masks of a folder anew by a table of ids."""
+    """The command that converts the masks of a folder by a table of ids."""
     folder = PurePath(pairs.place)
     if not pairs.root or folder.name not in ("train", "val"):
         return f"{command('import', 'SOURCE', 'DEST')} --images PATTERN --masks PATTERN --table ids.json"

@@ -1,4 +1,4 @@
-"""A data set from the Hub: the network is asked once, briefly, and what was downloaded before works without it."""
+"""Load a data set from the Hub: one short request, or the copy that was downloaded before."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +20,13 @@ from seg_recipe.runtime.deadlines import within
 from seg_recipe.runtime.errors import InputError
 
 PATIENCE = 6.0
-"""Seconds to answer one small question, name look-up included, before the Hub counts as out of reach."""
+"""Seconds for one small request, DNS included, before the Hub counts as unreachable."""
 
 
 def load_from_hub(place: str, *, streaming: bool) -> Any:
-    """All splits of the Hub data set `owner/name`: a DatasetDict, or an IterableDatasetDict where it is streamed.
+    """All splits of the Hub data set `owner/name`: a DatasetDict, or a streamed IterableDatasetDict.
 
-    Data sets are files only (parquet, images, ...); code in a repository is never run. Raises InputError, within about
-    ten seconds where the Hub does not answer, with the ways out.
+    Code in a repository is never run. Raises InputError, within about ten seconds if the Hub does not answer.
     """
     unreachable = _why_unreachable(place)
     if unreachable and streaming:
@@ -38,12 +37,7 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
     if not unreachable:
         try:
             return load_dataset(place, streaming=streaming)
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            HTTPError,
-        ) as error:  # what `datasets` raises for all that a repository may lack
+        except (OSError, ValueError, RuntimeError, HTTPError) as error:  # what `datasets` raises for bad repositories
             raise InputError(
                 f"{place}: the Hub has it, and it cannot be loaded: {' '.join(str(error).split())[:300]}"
             ) from error
@@ -59,7 +53,7 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
 
 
 def _why_unreachable(place: str) -> str | None:
-    """None where the Hub has this data set for us; raises ValueError where it answers that it has not."""
+    """None if the Hub has this data set, else why it is not reached. Raises InputError if the Hub does not have it."""
     try:
         within(PATIENCE, lambda: HfApi().dataset_info(place, timeout=PATIENCE))
     except GatedRepoError:
@@ -82,7 +76,7 @@ def _why_unreachable(place: str) -> str | None:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """`datasets` looks into its cache only; otherwise it tries the network again and again before it does."""
+    """Make `datasets` use its cache only. Otherwise it retries the network first."""
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:

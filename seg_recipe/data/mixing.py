@@ -1,4 +1,4 @@
-"""How often each picture stands in an epoch: the shares of several sources, and the chances of rare classes."""
+"""How often an epoch has each image: by the weights of several sources, or by its rare classes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,17 @@ from seg_recipe.data.sources import COLUMNS
 from seg_recipe.runtime.errors import InputError
 
 LARGEST_EPOCH = 10_000_000
-"""Pictures in an epoch of a mix, repeats counted. More comes from a slip in the weights, and would fill the memory
-with ids.
-"""
+"""Samples in a mixed epoch, repeats counted. More is a mistake in the weights, and its ids would fill the memory."""
 
 
-def draws(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """How many pictures an epoch draws from each source: in proportion to the weights, the epoch as small as it can be
-    with none left out.
+def epoch_counts(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """Samples per source in an epoch: in proportion to the weights, and as few as possible with every image in it.
 
-    sizes: pictures in each source, above 0. weights: any positive numbers; their sum does not matter. The epoch has
-    max(ceil(size / share)) pictures; what the shares leave over after rounding down goes to the largest remainders,
-    first source first. Raises InputError where that makes more than LARGEST_EPOCH.
+    sizes: images in each source, above 0. weights: positive numbers; their sum does not matter. The epoch has
+    max(ceil(size / share)) samples; what rounding down leaves goes to the largest remainders, first source first.
+    Raises InputError above LARGEST_EPOCH.
     """
-    exact = [
-        Fraction(str(weight)) for weight in weights
-    ]  # 0.1 as one tenth, so that the proportions are those that were written
+    exact = [Fraction(str(weight)) for weight in weights]  # 0.1 is one tenth, as it was written
     shares = [weight / sum(exact) for weight in exact]
     total = max(math.ceil(size / share) for size, share in zip(sizes, shares, strict=True))
     if total > LARGEST_EPOCH:
@@ -49,15 +44,15 @@ def draws(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
 
 
 class EpochRows:
-    """A map-style data set of one epoch's draws: each picture as often as its source's share asks for.
+    """A map-style data set of one epoch: each image as often as the share of its source needs.
 
-    rows: one after the other, the pictures of each source, as `stack` puts them together. shares: of which they are.
-    transform: makes samples of undecoded rows; its clock has the number of the epoch as `epoch`, in every process.
+    rows: the images of all shares, in order, as `stack` returns them.
+    transform: makes samples of undecoded rows; `transform.clock.epoch` is the epoch, in every process.
 
-    A source is drawn in passes. A pass that is not a whole one is drawn anew in each epoch, as a function of seed and
-    epoch, so that in the long run every picture of a source is seen equally often. The n-th draw of a picture in an
-    epoch has the id 000012~n, from 2 on, since its augmentation is a function of the id.
-    chances: of the pictures of each source, whose draws are then independent ones; None for passes.
+    A source is read in passes. The images of an incomplete pass are sampled anew in each epoch, as a function of seed
+    and epoch, so that in the long run every image of a source is seen equally often. The n-th time in an epoch an
+    image has the id 000012~n, from 2 on, since augmentation is a function of the id.
+    chances: of the images of each source, which are then sampled independently; None for passes.
     """
 
     def __init__(
@@ -79,25 +74,23 @@ class EpochRows:
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
-        drawn = self.of(self.transform.clock.epoch)[places]
-        batch = self.rows[drawn[:, 0].tolist()]
+        chosen = self.of(self.transform.clock.epoch)[places]
+        batch = self.rows[chosen[:, 0].tolist()]
         batch["id"] = [
             f"{identity}~{time}" if time > 1 else identity
-            for identity, time in zip(batch["id"], drawn[:, 1].tolist(), strict=True)
+            for identity, time in zip(batch["id"], chosen[:, 1].tolist(), strict=True)
         ]
         columns = self.transform(batch)
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-    def of(self, epoch: int) -> Int64[np.ndarray, "draws 2"]:
-        """The row of each draw of an epoch, counted from 0, and how often it was drawn in it by then; in the order of
-        the sources and passes.
-        """
+    def of(self, epoch: int) -> Int64[np.ndarray, "samples 2"]:
+        """(row, how many times so far) of each sample of an epoch, in the order of sources and passes."""
         if self._now[0] != epoch:
             parts = self._passes(epoch) if self.chances is None else self._by_chance(epoch)
             self._now = (epoch, np.concatenate([*parts]))
         return self._now[1]
 
-    def _by_chance(self, epoch: int) -> Iterator[Int64[np.ndarray, "draws 2"]]:
+    def _by_chance(self, epoch: int) -> Iterator[Int64[np.ndarray, "samples 2"]]:
         first = 0
         for number, ((size, count), chances) in enumerate(zip(self.sizes, self.chances or (), strict=True)):
             generator = np.random.default_rng([self.seed, number, epoch])
@@ -106,7 +99,7 @@ class EpochRows:
             yield np.stack([rows + first, times], axis=1)
             first += size
 
-    def _passes(self, epoch: int) -> Iterator[Int64[np.ndarray, "draws 2"]]:
+    def _passes(self, epoch: int) -> Iterator[Int64[np.ndarray, "samples 2"]]:
         first = number = 0
         for size, count in self.sizes:
             for time in range(1, math.ceil(count / size) + 1):
@@ -120,7 +113,7 @@ class EpochRows:
 
 
 def stack(shares: Sequence[Share], fingerprint: str) -> Dataset:
-    """The pictures of all shares, one after the other, each once; nothing is decoded or copied but the ids."""
+    """Concatenate the images of all shares, each once. Only the ids are copied."""
     tables = []
     for share in shares:
         rows = share.pairs.rows.data

@@ -1,4 +1,4 @@
-"""Which rows of which source each split takes, and how often, before any file is opened."""
+"""Plan which rows of which source each split has, and how often, before any file is opened."""
 
 import math
 import os
@@ -16,58 +16,56 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.splits import in_validation
 
 
-def held_out(ids: Sequence[str], share: float) -> Bool[np.ndarray, " ids"]:
-    """Which of the ids belong to the share (0-1) that is held out for evaluation: by each id alone, see
-    `in_validation`.
-    """
-    return np.fromiter((in_validation(identity, share) for identity in ids), bool, len(ids))
+def are_held_out(ids: Sequence[str], val_fraction: float) -> Bool[np.ndarray, " ids"]:
+    """Whether each id is held out for evaluation, see `in_validation`."""
+    return np.fromiter((in_validation(identity, val_fraction) for identity in ids), bool, len(ids))
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a split takes of one source.
+    """The rows of one source in one split.
 
     prefix: goes before each id.
-    share, held: of the ids that is held out, 0 for no split by id; and whether that share is taken, or what it leaves.
-    rows: the rows of `pairs` that are taken; none before they are listed, and of a stream.
-    count: pictures that an epoch draws from these rows; len(rows) takes each once.
+    val_fraction: the share of the ids that is held out; 0 for no split by id. held_out: these are the held-out ones.
+    rows: the rows of `pairs`; empty before they are listed, and for a stream.
+    count: samples that an epoch has of these rows; len(rows) for each once.
     """
 
     pairs: Pairs
     prefix: str
-    share: float = 0.0
-    held: bool = False
+    val_fraction: float = 0.0
+    held_out: bool = False
     rows: Int64[np.ndarray, " rows"] = field(default_factory=lambda: np.arange(0))
     count: int = 0
 
     def listed(self) -> Int64[np.ndarray, " rows"]:
-        """The rows of `pairs` on this side of the split by id, in their order, whatever was found in their files."""
-        if not self.share:
+        """The rows of `pairs` on this side of the split by id, with and without problems."""
+        if not self.val_fraction:
             return np.arange(len(self.pairs.ids))
-        return np.flatnonzero(held_out(self.pairs.ids, self.share) == self.held)
+        return np.flatnonzero(are_held_out(self.pairs.ids, self.val_fraction) == self.held_out)
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the rows that are taken, with their prefix."""
+        """The ids of `rows`, with the prefix."""
         return [self.prefix + self.pairs.ids[row] for row in self.rows.tolist()]
 
     @property
     def passes(self) -> int:
-        """How often the most drawn of its pictures is drawn."""
+        """The largest number of times one image appears in an epoch."""
         return math.ceil(self.count / len(self.rows))
 
 
 def validate(
     sources: Sequence[str], weights: Sequence[float], named: dict[str, str], val_fraction: float, bad_samples: str
 ) -> None:
-    """Raise InputError for settings that do not fit each other or are out of range."""
+    """Refuse settings that contradict each other or are out of range."""
     if not sources:
         raise InputError("dataset names no source; give a folder or a Hub data set.")
     places = [str(PurePath(place)) for place in sources]
     twice = sorted({place for place in places if places.count(place) > 1})
     if twice:
         raise InputError(
-            f"dataset names {', '.join(twice)} twice; to draw its pictures more often, raise its share with "
+            f"dataset names {', '.join(twice)} twice; to use its pictures more often, raise its share with "
             "--dataset_weights."
         )
     if weights and (
@@ -92,12 +90,10 @@ def validate(
 def plan_splits(
     sources: Sequence[Source], named: dict[str, Source], val_fraction: float
 ) -> tuple[dict[str, list[Share]], list[str]]:
-    """Split -> what it takes, "train" first; and notes on what none takes. Raises InputError where a split would have
-    no source.
-    """
+    """Plan the splits, "train" first. Returns split -> shares, and notes on what is not used."""
     notes: list[str] = []
     train: list[Share] = []
-    held: dict[str, Share] = {}
+    evaluation: dict[str, Share] = {}
     evaluated = {source.place for source in named.values()}
     pseudo = {source.place: record for source in sources if (record := pseudo_labelled(source.place)) is not None}
     for name, source in named.items():
@@ -120,10 +116,10 @@ def plan_splits(
                 notes.append(f"{source.evaluation.place} is not used: eval_datasets names other sets.")
         elif source.evaluation is not None:
             train.append(Share(source.train, prefix))
-            held[source.place] = Share(source.evaluation, prefix)
+            evaluation[source.place] = Share(source.evaluation, prefix)
         elif set(source.others) - (
             {"test"} if source.is_folder else set()
-        ):  # what an import keeps to test with is no evaluation set
+        ):  # the test set of an import is not for evaluation
             raise InputError(
                 f"{source.place} has training pairs and no evaluation pairs under the name that was given, but "
                 f"{', '.join(source.others)}: call that folder val, or name that split with --eval_split."
@@ -131,28 +127,26 @@ def plan_splits(
         else:
             train.append(Share(source.train, prefix, val_fraction))
             if val_fraction:
-                held[source.place] = Share(source.train, prefix, val_fraction, held=True)
+                evaluation[source.place] = Share(source.train, prefix, val_fraction, held_out=True)
                 notes.append(
                     f"{source.place}: {val_fraction:g} of its ids are held out for evaluation, by a hash of the id "
                     "(val_fraction)."
                 )
-    if not named and not held:
+    if not named and not evaluation:
         more = "" if len(pseudo) == len(sources) else "raise --val_fraction above 0, or "
         raise InputError(f"There are no evaluation pairs: {more}name a set with --eval_datasets.")
-    splits = {"train": train} if named else {"train": train, "validation": list(held.values())}
+    splits = {"train": train} if named else {"train": train, "validation": list(evaluation.values())}
     for name, source in named.items():
         pairs = source.evaluation or source.train
         if pairs is None:
             raise InputError(f"{source.place} has no pairs for the evaluation set {name}.")
-        own = held.get(source.place, Share(pairs, ""))
-        splits[name] = [Share(own.pairs, f"{name}/", own.share, own.held)]
+        own = evaluation.get(source.place, Share(pairs, ""))
+        splits[name] = [Share(own.pairs, f"{name}/", own.val_fraction, own.held_out)]
     return splits, notes
 
 
 def prefixes(places: Sequence[str]) -> list[str]:
-    """What stands before the ids of each source: nothing for one; for several, as much of the end of its path as tells
-    them apart.
-    """
+    """The prefix of each source's ids: "" for one; for several, the end of its path that tells them apart."""
     if len(places) == 1:
         return [""]
     parts = [PurePath(os.path.abspath(place)).parts for place in places]  # noqa: PTH100 (a Hub id is no path, and goes the same way)

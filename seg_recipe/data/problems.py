@@ -1,4 +1,4 @@
-"""What can be wrong with a set of image and mask pairs, and the one message that says all of it."""
+"""The kinds of problems of image and mask pairs, and the message that lists them."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -10,7 +10,7 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import replaced_file
 
 FIRST = 5
-"""So many files of each kind of problem stand in a message; the rest is counted, and listed in a file."""
+"""A message names this many files of each kind; the others are counted, and listed in a file."""
 
 WAYS_OUT = {
     "unreadable folder": "give this user read access to it, or name another folder",
@@ -50,15 +50,14 @@ WAYS_OUT = {
     "empty split": "add pairs, or raise val_fraction where the split is made by it",
     "no pair without a problem": "so --bad_samples skip would leave nothing: mend what is named above",
 }
-"""Each kind of problem with what to do about it. The last two are what the others lead to, and come last in a message.
-"""
+"""Kind of problem -> what to do about it. The last two follow from others, and come last in a message."""
 
 _CONSEQUENCES = ("empty split", "no pair without a problem")
 _ALWAYS_FATAL = ("unreadable folder", *_CONSEQUENCES)
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: a kind (a key of WAYS_OUT), the file or row, and what was found there."""
+    """One problem: its kind (a key of WAYS_OUT), the file or row, and a detail."""
 
     kind: str
     file: str
@@ -66,9 +65,7 @@ class Problem(NamedTuple):
 
 
 class DataProblems(InputError):
-    """Data that cannot be used; the text holds every kind with its count and first five files, `problems` holds them
-    all.
-    """
+    """The data cannot be used. The text has each kind with its count and first files, `problems` has all."""
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = list(problems)
@@ -76,9 +73,7 @@ class DataProblems(InputError):
 
 
 def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """The problems of each kind that occurs: the most frequent kind first, what is a consequence last; problems in the
-    order given.
-    """
+    """Group problems by kind, the most frequent first and consequences of others last."""
     found: dict[str, list[Problem]] = {}
     for problem in problems:
         found.setdefault(problem.kind, []).append(problem)
@@ -90,7 +85,7 @@ def by_kind(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
 
 
 def left_out_notes(problems: Sequence[Problem]) -> list[str]:
-    """One line for each kind of problem whose pairs are left out of training: how many, and which."""
+    """A note for each kind of problem whose pairs are left out."""
     notes = []
     for kind, those in by_kind(problems).items():
         names = "; ".join(_describe(problem) for problem in those[:FIRST])
@@ -121,7 +116,7 @@ def _message(problems: Sequence[Problem]) -> str:
 
 
 def _write_list(problems: Sequence[Problem]) -> str:
-    """Write every problem, one a line, to a file in the cache folder; its path, or why there is none."""
+    """Write the problems, one per line, to a file in the cache folder. Returns its path, or why there is none."""
     text = "".join(f"{problem.kind}\t{_describe(problem)}\n" for problem in problems).encode()
     path = cache_folder() / f"problems-{blake2b(text, digest_size=8).hexdigest()}.txt"
     try:

@@ -1,8 +1,6 @@
-"""Readers of what a user may name as a data set: a folder in one of two layouts, a data set saved by `datasets`, an id
-on the Hub.
+"""Read a folder in one of two layouts, a data set saved by `datasets`, or one on the Hub.
 
-Each gives rows with the columns id, image and label, decoded only when a row is asked for. Nothing is opened or judged
-here.
+Each becomes rows id, image, label, which are decoded when they are read. No image is opened here.
 """
 
 import json
@@ -42,14 +40,14 @@ _BESIDE_THE_PAIRS = re.compile(
 
 @dataclass(frozen=True)
 class Pairs:
-    """Image and mask pairs as they are stored, before any split, check or mix.
+    """Image and mask pairs as they are stored.
 
-    place: what messages call them, such as input/train.
-    rows: columns id, image, label. A Dataset, or where a Hub data set is streamed an IterableDataset, undecoded.
-    key: tells these rows from others in the cache: the folder's path, or the stored data set's fingerprint with its
-    files' sizes and times.
-    root: the folder below which files are named, with a separator at its end; empty where there is none.
-    problems: what the listing alone shows. notes: lines for the user.
+    place: their name in messages, such as input/train.
+    rows: columns id, image, label. A Dataset, or an undecoded IterableDataset of a streamed Hub data set.
+    key: identifies the rows in the cache: the folder's path, or the stored data set's fingerprint with its files'
+    sizes and times.
+    root: the folder of the files, with a separator at its end; empty if there is none.
+    problems: those that the file names show. notes: lines for the user.
     """
 
     place: str
@@ -65,7 +63,7 @@ class Pairs:
         return self.rows["id"][:]
 
     def name(self, identity: str, path: str | None) -> str:
-        """What a message calls a file, or a row that has none."""
+        """The name of a file, or of a row without one, in messages."""
         if path is None or not self.root or not path.startswith(self.root):
             return f"{self.place} id {identity}"
         return f"{self.place}/{path[len(self.root) :]}"
@@ -73,10 +71,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of the recipe: its training pairs, its evaluation pairs if it has its own, and the names of what
-    else is there.
+    """One data set of the recipe: its training pairs, its evaluation pairs if it has any, the names of other splits.
 
-    is_folder: whether it is a folder of picture files, which has no columns and no splits to name.
+    is_folder: it is a folder of image files, without columns.
     """
 
     place: str
@@ -151,9 +148,7 @@ def _read_splits(
 
 
 def _standard_columns(place: str, rows: Any, image_column: str, label_column: str) -> Pairs:
-    """Saved or Hub rows with our three columns. Without a column id, the id is the row's number, or in a stream the
-    image's digest.
-    """
+    """Saved or Hub rows with our three columns. Without a column id: the row number, or in a stream a hash."""
     if not isinstance(rows, Dataset) and rows.features is None:
         rows = rows._resolve_features()  # reads the first rows; there is no public call for it (datasets 5.2)
     features = rows.features
@@ -193,9 +188,7 @@ def undecoded(rows: Any) -> Any:
 
 
 def _name_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of a stream with an id: readers in parallel do not know a row's number, so the image's bytes (or path)
-    name it.
-    """
+    """The row of a stream with an id: a hash of the image's bytes or path. Parallel readers have no row number."""
     image = row["image"]
     content = image["bytes"] if image["bytes"] is not None else str(image["path"]).encode()
     return {
@@ -206,7 +199,7 @@ def _name_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stored_key(rows: Dataset) -> str:
-    """What tells a stored data set from another, and from itself after it was written anew."""
+    """Identifies a stored data set, and changes when it is saved again."""
     files = [(file["filename"], Path(file["filename"]).stat()) for file in rows.cache_files]
     return json.dumps([rows._fingerprint, [(name, state.st_size, state.st_mtime_ns) for name, state in files]])
 
@@ -217,8 +210,8 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
         raise InputError(
             f"{place} is an unfinished {again[0]} (it holds {UNFINISHED}); to finish it: {command(*again, place)}."
         )
-    held = eval_split if eval_split in names and eval_split != "train" else "val"
-    halves = {half: set(_list(folder / half)) for half in ("train", held) if (folder / half).is_dir()}
+    evaluation = eval_split if eval_split in names and eval_split != "train" else "val"
+    halves = {half: set(_list(folder / half)) for half in ("train", evaluation) if (folder / half).is_dir()}
     halves = {half: inside for half, inside in halves.items() if inside & {"images", "annotations"}}
     if halves:
         for half, inside in halves.items():
@@ -230,7 +223,7 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
         others = tuple(
             name for name in names if name not in halves and (folder / name).is_dir() and not name.startswith(".")
         )
-        return Source(place, read.get("train"), read.get(held), others, is_folder=True)
+        return Source(place, read.get("train"), read.get(evaluation), others, is_folder=True)
     if any(name.endswith(MASK_ENDING) for name in names):
         return Source(place, _pair_up(place, folder, "", "", names), is_folder=True)
     found = ", ".join([*names[:5], f"and {len(names) - 5:,} more"] if len(names) > 5 else names) or "nothing"
@@ -238,9 +231,7 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
 
 
 def _way_out(place: str, folder: Path, names: list[str]) -> str:
-    """What to do with a folder that is none of the layouts: the right folder near it, or the import of what it looks
-    like.
-    """
+    """The way out for a folder in no layout: the right folder near it, or the import of what it looks like."""
     if not names:
         return "Is its disk mounted? Faces are rendered into an empty folder with --generate_faces N."
     if {"images", "annotations"} <= set(names) and any(
@@ -267,7 +258,7 @@ def _folders_below(folder: Path, depth: int) -> list[Path]:
 
 
 def _is_readable(folder: Path) -> bool:
-    """Whether a folder has the names of a layout that is read."""
+    """Whether a folder has the names of a layout."""
     names = set(_list(folder))
     halves = any(
         (folder / half / "images").is_dir() and (folder / half / "annotations").is_dir()
@@ -281,9 +272,7 @@ def _is_readable(folder: Path) -> bool:
 
 
 def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, names: list[str] | None = None) -> Pairs:
-    """The pairs of one folder of images and one of masks (or one of both), by id, whatever the order in which the disk
-    lists them.
-    """
+    """Pair the files of a folder of images and one of masks (or one of both), sorted by id."""
     root = os.path.join(folder.absolute(), "")  # noqa: PTH118 (a Path object for each of 100,000 files would cost seconds)
     image_names, odd_images = _texts(_list(folder / image_folder) if names is None else names)
     mask_names, odd_masks = _texts(_list(folder / mask_folder) if names is None else names)
@@ -327,9 +316,7 @@ def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, name
 
 
 def _rows(ids: list[str], images: list[str], labels: list[str]) -> Dataset:
-    """What Dataset.from_dict makes of ids and paths; it takes a second for 100,000, as it looks at each path by
-    itself.
-    """
+    """As Dataset.from_dict, which takes a second for 100,000 paths."""
     pictures = [
         pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), pa.array(paths, pa.string())], ["bytes", "path"])
         for paths in (images, labels)
@@ -340,9 +327,7 @@ def _rows(ids: list[str], images: list[str], labels: list[str]) -> Dataset:
 
 
 def _near(ids: list[str], names: list[str]) -> dict[str, str]:
-    """Of ids that lack a file -> what lies there in its stead, under a name that is not read: 000001.tif or
-    000001_mask.png of 000001.
-    """
+    """Id without a file -> a file with a similar name that is not read, as 000001.tif or 000001_mask.png."""
     found: dict[str, str] = {}
     wanted = set(ids)
     for name in names if wanted else ():
@@ -362,7 +347,7 @@ def _below(place: str, folder: str, name: str) -> str:
 
 
 def _texts(names: list[str]) -> tuple[list[str], list[str]]:
-    """The names that can be written as UTF-8, as columns of text are, and the others."""
+    """Names that can be encoded as UTF-8, which columns of text need, and the others."""
     if "".join(names).isascii():
         return names, []
     texts, others = [], []

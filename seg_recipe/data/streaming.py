@@ -1,6 +1,4 @@
-"""Splits that are read from front to back: data larger than the disk, at the price of the check, of exact resume and
-of exact shares.
-"""
+"""Streamed splits: for data larger than the disk, without check, exact resume and exact shares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +13,15 @@ from PIL import ImageOps
 from PIL.ExifTags import Base as ExifTag
 
 from seg_recipe.data.check import TURNS
-from seg_recipe.data.plan import held_out
+from seg_recipe.data.plan import are_held_out
 from seg_recipe.data.sources import COLUMNS, Pairs, undecoded
 from seg_recipe.masks import NotIds, ids_in
 from seg_recipe.splits import in_validation
 
 SHARDS = 64
-"""Shards of a stream made from files, at most: each data worker reads its own."""
+"""Largest number of shards of a stream made from files. Each data worker reads its own."""
 SHUFFLE_BUFFER = 1000
-"""Rows (paths or encoded bytes, not pixels) among which the next one is drawn."""
+"""Rows (paths or encoded bytes) of the shuffle buffer."""
 
 EXEMPT = (
     "streaming: pairs are not checked before training, classes never seen are not named, and a resumed run does not "
@@ -34,12 +32,12 @@ EXEMPT = (
 
 
 @dataclass(frozen=True)
-class _InShare:
-    share: float
-    wanted: bool
+class _OnSide:
+    val_fraction: float
+    held_out: bool
 
     def __call__(self, identity: str) -> bool:
-        return in_validation(identity, self.share) == self.wanted
+        return in_validation(identity, self.val_fraction) == self.held_out
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,9 @@ class _Prefix:
 
 
 class _NumberRows:
-    """Gives each row of a mixed stream an id of its own, repeats included: 000012~7 is the seventh row of its source.
+    """Gives each row of a mixed stream its own id: 000012~7 is the seventh row of its source.
 
-    The number of the pass would say more; to know it, every id would have to be remembered, since each pass has
-    another order.
+    Counting the passes instead would need a list of all ids.
     """
 
     def __init__(self) -> None:
@@ -66,11 +63,10 @@ class _NumberRows:
 
 
 def upright(row: dict[str, Any]) -> dict[str, Any]:
-    """An undecoded row in which neither picture is turned by EXIF when it is decoded, so that image and mask stay on
-    each other.
+    """An undecoded row with the EXIF rotation applied to image and mask together.
 
-    `datasets` turns each by its own orientation, and masks seldom have one. A mask is turned with its image, unless
-    its size shows that it was drawn on the upright one; where it alone has an orientation, that is left out.
+    `datasets` rotates each by its own orientation, and masks seldom have one. A mask is rotated with its image, unless
+    its size shows that it was drawn on the upright image. An orientation of the mask alone is removed.
     """
     row = {**row, "image": _fetched(row["image"]), "label": _fetched(row["label"])}
     turn, own = (_orientation(row[part]) for part in ("image", "label"))
@@ -78,10 +74,10 @@ def upright(row: dict[str, Any]) -> dict[str, Any]:
         return row
     image = _stored(row["image"])
     try:
-        with _opened(row["label"]) as picture:  # the ids: written anew, its pixels would be what Pillow shows of them
+        with _opened(row["label"]) as picture:  # ids, not the colours that Pillow shows
             ids = ids_in(picture)
     except NotIds:
-        return row  # whoever reads it refuses it by name
+        return row  # the transform refuses it by name
     mask = Picture.fromarray(ids if ids.dtype == np.uint8 else ids.astype(np.uint16))
     wanted = _turned(image, turn)
     shows = wanted.size != image.size and mask.size == wanted.size
@@ -89,9 +85,7 @@ def upright(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetched(cell: dict[str, Any]) -> dict[str, Any]:
-    """The cell with the bytes of a file that lies elsewhere, so that they are fetched once; a file here is left on the
-    disk.
-    """
+    """The cell with the bytes of a remote file, so that it is fetched once. A local file stays on the disk."""
     if cell["bytes"] is None and cell["path"] and not is_local_path(cell["path"]):
         with xopen(cell["path"], "rb") as file:
             return {**cell, "bytes": file.read()}
@@ -103,14 +97,11 @@ def _opened(cell: dict[str, Any]) -> Picture.Image:
 
 
 def _orientation(cell: dict[str, Any]) -> int:
-    """The EXIF orientation of a picture, 1 for none and for one that means nothing. What is no picture is left to its
-    reader.
-    """
+    """The EXIF orientation, 1 for none and for an invalid one. A file that is not an image is left to the reader."""
     try:
         with _opened(cell) as picture:
-            found = Picture.Image.getexif(picture).get(
-                ExifTag.Orientation, 1
-            )  # that of a PNG would decode it to look behind the pixels
+            # picture.getexif() of a PNG decodes it, to look after the pixels
+            found = Picture.Image.getexif(picture).get(ExifTag.Orientation, 1)
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError):
         return 1
     return found if found in TURNS else 1
@@ -128,7 +119,7 @@ def _turned(picture: Picture.Image, orientation: int) -> Picture.Image:
 
 
 def _as_png(picture: Picture.Image) -> dict[str, Any]:
-    """A cell without a path: `datasets` would read the file there instead."""
+    """A cell without a path: with one, `datasets` would read that file."""
     if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
         picture = picture.convert("RGB")  # CMYK, as of some JPEGs
     file = BytesIO()
@@ -136,25 +127,22 @@ def _as_png(picture: Picture.Image) -> dict[str, Any]:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def stream(pairs: Pairs, prefix: str, *, share: float = 0.0, held: bool = False) -> IterableDataset:
-    """The rows of one source, as an undecoded stream: the held-out `share` (0-1) of its ids, or what that leaves."""
+def stream(pairs: Pairs, prefix: str, *, val_fraction: float = 0.0, held_out: bool = False) -> IterableDataset:
+    """The rows of one source as an undecoded stream: all, or those that are held out by their id, or the others."""
     rows: Any = pairs.rows
     if isinstance(rows, Dataset):
-        if share:
-            rows = rows.select((held_out(pairs.ids, share) == held).nonzero()[0])
-        # One shard for every data worker at least; the Trainer shares rows out among the ranks, and a second split
-        # would lose half of them.
+        if val_fraction:
+            rows = rows.select((are_held_out(pairs.ids, val_fraction) == held_out).nonzero()[0])
+        # at least one shard per data worker; the Trainer splits rows among the ranks
         rows = undecoded(rows).to_iterable_dataset(num_shards=max(1, min(SHARDS, len(rows))))
-    elif share:
-        rows = rows.filter(_InShare(share, held), input_columns="id")
+    elif val_fraction:
+        rows = rows.filter(_OnSide(val_fraction, held_out), input_columns="id")
     rows = rows.map(upright)
     return rows.map(_Prefix(prefix), input_columns="id") if prefix else rows
 
 
 def mix_streams(streams: Sequence[IterableDataset], weights: Sequence[float], seed: int) -> IterableDataset:
-    """The training stream, decoded last: sources drawn by chance and weight, again and again until all were read once;
-    or all once.
-    """
+    """The training stream: sources sampled by weight until all were read once; without weights all once."""
     if weights and len(streams) > 1:
         numbered = [rows.map(_NumberRows(), input_columns="id") for rows in streams]
         chances = [weight / sum(weights) for weight in weights]
@@ -165,5 +153,5 @@ def mix_streams(streams: Sequence[IterableDataset], weights: Sequence[float], se
 
 
 def chain_streams(streams: Sequence[IterableDataset]) -> IterableDataset:
-    """An evaluation stream, decoded last: the sources one after the other."""
+    """An evaluation stream: the sources one after the other."""
     return concatenate_datasets(list(streams)).cast(COLUMNS)

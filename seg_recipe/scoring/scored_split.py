@@ -15,7 +15,7 @@ from PIL import Image
 
 from seg_recipe.data import DataProblems
 from seg_recipe.data.check import check_pairs, problems_of
-from seg_recipe.data.plan import held_out
+from seg_recipe.data.plan import are_held_out
 from seg_recipe.data.problems import Problem, left_out_notes
 from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
@@ -180,7 +180,7 @@ def _choose(
         parts = {"train": train, "val": evaluation}
         there = [name for name, part in parts.items() if part is not None] + list(source.others)
         raise InputError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
-    held = held_out(train.ids, val_fraction)
+    held = are_held_out(train.ids, val_fraction)
     which = "the others are left out" if split != "train" else "only the others are taken"
     note = (
         f"{source.place} has no splits: {val_fraction:g} of its ids are held out, by a hash of the id, and {which} "
