@@ -49,8 +49,8 @@ class Data:
     it. Of a stream it hashes the settings only.
     class_pixels: split -> mask pixels of each class, each image counted once; empty for a stream.
     unused: setting of `load_data` without an effect on these sources -> why.
-    mixed: the shares of a training epoch that repeats images, its seed, and the chances of the images of each source if
-    they differ. None: an epoch has each image once.
+    mixed: the shares of a training epoch that repeats images, its seed, and the chances of the images of each source
+    if they differ. None: an epoch has each image once.
     class_chances: of each class in rare class sampling.
     """
 
