@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from seg_recipe.fast.resizing import QuickResizing
+from seg_recipe.fast.resizing import QuickResizing, resize_adjoint
 from tests import tiny
 
 
@@ -86,3 +87,51 @@ def test_a_models_gradients_stay_the_same():
         found.append([parameter.grad.clone() for parameter in model.parameters()])
     for ours, wanted in zip(*found, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
+def with_atomics(gradient, before):
+    """Torch's backward pass on a GPU, emulated: each product rounded to bfloat16 and added to a sum in bfloat16, in a
+    random order.
+    """
+    (h, w), (height, width) = before, gradient.shape[2:]
+    found = torch.zeros(*gradient.shape[:2], h, w, dtype=torch.bfloat16)
+
+    def ends(small, large, at):
+        place = max((at + 0.5) * small / large - 0.5, 0.0)
+        low = int(place)
+        return ((low, 1 - (place - low)), (min(low + 1, small - 1), place - low))
+
+    for number in torch.randperm(height * width, generator=torch.Generator().manual_seed(1)).tolist():
+        y, x = divmod(number, width)
+        for row, down in ends(h, height, y):
+            for column, across in ends(w, width, x):
+                part = (down * across * gradient[:, :, y, x].float()).bfloat16()
+                found[:, :, row, column] = (found[:, :, row, column].float() + part.float()).bfloat16()
+    return found
+
+
+def test_atomics_in_bfloat16_bend_the_gradient_and_matrix_products_do_not():
+    gradient = torch.randn(1, 64, 32, 32, generator=torch.Generator().manual_seed(0)).abs().bfloat16()
+    exact = resize_adjoint(gradient.double(), (4, 4))
+    stock, ours = with_atomics(gradient, (4, 4)).double(), resize_adjoint(gradient, (4, 4)).double()
+    assert (stock - exact).norm() > 0.015 * exact.norm() and stock.sum() < 0.99 * exact.sum()
+    assert (ours - exact).norm() < 0.004 * exact.norm()
+    assert abs(ours.sum() - exact.sum()) < 0.0005 * exact.sum()
+
+
+def test_no_device_is_left_to_torchs_backward_pass():
+    """On device meta the branches of accelerators run."""
+    called = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.empty(2, 3, 4, 4, device="meta", requires_grad=True)
+    with QuickResizing():
+        y = functional.interpolate(x, size=(8, 8), mode="bilinear", align_corners=False)
+    with Watch():
+        y.backward(torch.empty_like(y))
+    assert x.grad.shape == x.shape and not [name for name in called if "upsample_bilinear2d_backward" in name]
+    assert [name for name in called if "mm" in name]
