@@ -23,8 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class QuickResizing(TorchFunctionMode):
-    """While it is on, `torch.nn.functional.interpolate(x, size, mode="bilinear")` of this thread has the backward pass of
-    matrix products.
+    """While it is on, this thread's `torch.nn.functional.interpolate(x, size, mode="bilinear")` has our backward pass.
 
     Forward values are identical to torch's. Gradients differ by rounding only. Other modes, antialiasing and scale
     factors are left to torch. Models call the function by its name, so this reaches into them
