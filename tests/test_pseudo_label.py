@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from scripts import import_dataset
 from scripts.pseudo_label import main
 from seg_recipe.data import load_data
 from seg_recipe.data.pseudo import pseudo_labelled
@@ -222,6 +223,14 @@ def test_it_is_trained_on_whole_and_refused_as_an_evaluation_set(labelled):
 def test_score_refuses_it(labelled):
     with pytest.raises(InputError, match=r"^DATASET .*pseudo is no truth to judge by: runs/base predicted its masks"):
         open_split(str(labelled / "pseudo"), "all", LABELS)
+
+
+def test_an_import_would_lose_the_mark_and_is_refused(labelled):
+    with pytest.raises(
+        InputError, match=r"^SOURCE .*pseudo is read as it is: runs/base predicted its masks, and a copy"
+    ):
+        import_dataset.main([str(labelled / "pseudo"), str(labelled / "imported")])
+    assert not (labelled / "imported").exists()
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.importers.image_files import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.samples import SETS
@@ -55,7 +56,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def check_apart(source: Path, destination: Path) -> None:
-    """Raises InputError if DEST lies inside SOURCE, or is a file."""
+    """Raises InputError if DEST lies inside SOURCE, or is a file; and for a SOURCE of pseudo-labels, of which a copy
+    would no longer say so.
+    """
+    if (record := pseudo_labelled(source)) is not None:
+        raise InputError(
+            f"SOURCE {source} is read as it is: {by_whom(record)}, and a copy would pass for a truth. Name it in "
+            "dataset of a recipe."
+        )
     if source.is_dir() and destination.resolve().is_relative_to(source.resolve()):
         raise InputError(
             f"DEST {destination} lies inside SOURCE {source}, which would then hold its own copy; give a folder "
