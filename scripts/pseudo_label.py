@@ -1,7 +1,7 @@
 """Make a data set of pictures without masks, by what a model is sure of: pseudo-labels.
 
     python scripts/pseudo_label.py runs/drawn photos/ input/pseudo
-    accelerate launch --quiet scripts/finetune.py recipes/adapt.yaml --dataset input/drawn input/pseudo
+    accelerate launch --quiet scripts/finetune.py recipes/adapt.yaml --dataset input/a input/pseudo
 
 MODEL is a folder or a Hub id, PICTURES a picture, folder, glob pattern or zip. Each is predicted as the mean over its
 mirror image and several sizes. Of each class the most confident share of its pixels is kept (--keep), the rest is 255

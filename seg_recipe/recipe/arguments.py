@@ -1,7 +1,7 @@
-"""Which of `transformers.TrainingArguments` a recipe may set, which it may not and why, and how they are built.
+"""The `transformers.TrainingArguments` of a recipe: which it may set, which are refused and why, how they are built.
 
-Every field of the class (transformers 5.23) stands in exactly one of HONOURED, REFUSED, OURS and ALIASES; a test says
-so when a new version has a new one.
+Every field of the class (transformers 5.23) is in exactly one of HONOURED, REFUSED, OURS and ALIASES. A test fails if
+a new version has a new field.
 """
 
 import inspect
@@ -110,7 +110,7 @@ REFUSED: dict[str, str] = {
     "use_liger_kernel": _LANGUAGE,
     "liger_kernel_config": _LANGUAGE,
 }
-"""TrainingArguments that a recipe may not set -> the reason and the way out."""
+"""Refused TrainingArguments -> the reason and the way out."""
 
 GONE = {
     "overwrite_output_dir": "Use resume: never, with another output_dir.",
@@ -118,7 +118,7 @@ GONE = {
     "group_by_length": _SAMPLER,
     "save_safetensors": "Weights are always saved as safetensors; leave it out.",
 }
-"""Names that older versions of transformers knew -> the way out."""
+"""Names of older versions of transformers -> the way out."""
 
 ALIASES = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -131,7 +131,7 @@ ALIASES = {
     "fp16": "precision",
     "warmup_ratio": "warmup_steps",
 }
-"""Other names of settings: older ones, and those of the Trainer for what has a name of ours. reading.py takes them."""
+"""Other names of settings: older ones, and the Trainer's names of settings of ours."""
 
 AS_HERE: dict[str, tuple[Any, ...]] = {
     "batch_eval_metrics": (True,),
@@ -139,9 +139,9 @@ AS_HERE: dict[str, tuple[Any, ...]] = {
     "do_eval": (True,),
     "dataloader_drop_last": (True,),
 }
-"""Refused TrainingArguments that may be set to these values, which are what happens here anyway.
+"""Refused TrainingArguments -> values that are accepted, since they change nothing.
 
-Of the others it is the value that they are built with: that in FIXED, or the stock one.
+For the others this is the value in FIXED, or the default of the class.
 """
 
 CLASS_TAKES = (
@@ -150,13 +150,13 @@ CLASS_TAKES = (
     "restore_callback_states_from_checkpoint", "logging_nan_inf_filter", "accelerator_config", "fsdp", "fsdp_config",
     "ddp_backend", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
 )  # fmt: skip
-"""Of REFUSED, what SegmentationTrainer takes from Python: it honours it, sets it itself, or only scripts read it."""
+"""Of REFUSED, those that SegmentationTrainer accepts: it honours them, sets them, or only scripts read them."""
 
 CLASS_REFUSES = {
     "push_to_hub": "Nothing is pushed while it trains; call push_to_hub() of the trainer after it.",
     "label_smoothing_factor": "Use loss=SegmentationLoss(label_smoothing=...).",
 }
-"""TrainingArguments that a recipe has a setting for, and SegmentationTrainer has not -> the way out."""
+"""TrainingArguments that are settings of a recipe, but not of SegmentationTrainer -> the way out."""
 
 ACTIVATION_CHECKPOINTING = (
     "every_n_layers",
@@ -167,18 +167,17 @@ ACTIVATION_CHECKPOINTING = (
     "debug",
     "early_stop",
 )
-"""What activation_checkpointing_kwargs may hold: what the Trainer takes itself, and torch.utils.checkpoint.checkpoint.
-"""
+"""Keys of activation_checkpointing_kwargs: those of the Trainer and of torch.utils.checkpoint.checkpoint."""
 
 SCHEDULES_NEED = {
     "warmup_stable_decay": (("num_decay_steps",),),
     "cosine_with_min_lr": (("min_lr", "min_lr_rate"),),
     "cosine_warmup_with_min_lr": (("min_lr", "min_lr_rate"),),
 }
-"""Schedules -> what lr_scheduler_kwargs must hold for them: one of each tuple."""
+"""Schedule -> keys that lr_scheduler_kwargs needs: one of each tuple."""
 
 STEP_COUNTS = ("logging_steps", "eval_steps", "save_steps", "warmup_steps")
-"""Below 1 a share of all steps, from 1 on a whole number of steps."""
+"""Below 1 a share of all steps, else a whole number of steps."""
 
 OPTIM_ARGS = {
     "adamw_torch": (),
@@ -188,47 +187,40 @@ OPTIM_ARGS = {
     "adagrad": ("lr_decay", "eps"),
     "rmsprop": ("momentum", "alpha", "eps", "centered"),
 }
-"""Optimizers that need no further package and take groups of parameters -> what optim_args, as in momentum=0.9, may
-hold for them.
-"""
+"""Optimizers that need no further package and take parameter groups -> keys of optim_args, as in momentum=0.9."""
 
 
 def defaults() -> dict[str, Any]:
-    """Honoured TrainingArguments -> their default here."""
+    """The Trainer's settings -> their default here."""
     return {**vars(TrainerSettings())}
 
 
 def as_here(name: str) -> tuple[Any, ...]:
-    """The values of a refused TrainingArgument that ask for nothing else than what happens here; empty for a name of
-    an older version.
-    """
+    """The accepted values of a refused TrainingArgument; empty for a name of an older version."""
     stock = {field.name: _default(field) for field in fields(TrainingArguments)}
     return AS_HERE.get(name, (FIXED.get(name, stock[name]),)) if name in stock else ()
 
 
 def refuse_arguments(args: TrainingArguments) -> None:
-    """Raise InputError for the first argument that SegmentationTrainer would ignore or that would break its promises.
-
-    These are the ones that a recipe may not set, but for CLASS_TAKES.
-    """
+    """Refuse the arguments that a recipe may not set, except for CLASS_TAKES. For SegmentationTrainer."""
     stock = {field.name: _default(field) for field in fields(TrainingArguments)}
     for name, reason in {**REFUSED, **CLASS_REFUSES}.items():
         value = getattr(args, name, None)
         if name in CLASS_TAKES or name not in stock or value in (stock[name], *as_here(name)):
             continue
-        if value or stock[name]:  # the class turns None and "" into other empty values
+        if value or stock[name]:  # the class replaces None and "" by other empty values
             raise InputError(f"TrainingArguments: {name} is {value}. {reason}")
 
 
 def stock_defaults() -> dict[str, Any]:
-    """Honoured TrainingArguments -> the default that the class itself has."""
+    """The Trainer's settings -> the default of the class."""
     return {field.name: _default(field) for field in fields(TrainingArguments) if field.name in HONOURED}
 
 
 def scheduler_keys(name: str) -> tuple[str, ...]:
-    """What lr_scheduler_kwargs may hold for a schedule: the parameters that the run itself does not fill in."""
+    """Keys of lr_scheduler_kwargs for a schedule: its parameters that the run does not set itself."""
     if name in ("constant", "constant_with_warmup"):
-        return ()  # transformers.get_scheduler does not hand them on
+        return ()  # transformers.get_scheduler does not pass them on
     classes: dict[str, Callable[..., Any]] = {
         "reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau,
         "greedy": GreedyLR,
@@ -244,10 +236,10 @@ def scheduler_keys(name: str) -> tuple[str, ...]:
 def build_training_arguments(
     settings: dict[str, Any], *, precision: str, use_cpu: bool, best_metric: str, report_to: list[str]
 ) -> TrainingArguments:
-    """The TrainingArguments of a checked recipe. With several processes this also sets up torch.distributed.
+    """Build the TrainingArguments of a checked recipe. With several processes this sets up torch.distributed.
 
-    settings: the honoured ones, all of them. precision: bf16, fp32 or fp16. best_metric: as evaluation logs it,
-    `eval_miou`. Raises InputError, in one line, with what the class itself finds wrong.
+    settings: all of the Trainer's. precision: bf16, fp32 or fp16. best_metric: as evaluation logs it, `eval_miou`.
+    Raises InputError with the errors of the class.
     """
     values = {**settings, **FIXED, "use_cpu": use_cpu, "bf16": precision == "bf16", "fp16": precision == "fp16"}
     values |= {
@@ -264,20 +256,16 @@ def build_training_arguments(
     if OPTIM_ARGS.get(settings["optim"]) == ():
         values["optim_args"] = None  # without effect, but the Trainer would read them
     if settings["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy"):
-        # Stock, the schedule takes the metric for one that falls, whatever greater_is_better says, and lowers the rate
-        # as mIoU rises.
+        # by default these schedules expect a metric that falls, whatever greater_is_better says
         values["lr_scheduler_kwargs"] = {"mode": "max", **(settings["lr_scheduler_kwargs"] or {})}
     try:
-        # The class wants saves to follow evaluations for it, since the best may not be saved else: SegmentationTrainer
-        # saves it.
+        # the class requires a save at each evaluation for load_best_model_at_end; SegmentationTrainer saves the best
         arguments = TrainingArguments(**{**values, "load_best_model_at_end": False})
         arguments.load_best_model_at_end = values["load_best_model_at_end"]
     except ValueError as error:
         raise InputError(f"TrainingArguments: {' '.join(str(error).split())}") from None
     if arguments.n_gpu > 1:
-        arguments._n_gpu = (
-            1  # torch.nn.DataParallel, which the Trainer takes otherwise, averages over devices instead of images
-        )
+        arguments._n_gpu = 1  # no torch.nn.DataParallel: it averages over devices instead of images
     return arguments
 
 

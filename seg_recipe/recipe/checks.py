@@ -1,6 +1,4 @@
-"""What is wrong with a recipe whose values have the right types: ranges, settings that contradict each other, settings
-without effect.
-"""
+"""Check typed settings: ranges, contradictions, settings without effect."""
 
 import json
 import re
@@ -15,11 +13,11 @@ from seg_recipe.recipe import arguments, settings
 from seg_recipe.runtime.errors import InputError
 
 Values = Mapping[str, Any]
-"""Every setting of ours and every honoured TrainingArgument -> its typed value."""
+"""Every setting -> its typed value."""
 
 
 class Unused(NamedTuple):
-    """These settings have no effect when `cause` (a setting) has a value for which `holds`."""
+    """Settings without effect if `holds(value)` of the setting `cause`."""
 
     names: tuple[str, ...]
     cause: str
@@ -78,9 +76,7 @@ OFF_AT_ZERO = (
 
 
 def check_values(values: Values, origins: Mapping[str, str]) -> None:
-    """Raises InputError for the first setting outside its range, or at odds with another one; it says where it was
-    set.
-    """
+    """Refuse the first setting that is out of range or contradicts another."""
     for problem in (*_out_of_range(values), *_contradictions(values)):
         name = problem.split(maxsplit=1)[0].rstrip(":")
         raise InputError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
@@ -106,7 +102,7 @@ def check_unused(values: Values, defaults: Values, origins: Mapping[str, str], t
 
 
 def as_text(value: Any) -> str:
-    """A value as one would write it in a recipe."""
+    """A value as a recipe writes it."""
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool | dict) else str(value) or "empty"
@@ -275,7 +271,7 @@ def _optimizer(values: Values) -> Iterator[str]:
 
 
 def _schedule(values: Values, given: Mapping[str, Any]) -> Iterator[str]:
-    """What a schedule needs of lr_scheduler_kwargs, and rates at its end that are no decay."""
+    """Missing lr_scheduler_kwargs, and final learning rates that are no decay."""
     schedule, rate = values["lr_scheduler_type"], values["learning_rate"]
     for needed in arguments.SCHEDULES_NEED.get(schedule, ()):
         if not any(given.get(key) is not None for key in needed):

@@ -1,4 +1,4 @@
-"""What a run gets from the machine and from its launcher: precision, device and threads."""
+"""Precision, device, threads and workers of a run, by the machine and the launcher."""
 
 import os
 from collections.abc import Mapping
@@ -14,15 +14,12 @@ from seg_recipe.runtime.precision import computes_in_bf16, computes_in_fp16
 
 
 def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal["fp32", "bf16", "fp16"]:
-    """The arithmetic that a run uses, known before TrainingArguments are built: they refuse bf16 on a CPU unless
-    use_cpu is set.
+    """The precision of a run. auto: the launcher's mixed_precision if it is bf16 or fp16; else bf16 if the hardware
+    computes in it; else fp16 with a loss scaler on GPUs with tensor cores; else fp32.
 
-    auto is the launcher's mixed_precision where that says bf16 or fp16, else bf16 where the hardware computes in it,
-    else fp16 with a loss scaler on GPUs with tensor cores, else fp32.
-    use_cpu: the run stays on the CPU even where there is a GPU.
-    Raises InputError for fp16 on a CPU, and when precision and the launcher's mixed_precision contradict each other.
+    use_cpu: the run stays on the CPU. Raises InputError for fp16 on a CPU and for a contradiction with the launcher.
     """
-    # `accelerate launch` always sets the variable; `no` is also what it writes when nobody asked for anything.
+    # `accelerate launch` always sets the variable, by default to `no`
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if launched not in ("no", "bf16", "fp16"):
         raise InputError(
@@ -48,11 +45,7 @@ def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal
 
 
 def stays_on_cpu(use_cpu: bool | None) -> bool:
-    """Whether the run is on the CPU: as use_cpu says; if it says nothing, when the launcher says so or there is no
-    accelerator.
-
-    Raises InputError when use_cpu is False and there is no accelerator.
-    """
+    """Whether the run is on the CPU: by use_cpu, else by the launcher, else if there is no accelerator."""
     accelerator = torch.accelerator.is_available()
     if use_cpu is False and not accelerator:
         raise InputError(
@@ -63,13 +56,12 @@ def stays_on_cpu(use_cpu: bool | None) -> bool:
 
 
 def data_workers(*, on_cpu: bool, streaming: bool) -> int:
-    """How many data workers a process has where the recipe does not say it.
+    """The default number of data workers of a process.
 
-    On a CPU none: the threads of the model make each batch together before its step. What workers take of the same
-    cores they take from one of these threads, and the others wait for it. Side by side, SegFormer-B0 at 512x512 on two
-    cores trained at 0.99 (0.97 to 1.03) of the rate of a loop without data, with two workers at 0.95 (0.93 to 0.98);
-    at 128x128 there was no difference. A stream, which comes sample by sample, has two all the same. Beside an
-    accelerator one for each core of this process's share, at most 8: not measured.
+    On a CPU none: the model's threads make each batch before its step. Workers compete with these threads for the
+    cores. SegFormer-B0 at 512x512 on two cores trained at 0.99 (0.97 to 1.03) of the rate of a loop without data, with
+    two workers at 0.95 (0.93 to 0.98); at 128x128 there was no difference. A stream has two. With an accelerator one
+    for each core of this process's share, at most 8: not measured.
     """
     if on_cpu:
         return 2 if streaming else 0
@@ -77,12 +69,10 @@ def data_workers(*, on_cpu: bool, streaming: bool) -> int:
 
 
 def use_all_cores(cpu_threads: int) -> int:
-    """Set PyTorch's threads in this process, and return their number: `cpu_threads`, or for 0 all cores of this
-    process's share.
+    """Set PyTorch's threads to `cpu_threads`, or for 0 to this process's share of the cores. Returns the number.
 
-    The share: the cores that the process may run on (affinity, the container's quota) over the processes of the launch
-    on this machine. `accelerate launch` sets OMP_NUM_THREADS=1 when it is not told otherwise, and the run would stay
-    on one core without a word.
+    The share: available cores (affinity, the container's quota) divided by the processes on this machine. By default
+    `accelerate launch` sets OMP_NUM_THREADS=1, which would leave the run on one core.
     """
     processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     threads = cpu_threads or max(1, int(available_cores() / processes))
@@ -91,11 +81,9 @@ def use_all_cores(cpu_threads: int) -> int:
 
 
 def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """The cores that this process may use: the smaller of its affinity and its control groups' CPU quota; a quota may
-    be a fraction.
+    """The cores that this process may use: the smaller of its affinity and its control groups' CPU quota.
 
-    cgroups: where the control groups are mounted, version 1 or 2. membership: the file that says which ones the
-    process is in.
+    cgroups: the mount point of the control groups, version 1 or 2. membership: the file with those of the process.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     lines = membership.read_text(encoding="utf-8").splitlines() if membership.is_file() else []
@@ -105,8 +93,7 @@ def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = P
             continue
         top = cgroups if not controllers else cgroups / "cpu"  # version 2 has one tree and names no controllers
         group = top / path.lstrip("/")
-        # A quota binds the groups below it. Inside a container the path may be that of the host: then only the top is
-        # there to be read.
+        # A quota applies to the groups below it. In a container the path may be the host's: then only the top exists.
         for folder in (group, *group.parents):
             quotas += _quota(folder)
             if folder == top:
@@ -115,16 +102,13 @@ def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = P
 
 
 def launcher_conflicts(gradient_accumulation_steps: int, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """One line for each thing that the launcher's file asks for and that the Trainer would not do, or not as the
-    recipe says.
-    """
+    """A line for each setting of the launcher that contradicts the recipe or that the Trainer does not follow."""
     problems = []
     accumulation = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if accumulation not in ("1", "auto", str(gradient_accumulation_steps)):
         problems.append(
             f"gradient_accumulation_steps is {gradient_accumulation_steps} in the recipe, but {accumulation} in the "
-            "launcher, "
-            "from where it does not reach the Trainer. Set it in the recipe and take it out of the launcher's file."
+            "launcher, which the Trainer does not read. Set it in the recipe and remove it from the launcher's file."
         )
     if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         problems.append(
@@ -132,14 +116,14 @@ def launcher_conflicts(gradient_accumulation_steps: int, environment: Mapping[st
         )
     if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         problems.append(
-            "The launcher asks for torch.compile (dynamo_backend), for which exact resume is not proven; set "
-            "dynamo_backend to 'NO'."
+            "The launcher asks for torch.compile (dynamo_backend); set dynamo_backend to 'NO' there, and "
+            "torch_compile in the recipe."
         )
     return problems
 
 
 def _quota(folder: Path) -> list[float]:
-    """The CPU quota set in one control group, in cores; empty for none."""
+    """The CPU quota of one control group, in cores; empty for none."""
     try:
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()

@@ -33,11 +33,10 @@ from seg_recipe.runtime.precision import computes_in_bf16
 class Recipe:
     """The settings of a run, typed, checked and resolved for this machine: `model.precision` is never auto.
 
-    training: ready for a Trainer; its push_to_hub is False, for the push is not the Trainer's: see `reporting`.
-    flat: every setting of ours and every honoured TrainingArgument by name, as given or by default; use_cpu is None
-    when it was not given.
-    notes: one line for each thing that the user should read before the run starts, as a setting that has no effect.
-    typed: names of the settings that stood on the command line, for checks that need the data.
+    training: ready for a Trainer. Its push_to_hub is False: the push is made by `reporting`.
+    flat: every setting of ours and of the Trainer by name, as given or by default; use_cpu is None if not given.
+    notes: lines to read before the run starts, as on settings without effect.
+    typed: names of the settings on the command line, for checks that need the data.
     """
 
     model: ModelSettings
@@ -53,9 +52,7 @@ class Recipe:
 
     @property
     def output_dir(self) -> Path:
-        """The folder of the run; TrainingArguments have it as a text, which `resume: never` may change to a fresh
-        folder's.
-        """
+        """The folder of the run. `resume: never` may replace it by a new one."""
         return Path(str(self.training.output_dir))
 
     @property
@@ -65,18 +62,15 @@ class Recipe:
         return int(count) if kind == "steps" else 0
 
     def as_flat_dict(self) -> dict[str, Any]:
-        """A copy of `flat` for JSON and for W&B: text, numbers, booleans, null, lists and mappings of these. It holds
-        no secrets.
-        """
+        """A copy of `flat` for JSON and W&B. It holds no secrets."""
         return copy.deepcopy(self.flat)
 
 
 def load_recipe(argv: list[str]) -> Recipe:
-    """The recipe of a command line without the program's name: `recipes/x.yaml --setting value --setting=value ...`.
+    """Load the recipe of a command line, `recipes/x.yaml --setting value --setting=value ...`.
 
-    With several processes this sets up torch.distributed. `--help` prints the manual and ends the process with 0.
-    Raises InputError, in one line, for the first thing that is wrong: the setting, its value, where it stands, what
-    was wanted.
+    With several processes this sets up torch.distributed. `--help` prints the manual and exits with 0. Raises
+    InputError for the first setting that is wrong: its value, where it is set, what was wanted.
     """
     answer_early(argv)
     path = Path(argv[0])
@@ -110,12 +104,12 @@ def load_recipe(argv: list[str]) -> Recipe:
 
 
 def save_resolved(recipe: Recipe, path: str | Path) -> None:
-    """Write the recipe file from which `load_recipe([path])` gives an equal recipe; whole or not at all."""
+    """Write the recipe file that `load_recipe([path])` reads as an equal recipe."""
     write_resolved(recipe.flat, path)
 
 
 def _settle(values: dict[str, Any]) -> list[str]:
-    """Give a value to what follows from other settings, in place; one line for each."""
+    """Set, in place, the settings that follow from others. Returns a line for each."""
     lines = []
     for cause in ("eval_strategy", "save_strategy"):
         if values[cause] == "no" and values["load_best_model_at_end"]:
@@ -127,7 +121,7 @@ def _settle(values: dict[str, Any]) -> list[str]:
         values["eval_steps"] = values["logging_steps"]
         lines.append(f"eval_steps is {values['eval_steps']:g} for this run, as logging_steps: eval_strategy is steps.")
     names = [entry.partition("=")[0] for entry in values["eval_datasets"]]
-    if names and not values["best_on"]:  # of several the first one, where no evaluation chooses: the report is on it
+    if names and not values["best_on"]:  # the set of the report, if none chooses the checkpoint
         values["best_on"] = names[0]
     values["metric_for_best_model"] = values["metric_for_best_model"].removeprefix("eval_")
     if values["save_only_model"] and values["save_strategy"] != "no":

@@ -1,8 +1,7 @@
-"""Where the paths of a recipe lead: they are relative to its file, those of the command line to the working directory.
+"""Resolve the paths of a recipe: relative to its file; those of the command line to the working directory.
 
-What a run reads is looked for beside the recipe first, and then in the working directory. What it writes (output_dir,
-rendered faces) lies in the working directory: a recipe may be shared, or be part of an installed package, and nothing
-is written beside it.
+A run reads from the recipe's folder first, then from the working directory. It writes (output_dir, rendered faces) to
+the working directory: the recipe's folder may be shared, or part of an installed package.
 """
 
 import os
@@ -18,15 +17,14 @@ READ: dict[str, tuple[str, ...]] = {
     "labels": ("face",),
     "resume": ("auto", "never"),
 }
-"""Settings that may name files or folders which are there before a run -> words that are no paths."""
+"""Settings that may name existing files or folders -> words that are not paths."""
 
 
 def find_paths(values: Mapping[str, Any], recipe: Path) -> tuple[dict[str, Any], list[str]]:
-    """The settings of READ with each path that exists beside the recipe as one that leads there from the working
-    directory.
+    """Resolve the settings of READ that exist next to the recipe. Returns them, and notes on ambiguous paths.
 
-    values: what the recipe's file says, without what the command line replaced. A recipe in a checkpoint has its run's
-    folder as well. The second part: a line for each path that leads to something else from the working directory.
+    values: of the recipe's file, without those that the command line replaces. A recipe in a checkpoint also reads
+    from its run's folder.
     """
     folders = [recipe.parent]
     if re.fullmatch(r"checkpoint-\d+", recipe.absolute().parent.name):
@@ -38,18 +36,16 @@ def find_paths(values: Mapping[str, Any], recipe: Path) -> tuple[dict[str, Any],
         if path is None:
             return text
         short = Path(os.path.normpath(path))
-        path = short if short.exists() and short.samefile(path) else path  # they differ behind a link
+        path = short if short.exists() and short.samefile(path) else path  # `..` may cross a link
         if _there(Path(text)) and not Path(text).samefile(path):
-            notes.append(f"{text} of the recipe is {path}, beside it, and not {text} of the working directory.")
+            notes.append(f"{text} of the recipe is {path}, next to it, and not {text} of the working directory.")
         return str(path)
 
     return _changed(values, found), notes
 
 
 def paths_from(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of READ with each relative path that exists as one that leads there from `folder`, where the recipe
-    will lie.
-    """
+    """The settings of READ with existing relative paths as seen from `folder`, where the recipe is saved."""
 
     def moved(text: str) -> str:
         path = Path(text)
@@ -71,7 +67,7 @@ def _changed(values: Mapping[str, Any], change: Callable[[str], str]) -> dict[st
 
 
 def _there(path: Path) -> bool:
-    """Whether it exists; a text that can be no path, as one of 5,000 letters, is none."""
+    """Whether it exists. A text that is no valid path, as one of 5,000 letters, does not."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""From a recipe file and a command line to typed values: both are read as text and typed by the same HfArgumentParser.
+"""From a recipe file and a command line to typed values. Both are text, typed by the same HfArgumentParser.
 
-The file is never turned into Python values by YAML, whose rules make `6e-5` a string and `no` a boolean.
+YAML does not type the values: it would make `6e-5` a string and `no` a boolean.
 """
 
 from argparse import Action
@@ -27,12 +27,12 @@ from seg_recipe.runtime.errors import InputError
 
 
 class Settings(NamedTuple):
-    """Typed values of the settings that were given, and where each was given."""
+    """Typed values of the given settings, and where each was given."""
 
     values: dict[str, Any]
-    origins: dict[str, str]  # also of those given as null
+    origins: dict[str, str]  # also of null
     typed: frozenset[str]  # on the command line
-    notes: list[str]  # a line for each name that was taken for another
+    notes: list[str]  # a line for each other name of a setting
 
 
 class _TypingEngine(HfArgumentParser):
@@ -43,9 +43,7 @@ class _TypingEngine(HfArgumentParser):
 
 
 def read_settings(path: Path, options: list[str]) -> Settings:
-    """The settings of a recipe file with the command line's on top. Raises InputError, in one line, for the first
-    thing that is wrong.
-    """
+    """Read a recipe file, and the command line on top. Raises InputError for the first error."""
     notes: list[str] = []
     in_file, on_command_line = (_renamed(place, notes) for place in (read_file(path), _read_options(options)))
     given = {**in_file, **on_command_line}
@@ -85,7 +83,7 @@ def _read_texts(name: str, texts: list[str], origin: str) -> Given:
 
 
 def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """(name, texts of its value) for each option, in order; a secret ends it before anything could quote it."""
+    """(name, texts of its value) for each option. Refuses secrets before any message could quote them."""
     found: list[tuple[str, list[str]]] = []
     for token in options:
         if token.startswith("--"):
@@ -110,36 +108,34 @@ def _split_options(options: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _renamed(given: dict[str, Given], notes: list[str]) -> dict[str, Given]:
-    """What one place says, with the other names of settings replaced, and without what asks for nothing else than what
-    happens here.
-    """
-    taken: dict[str, Given] = {}
+    """Replace other names of settings, and remove refused arguments whose value changes nothing."""
+    renamed: dict[str, Given] = {}
     floats = [name for name in ("bf16", "fp16") if name in given and given[name].value is not None]
     for name, entry in given.items():
         if name in arguments.ALIASES:
             if name not in floats and entry.value is not None:
-                _take(taken, given, name, _under_its_name(name, entry), notes)
+                _rename(renamed, given, name, _under_its_name(name, entry), notes)
         elif not _asks_for_nothing(name, entry):
-            taken[name] = entry
+            renamed[name] = entry
     if floats:
         on = [name for name in floats if _typed(name, given[name])]
         if len(on) == 2:
             raise InputError(
                 f"bf16 and fp16 are both true ({given['fp16'].origin}). Keep one of them, or write precision: bf16."
             )
-        _take(
-            taken, given, (on or floats)[0], Given([on[0] if on else "fp32"], given[(on or floats)[0]].origin), notes
+        _rename(
+            renamed, given, (on or floats)[0], Given([on[0] if on else "fp32"], given[(on or floats)[0]].origin), notes
         )
-    return taken
+    return renamed
 
 
-def _take(taken: dict[str, Given], given: dict[str, Given], name: str, entry: Given, notes: list[str]) -> None:
+def _rename(renamed: dict[str, Given], given: dict[str, Given], name: str, entry: Given, notes: list[str]) -> None:
     target = arguments.ALIASES[name]
-    if target in given or target in taken:
+    if target in given or target in renamed:
         raise InputError(
             f"{name} ({entry.origin}) and {target} are one setting, which stands here twice. Keep {target}."
         )
-    taken[target] = Given(entry.value, f"{entry.origin}, as {name}", entry.is_list)
+    renamed[target] = Given(entry.value, f"{entry.origin}, as {name}", entry.is_list)
     notes.append(
         f"{name} is taken as {target}: {' '.join(entry.value) if isinstance(entry.value, list) else entry.value} "
         f"({entry.origin})."
@@ -147,12 +143,12 @@ def _take(taken: dict[str, Given], given: dict[str, Given], name: str, entry: Gi
 
 
 def _under_its_name(name: str, entry: Given) -> Given:
-    """What the value of another name is under the setting's own one."""
+    """Convert the value of another name to the setting's own."""
     if name == "resume_from_checkpoint" and isinstance(entry.value, list) and len(entry.value) == 1:
         words = {"true": "auto", "false": "never"}
         return Given([words.get(entry.value[0].lower(), entry.value[0])], entry.origin)
     if name == "no_cuda" and entry.value == ["false"]:
-        return Given(None, entry.origin)  # use_cpu: false would insist on a GPU
+        return Given(None, entry.origin)  # use_cpu: false requires a GPU
     if name == "warmup_ratio" and isinstance(entry.value, list):
         share = _as_float(entry.value[0])
         if share is None or not 0 <= share < 1:
@@ -163,7 +159,7 @@ def _under_its_name(name: str, entry: Given) -> Given:
 
 
 def _asks_for_nothing(name: str, entry: Given) -> bool:
-    """Whether it sets a TrainingArgument that is refused to what happens here anyway."""
+    """Whether it sets a refused TrainingArgument to a value that changes nothing."""
     if name not in arguments.REFUSED:
         return False
     if entry.value is None:
@@ -185,7 +181,7 @@ def _check_name(name: str, origin: str) -> None:
     if name.startswith("no_") and _value_type(name[3:]) is bool:
         raise InputError(f"There is no setting {name} ({origin}). Write {name[3:]}: false, or --{name[3:]} false.")
     near = get_close_matches(name, _known(), 1, cutoff=0.75)
-    if not near and "_" in name:  # a part of a longer name, as batch_size is
+    if not near and "_" in name:  # part of a longer name, as batch_size
         near = [known for known in _known() if f"_{name}_" in f"_{known}_"]
     near = near or get_close_matches(name, _known(), 1, cutoff=0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else "--help lists the settings."
@@ -203,9 +199,7 @@ def _known() -> tuple[str, ...]:
 
 @cache
 def _actions() -> dict[str, tuple[_TypingEngine, Action]]:
-    """Setting -> the parser that types it and its action; ours come last, and so win over TrainingArguments of the
-    same name.
-    """
+    """Setting -> the parser that types it and its action. Ours replace TrainingArguments of the same name."""
     actions: dict[str, tuple[_TypingEngine, Action]] = {}
     for classes in ([TrainingArguments], [*settings.GROUPS.values()]):
         engine = _TypingEngine([*classes], allow_abbrev=False, add_help=False)
@@ -216,7 +210,7 @@ def _actions() -> dict[str, tuple[_TypingEngine, Action]]:
 
 
 def _value_type(name: str) -> Any:
-    """int, float, bool, str or a tuple of choices: what one value of a setting is; None for no setting."""
+    """The type of one value of a setting: int, float, bool, str or a tuple of choices; None if there is no setting."""
     if name not in _actions():
         return None
     action = _actions()[name][1]
@@ -242,9 +236,7 @@ def _typed(name: str, given: Given) -> Any:
 
 
 def _typed_value(engine: _TypingEngine, name: str, text: str, origin: str) -> Any:
-    """One value, typed by HfArgumentParser as `--name=text`, so that a text may begin with a hyphen; 1e3 is a whole
-    number too.
-    """
+    """Type one value by HfArgumentParser, as `--name=text`: a text may begin with a hyphen. 1e3 is an integer too."""
     kind = _value_type(name)
     if kind is int and (number := _as_float(text)) is not None and number.is_integer():
         text = str(int(number))

@@ -16,7 +16,7 @@ from seg_recipe.runtime.secrets import OPENAI_KEY
 
 EXAMPLE = command("finetune", recipe("segformer"), "--learning_rate", "1e-4")
 DICT_VALUED = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-"""Settings that hold a mapping: YAML or JSON."""
+"""Settings whose value is a mapping, in YAML or JSON."""
 
 LOG_IN = (
     "Log in with `hf auth login` or `wandb login` instead: no key or token belongs in a recipe or on a command line."
@@ -30,17 +30,13 @@ _SECRET_VALUES = {
     "an API key": re.compile(OPENAI_KEY + r"|\bgh[opsu]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s:@]+@"),
 }
-_HEXADECIMAL_KEY = re.compile(
-    r"[0-9a-f]{40}"
-)  # W&B's older keys; as a whole value only, for it is also a commit's form
+_HEXADECIMAL_KEY = re.compile(r"[0-9a-f]{40}")  # older keys of W&B, as a whole value: commits look the same
 _SECRET_ASSIGNMENT = re.compile(r"(?i:token|api[_-]?key|password|secret)\s*[=:]\s*(?=\S*\d|\S+[A-Z]\S*[A-Z])\S{8,}")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What one place says about one setting: the texts of its value (one, or those of a list), a mapping, or None for
-    `null`.
-    """
+    """One setting as it was given: the texts of its value (one, or those of a list), a mapping, or None for null."""
 
     value: list[str] | dict[str, Any] | None
     origin: str
@@ -48,9 +44,7 @@ class Given:
 
 
 def read_file(path: Path) -> dict[str, Given]:
-    """Setting -> what the file says of it. Raises InputError, with the line, for what is not flat YAML, stands twice
-    or is a secret.
-    """
+    """Read the settings of a file. Refuses, with the line, what is not flat YAML, is repeated or is a secret."""
     if not path.is_file():
         raise InputError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
     try:
@@ -59,9 +53,7 @@ def read_file(path: Path) -> dict[str, Given]:
         raise InputError(
             f"The recipe {path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
         ) from None
-    for number, line in enumerate(
-        text.splitlines(), start=1
-    ):  # comments too, and before any message could quote the line
+    for number, line in enumerate(text.splitlines(), start=1):  # comments too, before a message could quote them
         refuse_secret(line, f"{path}, line {number}")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -119,9 +111,7 @@ def _read_node(name: str, node: yaml.Node, origin: str) -> Given:
 
 
 def plain_value(node: yaml.Node, place: str) -> Any:
-    """The Python value of a node within a mapping: numbers as Python reads them, so that 1e-7 is one; a quoted text
-    stays a text.
-    """
+    """The Python value of a node in a mapping. Numbers are as in Python (1e-7); quoted texts stay texts."""
     if isinstance(node, yaml.MappingNode):
         content: dict[str, Any] = {}
         for key, value in node.value:
@@ -152,23 +142,21 @@ def plain_value(node: yaml.Node, place: str) -> Any:
 
 
 def refuse_secret_name(name: str, place: str) -> None:
-    """Raise InputError for the name of a setting that would hold a key or a token."""
+    """Refuse a setting whose name is that of a key or token."""
     refuse_secret_value(name, place)
     if _SECRET_NAME.search(name.replace("-", "_")):
         raise InputError(f"{place} sets {name}. {LOG_IN}")
 
 
 def refuse_secret(text: str, place: str) -> None:
-    """Raise InputError for a text with something in it that has the form of a key or a token. The message does not
-    repeat it.
-    """
+    """Refuse a text that contains what looks like a key or token. The message does not quote it."""
     for kind, pattern in _SECRET_VALUES.items():
         if pattern.search(text):
             raise InputError(f"{place} holds what looks like {kind}. {LOG_IN} If others have seen it, revoke it.")
 
 
 def refuse_secret_value(text: str, place: str) -> None:
-    """Raise InputError for the value of a setting that is a secret, or assigns one."""
+    """Refuse a value that is a secret or assigns one."""
     refuse_secret(text, place)
     if _SECRET_ASSIGNMENT.search(text) or _HEXADECIMAL_KEY.fullmatch(text):
         raise InputError(f"{place} holds what looks like a secret. {LOG_IN} If others have seen it, revoke it.")

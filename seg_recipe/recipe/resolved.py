@@ -1,4 +1,4 @@
-"""The resolved recipe: the file from which a run can be repeated, and what of it may change when a run is resumed."""
+"""The resolved recipe, which repeats a run; and the settings that may change when a run is resumed."""
 
 import json
 from collections.abc import Mapping
@@ -35,22 +35,20 @@ HARMLESS = frozenset(
         "hub_private_repo", "hub_strategy", "hub_space",
     )
 )  # fmt: skip
-"""Settings that may change from a run to its continuation: they change neither the weights (but for the rounding of
-another number of cpu_threads, or of channels_last) nor which of them are the best."""
+"""Settings that may change when a run is resumed. They change neither the weights (except for rounding, by cpu_threads
+and channels_last) nor the choice of the best checkpoint."""
 
 _TRAINING = "training: transformers.TrainingArguments, where they differ from its defaults or ours"
 
 
 _WIDENED = ("image_size", "class_weights")
-"""Settings that were numbers in version 0.1.0, and take more now: a run that was begun then goes on."""
+"""Settings that were numbers in version 0.1.0: runs of that version can be resumed."""
 
 
 def resolved_text(flat: Mapping[str, Any]) -> str:
-    """The YAML recipe of a flat dict of settings (`Recipe.as_flat_dict`): all of ours, and TrainingArguments not at
-    their defaults.
+    """The YAML recipe of `Recipe.as_flat_dict`: settings of ours, and the Trainer's that are not at their defaults.
 
-    Reading it gives the same values: numbers are written as Python reads them, texts are quoted where YAML would read
-    something else.
+    Reading it gives the same values.
     """
     stock, ours = arguments.stock_defaults(), arguments.defaults()
     groups = {name: [setting.name for setting in fields(group)] for name, group in settings.GROUPS.items()}
@@ -68,7 +66,7 @@ def resolved_text(flat: Mapping[str, Any]) -> str:
 
 
 def write_resolved(flat: Mapping[str, Any], path: str | Path) -> None:
-    """Write `resolved_text` so that `path` holds either its old content or all of the new one; its folder is made."""
+    """Write `resolved_text` to `path`, as a whole; make its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path, shared=True) as unfinished:
@@ -76,20 +74,15 @@ def write_resolved(flat: Mapping[str, Any], path: str | Path) -> None:
 
 
 def read_flat_dict(path: str | Path) -> dict[str, Any]:
-    """Every setting as a recipe file gives it, defaults filled in: neither checked, nor resolved for this machine. For
-    comparing runs.
-
-    Raises ValueError, in one line, for a file that is no recipe.
-    """
+    """The settings of a recipe file with defaults, neither checked nor resolved for this machine. To compare runs."""
     return {**settings.defaults(), **arguments.defaults(), **read_settings(Path(path), []).values}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What makes the run of recipe `new` another run than that of `old`, as in `learning_rate: 6e-05 -> 0.0001`; empty
-    if nothing does.
+    """The differences between two recipes, as `learning_rate: 6e-05 -> 0.0001`, except for settings in HARMLESS.
 
-    Both are flat dicts (`Recipe.as_flat_dict`, `read_flat_dict`, or either from JSON). A setting that one of them does
-    not have counts as its default. Settings in HARMLESS are left out.
+    Both are flat dicts (`Recipe.as_flat_dict`, `read_flat_dict`, or either from JSON). A missing setting counts as its
+    default.
     """
     defaults = {**settings.defaults(), **arguments.defaults()}
     names = [name for name in defaults if name not in HARMLESS]
@@ -102,7 +95,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _numbers(value: Any) -> list[Any]:
-    """A number, numbers or texts of numbers, as one list of numbers; other texts as they are."""
+    """A list of numbers from a number, numbers or texts; other texts as they are."""
     found: list[Any] = []
     for part in value if isinstance(value, list) else [value]:
         try:
@@ -119,5 +112,5 @@ def _yaml(value: Any) -> str:
         return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, int | float):
         return repr(value)
-    # As an item of a list, so that what is special there (commas, brackets) is quoted as well.
+    # as an item of a list, so that commas and brackets are quoted too
     return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=2**31).strip()[1:-1]

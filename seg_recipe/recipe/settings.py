@@ -17,9 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may take: from `low` to `high`, without an end that is open; NaN and infinity are in
-    no range.
-    """
+    """The range of a number, without open ends. NaN and infinity are in no range."""
 
     low: int | float
     high: int | float = math.inf
@@ -191,7 +189,7 @@ class AugmentationSettings:
     augment_jpeg: Probability = setting(Augmentation.jpeg, "JPEG artefacts: probability.")
 
     def as_augmentation(self) -> Augmentation:
-        """The same ranges as the transform takes them."""
+        """The settings as the transforms take them."""
         return Augmentation(**{name.removeprefix("augment_"): value for name, value in vars(self).items()})
 
 
@@ -279,7 +277,7 @@ GROUPS: dict[str, type] = {
     "run": RunSettings,
     "reporting": ReportingSettings,
 }
-"""The fields of a Recipe that hold settings of ours; TrainingArguments stand between `run` and `reporting`."""
+"""The fields of a Recipe with settings of ours. The Trainer's settings come between `run` and `reporting`."""
 
 
 def defaults() -> dict[str, Any]:
