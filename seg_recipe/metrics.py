@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 from transformers import EvalPrediction
 
-from seg_recipe.fast import loops_for
+from seg_recipe.fast import kernels_for, kernels_work, loops_for, without_kernels
 from seg_recipe.figure_names import FOREGROUND, background_of
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
@@ -42,7 +42,6 @@ def confusion_matrices(
     Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that
     are not finite.
     """
-    classes = logits.shape[1]
     sizes = [tuple(size) for size in label_sizes.tolist()]
     for size in sizes:
         if not (1 <= size[0] <= labels.shape[1] and 1 <= size[1] <= labels.shape[2]):
@@ -55,15 +54,29 @@ def confusion_matrices(
             "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its "
             "weights are broken."
         )
+    fast = _fast_counts(logits, labels, sizes)
+    if fast is None or fast[1]:
+        _refuse_unknown_ids(labels, logits.shape[1])
+    return _tiled_counts(logits, labels, sizes) if fast is None else fast[0]
+
+
+def _fast_counts(
+    logits: Float[Tensor, "images classes h w"],
+    labels: Integer[Tensor, "images height width"],
+    sizes: list[tuple[int, int]],
+) -> tuple[Int64[Tensor, "images classes classes"], bool] | None:
+    """The counts, and whether there are unknown ids, as a GPU's kernel or a CPU's loops find them, if they can."""
+    kernels = kernels_for(logits, labels, "triton_counts")
+    if kernels and kernels_work():
+        try:
+            return kernels.counts(logits, labels, sizes, IGNORE_INDEX)
+        except Exception as error:  # whatever a compiler may have to say
+            without_kernels(error)
     if loops_for(logits):
         from seg_recipe.fast.counts import counts  # imports numba
 
-        found, wrong = counts(logits, labels, sizes, IGNORE_INDEX)
-        if wrong:
-            _refuse_unknown_ids(labels, classes)
-        return found
-    _refuse_unknown_ids(labels, classes)
-    return _tiled_counts(logits, labels, sizes)
+        return counts(logits, labels, sizes, IGNORE_INDEX)
+    return None
 
 
 def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes: int) -> None:

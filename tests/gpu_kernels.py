@@ -1,4 +1,4 @@
-"""Compile the loss's kernels for GPUs that are not here: registers, spilled bytes and instructions of each.
+"""Compile the kernels of the loss and the counts for GPUs that are not here: registers, spills and instructions.
 
     TRITON_INTERPRET=0 python -m tests.gpu_kernels [80 90]
 
@@ -20,10 +20,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from seg_recipe.fast import triton_loss
+from seg_recipe.fast import triton_counts, triton_loss
 
 BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-KERNELS = ("sums_kernel", "add_kernel", "gradient_kernel", "join_kernel")
+KERNELS = {
+    "sums_kernel": triton_loss.kernels,
+    "add_kernel": triton_loss.kernels,
+    "gradient_kernel": triton_loss.kernels,
+    "join_kernel": triton_loss.kernels,
+    "counts_kernel": triton_counts,
+}
 VARIANTS = [
     {"classes": 2},
     {"classes": 19},
@@ -33,6 +39,7 @@ VARIANTS = [
     {"classes": 19, "power": 1.3, "smoothing": True},
     {"classes": 19, "stride": 16},
     {"classes": 19, "stride": 1},
+    {"classes": 19, "source": [1, 1]},
     {"classes": 64},
     {"classes": 150},
     {"classes": 256, "smoothing": True},
@@ -41,9 +48,9 @@ VARIANTS = [
 
 
 def compiled(capability, *, classes, stride=4, power=1.5, smoothing=False, dtype="float32", labels="uint8",
-             ignored=255, last=False):  # fmt: skip
-    """(kernel, its code) of each launch of a forward and a backward pass."""
-    found = []
+             ignored=255, last=False, source=(32, 32)):  # fmt: skip
+    """(kernel, its code) of each launch: the loss forward and backward, then the counts."""
+    found, (h, w) = [], source
     target = GPUTarget("cuda", capability, 32)
     driver.set_active(
         SimpleNamespace(
@@ -62,24 +69,25 @@ def compiled(capability, *, classes, stride=4, power=1.5, smoothing=False, dtype
 
         return Launch
 
-    real = {name: getattr(triton_loss.kernels, name) for name in KERNELS}
+    real = {name: getattr(module, name) for name, module in KERNELS.items()}
     settings = triton_loss._settings
     try:
-        for name in KERNELS:
-            setattr(triton_loss.kernels, name, of(name))
+        for name, module in KERNELS.items():
+            setattr(module, name, of(name))
         triton_loss._settings = lambda *args: settings(*args) | {"PTX": True}
-        logits = torch.zeros(2, classes, 32, 32, dtype=getattr(torch, dtype))
+        logits = torch.zeros(2, classes, h, w, dtype=getattr(torch, dtype))
         if last:
             logits = logits.contiguous(memory_format=torch.channels_last)
-        truth = torch.zeros(2, 32 * stride, 32 * stride, dtype=getattr(torch, labels))
+        truth = torch.zeros(2, h * stride, w * stride, dtype=getattr(torch, labels))
         case = {"power": power, "ignore_index": ignored, "uniform": smoothing}
-        log_z = torch.zeros(2, 32, stride, stride, 32)
+        log_z = torch.zeros(2, h, stride, stride, w)
         triton_loss.sums(logits, truth, log_z, **case)
         triton_loss.gradient(logits, truth, torch.zeros(4, 2, classes), log_z, **case)
+        triton_counts.counts(logits, truth, [truth.shape[1:]] * 2, ignored)
     finally:
         triton_loss._settings = settings
         for name, kernel in real.items():
-            setattr(triton_loss.kernels, name, kernel)
+            setattr(KERNELS[name], name, kernel)
     return found
 
 

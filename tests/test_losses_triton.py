@@ -259,7 +259,7 @@ def test_the_kernels_fit_the_registers_of_gpus_that_are_not_here(tmp_path):
         [sys.executable, "-m", "tests.gpu_kernels"], env=environment, stdout=subprocess.PIPE, check=True
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 2 * 11 * 4
+    assert len(found) == 2 * 12 * 5
     assert [each for each in found if each["spilled"]] == []
 
 

@@ -1,7 +1,7 @@
 """The same results sooner: numba on a CPU, Triton on a GPU, and modules of transformers made quicker.
 
-`loops_for` is the door to the compiled loops, `kernels_for` that to the kernels. Where it says no, its callers do the
-same with torch.
+`loops_for` is the door to the compiled loops, `kernels_for` that to the kernels. Where they say no, their callers do
+the same with torch.
 """
 
 from functools import cache
@@ -34,11 +34,11 @@ def compiles() -> bool:
     return True
 
 
-def kernels_for(logits: Tensor, labels: Tensor) -> ModuleType | None:
-    """`triton_loss`, if its kernels can take these: on a GPU, hard labels whose size is a whole multiple of that of
-    the logits, where Triton can be imported.
+def kernels_for(logits: Tensor, labels: Tensor, module: str = "triton_loss") -> ModuleType | None:
+    """This module of kernels, if Triton can be imported and they can take these: on a GPU, hard labels, and, for the
+    loss, labels whose size is a whole multiple of that of the logits.
     """
-    kernels = _kernels() if logits.device.type in GPUS else None
+    kernels = _kernels(module) if logits.device.type in GPUS else None
     return kernels if kernels is not None and kernels.suits(logits, labels) else None
 
 
@@ -48,9 +48,9 @@ def kernels_work() -> bool:
 
 
 @cache
-def _kernels() -> ModuleType | None:
+def _kernels(module: str) -> ModuleType | None:
     try:
-        return import_module("seg_recipe.fast.triton_loss")
+        return import_module(f"seg_recipe.fast.{module}")
     except Exception as error:
         without_kernels(error)
         return None

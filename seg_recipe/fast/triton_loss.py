@@ -22,7 +22,7 @@ def suits(logits: Tensor, labels: Tensor) -> bool:
     height, width = logits.shape[2:]
     stride = labels.shape[-1] // width
     return (
-        max(_reach(logits[0]), _reach(labels[0]), labels[0].numel()) < 2**31
+        max(reach(logits[0]), reach(labels[0]), labels[0].numel()) < 2**31
         and logits.dtype in LOGITS
         and labels.dtype in LABELS
         and logits.shape[1] <= MOST_CLASSES
@@ -31,7 +31,8 @@ def suits(logits: Tensor, labels: Tensor) -> bool:
     )
 
 
-def _reach(tensor: Tensor) -> int:
+def reach(tensor: Tensor) -> int:
+    """The distance in memory of its last element from its first, in elements."""
     return sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
