@@ -108,10 +108,19 @@ def _parse(argv):
         help="overlapping windows of the model's image_size over larger pictures (default: as in training, for models "
         "of resize: crop)",
     )
+    add(
+        "--max_megapixels",
+        type=float,
+        default=100,
+        metavar="N",
+        help="the largest picture that is read, in millions of pixels; decoded it takes 4 MB for each",
+    )
     arguments = parser.parse_args(argv)
     arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
     if arguments.min_confidence is not None and not 0 < arguments.min_confidence <= 1:
         parser.error(f"--min_confidence is {arguments.min_confidence}; it is a probability, above 0 and at most 1")
+    if not arguments.max_megapixels > 0:
+        parser.error(f"--max_megapixels is {arguments.max_megapixels}; it is above 0")
     for name in ("batch_size", "workers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it is at least 1")
@@ -131,6 +140,7 @@ from tqdm import tqdm
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.inference.coco import check_coco, write_coco
+from seg_recipe.inference.decoding import reading_up_to
 from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
@@ -153,7 +163,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if arguments.coco:
         check_coco(arguments.coco)
     left_out = LeftOut()
-    with warnings.catch_warnings(), find_inputs(arguments.inputs, arguments.output, left_out) as found:
+    with (
+        warnings.catch_warnings(),
+        reading_up_to(round(1e6 * arguments.max_megapixels)),
+        find_inputs(arguments.inputs, arguments.output, left_out) as found,
+    ):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
         precision = "fp32" if arguments.onnx and arguments.precision == "auto" else arguments.precision
         segmenter = load_segmenter(

@@ -66,11 +66,7 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
 
     Raises InputError for scores that are not finite.
     """
-    if not all_finite(scores):
-        raise InputError(
-            "The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for "
-            "fp16."
-        )
+    check_finite(scores)
     if loops_for(scores):
         return _compiled_mask(scores, size)
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
@@ -82,6 +78,15 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
     for chosen, tile, classes in found:
         mask[chosen, tile.rows, tile.columns] = classes.to(torch.uint8)
     return mask[0].cpu().numpy()
+
+
+def check_finite(scores: Float32[Tensor, "*shape"]) -> None:
+    """Raise InputError for scores that are not all finite."""
+    if not all_finite(scores):
+        raise InputError(
+            "The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for "
+            "fp16."
+        )
 
 
 def _compiled_mask(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:

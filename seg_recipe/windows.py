@@ -1,6 +1,6 @@
 """Where overlapping windows lie on a large image, and how much each of their logits weighs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import torch
@@ -59,19 +59,21 @@ def whole_size(size: tuple[int, int], window: tuple[int, int], scale: float = 1.
     return covered(round(size[0] * factor), window[0]), covered(round(size[1] * factor), window[1])
 
 
-def blended(
+def blended_strips(
     scores_of: Callable[[Float32[Tensor, "windows 3 height width"]], Float32[Tensor, "windows classes h w"]],
     cut: Callable[[slice, slice], Float32[Tensor, "3 height width"]],
     size: tuple[int, int],
     window: tuple[int, int],
-) -> Float32[Tensor, "classes rows columns"]:
-    """Return scores of an image from overlapping windows, whose middles weigh most.
+) -> Iterator[tuple[int, Float32[Tensor, "classes rows columns"]]]:
+    """Yield scores of an image from overlapping windows, whose middles weigh most, from top to bottom: (rows of the
+    whole grid, some of them).
 
     scores_of: scores of windows, WINDOWS_AT_ONCE at most. cut: the rows and columns of the image as the model takes
-    them. size: height and width of the image, as `whole_size` makes them. The grid grows with the image.
+    them. size: height and width of the image, as `whole_size` makes them. Memory grows with the width alone.
     """
     corners = list(product(*(window_starts(length, side) for length, side in zip(size, window, strict=True))))
     total = weights = ramp = torch.empty(0)
+    done = 0
     for first in range(0, len(corners), WINDOWS_AT_ONCE):
         some = corners[first : first + WINDOWS_AT_ONCE]
         found = scores_of(
@@ -79,15 +81,34 @@ def blended(
         )
         down, across = whole_stride(window[0], found.shape[2]), whole_stride(window[1], found.shape[3])
         if first == 0:
-            total = found.new_zeros(found.shape[1], size[0] // down, size[1] // across)
-            weights = torch.zeros_like(total[0])
+            total = found.new_zeros(found.shape[1], 0, size[1] // across)
+            weights = total[0]
             ramp = ramp_of(found.shape[2], found.device)[:, None] * ramp_of(found.shape[3], found.device)
+        more = some[-1][0] // down + found.shape[2] - done - total.shape[1]
+        if more > 0:
+            total, weights = (
+                torch.cat([part, part.new_zeros(*part.shape[:-2], more, part.shape[-1])], -2)
+                for part in (total, weights)
+            )
         for (top, left), scores in zip(some, found, strict=True):
-            rows = slice(top // down, top // down + scores.shape[1])
+            rows = slice(top // down - done, top // down - done + scores.shape[1])
             columns = slice(left // across, left // across + scores.shape[2])
             total[:, rows, columns] += ramp * scores
             weights[rows, columns] += ramp
-    return total.div_(weights)
+        later = corners[first + len(some)][0] if first + len(some) < len(corners) else size[0]
+        if ready := later // down - done:
+            yield size[0] // down, total[:, :ready] / weights[:ready]
+            total, weights, done = total[:, ready:], weights[ready:], done + ready
+
+
+def blended(
+    scores_of: Callable[[Float32[Tensor, "windows 3 height width"]], Float32[Tensor, "windows classes h w"]],
+    cut: Callable[[slice, slice], Float32[Tensor, "3 height width"]],
+    size: tuple[int, int],
+    window: tuple[int, int],
+) -> Float32[Tensor, "classes rows columns"]:
+    """Return the strips of `blended_strips` in one; the grid grows with the image."""
+    return torch.cat([strip for _, strip in blended_strips(scores_of, cut, size, window)], 1)
 
 
 def scores_of(

@@ -1,7 +1,8 @@
 """Decoding of pictures that nobody vouches for."""
 
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,6 +16,19 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
 MAX_PIXELS = 100_000_000
 """The largest picture that is read; decoded it takes 300 MB. Pillow itself only warns until twice its own limit."""
+
+
+@contextmanager
+def reading_up_to(pixels: int) -> Iterator[None]:
+    """Within the block, let `pixels` be the largest picture that is read."""
+    global MAX_PIXELS
+    before = MAX_PIXELS, Image.MAX_IMAGE_PIXELS
+    MAX_PIXELS = pixels
+    Image.MAX_IMAGE_PIXELS = max(pixels, before[1] or 0)
+    try:
+        yield
+    finally:
+        MAX_PIXELS, Image.MAX_IMAGE_PIXELS = before
 
 
 def measure(stream: AbstractContextManager[IO[bytes]]) -> tuple[int, int]:
@@ -34,7 +48,9 @@ def decode(stream: AbstractContextManager[IO[bytes]]) -> Image.Image:
     """The image as displayed: EXIF orientation applied, as the pipeline does. Of an animation, the first frame."""
     with stream as opened, Image.open(opened, formats=_FORMATS) as image:
         _checked(image.size)
-        return ImageOps.exif_transpose(image)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # else it is a copy, also of what is upright
+        return image
 
 
 def problem(error: Exception) -> str:
@@ -44,5 +60,8 @@ def problem(error: Exception) -> str:
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:
     if math.prod(size) > MAX_PIXELS:
-        raise InputError(f"its header claims {size[0]:,} x {size[1]:,} pixels; at most {MAX_PIXELS:,} are read")
+        raise InputError(
+            f"its header claims {size[0]:,} x {size[1]:,} pixels; at most {MAX_PIXELS:,} are read (predict.py reads "
+            "larger ones with --max_megapixels)"
+        )
     return size

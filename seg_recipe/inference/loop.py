@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jaxtyping import Float32
+import numpy as np
+from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -84,14 +85,9 @@ def predict(
 
     try:
         for batch in _batches(_read_ahead(todo(), read, readers, broken, 3 * batch_size), batch_size):
-            found = [each for _, each in batch]
-            if extra:
-                scores = segmenter.scores([each.image for each in found if each.image is not None], **options)
-            else:
-                scores = segmenter.logits_of([each.prepared for each in found if each.prepared is not None])
-            for (picture, each), score in zip(batch, scores, strict=True):
-                mask = mask_of(score, each.size)
-                shown, kept = each.image if overlays else None, score if keeps_scores else None
+            found = _predicted(segmenter, [each for _, each in batch], options, extra, keeps_scores)
+            for (picture, each), (mask, kept) in zip(batch, found, strict=True):
+                shown = each.image if overlays else None
                 writing.append((mask.size, writers.submit(output.write, picture, mask, shown, kept)))
                 while len(writing) > 2 * batch_size or sum(pixels for pixels, _ in writing) > MAX_PIXELS_AT_ONCE:
                     _finish(writing, outcome, bar)
@@ -101,6 +97,29 @@ def predict(
         readers.shutdown(cancel_futures=True)
         writers.shutdown(cancel_futures=True)
     return outcome
+
+
+def _predicted(
+    segmenter: Segmenter, batch: list[_Read], options: dict[str, Any], extra: bool, keeps_scores: bool
+) -> Iterator[tuple[UInt8[np.ndarray, "height width"], Float32[Tensor, "classes h w"] | None]]:
+    """The mask of each picture, and its scores where they are needed; one in windows has them in strips else."""
+    strips = [
+        not keeps_scores and options["window"] and list(options["scales"]) == [1.0]
+        and each.image is not None and segmenter.cuts(each.image)
+        for each in batch
+    ]  # fmt: skip
+    whole = [each for each, in_strips in zip(batch, strips, strict=True) if not in_strips]
+    if extra:
+        scores = iter(segmenter.scores([each.image for each in whole if each.image is not None], **options))
+    else:
+        scores = iter(segmenter.logits_of([each.prepared for each in whole if each.prepared is not None]))
+    for each, in_strips in zip(batch, strips, strict=True):
+        if in_strips:
+            assert each.image is not None
+            yield segmenter.mask_in_windows(each.image, flip=options["flip"]), None
+        else:
+            score = next(scores)
+            yield mask_of(score, each.size), score if keeps_scores else None
 
 
 def _finish(writing: deque[tuple[int, Future[None]]], outcome: Outcome, bar: tqdm) -> None:

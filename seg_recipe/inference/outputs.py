@@ -101,7 +101,8 @@ class Predictions:
             shown = _with_legend(image, mask, self.label_space)
             self.place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
         self.place(self.values.image(mask).save, self.mask_file(picture.name))
-        counts = np.bincount(mask.ravel(), minlength=len(self.label_space)) / mask.size
+        parts = np.array_split(mask, 1 + mask.size // 2**22)  # bincount makes 8 bytes of each pixel
+        counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts) / mask.size
         line = {
             "name": picture.name,
             "source": picture.source,

@@ -1,6 +1,6 @@
 """Scores and masks of pictures, plain or averaged over the mirror image, scales and windows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
+from seg_recipe.inference.strips import mask_of_strips
 from seg_recipe.labels import LabelSpace
 from seg_recipe.models.build import CROPS
 from seg_recipe.prediction import mask_of
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms import normalisation, normalise
-from seg_recipe.windows import blended, whole_size, whole_steps
+from seg_recipe.windows import blended_strips, whole_size, whole_steps
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -134,7 +135,7 @@ class Segmenter:
             return self.logits_of([self.prepare(image) for image in images])
         parts: list[list[Float32[Tensor, "classes _ _"]]] = [[] for _ in images]
         for scale in checked:
-            windowed = [window and (self.uses_windows or not self._holds(image)) for image in images]
+            windowed = [window and self.cuts(image) for image in images]
             whole = [place for place, is_windowed in enumerate(windowed) if not is_windowed]
             try:
                 found = self._by_shape([self._prepared_at(images[place], scale) for place in whole], flip=flip)
@@ -148,7 +149,7 @@ class Segmenter:
             for place, part in zip(whole, found, strict=True):
                 parts[place].append(part)
             for place in set(range(len(images))) - set(whole):
-                parts[place].append(self._blended(images[place], scale, flip))
+                parts[place].append(torch.cat([part for _, part in self._strips(images[place], scale, flip)], 1))
         return [_mean_on_finest(found) for found in parts]
 
     def masks(
@@ -172,9 +173,15 @@ class Segmenter:
             for score, size in zip(self.scores(images, flip=flip, scales=scales, window=window), wanted, strict=True)
         ]
 
-    def _holds(self, image: Image.Image) -> bool:
-        """Whether a picture is no larger than what the model sees."""
-        return image.height <= self.image_size[0] and image.width <= self.image_size[1]
+    def mask_in_windows(self, image: Image.Image, *, flip: bool = False) -> UInt8[np.ndarray, "height width"]:
+        """The mask of a picture that `cuts`, as `masks` with `window` makes it, without its scores in memory."""
+        return mask_of_strips(self._strips(image, 1.0, flip), (image.height, image.width))
+
+    def cuts(self, image: Image.Image) -> bool:
+        """Whether a picture is cut into windows where they are asked for: all are where the model learned from crops,
+        else those that are larger than what it sees.
+        """
+        return self.uses_windows or image.height > self.image_size[0] or image.width > self.image_size[1]
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         return np.asarray(_rgb(image).resize((size[1], size[0]), self._resample))
@@ -216,16 +223,18 @@ class Segmenter:
             scores = (scores + mirrored.flip(-1)[:, sides]) / 2
         return scores
 
-    def _blended(self, image: Image.Image, scale: float, flip: bool) -> Float32[Tensor, "classes h w"]:
+    def _strips(
+        self, image: Image.Image, scale: float, flip: bool
+    ) -> Iterator[tuple[int, Float32[Tensor, "classes rows w"]]]:
         """Scores from overlapping windows of `image_size`."""
-        size = whole_size((image.height, image.width), self.image_size, scale)
-        pixels = self._resized(image, size)
-        return blended(
-            lambda windows: self._log_scores(windows, flip),
-            lambda rows, columns: self._normalised(pixels[rows, columns]),
-            size,
-            self.image_size,
-        )
+        size, whole = whole_size((image.height, image.width), self.image_size, scale), _rgb(image)
+        if size != (image.height, image.width):
+            whole = whole.resize((size[1], size[0]), self._resample)
+
+        def cut(rows: slice, columns: slice) -> Float32[Tensor, "3 height width"]:
+            return self._normalised(np.asarray(whole.crop((columns.start, rows.start, columns.stop, rows.stop))))
+
+        return blended_strips(lambda windows: self._log_scores(windows, flip), cut, size, self.image_size)
 
 
 def _image_size(processor: Any) -> tuple[int, int]:
@@ -262,7 +271,7 @@ def _is_plain(processor: Any) -> bool:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         raise InputError(f"The picture has mode {image.mode} (more than 8 bits a channel); save it as 8-bit RGB.")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _checked_scales(scales: Sequence[float | int]) -> list[float]:

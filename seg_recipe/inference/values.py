@@ -31,6 +31,7 @@ class MaskValues:
         greatest = max(self.values)
         self._table = np.zeros(256, np.uint8 if greatest < 2**8 else np.uint16 if greatest < 2**16 else np.uint32)
         self._table[self._labels] = self.values
+        self._same = not colours and self.values == self._labels.tolist()
         palette = label_space.colour_table[IGNORE_INDEX].repeat(256).reshape(3, 256).T.copy()
         if not colours and greatest < 2**8:
             palette[self.values[:-1]] = label_space.colour_table[: len(self.names)]
@@ -43,7 +44,7 @@ class MaskValues:
 
     def image(self, mask: UInt8[np.ndarray, "height width"]) -> Image.Image:
         """The picture that is stored, of class ids and IGNORE_INDEX."""
-        found = self._table[mask]
+        found = mask if self._same else self._table[mask]
         if self.colours:
             return Image.fromarray(np.stack([(found >> shift).astype(np.uint8) for shift in (16, 8, 0)], 2))
         image = Image.fromarray(found)
