@@ -1,9 +1,8 @@
-"""Checkpoint folders that can be trusted: there whole or not at all, verified before use, rotated without loss.
+"""Checkpoint folders: saved as a whole or not at all, verified before use, rotated without loss.
 
 A save is written under a temporary name, renamed, and then marked with `complete.json`, which lists every file with
-its size and SHA-256. Whatever moment a run is killed at, what stands under `checkpoint-N` with a marker that fits is
-complete. The stock Trainer writes in place, resumes from whatever has the highest number, and deletes in place as
-well.
+its size and SHA-256. A `checkpoint-N` with a matching marker is complete, whenever the run was killed. The stock
+Trainer writes and deletes in place, and resumes from the highest number.
 """
 
 import hashlib
@@ -34,16 +33,14 @@ def checkpoint_path(output_dir: str | Path, step: int) -> Path:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """The number of optimizer steps in a checkpoint's name, -1 for a folder that is none."""
+    """The number of optimizer steps in a checkpoint's name; -1 for another folder."""
     name, _, step = folder.name.partition("-")
     return int(step) if name == "checkpoint" and step.isdecimal() else -1
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """A block that all ranks run, and at whose end they wait for one another. It fails on every rank where it fails on
-    one.
-    """
+    """A block that all ranks run, with a barrier at its end. If it fails on one rank it fails on all."""
     failed = None
     try:
         yield
@@ -55,13 +52,11 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
-    """A temporary folder to write a checkpoint into; when the block ends well it becomes `folder`, complete with its
-    marker.
+    """Yield a temporary folder for a checkpoint. At the end of the block it becomes `folder`, with its marker.
 
-    publishes: whether this process makes, renames and marks the folder (one process per file system does). All ranks
-    run the block, in which each may write files of its own. What was written is deleted where it fails on one of them:
-    the disk may be full. A complete checkpoint of the same step is replaced, and at no moment is there neither the old
-    one nor the new one.
+    publishes: whether this process makes, renames and marks the folder (one per file system). All ranks run the block,
+    and each may write files. If it fails on one, the files are deleted: the disk may be full. A complete checkpoint of
+    the same step is replaced; at any moment the old or the new one exists.
     """
     temporary = folder.with_name(SAVING + folder.name)
     with _filled(temporary, publishes):
@@ -80,10 +75,9 @@ def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
 
 @contextmanager
 def replaced_files(folder: Path, *, publishes: bool) -> Iterator[Path]:
-    """A temporary folder to write files into; when the block ends well, each takes the place of the file of its name
-    in `folder`.
+    """Yield a temporary folder for files. At the end of the block they replace those of the same name in `folder`.
 
-    Those in `folder` stay as they were where the disk is full. publishes: as for a checkpoint.
+    If the disk is full `folder` is unchanged. publishes: as for a checkpoint.
     """
     temporary = folder / f"{SAVING}model"
     with _filled(temporary, publishes):
@@ -111,9 +105,7 @@ def _filled(temporary: Path, publishes: bool) -> Iterator[None]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, in words, or None when each file is there with the bytes that were
-    saved.
-    """
+    """Verify a checkpoint folder. Returns what is wrong, or None."""
     try:
         files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
@@ -137,7 +129,7 @@ def damage(folder: Path) -> str | None:
 
 
 def damages(folder: Path) -> list[str | None]:
-    """`damage` as each rank sees it, in the order of ranks. A collective."""
+    """`damage` as seen by each rank. A collective."""
     own = damage(folder)
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [own]
@@ -147,16 +139,14 @@ def damages(folder: Path) -> list[str | None]:
 
 
 def last_complete(output_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """The newest undamaged checkpoint of a run, and one line for each newer one that was passed over, with what is
-    wrong with it.
-    """
-    passed_over: list[str] = []
+    """The newest undamaged checkpoint of a run, and a line for each newer one, which is damaged."""
+    skipped: list[str] = []
     for folder in reversed(checkpoints_of(output_dir)):
         problem = damage(folder)
         if problem is None:
-            return folder, passed_over
-        passed_over.append(f"{folder} is passed over: {problem}.")
-    return None, passed_over
+            return folder, skipped
+        skipped.append(f"{folder} is skipped: {problem}.")
+    return None, skipped
 
 
 def newest_complete_name(output_dir: str | Path) -> Path | None:
@@ -165,13 +155,11 @@ def newest_complete_name(output_dir: str | Path) -> Path | None:
 
 
 def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True) -> tuple[Path | None, list[str]]:
-    """The checkpoint to go on from (None: start anew) and lines that say what was passed over.
+    """Choose the checkpoint to resume from (None: start anew). Returns it, and lines on skipped ones. A collective.
 
     resume: `auto` (the newest undamaged checkpoint of output_dir, if there is one), `never`, or a checkpoint's path.
-    tidy: clear away what killed saves left; only for the one who writes to output_dir, since another run's save looks
-    the same. Under torch.distributed every rank calls this: rank 0 picks, every rank verifies the files as it sees
-    them, and all raise if one of them cannot use the pick. Raises InputError naming the folder, what is wrong with it
-    and the way out.
+    tidy: delete what killed saves left. Only for the writer of output_dir, since another run's save looks the same.
+    Rank 0 chooses, every rank verifies the files, and all raise InputError if one cannot use it.
     """
     choice: list[Any] = [None, []]
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -195,7 +183,7 @@ def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True)
 
 
 def fresh_folder(output_dir: str | Path) -> Path:
-    """`output_dir` itself while it holds no run, else the first free one of output_dir-2, output_dir-3, ..."""
+    """`output_dir` if it is empty, else the first free one of output_dir-2, output_dir-3, ..."""
     folder, number = Path(output_dir), 1
     while folder.is_dir() and any(folder.iterdir()):
         number += 1
@@ -204,9 +192,7 @@ def fresh_folder(output_dir: str | Path) -> Path:
 
 
 def clean_up(output_dir: str | Path) -> None:
-    """Remove what a killed run left half-saved or half-deleted, and put back a checkpoint whose replacement was not
-    finished.
-    """
+    """Delete unfinished saves and deletions of a killed run, and restore a checkpoint that was not yet replaced."""
     if not Path(output_dir).is_dir():
         return
     for path in Path(output_dir).iterdir():
@@ -222,10 +208,10 @@ def clean_up(output_dir: str | Path) -> None:
 
 
 def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None) -> None:
-    """Delete all but the newest `keep` complete checkpoints (None: all are kept) and the best one.
+    """Delete all but the newest `keep` complete checkpoints (None: delete none) and the best one.
 
-    Damaged ones are not counted, so that they never push out a good one. Each is renamed before it is emptied: a kill
-    in the middle leaves nothing that looks like a checkpoint.
+    Damaged ones do not count. Each is renamed before its files are deleted, so that a killed run leaves nothing that
+    looks like a checkpoint.
     """
     if keep is None:
         return
@@ -236,9 +222,7 @@ def rotate(output_dir: str | Path, *, keep: int | None, best: str | Path | None)
 
 
 def save_weights(model: Any, folder: Path, tensors: dict[str, Any] | None = None) -> None:
-    """Write a model's weights as safetensors, with its config where it has one. tensors: those to be written, if they
-    are not the model's own.
-    """
+    """Write a model's weights as safetensors, and its config if it has one. tensors: instead of the model's own."""
     if hasattr(model, "save_pretrained"):
         model.save_pretrained(str(folder), state_dict=tensors)
     else:
@@ -246,7 +230,7 @@ def save_weights(model: Any, folder: Path, tensors: dict[str, Any] | None = None
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """Load all tensors that `save_weights` wrote. Raises RuntimeError where one is missing."""
+    """Load all tensors that `save_weights` wrote. Raises RuntimeError if one is missing."""
     if not hasattr(model, "from_pretrained"):
         safetensors.torch.load_model(model, folder / SAFE_WEIGHTS_NAME)
         return
@@ -259,7 +243,7 @@ def load_weights(model: Any, folder: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON so that `path` holds either its old content or all of the new one, also after a power cut."""
+    """Write JSON as a whole: `path` has its old or its new content, also after a power cut."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -275,14 +259,14 @@ def write_json(path: Path, content: object) -> None:
 
 
 def checkpoints_of(output_dir: str | Path) -> list[Path]:
-    """The checkpoint folders of a run, damaged ones too, the oldest first."""
+    """The checkpoint folders of a run, the oldest first, damaged ones too."""
     folder = Path(output_dir)
     found = [path for path in folder.iterdir() if checkpoint_step(path) >= 0] if folder.is_dir() else []
     return sorted(found, key=checkpoint_step)
 
 
 def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Relative path -> size and hash of every file, each flushed to the disk."""
+    """Flush every file to the disk. Returns relative path -> size and hash."""
     files: dict[str, dict[str, int | str]] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -298,7 +282,7 @@ def _sha256(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The course of a training run: where it begins, which epoch it is in, what is the best so far, and when it ends.
+"""The course of a training run: its start, its epochs, the best checkpoint so far, its end.
 
-A resumed run takes from its checkpoint, besides weights and optimizer, the best so far, what is owed, and a length
-that may have changed.
+A resumed run reads from its checkpoint, besides weights and optimizer, the best so far and a skipped evaluation. Its
+length may change.
 """
 
 import json
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 
 class LeftTraining(Exception):
-    """Leaves the training loop where the stock one would go on: at a stop within an evaluation, or at a run's end."""
+    """Leaves the training loop where stock would go on: at a stop within an evaluation, or at the end of a run."""
 
 
 class Course(TrainerCallback):
-    """What happens between the steps of a run: stops, the best, what a resumed run still owes, the epoch clock.
+    """Acts between the steps of a run: stops, the best checkpoint, resuming, the epoch clock.
 
-    It stands behind the callbacks that ask for evaluations and saves.
-    resumed: the checkpoint that the run goes on from; None for a run from the start. evaluation_owed: whether a stop
-    skipped an evaluation. began: time.time() of the start.
+    It comes after the callbacks that ask for evaluations and saves.
+    resumed: the checkpoint to resume from; None for a run from the start. evaluation_skipped: whether a stop skipped
+    an evaluation. began: time.time() of the start.
     """
 
     def __init__(self, trainer: "SegmentationTrainer"):
         self.trainer = trainer
         self.resumed: Resumed | None = None
-        self.evaluation_owed = False
+        self.evaluation_skipped = False
         self.began = 0.0
         self._over = False
         self._epoch = 0
@@ -61,27 +61,27 @@ class Course(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Bring what was read from a checkpoint up to date, and make up for the evaluation that a stop skipped."""
+        """Update the state that was read from a checkpoint, and run the evaluation that a stop skipped."""
         trainer, self.began = self.trainer, time.time()
         trainer.begin()
-        self._epoch, self._over, self.evaluation_owed = 0, False, False
+        self._epoch, self._over, self.evaluation_skipped = 0, False, False
         if hasattr(trainer.train_dataset, "__len__"):  # a stream is skipped through from its beginning
             self._epoch = state.global_step // (len(train_dataloader) // args.gradient_accumulation_steps)
         if self.resumed is None:
             return
         callbacks = trainer.callback_handler.callbacks
-        self._over, lines = self.resumed.catch_up(state, args, callbacks, optimizer, lr_scheduler)
+        self._over, lines = self.resumed.update(state, args, callbacks, optimizer, lr_scheduler)
         trainer.say(*lines)
-        if self.resumed.evaluation_owed:
-            trainer.make_up_evaluation()
+        if self.resumed.evaluation_skipped:
+            trainer.run_skipped_evaluation()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the clock, and generators for transforms with random numbers of their own.
+        """Set the clock, and seed the global generators, for transforms that use them.
 
-        Stock, a run resumed from its very last step takes one step too many, one that had stopped early goes on for an
-        epoch, and the numbers of numpy and random are the same on all ranks.
+        Stock, a run resumed from its last step takes one more step, one that had stopped early goes on for an epoch,
+        and numpy and random are seeded alike on all ranks.
         """
         if self._over or control.should_training_stop:
             raise LeftTraining
@@ -96,7 +96,7 @@ class Course(TrainerCallback):
         if self.trainer.stop.agreed():
             self.trainer.stopped = True
             ends_epoch = args.eval_strategy == "epoch" and state.epoch == round(state.epoch) >= args.eval_delay
-            self.evaluation_owed |= control.should_evaluate or ends_epoch
+            self.evaluation_skipped |= control.should_evaluate or ends_epoch
             control.should_evaluate = False
             control.should_training_stop = control.should_save = control.should_log = True
         if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
@@ -105,7 +105,7 @@ class Course(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A stop within the epoch has saved already: no evaluation, no second save (stock still runs both)."""
+        """After a stop within the epoch, which has saved: no evaluation, no second save (stock runs both)."""
         self.trainer.watch.settle()
         if self.trainer.stopped:
             control.should_evaluate = control.should_save = False
@@ -113,10 +113,10 @@ class Course(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A stop during an evaluation of the training loop leaves it; it is run after resuming."""
+        """At a stop, leave an evaluation of the training loop; run it after resuming."""
         if self.trainer.is_in_train and self.trainer.stop.agreed():
             self.trainer.stopped = True
-            self.evaluation_owed = state.global_step > 0
+            self.evaluation_skipped = state.global_step > 0
             raise LeftTraining
 
     def on_evaluate(
@@ -127,10 +127,10 @@ class Course(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save a new best that is to be loaded at the end, whenever saves come.
+        """Save a new best checkpoint for load_best_model_at_end, independently of save_steps.
 
-        Stock, with save_steps a multiple of eval_steps, the best may be a checkpoint that was never written, and the
-        run dies after its last step.
+        Stock, with save_steps a multiple of eval_steps, the best may never have been saved, and the run fails at its
+        end.
         """
         value = (metrics or {}).get(logged_name(args))
         if value is None or not self.trainer.is_in_train or not state.global_step:
@@ -143,7 +143,7 @@ class Course(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A request that was followed is done with: `train` may be called again."""
+        """Clear a stop request that was followed: `train` may be called again."""
         if self.trainer.stopped:
             self.trainer.stop.clear()
 
@@ -158,11 +158,10 @@ def callback_states(callbacks: Iterable[Any]) -> dict[str, Any]:
 
 
 def chosen_checkpoint(resume: str | Path | bool | None, output_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint that `train(resume_from_checkpoint=resume)` goes on from, and lines to be said.
+    """The checkpoint that `train(resume_from_checkpoint=resume)` resumes from, and lines to print. A collective.
 
-    resume: True for the newest undamaged one of output_dir, or a path. None and False: no checkpoint. Raises
-    InputError where there is none, and for one that is damaged, the stock Trainer's, or without an optimizer. A
-    collective.
+    resume: True for the newest undamaged one of output_dir, or a path. None and False: no checkpoint. Refuses one that
+    is damaged, the stock Trainer's, or without an optimizer.
     """
     if resume is None or resume is False:
         return None, []
@@ -178,20 +177,20 @@ def chosen_checkpoint(resume: str | Path | bool | None, output_dir: Path) -> tup
 
 
 class Resumed:
-    """What a checkpoint says of its run, beside what is asked for now.
+    """The state of a run in a checkpoint.
 
-    folder: the checkpoint. callbacks: those of the Trainer, before it reads the checkpoint.
+    folder: the checkpoint. callbacks: of the Trainer, before it reads the checkpoint.
     """
 
     def __init__(self, folder: Path, callbacks: Iterable[TrainerCallback]):
         run_state = json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))
         self.folder = folder
         self.before = TrainerState.load_from_json(str(folder / "trainer_state.json"))
-        self.evaluation_owed: bool = run_state["evaluation_owed"]
+        self.evaluation_skipped: bool = run_state["evaluation_owed"]
         self._stopped: bool = run_state["stopped"]
         self._asked = [callback.state()["args"] for callback in _early_stopping(callbacks)]
 
-    def catch_up(
+    def update(
         self,
         state: TrainerState,
         args: TrainingArguments,
@@ -199,11 +198,10 @@ class Resumed:
         optimizer: torch.optim.Optimizer,
         scheduler: object,
     ) -> tuple[bool, list[str]]:
-        """Bring the state up to date with what is asked for now. Returns whether the run is over, and what is to be
-        said.
+        """Update the state to the present arguments. Returns whether the run is over, and lines to print.
 
-        The best checkpoint is looked for wherever the run has been moved to. Stock, the intervals of saves and logs
-        and the patience of early stopping stay the checkpoint's, whatever is asked for now.
+        The best checkpoint is also found in a run's folder that was moved. Stock, the intervals of saves and logs and
+        the patience of early stopping stay those of the checkpoint.
         """
         before, lines, patience = self.before, [], _early_stopping(callbacks)
         for callback, settings in zip(patience, self._asked, strict=False):
@@ -211,7 +209,7 @@ class Resumed:
         state.compute_steps(args, state.max_steps)
         over = not self._stopped and had_ended_early(before, patience)
         if over and state.max_steps > before.max_steps:
-            over = False  # more was asked for: the patience begins anew
+            over = False  # a longer run: the patience begins anew
             for callback in patience:
                 callback.early_stopping_patience_counter = 0
         if args.load_best_model_at_end:
@@ -220,22 +218,20 @@ class Resumed:
             folders += [Path(before.best_model_checkpoint).parent] if before.best_model_checkpoint else []
             lines += find_best(state, args, folders)
         if state.max_steps != before.max_steps:
-            lines += [lay_out_anew(before.max_steps, state, optimizer, scheduler)]
+            lines += [reschedule(before.max_steps, state, optimizer, scheduler)]
         return over or state.global_step >= state.max_steps, lines
 
 
 def logged_name(args: TrainingArguments) -> str:
-    """The name under which evaluations log the figure that chooses the best."""
+    """The logged name of metric_for_best_model."""
     return f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
 
 
 def find_best(state: TrainerState, args: TrainingArguments, folders: Iterable[Path]) -> list[str]:
-    """Look whether the best checkpoint so far is whole, and take the best that is left where it is not. Returns what
-    is to be said.
+    """Verify the best checkpoint so far, and replace it by the best that is left if it is damaged. A collective.
 
-    state: its best_metric, best_global_step and best_model_checkpoint are put right; all three are None where nothing
-    is left. folders: where its checkpoints may be besides output_dir, in the order of preference. Under
-    torch.distributed every rank calls this: a checkpoint is whole where all ranks see it whole.
+    state: best_metric, best_global_step and best_model_checkpoint are updated; None if no checkpoint is left.
+    folders: where checkpoints may be besides output_dir, by preference. Returns lines to print.
     """
     if state.best_global_step is None:
         return []
@@ -249,9 +245,8 @@ def find_best(state: TrainerState, args: TrainingArguments, folders: Iterable[Pa
     scores = {int(entry["step"]): float(entry[metric]) for entry in logged}
     state.best_metric = state.best_global_step = state.best_model_checkpoint = None
     gone = f"The best checkpoint so far, {checkpoint_path(folders[0], recorded)}, is damaged or gone"
-    for step in sorted(
-        scores, key=lambda step: scores[step], reverse=bool(args.greater_is_better)
-    ):  # of equal ones the earliest, as the Trainer has it
+    # of equal ones the earliest, as in the Trainer
+    for step in sorted(scores, key=lambda step: scores[step], reverse=bool(args.greater_is_better)):
         found = _whole(folders, step)
         if found is not None:
             state.best_metric, state.best_global_step, state.best_model_checkpoint = scores[step], step, str(found)
@@ -266,10 +261,9 @@ def _whole(folders: list[Path], step: int) -> Path | None:
 
 
 def had_ended_early(before: TrainerState, callbacks: Iterable[TrainerCallback]) -> bool:
-    """Whether a run that was not asked to stop had ended before its last step, for a reason that still holds.
+    """Whether a run ended before its last step, without a stop, for a reason that still holds.
 
-    before: the state as its checkpoint has it. callbacks: as they are now; of those that end a run, early stopping may
-    have been changed.
+    before: the state in its checkpoint. callbacks: the present ones; the patience of early stopping may have changed.
     """
     states: Any = before.stateful_callbacks  # name -> state, read from a checkpoint
     if before.global_step >= before.max_steps or not states["TrainerControl"]["args"]["should_training_stop"]:
@@ -284,12 +278,10 @@ def _early_stopping(callbacks: Iterable[TrainerCallback]) -> list[EarlyStoppingC
     return [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
 
 
-def lay_out_anew(before: int, state: TrainerState, optimizer: torch.optim.Optimizer, scheduler: object) -> str:
-    """Set the learning rates that the schedule of a run of another length has at this step. Returns what is to be
-    said.
+def reschedule(before: int, state: TrainerState, optimizer: torch.optim.Optimizer, scheduler: object) -> str:
+    """Set the learning rates of the schedule of the new length at this step. Returns a line to print.
 
-    Stock, the first step after the resume still has the old schedule's last rate. before: the number of steps that the
-    run had.
+    Stock, the first step after the resume has the old schedule's last rate. before: the old number of steps.
     """
     old = optimizer.param_groups[0]["lr"]
     if isinstance(scheduler, LambdaLR):

@@ -1,4 +1,4 @@
-"""One evaluation: each image's counts and loss on its device, and the figures of all of them at the end."""
+"""One evaluation: counts and loss of each image, on the device; the figures at the end."""
 
 from itertools import groupby
 from typing import Any
@@ -13,11 +13,11 @@ from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.runtime.errors import InputError
 
 MOST_WAITING = 2**28
-"""Bytes of confusion counts that an evaluation keeps on an accelerator before it fetches them."""
+"""Bytes of confusion matrices that an evaluation collects on an accelerator before it fetches them."""
 
 
 def check_batch(batch: dict[str, Any]) -> None:
-    """Raise InputError for a batch without pixel_values or labels. `ids` and `label_sizes` may be missing."""
+    """Refuse a batch without pixel_values or labels. `ids` and `label_sizes` are optional."""
     missing = {"pixel_values", "labels"} - batch.keys()
     if missing:
         raise InputError(
@@ -43,11 +43,10 @@ def counts_and_losses(
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all ranks the buffers of rank 0, which a checkpoint holds: BatchNorm's running statistics.
+    """Send rank 0's buffers, which are those of a checkpoint, to all ranks: BatchNorm's running statistics.
 
-    DDP does so before a training forward only. Stock ranks therefore evaluate with statistics of their own, and the
-    figures are of a network that nobody has. A mean over ranks would change them at each evaluation and save, and so
-    make the end depend on when these come; rank 0's are what DDP trains on with.
+    DDP does so before a training forward only, so stock ranks evaluate with different statistics. A mean over ranks
+    would change them at each evaluation and save, so that results depend on their times.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for buffer in model.buffers():
@@ -60,7 +59,7 @@ def losses_of_each(
     labels: Integer[Tensor, "images height width"],
     sizes: list[list[int]],
 ) -> Float[Tensor, " images"]:
-    """The loss of each image at its own label size; sizes: (height, width) of each label before it was padded."""
+    """The loss of each image at its own label size. sizes: (height, width) of each label before padding."""
     losses = []
     for (height, width), group in groupby(range(len(sizes)), key=sizes.__getitem__):
         first, *more = group
@@ -70,7 +69,7 @@ def losses_of_each(
 
 
 class Tally:
-    """The counts and losses of one evaluation, which stay on their device until it ends, or until they are many."""
+    """The counts and losses of one evaluation. They stay on their device until the end, or until they are many."""
 
     def __init__(self, metrics: SegmentationMetrics):
         metrics.reset()
@@ -91,7 +90,7 @@ class Tally:
         self._losses.append(losses[counts.flatten(1).any(1)].numpy())
 
     def figures(self) -> dict[str, float]:
-        """Loss and metrics; none where there was no labelled batch."""
+        """Loss and metrics; empty without a labelled batch."""
         if self._waiting:
             self._fetch()
         if not self._losses:

@@ -1,7 +1,7 @@
-"""The data loaders of a run: the order of the training images, workers that stop well and give way, and streams.
+"""The data loaders of a run: the order of the training images, data workers, and streams.
 
-Streams whose length nobody knows are cut so that all ranks take the same steps: whole optimizer steps in training,
-whole rounds of batches in evaluation.
+Streams of unknown length are cut so that all ranks take the same steps: whole optimizer steps in training, whole
+rounds of batches in evaluation.
 """
 
 import hashlib
@@ -23,16 +23,15 @@ from seg_recipe.transforms import EpochClock
 
 
 class TrainSampler(torch.utils.data.Sampler[int]):
-    """The order of the training images: a permutation that depends on (seed, epoch) only, cut to whole optimizer
-    steps.
+    """The order of the training images: a permutation by (seed, epoch) only, cut to whole optimizer steps.
 
-    Each optimizer step sees exactly `optimizer_batch` images, whichever way they are cut into micro-batches and ranks,
-    and each image at most once in an epoch. The images left over (fewer than one step's) are other ones in each epoch.
-    The stock Trainer divides an incomplete last accumulation by batches instead of images, and repeats images to fill
-    the ranks.
+    Each optimizer step has exactly `optimizer_batch` images, however they are split into micro-batches and ranks, and
+    an epoch has each image at most once. The images left over (fewer than one step's) differ from epoch to epoch. The
+    stock Trainer divides an incomplete last accumulation by batches instead of images, and repeats images to fill the
+    ranks.
 
-    length: images in the training split. optimizer_batch: images of one optimizer step = per device * accumulation *
-    ranks. Raises InputError when the split is smaller than one optimizer step.
+    length: images in the training split. optimizer_batch: images of an optimizer step = per device * accumulation *
+    ranks.
     """
 
     def __init__(self, length: int, *, optimizer_batch: int, seed: int, clock: EpochClock):
@@ -53,7 +52,7 @@ class TrainSampler(torch.utils.data.Sampler[int]):
 
 
 def train_sampler(dataset: Any, args: TrainingArguments, clock: EpochClock) -> TrainSampler | None:
-    """The order of a training split; None for a stream, which has its own."""
+    """The order of a training split; None for a stream."""
     if not hasattr(dataset, "__len__"):
         return None
     optimizer_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -70,9 +69,9 @@ def make_loader(
     sampler: TrainSampler | None = None,
     workers: bool = True,
 ) -> DataLoader:
-    """A loader of one process, as `args` asks for it, whose workers survive a SIGTERM to all processes.
+    """The loader of one process, by `args`. Its workers survive a SIGTERM to all processes.
 
-    batch_size: of this process. workers: False for none, whatever `args` asks for.
+    batch_size: of this process. workers: False for none.
     """
     options: dict[str, Any] = {}
     if workers and args.dataloader_num_workers:
@@ -97,7 +96,7 @@ def make_loader(
 
 
 def _sizes_as_numbers(samples: list[dict[str, Any]], collate: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """A batch whose sizes are lists: a tensor would go to the device, and be waited for there."""
+    """A batch with sizes as lists: tensors would go to the device, and reading them would wait for it."""
     batch = collate(samples)
     for name in ("label_sizes", "pixel_sizes"):
         if torch.is_tensor(sizes := batch.get(name)):
@@ -106,11 +105,9 @@ def _sizes_as_numbers(samples: list[dict[str, Any]], collate: Callable[..., dict
 
 
 def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
-    """The first thing a data worker does. torch has seeded random, numpy and torch by then, for each worker and rank
-    otherwise.
+    """Prepare a data worker. torch has seeded random, numpy and torch by then, differently for each worker and rank.
 
-    gives_way: it takes only the time that the training process leaves. Without that it takes half a core from one of
-    the threads of an operator, the others wait for that one, and the whole model slows down.
+    gives_way: lower its priority. Else it takes half a core from one of the model's threads, and the others wait.
     """
     only_parent_terminates()
     if gives_way and hasattr(os, "nice"):
@@ -118,12 +115,12 @@ def _begin_worker(worker_id: int, *, gives_way: bool) -> None:
 
 
 class StreamSteps:
-    """The batches of each optimizer step of a pass over a stream; the pass ends where one rank has no whole step left.
+    """The batches of each optimizer step of a pass over a stream. The pass ends if a rank has no whole step left.
 
-    The stock Trainer leaves the batches of an incomplete step in the gradient, which doubles the next one; and with
-    several ranks, whose shares differ, it ends in a collective that some of them never reach.
+    The stock Trainer leaves the batches of an incomplete step in the gradient, which doubles the next one. Ranks whose
+    shares differ deadlock.
 
-    batch_size: pictures of a whole batch; incomplete ones, the last of each data worker, are left out.
+    batch_size: images of a whole batch. Incomplete ones, the last of each data worker, are skipped.
     """
 
     def __init__(self, batch_size: int):
@@ -132,12 +129,11 @@ class StreamSteps:
         self._passes = self._steps = 0
         self._over = False
 
-    def take(self, batches: Iterator[dict[str, Any]], count: int, *, resumed: bool) -> list[dict[str, Any]]:
-        """The next `count` whole batches; none when the pass is over. A collective until then, which every rank calls
-        at the same point.
+    def next_batches(self, batches: Iterator[dict[str, Any]], count: int, *, resumed: bool) -> list[dict[str, Any]]:
+        """The next `count` whole batches; none when the pass is over. A collective until then.
 
-        resumed: the run went on from a checkpoint, so its first pass may begin at its end. Raises InputError for a
-        pass without a step.
+        resumed: the run was resumed, so its first pass may begin at its end. Raises InputError for a pass without a
+        step.
         """
         if batches is not self._pass:
             self._pass, self._over, self._steps, self._passes = batches, False, 0, self._passes + 1
@@ -160,11 +156,10 @@ class StreamSteps:
 
 
 class WholeRounds(torch.utils.data.IterableDataset):
-    """A stream for evaluation, filled up to whole rounds of all ranks' batches by copies of its last sample without a
-    labelled pixel.
+    """A stream for evaluation, padded to whole rounds of all ranks' batches by unlabelled copies of its last sample.
 
-    Stock, the ranks that have fewer batches leave the others waiting, and samples that fill the last round count
-    twice. accelerate hands each rank its batches of a round; each reads all of the stream.
+    Stock, ranks with fewer batches leave the others waiting, and samples that pad the last round count twice. Each
+    rank reads the whole stream, and accelerate selects its batches of a round.
     """
 
     def __init__(self, stream: Any, round_size: int):

@@ -1,4 +1,4 @@
-"""What an optimizer step goes by: the optimizer, its learning rate over the steps, and whether all is finite."""
+"""The optimizer, its learning rate schedule, and the check for non-finite losses and gradients."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,17 +15,15 @@ from seg_recipe.runtime.errors import InputError, RunError
 from seg_recipe.runtime.signals import LateCopy
 
 MOST_SKIPS = 40
-"""fp16's loss scale begins at 2**16 and is halved at each skipped step: after so many it is not the scale."""
+"""fp16's loss scale begins at 2**16 and halves at each skipped step: after this many it is not the cause."""
 MOST_BAD_LOSSES = 3
-"""Skipped steps in a row with a loss that is not finite, which no loss scale mends."""
+"""Skipped steps in a row with a non-finite loss, which no loss scale can fix."""
 
 
 def make_optimizer(
     model: PreTrainedModel, args: TrainingArguments, head_learning_rate_factor: float, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
-    """The optimizer with named groups: backbone and head, each with and without weight decay (none on norms, biases,
-    embeddings). Raises InputError for settings that make none.
-    """
+    """Make the optimizer with its `parameter_groups`."""
     groups = parameter_groups(
         model,
         learning_rate=args.learning_rate,
@@ -42,16 +40,15 @@ def make_optimizer(
 
 
 def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """The schedule of a run of so many optimizer steps. Raises InputError where it gives no rate, or a rate below 0,
-    at some step.
+    """Make the schedule of a run of `steps` optimizer steps. Refuses one without a rate of at least 0 at every step.
 
-    A warm-up leaves at least the last step to the schedule proper. The stock one of a single step is the whole run, at
-    a rate of 0, after which the polynomial schedule divides by the number of steps that are left (transformers 5.23).
+    The warm-up ends before the last step. A stock warm-up of a run of one step is the whole run, at a rate of 0, and
+    then the polynomial schedule divides by zero (transformers 5.23).
     """
     warmup = args.get_warmup_steps(steps)
     if args.warmup_steps < 1 or warmup == steps:
         warmup = min(warmup, steps - 1)
-    kwargs: Any = args.lr_scheduler_kwargs  # a mapping by now, whatever it was given as
+    kwargs: Any = args.lr_scheduler_kwargs  # a mapping by now
     name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     try:
         schedule = get_scheduler(
@@ -75,7 +72,7 @@ def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, ste
 
 
 def _try(schedule: Any, steps: list[int]) -> None:
-    """Raises ValueError for a factor of the learning rate that is none, at one of the steps."""
+    """Raise ValueError if a factor of the learning rate is invalid at one of the steps."""
     for factor in getattr(schedule, "lr_lambdas", ()):
         for step in steps:
             value = factor(step)
@@ -84,20 +81,20 @@ def _try(schedule: Any, steps: list[int]) -> None:
 
 
 def _try_evaluations(name: str, optimizer: torch.optim.Optimizer, kwargs: dict[str, Any] | None) -> None:
-    """A schedule that follows the evaluations goes through some that bring nothing, on rates of its own."""
+    """Try a schedule that follows the metric, over evaluations without improvement."""
     rates = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": group["lr"]} for group in optimizer.param_groups]
     tried = torch.optim.SGD(rates)
     schedule = get_scheduler(name, optimizer=tried, scheduler_specific_kwargs=kwargs)
     for _ in range(100):
-        schedule.step(0.5)  # the metric, where others take the step
+        schedule.step(0.5)  # the metric, not the step
 
 
 class NonFiniteLossError(RunError):
-    """The loss or the gradient became infinite or NaN; the weights are still those of the step before."""
+    """The loss or the gradient is infinite or NaN. The weights are those of the step before."""
 
 
 class _Seen(NamedTuple):
-    """The losses of a step's micro-batches and its gradient norm, the images of each loss, and the step's number."""
+    """The losses and the gradient norm of a step, and the images of each micro-batch."""
 
     values: LateCopy
     images: list[Sequence[Any]]
@@ -106,14 +103,14 @@ class _Seen(NamedTuple):
 
 
 class FiniteWatch:
-    """Stops a run at a loss or a gradient that is not finite, with the weights of the step before.
+    """Stops a run at a non-finite loss or gradient, with the weights of the step before.
 
-    On a CPU each number is looked at as soon as it is there. On an accelerator that would wait for the device: there
-    `found_inf` tells a fused optimizer on the device to change nothing from that step on, and the host looks one step
-    later. An optimizer that cannot be told is waited for.
+    On a CPU each number is checked at once. On an accelerator that would wait for the device: there `found_inf` makes
+    a fused optimizer skip this step and all later ones, and the host checks one step later. For other optimizers it
+    waits.
 
-    Under an fp16 loss scaler a step that is skipped is no error, but counted: see `skipped`.
-    device: of the model. last_good: words on the last good checkpoint.
+    With an fp16 loss scaler skipped steps are counted in `skipped`.
+    device: of the model. last_good: names the last good checkpoint.
     """
 
     def __init__(self, device: torch.device, last_good: Callable[[], str]):
@@ -144,13 +141,11 @@ class FiniteWatch:
         before, self._pending = self._pending, _Seen(LateCopy(seen), self._images, step, scaled)
         self._losses, self._images = [], []
         self._judge(before)
-        if not self.late or not (scaled or self._told(optimizer, seen)):
+        if not self.late or not (scaled or self._skips_on_device(optimizer, seen)):
             self.settle()
 
-    def _told(self, optimizer: Any, seen: Float[Tensor, " values"]) -> bool:
-        """Tell the optimizer, on the device, to change nothing where a value was not finite, now or before. Returns
-        whether it can be told.
-        """
+    def _skips_on_device(self, optimizer: Any, seen: Float[Tensor, " values"]) -> bool:
+        """Make the optimizer skip, on the device, if a value is or was not finite. Returns whether it can."""
         bad = (~torch.isfinite(seen)).any().float()
         self._bad = bad if self._bad is None else torch.maximum(self._bad, bad)
         inner = getattr(optimizer, "optimizer", optimizer)
@@ -161,7 +156,7 @@ class FiniteWatch:
         return True
 
     def settle(self) -> None:
-        """Look at the last step now: before a log, an evaluation or a save."""
+        """Check the last step now: before a log, an evaluation or a save."""
         pending, self._pending = self._pending, None
         self._judge(pending)
 

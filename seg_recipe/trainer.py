@@ -1,7 +1,7 @@
-"""SegmentationTrainer: the Hugging Face Trainer, with what is unsound for segmentation mended.
+"""SegmentationTrainer: the Hugging Face Trainer with its faults for segmentation fixed.
 
-Each override says which behaviour of the stock class (transformers 5.23) it mends and how to see it; docs/faults.md
-names the tests, which first show the stock class failing.
+Each override names the fault of the stock class (transformers 5.23). docs/faults.md names the tests, which first show
+the stock class failing.
 """
 
 import json
@@ -47,14 +47,14 @@ from seg_recipe.windows import scores_of
 
 
 def _clock_of(dataset: Any) -> EpochClock:
-    """The clock that the transform of a datasets.Dataset reads; a new one where there is none."""
+    """The clock of a datasets.Dataset's transform, or a new one."""
     formatting = getattr(dataset, "format", None)
     options = formatting.get("format_kwargs", {}) if isinstance(formatting, dict) else {}
     return getattr(options.get("transform"), "clock", None) or EpochClock()
 
 
 def _class_names(model: Any) -> list[str]:
-    """The names in the model's config, by id. Raises InputError where it has none."""
+    """The class names in the model's config, by id."""
     names: dict[int, str] = getattr(getattr(model, "config", None), "id2label", None) or {}
     if not names:
         raise InputError(
@@ -68,16 +68,15 @@ class SegmentationTrainer(Trainer):
 
     model: takes `pixel_values`, returns an object with `.logits` (batch, classes, height / stride, width / stride).
     A batch holds `pixel_values` and `labels`, as `collate` makes them; `ids` and `label_sizes` are optional.
-    args: the stock TrainingArguments; None: their defaults. What would do nothing here, or break a promise, is
-    refused. model_init, optimizers: as in the stock class.
+    args: the stock TrainingArguments; None: their defaults. Arguments without effect here are refused.
+    model_init, optimizers: as in the stock class.
     loss: the training loss on (logits, labels at full size). None: `SegmentationLoss()`.
     metrics: the streaming metric; its figures get the prefix `eval_`, or `eval_{name}_` for named evaluation sets.
     None: one over the class names in the model's config.
     clock: the epoch clock that the training transform reads. The Trainer sets it. None: that of the transform of
     `train_dataset`.
-    image_processor: saved beside the weights.
-    run_files: name -> text, written into every checkpoint and beside the final model (the resolved recipe, the run's
-    identity).
+    image_processor: saved with the weights.
+    run_files: name -> text of files to save with every checkpoint and with the final model.
     head_learning_rate_factor: learning rate of everything outside the backbone, as a multiple of `args.learning_rate`.
     layer_decay: below 1, each layer of the backbone learns slower than the next by this factor; see
     `parameter_groups`.
@@ -88,8 +87,8 @@ class SegmentationTrainer(Trainer):
     stop: asks the run to stop after its step, save, and skip evaluation; see `stopped`.
     """
 
-    # The stock Trainer believes that a forward with **kwargs returns a loss already divided by the accumulation steps
-    # (transformers #47688): batch 2x4 then gives 4 times the loss and gradient of batch 8x1. Ours is a mean over the
+    # The stock Trainer assumes that a forward with **kwargs returns a loss already divided by the accumulation steps
+    # (transformers #47688): batch 2x4 then has 4 times the loss and gradient of batch 8x1. Our loss is a mean over the
     # micro-batch.
     loss_is_scaled_for_ga = False
 
@@ -122,12 +121,12 @@ class SegmentationTrainer(Trainer):
     ):
         args = args or TrainingArguments()
         refuse_arguments(args)
-        args.batch_eval_metrics = False  # counts are kept here; its branch empties the device's cache at each batch
-        args.logging_nan_inf_filter = False  # it hides a NaN from the log; here a non-finite loss ends the run
-        args.restore_callback_states_from_checkpoint = True  # without it early stopping forgets its count on a resume
-        loading: Any = args.accelerator_config  # an AcceleratorConfig by now, whatever it was given as
-        loading.non_blocking = loading.non_blocking or args.dataloader_pin_memory  # copies that nobody waits for
-        loading.dispatch_batches = False  # for streams rank 0 would read for all, and cannot cut the list of ids
+        args.batch_eval_metrics = False  # counts are streamed here; True empties the device's cache at each batch
+        args.logging_nan_inf_filter = False  # True hides NaN from the log; here it ends the run
+        args.restore_callback_states_from_checkpoint = True  # else early stopping loses its count
+        loading: Any = args.accelerator_config  # an AcceleratorConfig by now
+        loading.non_blocking = loading.non_blocking or args.dataloader_pin_memory  # asynchronous copies
+        loading.dispatch_batches = False  # rank 0 cannot split the list of ids
         if args.n_gpu > 1:
             args._n_gpu = 1  # DataParallel averages over devices instead of images; accelerate launch uses all
         self.clock = _clock_of(train_dataset) if clock is None else clock
@@ -148,9 +147,7 @@ class SegmentationTrainer(Trainer):
             processing_class=image_processor,
             callbacks=[*callbacks],
         )
-        self.model_accepts_loss_kwargs = (
-            False  # no counting of `labels != -100` pixels per step: 255 is ignored here, not -100
-        )
+        self.model_accepts_loss_kwargs = False  # else it counts the labels that are not -100
         # not `metrics or`: a metric that has seen no image has the length 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         if self.window and self.is_fsdp_enabled:
@@ -161,11 +158,11 @@ class SegmentationTrainer(Trainer):
         self.loss = (loss or SegmentationLoss()).to(args.device)
         self.course = Course(self)
         self.add_callback(self.course)
-        self._set_aside: dict[str, Any] = {}  # arguments that the stock loop must not see
+        self._set_aside: dict[str, Any] = {}  # arguments hidden from the stock loop
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
         self._tally = Tally(self.metrics)
         self.begin()
-        self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # those of a predict that runs
+        self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # of a running predict
 
     @property
     def output_dir(self) -> Path:
@@ -178,16 +175,16 @@ class SegmentationTrainer(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train, from the start or exactly on from a checkpoint; see `stopped` for whether it came to its end.
+        """Train, from the start or exactly on from a checkpoint. `stopped` tells whether it was stopped.
 
-        resume_from_checkpoint: True for the newest undamaged checkpoint of output_dir (stock takes the highest
-        number), or a path. Raises InputError for a checkpoint that cannot be resumed from.
+        resume_from_checkpoint: a path, or True for the newest undamaged checkpoint of output_dir (stock: the one with
+        the highest number). Raises InputError for a checkpoint that cannot be resumed from.
         """
         folder, lines = chosen_checkpoint(resume_from_checkpoint, self.output_dir)
         self.say(*lines)
         self.course.resumed = Resumed(folder, self.callback_handler.callbacks) if folder else None
-        # Stock, a resumed run is evaluated at its start again, which early stopping counts; and with a limit of 1 the
-        # last checkpoint is deleted at the end, in place.
+        # Stock evaluates a resumed run at its start again, which early stopping counts; and with a limit of 1 it
+        # deletes the last checkpoint at the end, in place.
         begins = {"save_total_limit": None, "eval_on_start": self.args.eval_on_start and folder is None}
         self._set_aside = {name: getattr(self.args, name) for name in begins}
         try:
@@ -212,11 +209,9 @@ class SegmentationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Our loss on the logits at the model's stride and the labels at full size; the model's own loss is never
-        computed.
+        """Our loss, on logits at the model's stride and labels at full size, instead of the model's own.
 
-        SegFormer's own cross entropy is NaN for an all-ignored target and fails with a device assert on an id out of
-        range.
+        SegFormer's own cross entropy is NaN for an all-ignored target, and a device assert for an id out of range.
         """
         check_batch(inputs)
         self.frozen.hold(self.state.global_step)
@@ -231,12 +226,10 @@ class SegmentationTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One micro-batch, with randomness that depends on (seed, step, micro-step, rank) only, and a check of the
-        loss.
+        """One micro-batch, with randomness from (seed, step, micro-step, rank) only, and a check of the loss.
 
-        The stock Trainer draws dropout from one running generator, whose state depends on how often an evaluation or a
-        worker drew from it before: a resumed run then differs from an uninterrupted one. And it goes on after a NaN,
-        averaging it away in the log.
+        The stock Trainer's dropout uses one running generator, which evaluations and workers also use: a resumed run
+        differs from an uninterrupted one. And stock goes on after a NaN, and averages it away in the log.
         """
         step, micro = self._micro_step
         self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
@@ -249,7 +242,7 @@ class SegmentationTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm, looked at before the optimizer uses the gradient: see FiniteWatch."""
+        """The gradient norm, checked before the optimizer uses the gradient: see FiniteWatch."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None:
             scaled = self.accelerator.scaler is not None
@@ -261,9 +254,7 @@ class SegmentationTrainer(Trainer):
         return f"The last good checkpoint is {newest}." if newest else "No checkpoint was saved yet."
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the two parts of the loss, averaged over steps and ranks since the last log; stock logs only know their
-        sum.
-        """
+        """Add the two parts of the loss, averaged over steps and ranks since the last log."""
         if "loss" in logs and self._loss_terms_count:
             for name, total in self._loss_terms.items():
                 logs[f"loss_{name}"] = self.accelerator.reduce(total / self._loss_terms_count, "mean").item()
@@ -273,9 +264,7 @@ class SegmentationTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer with named groups, as `make_optimizer` makes it; one that was given stays. That of a plain
-        module is the stock one.
-        """
+        """The optimizer of `make_optimizer`, unless one was given. The stock one for a plain module."""
         if not isinstance(self.accelerator.unwrap_model(self.model), PreTrainedModel):
             return super().create_optimizer(model)
         if self.optimizer is None:
@@ -284,9 +273,7 @@ class SegmentationTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The learning rate's schedule, tried over its steps. Stock, a run of one step has a rate of 0 and dies after
-        it.
-        """
+        """The learning rate schedule of `make_schedule`. Stock, a run of one step has a rate of 0 and then fails."""
         if self.lr_scheduler is None:
             made: Any = self.optimizer if optimizer is None else optimizer
             self.lr_scheduler = make_schedule(self.args, made, num_training_steps)
@@ -296,7 +283,7 @@ class SegmentationTrainer(Trainer):
     # ---- the batches
 
     def get_train_dataloader(self) -> Any:
-        """Whole optimizer steps in an order that follows from seed and epoch alone; see TrainSampler."""
+        """Whole optimizer steps, in an order by seed and epoch alone: see TrainSampler."""
         if self.train_dataset is None:
             raise InputError("There is nothing to train on: give SegmentationTrainer a train_dataset.")
         sampler = train_sampler(self.train_dataset, self.args, self.clock)
@@ -306,10 +293,9 @@ class SegmentationTrainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The loader of an evaluation set: by name, given, or all of eval_dataset. On a CPU rows are read without
-        workers.
+        """The loader of an evaluation set: by name, given, or eval_dataset.
 
-        There the model needs all cores, and so do the transforms (`pools.spread`), one after the other.
+        On a CPU it has no workers: model and transforms (`pools.spread`) use all cores, one after the other.
         """
         if not isinstance(eval_dataset, str | None):
             return self.get_test_dataloader(eval_dataset)
@@ -324,7 +310,7 @@ class SegmentationTrainer(Trainer):
         return self._eval_loaders[eval_dataset]
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """The loader of any set that is not trained on."""
+        """The loader of a set that is not trained on."""
         rows, batch_size = hasattr(test_dataset, "__len__"), self.args.eval_batch_size
         if not rows and self.args.world_size > 1:
             test_dataset = WholeRounds(test_dataset, batch_size * self.args.world_size)
@@ -336,24 +322,22 @@ class SegmentationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """The micro-batches of an optimizer step; of a stream whole ones only, as many on each rank. See StreamSteps
-        for the stock way.
-        """
+        """The micro-batches of an optimizer step. Of a stream only whole ones, as many on each rank: StreamSteps."""
         if hasattr(self.train_dataset, "__len__"):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
-        return self._stream_steps.take(epoch_iterator, num_batches, resumed=self._initial_global_step > 0), None
+        return self._stream_steps.next_batches(
+            epoch_iterator, num_batches, resumed=self._initial_global_step > 0
+        ), None
 
     def end(self) -> None:
-        """The end of a script: trackers are finished and the processes part. Stock ones are aborted at that now and
-        then on the CPU.
-        """
+        """Finish trackers and leave the process group. Stock processes on a CPU sometimes abort there."""
         leave_together()
         super().end()
 
     # ---- evaluation
 
-    def make_up_evaluation(self) -> None:
-        """The evaluation that a stopped run skipped, judged and saved as it would have been then."""
+    def run_skipped_evaluation(self) -> None:
+        """Run the evaluation that a stop skipped, choose the best by it and save, as before the stop."""
         metrics = self._evaluate(None, None)
         self._determine_best_metric(metrics, None)
         self._save_checkpoint(self.model_wrapped, None)
@@ -365,12 +349,11 @@ class SegmentationTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, None, None]:
-        """Count a batch: per image its confusion counts at the label's own size, and its loss. Nothing larger leaves
-        the device, and nothing at all before the end.
+        """Count a batch: per image its confusion matrix at the label's own size, and its loss.
 
-        The stock Trainer gathers all logits on the host: 13.6 MB an image at 512x512 and 19 classes. Its evaluation
-        loss weights the images that fill up the last batch of the ranks twice; here each image counts once, and one
-        without a labelled pixel not at all.
+        These stay on the device until the end. The stock Trainer gathers all logits on the host: 13.6 MB an image at
+        512x512 and 19 classes. Its evaluation loss counts images that pad the last batch of the ranks twice; here each
+        image counts once, and one without a labelled pixel not at all.
         """
         if self._masks is None or "labels" in inputs:
             check_batch(inputs)
@@ -392,11 +375,10 @@ class SegmentationTrainer(Trainer):
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """Masks as `predictions`, and the figures as `metrics` where the batches have labels.
+        """Masks as `predictions`, and figures as `metrics` if the batches have labels. Stock keeps all logits.
 
         predictions: one uint8 array (height, width) of class ids for each sample, in the order of the dataset, at the
-        size of its label, or of pixel_values where there are no labels. label_ids is None. The stock class keeps all
-        logits. Raises InputError for a dataset without a length on several processes.
+        size of its label, or of pixel_values without labels. label_ids is None.
         """
         if self.args.world_size > 1 and not hasattr(test_dataset, "__len__"):
             raise InputError("predict takes a stream on one process only: give it a dataset that has a length.")
@@ -408,11 +390,9 @@ class SegmentationTrainer(Trainer):
         return PredictionOutput(predictions=masks, label_ids=None, metrics=output.metrics)  # type: ignore[arg-type]
 
     def score(self) -> dict[str, float]:
-        """The metrics of the weights as they are now, as `evaluate` names them, without a log entry and without
-        telling the callbacks.
+        """The metrics of the present weights, named as by `evaluate`, without log and callbacks.
 
-        `evaluate` after `train` would put the best model's figures at the last step, and trackers that have ended
-        begin a second run.
+        `evaluate` after `train` logs the best model's figures at the last step, and finished trackers begin a new run.
         """
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         metrics: dict[str, float] = {}
@@ -424,9 +404,7 @@ class SegmentationTrainer(Trainer):
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """One evaluation, which begins with nothing left of one that was broken off, of the same network on
-        all ranks.
-        """
+        """Evaluate the same network on all ranks, with empty counts."""
         self._tally = Tally(self.metrics)
         share_buffers(self.accelerator.unwrap_model(self.model))
         output = super().evaluation_loop(*args, **kwargs)
@@ -437,13 +415,13 @@ class SegmentationTrainer(Trainer):
     # ---- saving
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """A checkpoint that is there whole or not at all, in which no file is written for others as a pickle.
+        """Save a checkpoint as a whole or not at all.
 
-        The stock Trainer writes in place, so a kill leaves a folder that looks like a checkpoint, and pushes
+        The stock Trainer writes in place: a killed one leaves a folder that looks like a checkpoint. It also pushes
         `training_args.bin`, a pickle that holds `hub_token`. Random states are not saved: each step seeds itself.
         """
         self.store_flos()
-        share_buffers(self.accelerator.unwrap_model(self.model))  # of a sharded model any rank may write them
+        share_buffers(self.accelerator.unwrap_model(self.model))  # any rank may write those of a sharded model
         output_dir, state = self.output_dir, self.state
         folder = checkpoint_path(output_dir, state.global_step)
         if state.best_global_step == state.global_step:
@@ -462,7 +440,7 @@ class SegmentationTrainer(Trainer):
                 state.stateful_callbacks = callback_states([*self.callback_handler.callbacks, self.control])  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
                 run_state = {
-                    "evaluation_owed": self.course.evaluation_owed,
+                    "evaluation_owed": self.course.evaluation_skipped,
                     "stopped": self.stopped,
                     "model_only": model_only,
                 }
@@ -475,9 +453,7 @@ class SegmentationTrainer(Trainer):
             )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights as safetensors, config, image processor, the run's files, and the training arguments as JSON instead
-        of a pickle.
-        """
+        """Save weights, config, image processor, the run's files, and the arguments as JSON instead of a pickle."""
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.output_dir)
@@ -499,18 +475,14 @@ class SegmentationTrainer(Trainer):
     # ---- resuming
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """All tensors of a checkpoint, or an error. The stock method restores 8 of SegFormer's 124 and logs a warning
-        (#43701).
-        """
+        """Load all tensors of a checkpoint. Stock loads 8 of SegFormer's 124 and logs a warning (#43701)."""
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        """All tensors of the best checkpoint (stock: 8 of 124, as above); nothing when the run was stopped and will go
-        on.
-        """
+        """Load all tensors of the best checkpoint (stock: 8 of 124, as above), unless the run was stopped."""
         best = self.state.best_model_checkpoint
         if self.stopped or best is None:
             return
@@ -526,7 +498,7 @@ class SegmentationTrainer(Trainer):
         load_weights(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), Path(folder))
 
     def begin(self) -> None:
-        """Forget an earlier call of `train`; `Course` calls this at the start of each."""
+        """Reset what an earlier call of `train` left. `Course` calls this at the start of each."""
         self.stopped = False
         self._micro_step = (-1, 0)
         self._stream_steps = StreamSteps(self.args.train_batch_size)

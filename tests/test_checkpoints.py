@@ -91,9 +91,9 @@ def test_replacing_the_only_checkpoint_never_leaves_none(tmp_path, monkeypatch):
             break
         moments += 1
         clean_up(output_dir)
-        folder, passed_over = last_complete(output_dir)
+        folder, skipped = last_complete(output_dir)
         assert folder == checkpoint_path(output_dir, 7)
-        assert not passed_over
+        assert not skipped
         assert (folder / "model.safetensors").read_text() in ("old 7", "new 7")
     assert moments >= 8
 
@@ -150,13 +150,13 @@ def test_the_stock_rotation_counts_a_damaged_checkpoint_and_deletes_the_good_one
         (lambda folder: (folder / "model.safetensors").write_text("weightz 2"), "holds other bytes than were saved"),
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, harm, words):
+def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, harm, words):
     save(tmp_path, 1)
     save(tmp_path, 2)
     harm(checkpoint_path(tmp_path, 2))
     folder, lines = choose_checkpoint(tmp_path, "auto")
     assert folder == checkpoint_path(tmp_path, 1)
-    assert len(lines) == 1 and "checkpoint-2 is passed over" in lines[0] and words in lines[0]
+    assert len(lines) == 1 and "checkpoint-2 is skipped" in lines[0] and words in lines[0]
     with pytest.raises(
         ValueError, match=r"checkpoint-2 cannot be resumed from: .* Use --resume auto, another checkpoint, or never\."
     ):

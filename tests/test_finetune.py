@@ -238,14 +238,14 @@ def test_a_resumed_run_ends_with_the_same_bits(stopped, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_a_damaged_checkpoint_is_named_and_passed_over(stopped, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_skipped(stopped, tmp_path, capsys):
     place, _ = stopped
     shutil.copytree(place / "stopped", tmp_path / "run")
     weights = tmp_path / "run" / "checkpoint-6" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     runs.train(place / "mine.yaml", "--output_dir", tmp_path / "run")
     printed = capsys.readouterr().out
-    assert f"{weights.parent} is passed over: model.safetensors holds other bytes than were saved." in printed
+    assert f"{weights.parent} is skipped: model.safetensors holds other bytes than were saved." in printed
     assert f"Going on from {tmp_path / 'run' / 'checkpoint-4'}." in printed
     ends_alike(place, tmp_path / "run")
 

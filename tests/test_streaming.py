@@ -113,8 +113,8 @@ def batches(*sizes):
 def test_a_pass_is_cut_to_whole_steps():
     steps = StreamSteps(2)
     one, two = batches(2, 1, 2, 2, 2, 2), batches(2, 2, 1)
-    assert [len(steps.take(one, 2, resumed=False)) for _ in range(4)] == [2, 2, 0, 0]
-    assert [len(steps.take(two, 2, resumed=False)) for _ in range(2)] == [2, 0]
+    assert [len(steps.next_batches(one, 2, resumed=False)) for _ in range(4)] == [2, 2, 0, 0]
+    assert [len(steps.next_batches(two, 2, resumed=False)) for _ in range(2)] == [2, 0]
 
 
 def test_a_pass_without_a_step_is_refused_and_not_the_end_of_the_run():
@@ -122,11 +122,11 @@ def test_a_pass_without_a_step_is_refused_and_not_the_end_of_the_run():
     with pytest.raises(
         InputError, match="ends before one optimizer step, for which each process takes 3 batches of 2 pictures"
     ):
-        steps.take(batches(2, 2, 1), 3, resumed=False)
+        steps.next_batches(batches(2, 2, 1), 3, resumed=False)
     resumed = StreamSteps(2)
-    assert resumed.take(batches(2), 3, resumed=True) == []
+    assert resumed.next_batches(batches(2), 3, resumed=True) == []
     with pytest.raises(InputError, match="ends before one optimizer step"):
-        resumed.take(batches(2), 3, resumed=True)
+        resumed.next_batches(batches(2), 3, resumed=True)
 
 
 @pytest.mark.parametrize("count", range(9))

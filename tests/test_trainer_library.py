@@ -45,7 +45,7 @@ def test_resume_from_checkpoint_true_is_the_newest_whole_one(tmp_path, capsys):
     (tmp_path / "parts/checkpoint-7").mkdir()  # the highest number, with nothing in it
     parts = trainer(tmp_path / "parts")
     parts.train(resume_from_checkpoint=True)
-    assert "checkpoint-7 is passed over" in capsys.readouterr().out
+    assert "checkpoint-7 is skipped" in capsys.readouterr().out
     assert_same(final_state(whole), final_state(parts))
 
 
