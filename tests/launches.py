@@ -1,17 +1,28 @@
-"""What an accelerator would be asked to do, counted on device `meta`, where tensors have sizes and no numbers."""
+"""What an accelerator would be asked to do, counted on device `meta`, where tensors have sizes and no numbers.
+
+python -m tests.launches        print the table of docs/gpu.md
+"""
 
 from collections import Counter
+from contextlib import nullcontext
+from unittest import mock
 
 import torch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from seg_recipe import metrics, upsampling
+from seg_recipe.losses import SegmentationLoss, tiled
+from seg_recipe.losses.pixel_sums import wrong_labels
 
 NO_LAUNCH = {
     "view", "_unsafe_view", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze", "detach",
     "alias", "as_strided", "split", "split_with_sizes", "unbind", "unflatten", "empty", "empty_like", "new_empty",
-    "empty_strided", "new_empty_strided", "lift_fresh", "item", "_local_scalar_dense",
+    "empty_strided", "new_empty_strided", "lift_fresh", "item", "_local_scalar_dense", "scalar_tensor",
+    "promote_types",
 }  # fmt: skip
-"""Operations that make another view of a tensor, or memory without numbers."""
+"""Operations that make another view of a tensor, memory without numbers, or a number on the host."""
 
 
 class Launches(TorchDispatchMode):
@@ -48,3 +59,76 @@ def _touched(tensor: torch.Tensor) -> int:
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         elements *= size if stride else 1
     return elements * tensor.element_size()
+
+
+def meta(*size, dtype=torch.float32):
+    return torch.empty(size, dtype=dtype, device="meta")
+
+
+def products_without_settings():
+    """A context in which matrix products have no settings, which device `meta` does not know."""
+    return mock.patch.object(upsampling, "exact_products", return_value=nullcontext())
+
+
+def kernels_bytes(images, classes, size, stride=4, rows=4):
+    """The bytes that the loss's four kernels move at least, by their grids: float32 logits, uint8 labels.
+
+    A strip of `rows` rows of source pixels reads one row more, and writes as much at its end. Between the passes: one
+    number per pixel. Between the kernels: two planes of source size, and the sums of each strip, which are few.
+    """
+    source, pixels = 4 * images * classes * (size // stride) ** 2, images * size**2
+    strip = 1 + 1 / rows
+    forward = source * strip + pixels + 4 * pixels
+    backward = source * strip + pixels + 4 * pixels + 2 * (2 * source * strip) + source
+    return int(forward + backward)
+
+
+def stock(logits, labels):
+    """The loss of transformers' SegFormer."""
+    full = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(full, labels.long(), ignore_index=255)
+
+
+def counted(images, classes, size):
+    """(launches, bytes) of: the stock loss; ours with torch, with kernels; the counts with torch, with a kernel."""
+    settings = {"power": 1.5, "ignore_index": 255, "uniform": False}
+    logits, labels = meta(images, classes, size // 4, size // 4), meta(images, size, size, dtype=torch.uint8)
+    with products_without_settings():
+        for _ in range(2):  # the weights of the tiles are made once
+            with Launches() as in_torch:
+                wrong_labels(labels, classes, 255).any()
+                tiled.sums(logits, labels, **settings)
+                tiled.gradient(logits, labels, meta(4, images, classes), **settings)
+            with Launches() as counts:
+                metrics._tiled_counts(logits, labels, [(size, size)] * images)
+    logits.requires_grad_()
+    with Launches() as theirs:
+        stock(logits, labels).backward()
+    with Launches() as around:  # the kernels are one operation forward and one backward
+        SegmentationLoss()(logits, labels).total.backward()
+    small = around.count - around.names["pixel_sums"] - around.names["pixel_sums_gradient"]
+    one_kernel = 4 * images * classes * (size // 4) ** 2 + images * size**2
+    return [
+        (theirs.count, theirs.bytes), (in_torch.count + small, in_torch.bytes),
+        (4 + small, kernels_bytes(images, classes, size)), (counts.count, counts.bytes), (2, one_kernel),
+    ]  # fmt: skip
+
+
+def table():
+    """Markdown: 8 images, stride 4, float32 logits, uint8 labels."""
+    names = [
+        "transformers' cross entropy", "the loss, torch", "the loss, kernels", "confusion counts, torch",
+        "confusion counts, kernel",
+    ]  # fmt: skip
+    cases = [(19, 512), (150, 512), (150, 1024)]
+    columns = [counted(8, *case) for case in cases]
+    heads = "".join(f" {classes} classes, {size} px |" for classes, size in cases)
+    lines = [f"| |{heads}", "|---|" + "---|" * len(cases)]
+    for row, name in enumerate(names):
+        cells = "".join(f" {column[row][0]:,}; {column[row][1] / 1e9:.3g} GB |" for column in columns)
+        lines.append(f"| {name} |{cells}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -4,30 +4,26 @@ The figures before each comma are launches, those behind it the least bytes read
 tensor of full size x classes in float32. They are not times.
 """
 
-from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
-from seg_recipe import metrics, upsampling
+from seg_recipe import metrics
 from seg_recipe.losses import tiled
-from tests.launches import Launches
+from tests.launches import Launches, meta, products_without_settings, table
 
 SETTINGS = {"power": 1.5, "ignore_index": 255, "uniform": False}
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_products(monkeypatch):
-    """Device `meta` has none."""
-    monkeypatch.setattr(upsampling, "exact_products", lambda device: nullcontext())
+def _no_settings_of_products():
+    with products_without_settings():
+        yield
 
 
 def share(launches, images, classes, size):
     return launches.bytes / (images * classes * size * size * 4)
-
-
-def meta(*size, dtype=torch.float32):
-    return torch.empty(size, dtype=dtype, device="meta")
 
 
 @pytest.mark.parametrize(
@@ -66,3 +62,8 @@ def test_the_counts_with_torch():
     with Launches() as mixed:
         metrics._tiled_counts(logits, labels, sizes)
     assert mixed.count <= 65
+
+
+def test_the_table_of_the_page_is_what_is_counted():
+    """`python -m tests.launches` prints it anew."""
+    assert table() in (Path(__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")

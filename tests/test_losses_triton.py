@@ -210,6 +210,13 @@ def test_a_kernel_that_cannot_be_compiled_is_said_once_and_torch_does_it(monkeyp
         )
 
 
+def test_the_page_says_what_they_take():
+    page = " ".join((Path(__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8").split())
+    assert f"up to {triton_loss.MOST_CLASSES} classes" in page
+    assert f"1 to {triton_loss.MOST_STRIDE} times" in page
+    assert f"in {len(SETTINGS)} settings" in page
+
+
 def test_memory_that_is_short_stays_an_error(monkeypatch):
     def fails(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
