@@ -904,13 +904,13 @@ def test_labels_is_the_key_that_collators_leave_alone():
         (
             "scale",
             [2.0, 0.5],
-            "augment_scale is [2.0, 0.5]; wanted [least, greatest] in 0.1-10 (1 = the whole picture).",
+            "augment_scale is [2.0, 0.5]; wanted [least, greatest], 0.1 to 10 (1 = the whole image).",
         ),
-        ("scale", [1.0], "augment_scale is [1.0]; wanted [least, greatest] in 0.1-10 (1 = the whole picture)."),
+        ("scale", [1.0], "augment_scale is [1.0]; wanted [least, greatest], 0.1 to 10 (1 = the whole image)."),
         (
             "scale",
             [0.0, 1.0],
-            "augment_scale is [0.0, 1.0]; wanted [least, greatest] in 0.1-10 (1 = the whole picture).",
+            "augment_scale is [0.0, 1.0]; wanted [least, greatest], 0.1 to 10 (1 = the whole image).",
         ),
         ("image_size", 0, "image_size is 0; wanted 1 to 16384 (pixels), or height and width."),
         ("image_size", (8, 8, 8), "image_size is 8 8 8; wanted 1 to 16384 (pixels), or height and width."),

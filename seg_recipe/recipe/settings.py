@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from seg_recipe.augmentation import Augmentation
+from seg_recipe.augmentation import LIMITS, Augmentation
 from seg_recipe.picture_size import Resize
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -39,8 +39,12 @@ class Range:
 
 
 Count = Annotated[int, Range(0)]
-Probability = Annotated[float, Range(0, 1)]
 Weight = Annotated[float, Range(0)]
+
+
+def _limits(name: str) -> Range:
+    least, greatest, _ = LIMITS[name]
+    return Range(least, greatest)
 
 
 def setting(default: Any, help: str, shown: str | None = None) -> Any:
@@ -154,39 +158,39 @@ class DataSettings:
 class AugmentationSettings:
     """What is drawn for each training sample in each epoch. 0 (or a scale of 1 1) turns a part off."""
 
-    augment_scale: Annotated[list[float], Range(0.1, 10)] = setting(
+    augment_scale: Annotated[list[float], _limits("scale")] = setting(
         list(Augmentation.scale), "Zoom: smallest and largest factor."
     )
-    augment_rotation: Annotated[float, Range(0, 180)] = setting(
+    augment_rotation: Annotated[float, _limits("rotation")] = setting(
         Augmentation.rotation, "Largest rotation either way, in degrees."
     )
-    augment_shear: Annotated[float, Range(0, 60)] = setting(
+    augment_shear: Annotated[float, _limits("shear")] = setting(
         Augmentation.shear, "Largest shear either way, in degrees."
     )
-    augment_translation: Annotated[float, Range(0, 0.5)] = setting(
+    augment_translation: Annotated[float, _limits("translation")] = setting(
         Augmentation.translation, "Largest shift either way, as a share of the picture's side."
     )
-    augment_flip: Probability = setting(
+    augment_flip: Annotated[float, _limits("flip")] = setting(
         Augmentation.flip, "Horizontal flip, in which the mirror pairs of the label space change places: probability."
     )
-    augment_brightness: Annotated[float, Range(0, 0.9)] = setting(
+    augment_brightness: Annotated[float, _limits("brightness")] = setting(
         Augmentation.brightness, "Largest relative change of brightness either way."
     )
-    augment_contrast: Annotated[float, Range(0, 0.9)] = setting(
+    augment_contrast: Annotated[float, _limits("contrast")] = setting(
         Augmentation.contrast, "Largest relative change of contrast either way."
     )
-    augment_saturation: Annotated[float, Range(0, 0.9)] = setting(
+    augment_saturation: Annotated[float, _limits("saturation")] = setting(
         Augmentation.saturation, "Largest relative change of saturation either way."
     )
-    augment_gamma: Annotated[float, Range(0, 0.9)] = setting(
+    augment_gamma: Annotated[float, _limits("gamma")] = setting(
         Augmentation.gamma, "Largest relative change of gamma either way."
     )
-    augment_grey: Probability = setting(Augmentation.grey, "Picture without colour: probability.")
-    augment_blur: Probability = setting(
+    augment_grey: Annotated[float, _limits("grey")] = setting(Augmentation.grey, "Image without colour: probability.")
+    augment_blur: Annotated[float, _limits("blur")] = setting(
         Augmentation.blur, "Box blur, whose radius is 0.2 to 0.8 % of image_size: probability."
     )
-    augment_noise: Probability = setting(Augmentation.noise, "Sensor noise: probability.")
-    augment_jpeg: Probability = setting(Augmentation.jpeg, "JPEG artefacts: probability.")
+    augment_noise: Annotated[float, _limits("noise")] = setting(Augmentation.noise, "Sensor noise: probability.")
+    augment_jpeg: Annotated[float, _limits("jpeg")] = setting(Augmentation.jpeg, "JPEG artefacts: probability.")
 
     def as_augmentation(self) -> Augmentation:
         """The settings as the transforms take them."""
