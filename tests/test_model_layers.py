@@ -261,6 +261,14 @@ def test_a_run_stopped_on_either_side_of_the_thaw_ends_with_the_same_bits(tmp_pa
 # ---- the recipe
 
 
+def test_the_first_steps_under_fsdp_are_refused(tmp_path, monkeypatch):
+    """Seen on two gloo processes: the run trains, and its checkpoint of a frozen step cannot be loaded."""
+    runs.workplace(tmp_path, train=4, val=2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    words = "freeze_backbone is steps=3, and the launcher asks for FSDP, which cannot go on from a checkpoint"
+    assert words in runs.refused(monkeypatch, runs.write_recipe(tmp_path, freeze_backbone="steps=3"))
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

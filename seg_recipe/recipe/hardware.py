@@ -101,7 +101,9 @@ def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = P
     return min(quotas)
 
 
-def launcher_conflicts(gradient_accumulation_steps: int, environment: Mapping[str, str] = os.environ) -> list[str]:
+def launcher_conflicts(
+    gradient_accumulation_steps: int, freeze_backbone: str, environment: Mapping[str, str] = os.environ
+) -> list[str]:
     """A line for each setting of the launcher that contradicts the recipe or that the Trainer does not follow."""
     problems = []
     accumulation = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
@@ -113,6 +115,12 @@ def launcher_conflicts(gradient_accumulation_steps: int, environment: Mapping[st
     if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         problems.append(
             f"The launcher asks for DeepSpeed, which is not supported; FSDP shards, too: {launch_with('fsdp')}"
+        )
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and freeze_backbone.startswith("steps="):
+        problems.append(
+            f"freeze_backbone is {freeze_backbone}, and the launcher asks for FSDP, which cannot go on from a "
+            "checkpoint without optimizer states (torch 2.13). Freeze all, stages or blocks, or launch with "
+            f"{launch_with('multi_gpu')}"
         )
     if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         problems.append(

@@ -85,7 +85,7 @@ def load_recipe(argv: list[str]) -> Recipe:
     check_values(values, given.origins)
     notes += check_unused(values, defaults, given.origins, given.typed)
     notes += _settle(values)
-    for problem in launcher_conflicts(values["gradient_accumulation_steps"]):
+    for problem in launcher_conflicts(values["gradient_accumulation_steps"], values["freeze_backbone"]):
         raise InputError(problem)
     notes += _settle_precision(values, on_cpu)
     groups = {
