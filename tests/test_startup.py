@@ -20,7 +20,7 @@ def searches_after(imports):
     return int(searches), enabled == "True", int(frozen)
 
 
-@pytest.mark.parametrize("script", ["finetune", "predict", "score", "demo"])
+@pytest.mark.parametrize("script", ["finetune", "predict", "pseudo_label", "score", "demo"])
 def test_a_program_imports_without_a_search_for_garbage(script):
     searches, enabled, frozen = searches_after(f"scripts.{script}")
     assert searches == 0 and enabled and frozen > 100_000
