@@ -94,8 +94,6 @@ from seg_recipe.runtime.memory import keep_freed_memory
 
 startup.imported()
 
-_PLAIN = {"flip": False, "scales": [1.0], "window": False}
-
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Make the data set, print its shares and return its record, with `broken`: source -> reason.
@@ -129,6 +127,7 @@ def _settings(segmenter: Segmenter, arguments: Any) -> dict[str, Any]:
         "keep": arguments.keep,
         "flip": not arguments.no_flip,
         "scales": arguments.scales,
+        "window": segmenter.uses_windows,
     }
 
 
@@ -137,8 +136,9 @@ def _make(segmenter: Segmenter, pictures: list[Picture], arguments: Any) -> tupl
     wrong with which picture.
     """
     out, space = arguments.out, segmenter.label_space
-    views = {"flip": not arguments.no_flip, "scales": arguments.scales, "window": False}
-    passes = {"views": views, "plain": _PLAIN} if views != _PLAIN else {"views": views}
+    views = {"flip": not arguments.no_flip, "scales": arguments.scales, "window": segmenter.uses_windows}
+    plain = {**views, "flip": False, "scales": [1.0]}
+    passes = {"views": views} | ({"plain": plain} if views != plain else {})
     predicted: dict[str, Confidences] = {}
     broken: dict[str, str] = {}
     for name, options in passes.items():

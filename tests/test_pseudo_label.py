@@ -19,7 +19,7 @@ from scripts.pseudo_label import main
 from seg_recipe.data import load_data
 from seg_recipe.data.pseudo import pseudo_labelled
 from seg_recipe.data.sources import read_source
-from seg_recipe.inference import confidences, load_segmenter
+from seg_recipe.inference import Segmenter, confidences, load_segmenter
 from seg_recipe.inference.confidences import histogram, levels_of, mean_confidence, probability, thresholds
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.scoring.scored_split import open_split
@@ -146,6 +146,18 @@ def test_with_copy_no_file_is_shared_and_a_broken_picture_is_named(checkpoint, p
     assert list(record["broken"]) == [str(photos / "broken.png")] and record["pictures"] == 4
     assert record["agreement"] is None  # one view
     assert not (tmp_path / "out/train/images/y.jpg").samefile(photos / "y.jpg")
+
+
+@pytest.mark.slow
+def test_a_model_of_crops_looks_at_pictures_in_windows(checkpoint, tmp_path, monkeypatch):
+    """As it was trained and evaluated; the scores are looked at, since most masks are the same either way."""
+    (tmp_path / "photos").mkdir()
+    pictures()[0].convert("RGB").resize((150, 130)).save(tmp_path / "photos" / "x.png")
+    asked, scores = [], Segmenter.scores
+    monkeypatch.setattr(Segmenter, "uses_windows", property(lambda self: True))
+    monkeypatch.setattr(Segmenter, "scores", lambda *a, **k: asked.append(k["window"]) or scores(*a, **k))
+    record = main([str(checkpoint), str(tmp_path / "photos"), str(tmp_path / "out"), *FAST])
+    assert asked == [True, True] and record["settings"]["window"] is True
 
 
 @pytest.mark.slow
