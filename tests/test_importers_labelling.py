@@ -274,7 +274,7 @@ def test_an_import_that_placed_nothing_can_be_repeated_with_another_table(tmp_pa
         ({"a": [0, 0, 0], "b": [0, 0, 0]}, r"'b' and 'a' both have the colour \[0, 0, 0\]"),
         ({"a": [0, 0, 256]}, "is no colour"), ({"a": 0, "b": [0, 0, 0]}, "'b' has the value"),
         ({"a": "0"}, "'a' has the value '0'"),
-        ({"names": 3}, "not iterable"), ("1 2 3", "Extra data"),
+        ({"names": 3}, "its ids are 3; wanted are 0-0 without a gap"), ("1 2 3", "Extra data"),
     ],
 )  # fmt: skip
 def test_a_table_of_another_form_is_refused(tmp_path, content, message):

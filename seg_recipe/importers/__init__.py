@@ -1,16 +1,16 @@
-"""Foreign data sets: a folder, a zip or a tar becomes samples (id, image, mask, group), and those the folders that
-training reads.
+"""Import foreign data sets: a folder, a zip or a tar becomes samples, and these the folders that training reads.
 
-sources.py      lists a folder or an archive as it is, safely
-formats.py      FORMATS, the layouts that are known, a module each, whose docstring shows it
-samples.py      what a layout gives: a Layout of Samples
-recognition.py  which layout a source has, by that set's own marks; what another one looks like
-published.py    what makers call their splits
+sources.py      lists a folder or an archive safely
+formats.py      FORMATS, the known layouts: one module each, whose docstring describes it
+samples.py      the result of a layout: a Layout of Samples (id, image, mask, group)
+recognition.py  recognises the layout of a source; describes an unknown one
+published.py    names of published splits
 labelling.py    from a layout's classes to a label space, by name
-placement.py    which file of DEST is made of what; image_files.py reads what may be broken or hostile
-destination.py  places files so that nothing is ever half-written
+placement.py    which files DEST gets; image_files.py reads files of unknown origin within limits
+destination.py  writes DEST, each file as a whole
+report.py       the report at the end, inspection.py what it counts
 
-Another layout is another module with MARKS and `read`, and a row in FORMATS.
+A new layout is a new module with MARKS and `read`, and a row in FORMATS.
 """
 
 from seg_recipe.importers.formats import FORMATS, PAIRS

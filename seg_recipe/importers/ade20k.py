@@ -34,7 +34,7 @@ _MASK = re.compile(r"(?:.*/)?annotations/(training|validation)/([^/]+)\.png")
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above; each picture is a group of its own."""
+    """Read the layout above; each image is a group of its own."""
     images: dict[tuple[str, ...], SourceFile] = {}
     masks: dict[tuple[str, ...], SourceFile] = {}
     names: dict[int, str] = {}
@@ -60,7 +60,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 
 
 def _names(file: SourceFile) -> dict[int, str]:
-    """Id -> name, of the lines of objectInfo150.txt."""
+    """Id -> name, from objectInfo150.txt."""
     rows = [line.split("\t") for line in text_of(file).splitlines()]
     full = {int(row[0]): row[-1].strip() for row in rows if len(row) > 1 and row[0].strip().isdecimal()}
     first = {label: re.split("[,;]", name)[0].strip() for label, name in full.items()}

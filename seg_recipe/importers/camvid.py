@@ -32,7 +32,7 @@ _CODES = {**{number: number for number in range(len(NAMES))}, len(NAMES): NOT_LA
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 11 classes; the split is given, so that groups decide nothing."""
+    """Read the layout above, in 11 classes. Its split is published, so groups do not matter."""
     images: dict[tuple[str, str], SourceFile] = {}
     masks: dict[tuple[str, str], SourceFile] = {}
     for name, file in files.items():

@@ -48,9 +48,7 @@ _TEXTS = ("CelebA-HQ-to-CelebA-mapping.txt", "identity_CelebA.txt", "list_eval_p
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 19 classes of its own; the group of a sample is the person where that is known, else the
-    picture.
-    """
+    """Read the layout above, in its 19 classes. A group is a person if known, else one image."""
     images: dict[int, SourceFile] = {}
     parts: dict[int, dict[str, SourceFile]] = {}
     texts: dict[str, SourceFile] = {}
@@ -114,7 +112,7 @@ def _paint(parts: dict[str, SourceFile]) -> Int32[np.ndarray, "height width"]:
 
 
 def _columns(file: SourceFile | None) -> dict[str, list[str]]:
-    """The rows of a text of columns that begin with a number, by their first column; {} without such a file."""
+    """Rows of columns that begin with a number, by their first column; {} without the file."""
     if file is None:
         return {}
     with file.open() as stream:

@@ -25,15 +25,13 @@ _COLOURED = re.compile(r"(.+?):(\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3})(?::[^:]*){0,2
 
 
 def is_labelmap(text: str) -> bool:
-    """Whether a text is a labelmap of CVAT, by its head or by its lines."""
+    """Whether a text is CVAT's labelmap, by its header or its lines."""
     lines = _lines(text)
     return text.lstrip().startswith("# label:color_rgb") or (bool(lines) and all(map(_COLOURED.fullmatch, lines)))
 
 
 def read_labelmap(text: str, name: str) -> Table:
-    """The colours of a labelmap. Raises InputError, naming the file, for a line of another form, and for two classes
-    with one colour.
-    """
+    """Read the colours of a labelmap. Refuses other lines and two classes with one colour."""
     colours: dict[str, int] = {}
     for line in _lines(text):
         match = _COLOURED.fullmatch(line)
@@ -48,10 +46,9 @@ def read_labelmap(text: str, name: str) -> Table:
 
 
 def read_names(text: str, name: str) -> Table:
-    """The ids of a list of names. Raises InputError, naming the file, for a name that is there twice and for lines
-    that are no names.
+    """Read the ids of a list of names. Refuses repeated names and lines that are no names.
 
-    A leading __ignore__ has no id (labelme counts it as -1, which is 255 in a mask); elsewhere its id is not labelled.
+    A leading __ignore__ has no id (in labelme it is -1, which is 255 in a mask); elsewhere its id is not labelled.
     """
     lines = _lines(text)
     if lines[:1] == [_NO_CLASS]:
@@ -73,7 +70,7 @@ def read_names(text: str, name: str) -> Table:
 
 
 def table_in(path: Path) -> Table:
-    """Return the table that --table names: one of these lists, or what `tables` reads. Raises InputError."""
+    """Read the table of --table: one of these lists, or a file for `tables`."""
     try:
         text = (
             path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""
@@ -93,9 +90,7 @@ def table_in(path: Path) -> Table:
 
 
 def table_beside(files: dict[str, SourceFile], names: tuple[str, ...]) -> Table:
-    """The table in the one file of the source that has one of these names. Raises InputError where there are none or
-    several.
-    """
+    """Read the table in the one file of the source with one of these names. Refuses none and several."""
     found = [file for name, file in files.items() if name.rpartition("/")[2] in names]
     if not found:
         raise InputError(
@@ -112,7 +107,7 @@ def table_beside(files: dict[str, SourceFile], names: tuple[str, ...]) -> Table:
 
 
 def text_of(file: SourceFile) -> str:
-    """A small text, without the mark that some editors put before it."""
+    """Read a small text, without a byte order mark."""
     if file.size > MAX_BYTES:
         raise Unusable(f"{file.name} has {file.size:,} bytes; a list of classes has fewer than {MAX_BYTES:,}")
     with file.open() as stream:

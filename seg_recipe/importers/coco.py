@@ -45,7 +45,7 @@ _BACKGROUND = "background"
 
 
 def _is_coco(file: SourceFile) -> bool:
-    """Whether a JSON has what COCO's has; result.json may be anything."""
+    """Whether a JSON has COCO's keys. result.json may be anything."""
     if file.name.rpartition("/")[2] != "result.json":
         return True
     try:
@@ -60,7 +60,7 @@ def CONFIRM(files: dict[str, SourceFile]) -> bool:
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in the classes of its categories, by their ids; a class called background comes first."""
+    """Read the layout above, in the classes of its categories by their ids; a class background comes first."""
     texts = {name: content for name, file in files.items() if name.endswith(".json") and (content := _load(file))}
     instances = {name: content for name, content in texts.items() if not _is_panoptic(content)}
     panoptic = bool(texts) and not instances
@@ -78,7 +78,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 
 
 def _load(file: SourceFile) -> dict[str, Any] | None:
-    """The content of a JSON in COCO's form; None for one in another form."""
+    """The content of a JSON in COCO's form, else None."""
     if file.size > MAX_BYTES:
         raise InputError(
             f"{file.name} has {file.size:,} bytes; a JSON of COCO that is read has {MAX_BYTES:,} at most."
@@ -106,9 +106,7 @@ def _objects(value: Any) -> bool:
 
 
 def _names(contents: Any, *, background: bool) -> dict[str, int]:
-    """Class name -> number, by the ids of the categories. A category without objects that is only there to hold others
-    (Roboflow's first) is none.
-    """
+    """Class name -> number, by category id, without categories that only contain others (Roboflow's first)."""
     found: dict[Any, str] = {}
     for content in contents:
         groups = {category.get("supercategory") for category in content["categories"]}
@@ -180,8 +178,8 @@ def _by_last_name(files: dict[str, SourceFile]) -> dict[str, list[SourceFile]]:
 
 
 def _find(wanted: str, text: str, by_name: dict[str, list[SourceFile]]) -> SourceFile | None:
-    """The file that a JSON calls `wanted`: the one whose path ends so, and of several that in the JSON's folder or in
-    one named like its split; None where none or several remain.
+    """The file that a JSON calls `wanted`, by the end of its path; of several the one in the JSON's folder or in a
+    folder named as its split. None if none or several remain.
     """
     ends = [file for file in by_name[wanted.rpartition("/")[2]] if f"/{file.name}".endswith(f"/{wanted.lstrip('./')}")]
     if len(ends) < 2:
@@ -201,9 +199,7 @@ def _find(wanted: str, text: str, by_name: dict[str, list[SourceFile]]) -> Sourc
 def _find_segments(
     annotations: list[dict[str, Any]], text: str, by_name: dict[str, list[SourceFile]], picture: SourceFile
 ) -> SourceFile | None:
-    """The PNG of a picture's panoptic segments: in the folder that is called as the JSON is, or the one of its name
-    that is not the picture.
-    """
+    """The PNG of panoptic segments: in the folder named as the JSON, or of the image's name."""
     wanted = str(annotations[0].get("file_name", "")) if annotations else ""
     others = [file for file in by_name.get(wanted.rpartition("/")[2], []) if file.name != picture.name]
     folder = text.rpartition("/")[2].rpartition(".")[0]
@@ -212,7 +208,7 @@ def _find_segments(
 
 
 def _distinct(samples: list[Sample]) -> list[Sample]:
-    """The samples, with their folder in the id where two pictures of a split have one name."""
+    """Add the folder to ids that occur twice in a split."""
     times: dict[tuple[str, str], int] = defaultdict(int)
     for sample in samples:
         times[sample.id.casefold(), sample.published] += 1

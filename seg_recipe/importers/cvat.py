@@ -22,7 +22,7 @@ MARKS = (r"(?:.*/)?SegmentationClass/.+\.png", r"(?:.*/)?labelmap\.txt")
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in its own classes; each picture is a group of its own."""
+    """Read the layout above; each image is a group of its own."""
     table = table_beside(files, (LABELMAP,))
     images, masks, sets = collect(files, left_out, (r"SegmentationClass/(.+)\.png",))
     paints = {name: functools.partial(paint, mask, table) for name, mask in masks.items()}

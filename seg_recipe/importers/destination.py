@@ -1,9 +1,8 @@
-"""The folder that an import makes: held by one process, resumable, and never with a half-written file in it.
+"""Write the folder of an import: locked, resumable, and each file as a whole.
 
-Files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed to
+Files are written to DEST/.partial, which exists while an import is unfinished, and renamed to
 DEST/{train,val,test}/images/{id}.png (or .jpg) and DEST/{train,val,test}/annotations/{id}_seg.png. DEST/import.json
-records where they came from, and DEST/labels.json what the ids mean, unless they are those of the built-in label
-space.
+records the source. DEST/labels.json has the classes, unless they are those of the built-in label space.
 """
 
 import contextlib
@@ -38,10 +37,9 @@ PARTIAL = ".partial"
 FOLDERS = tuple(f"{split}/{kind}" for split in SETS for kind in ("images", "annotations"))
 
 _CHUNK = 2**20
-# What reading a damaged zip member, or a file that changes meanwhile, raises.
+# what a damaged zip member, or a file that changes meanwhile, raises
 _DAMAGE = (Unusable, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
-# What os.link raises where the file systems differ, know no hard links, or the kernel forbids linking to another
-# user's file.
+# what os.link raises across file systems, without hard links, or for another user's file
 _NO_LINKS = {
     errno.EXDEV,
     errno.EPERM,
@@ -56,9 +54,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def check_apart(source: Path, destination: Path) -> None:
-    """Raises InputError if DEST lies inside SOURCE, or is a file; and for a SOURCE of pseudo-labels, of which a copy
-    would no longer say so.
-    """
+    """Refuse a DEST inside SOURCE or that is a file, and a SOURCE of pseudo-labels: a copy would not be marked."""
     if (record := pseudo_labelled(source)) is not None:
         raise InputError(
             f"SOURCE {source} is read as it is: {by_whom(record)}, and a copy would pass for a truth. Name it in "
@@ -75,11 +71,10 @@ def check_apart(source: Path, destination: Path) -> None:
 
 @contextlib.contextmanager
 def own_folder(destination: Path) -> Iterator[None]:
-    """Makes DEST with its folders and holds it for this process; what a killed run left in .partial is removed.
+    """Make DEST and lock it; delete what a killed run left in .partial.
 
-    .partial is there from `begin` to `finish`, so that an import that is refused leaves a finished one finished. If no
-    pair lies in it at the end, nothing else of ours does, and it is gone if it was new. Raises InputError if DEST
-    holds other things than an import, if another import is writing there, or if a link in it leads outside.
+    .partial exists from `begin` to `finish`, so a refused import leaves a finished one finished. A new DEST without
+    pairs is deleted at the end. Refuses a DEST with other files, with a running import, or with a link to the outside.
     """
     new = make_writable(destination, "DEST")
     with locked(
@@ -112,14 +107,10 @@ def earlier_files(
     val_fraction: float | int,
     settings: dict[str, Any],
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """The files in DEST, path -> bytes, after a check that they come from this source with these settings; and the
-    record of all three.
+    """The files in DEST, path -> bytes, and the record of source and settings, which must be the same. Writes nothing.
 
-    Nothing is written.
-
-    The same source is one with the same pairs of the same sizes, wherever it lies, folder or archive; or the one at
-    the same place, to which pairs were added since. settings: what else the files depend on, name -> value. Raises
-    ValueError for another source, fraction or setting, and for a record that cannot be read.
+    The source is the same if it has the same pairs of the same sizes, wherever it is; or if it is at the same place
+    and pairs were added. settings: what else the files depend on, name -> value.
     """
     expected = {path: file for files in placements.values() for path, file in files.items()}
     contents = "\n".join(f"{path.rpartition('/')[2]} {_source_sizes(file)}" for path, file in expected.items())
@@ -139,7 +130,7 @@ def earlier_files(
         ):
             placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
     earlier = _read_record(destination / RECORD) if (destination / RECORD).exists() else None
-    if earlier and placed:  # an import that placed nothing binds nobody
+    if earlier and placed:  # an import without pairs does not count
         foreign = sorted(
             path for path, size in placed.items() if path not in expected or not fits(expected[path], size)
         )
@@ -161,11 +152,9 @@ def earlier_files(
 
 
 def begin(destination: Path, record: dict[str, Any], space: LabelSpace) -> Path | None:
-    """Make the folders of DEST, mark it as unfinished, and write its record, and what the ids mean to
-    DEST/labels.json.
+    """Make the folders of DEST, mark it as unfinished, and write its record and labels.json.
 
-    What a killed run left in .partial is removed. Returns that file; None for the built-in label space, which needs
-    none.
+    Deletes what a killed run left in .partial. Returns labels.json; None for the built-in label space.
     """
     for folder in (PARTIAL, *FOLDERS):
         (destination / folder).mkdir(parents=True, exist_ok=True)
@@ -185,9 +174,7 @@ def _source_sizes(file: SourceFile | Made) -> str:
 def _check_record(
     earlier: dict[str, Any], record: dict[str, Any], source: Path, destination: Path, foreign: list[str]
 ) -> None:
-    """Raises InputError if the earlier import was of another source or fraction; `foreign` are files in DEST that this
-    source has not.
-    """
+    """Refuse another source or fraction than that of the earlier import. foreign: files in DEST not in this source."""
     way_out = "give another DEST, or delete this one"
     if earlier["val_fraction"] != record["val_fraction"]:
         raise InputError(
@@ -215,7 +202,7 @@ def _check_record(
 
 
 def moved_groups(destination: Path) -> dict[str, str]:
-    """Group -> split, of those that an earlier import put where no hash does (see `groups.sides`)."""
+    """Group -> split, of those that an earlier import moved against the hash (see `groups.sides`)."""
     return _read_record(destination / RECORD)["moved"] if (destination / RECORD).is_file() else {}
 
 
@@ -240,16 +227,14 @@ def _write_json(destination: Path, name: str, content: dict[str, Any]) -> None:
 
 
 def finish(destination: Path) -> None:
-    """Marks the import as complete. Folders of a split that got nothing go: there, they would be a split without
-    pairs.
-    """
+    """Mark the import as complete. Deletes empty folders: they would be splits without pairs."""
     for folder in (*FOLDERS, *SETS):
         _remove_empty(destination / folder)
     (destination / PARTIAL).rmdir()
 
 
 def _clear(destination: Path, new: list[Path]) -> None:
-    """Removes what an import made that placed nothing; `new` are the folders that were not there before."""
+    """Delete what an import without pairs made. new: the folders that did not exist before."""
     if any(True for folder in FOLDERS if (destination / folder).is_dir() for _ in (destination / folder).iterdir()):
         return
     for folder in (*FOLDERS, *SETS, PARTIAL):
@@ -261,12 +246,12 @@ def _clear(destination: Path, new: list[Path]) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it holds something, or is not there
+    with contextlib.suppress(OSError):  # not empty, or missing
         folder.rmdir()
 
 
 def check_space(source: Path, destination: Path, todo: list[Placement], copy: bool) -> None:
-    """Raises OSError, before the first file is written, if what must be copied does not fit on the disk of DEST."""
+    """Refuse before the first file if the files to copy do not fit on the disk of DEST."""
     if source.is_dir() and not copy and source.stat().st_dev == destination.stat().st_dev:
         return
     needed, free = sum(file.size for files in todo for file in files.values()), shutil.disk_usage(destination).free
@@ -279,11 +264,10 @@ def check_space(source: Path, destination: Path, todo: list[Placement], copy: bo
 
 
 def place(todo: list[Placement], destination: Path, copy: bool, workers: int, left_out: LeftOut) -> Counter[str]:
-    """Puts files in their places below DEST, `workers` samples at a time; counts samples written and damaged, files
-    linked, copied, turned.
+    """Write files below DEST, `workers` samples at a time. Counts samples written and damaged, and files by how.
 
-    A file that can be hard-linked is, unless `copy`. Of a sample with a damaged file nothing is placed, and it goes to
-    `left_out`. Raises OSError for a full disk, saying how far it came.
+    A file is hard-linked if possible, unless `copy`. A sample with a damaged file is not written, and goes to
+    `left_out`. Raises OSError for a full disk, with the progress.
     """
     counts: Counter[str] = Counter()
     try:
@@ -305,8 +289,8 @@ def place(todo: list[Placement], destination: Path, copy: bool, workers: int, le
 
 
 def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[Counter[str], str]:
-    """How many files were linked, copied or made, and turned; and what is damaged: then none is placed."""
-    # the whole path, for train and test may hold the same id, and another thread makes that pair meanwhile
+    """Write one sample. Returns counts of files linked, copied or made, and turned; and the damage, if any."""
+    # the whole path: train and test may have the same id, and other threads write meanwhile
     parts = {path: destination / PARTIAL / path.replace("/", "-") for path in files}
     ways: Counter[str] = Counter()
     try:
@@ -323,14 +307,14 @@ def _place_sample(files: Placement, destination: Path, copy: bool) -> tuple[Coun
 
 
 def _make(file: SourceFile | Made, part: Path, copy: bool) -> list[str]:
-    """Makes `part` the file's link, its copy, or what is made of it; says which, and whether a picture was turned."""
+    """Write `part` as a link, a copy, or what is made. Returns which, and whether an image was turned."""
     if isinstance(file, Made):
         if not (file.as_is and file.as_is()):
             with part.open("wb") as out:
                 return ["copied", "turned"] if file.write(out) else ["copied"]
         file = file.sources[0]
     else:
-        size_of(file)  # a picture by its header; an SVG called .png would lie there until the check
+        size_of(file)  # refuses an SVG called .png
     if file.path is not None and not copy:
         try:
             os.link(file.path, part)

@@ -36,12 +36,10 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 
 
 def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator[Sample]:
-    """The pairs of Microsoft FaceSynthetics, in the order of their ids: {id}.png with {id}_seg.png, each id its own
-    group.
+    """The pairs of Microsoft FaceSynthetics by id: {id}.png with {id}_seg.png, each a group of its own.
 
-    Landmarks and whatever is no pair go to `left_out`. Ids are letters, digits, "_" and "-" (six digits in the
-    released sets). Raises InputError if there is no pair, or if more than one folder holds pairs. Source:
-    https://github.com/microsoft/FaceSynthetics
+    Landmarks and other files go to `left_out`. Ids are letters, digits, "_" and "-" (six digits in the released sets).
+    Refuses a source without pairs, or with pairs in several folders.
     """
     images, masks, others = _face_names(files)
     folders = sorted({folder for folder, _ in images.keys() & masks.keys()})
@@ -60,7 +58,7 @@ def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator
     for key in sorted(images.keys() - masks.keys()):
         left_out.add("image without a mask", images[key])
     pairs = sorted(images.keys() & masks.keys())
-    # Such ids are one file on the file systems of macOS and Windows, where the second would replace the first.
+    # on macOS and Windows such ids are one file
     spellings = Counter(sample_id.casefold() for _, sample_id in pairs)
     for key in pairs:
         sample_id = key[1]
@@ -73,9 +71,7 @@ def face_synthetics(files: dict[str, SourceFile], left_out: LeftOut) -> Iterator
 def _face_names(
     files: dict[str, SourceFile],
 ) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str], list[str]]:
-    """Names of images and of masks by (folder, id), and all other names. A name ending in _seg.png is a mask, never an
-    image.
-    """
+    """Names of images and of masks by (folder, id), and other names. A name ending in _seg.png is a mask."""
     images, masks, others = {}, {}, []
     for name in files:
         folder, _, base = name.rpartition("/")

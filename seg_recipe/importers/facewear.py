@@ -29,11 +29,9 @@ _CODES = {0: NOT_LABELLED, IGNORE_INDEX: NOT_LABELLED, **{number: number for num
 def treated(
     layout: Layout, files: dict[str, SourceFile], treatment: str, count: int, workers: int, left_out: LeftOut
 ) -> Layout:
-    """The layout of FaceSynthetics with its pairs that hide facewear kept, their background not labelled ("ignore"),
-    or left out.
+    """The layout of FaceSynthetics with pairs that hide facewear kept, left out, or with unlabelled background.
 
-    Kept ones are only counted, in `count` evenly chosen pairs. Raises InputError where pairs are to be told and there
-    are no landmarks.
+    "keep" counts them only, in `count` evenly spaced pairs. Needs landmarks for the others.
     """
     samples = list(layout.samples)
     known = [sample for sample in samples if _landmark_name(sample) in files]
@@ -71,9 +69,7 @@ def _landmark_name(sample: Sample) -> str:
 
 
 def _hides(sample: Sample, files: dict[str, SourceFile]) -> bool:
-    """Whether most landmarks of nose and mouth lie on background. Of a file that cannot be read, no: placing it names
-    what is wrong.
-    """
+    """Whether most landmarks of nose and mouth are on background. False for an unreadable file: `place` reports it."""
     points = _landmarks(files[_landmark_name(sample)])
     if points is None or isinstance(sample.mask, Painted):
         return False
@@ -85,14 +81,14 @@ def _hides(sample: Sample, files: dict[str, SourceFile]) -> bool:
 
 
 def hides_facewear(mask: Int32[np.ndarray, "height width"], points: Float64[np.ndarray, "points 2"]) -> bool:
-    """Whether more than half of the landmarks (x, y) of nose and mouth that lie in the picture lie on background."""
+    """Whether more than half of the landmarks (x, y) of nose and mouth inside the image are on background."""
     columns, rows = np.rint(points[list(_POINTS)]).astype(np.int64).T
     inside = (columns >= 0) & (rows >= 0) & (columns < mask.shape[1]) & (rows < mask.shape[0])
     return bool(2 * (mask[rows[inside], columns[inside]] == 0).sum() > max(inside.sum(), 1))
 
 
 def _landmarks(file: SourceFile) -> Float64[np.ndarray, "points 2"] | None:
-    """The points of a text of "x y" lines; None for any other text."""
+    """The points of a text of "x y" lines; None for another text."""
     try:
         with file.open() as stream:
             lines: Sequence[list[str]] = [

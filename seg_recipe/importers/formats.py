@@ -32,11 +32,10 @@ PAIRS = "pairs"
 
 
 class Format(NamedTuple):
-    """A layout: its reader, and how it is told from every other one.
+    """A layout: its reader, and how to recognise it.
 
-    marks: patterns, each of which matches a name in it. never: patterns that match none, for what has the same folders
-    and other classes.
-    confirm: a look into its files, where names do not suffice.
+    marks: patterns that all match some name. never: patterns that match no name, for layouts with the same folders and
+    other classes. confirm: looks into files, if names do not suffice.
     """
 
     read: Callable[[dict[str, SourceFile], LeftOut], Layout]
@@ -45,7 +44,7 @@ class Format(NamedTuple):
     confirm: Callable[[dict[str, SourceFile]], bool] | None = None
 
     def claims(self, files: dict[str, SourceFile]) -> bool:
-        """Whether these files are this layout, by its own marks."""
+        """Whether these files have the marks of this layout."""
         return (
             all(_some(mark, files) for mark in self.marks)
             and not any(_some(mark, files) for mark in self.never)

@@ -1,4 +1,4 @@
-"""Which samples stay together in a split that nobody published, and on which side of it."""
+"""Which samples stay together in a split by hash, and on which side of it."""
 
 import hashlib
 from collections import defaultdict
@@ -12,10 +12,9 @@ _HEAD, _CHUNK = 2**14, 2**20
 
 
 def joined(samples: Sequence[Sample]) -> dict[str, str]:
-    """Group -> the group that it belongs with, itself for most: groups that share a picture, byte for byte, are one.
+    """Group -> the group that it is merged into: groups with an equal image, byte for byte, are one.
 
-    Only pictures of one size are read, and of those that begin alike the rest. A picture that cannot be read is no
-    other's equal: what places it says what is wrong with it.
+    Only images of equal size and beginning are read. An unreadable image equals no other: `place` reports it.
     """
     root: dict[str, str] = {}
 
@@ -32,7 +31,7 @@ def joined(samples: Sequence[Sample]) -> dict[str, str]:
 
 
 def equal_files(files: Iterable[tuple[SourceFile, str]]) -> list[list[str]]:
-    """The names of files with the same bytes, where there are several."""
+    """Sets of names with the same bytes."""
     alike: list[list[tuple[SourceFile, str]]] = [list(files)]
     for key in (lambda file: file.size, lambda file: _digest(file, _HEAD), lambda file: _digest(file, None)):
         parts: list[list[tuple[SourceFile, str]]] = []
@@ -46,7 +45,7 @@ def equal_files(files: Iterable[tuple[SourceFile, str]]) -> list[list[str]]:
 
 
 def _digest(file: SourceFile, length: int | None) -> bytes:
-    """Of the first bytes, or of all; empty for a file that cannot be read."""
+    """Hash of the first bytes, or of all; empty for an unreadable file."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         with file.open() as stream:
@@ -55,7 +54,7 @@ def _digest(file: SourceFile, length: int | None) -> bytes:
             else:
                 while part := stream.read(_CHUNK):
                     digest.update(part)
-    except Exception:  # a damaged zip member raises what zlib, bz2 and zipfile please; placing it names it
+    except Exception:  # of zlib, bz2 or zipfile; `place` reports it
         return b""
     return digest.digest()
 
@@ -63,10 +62,9 @@ def _digest(file: SourceFile, length: int | None) -> bytes:
 def sides(
     groups: Iterable[str], val_fraction: float | int, moved: dict[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Group -> train or val, by a hash of its name; and those that lie where the hash does not put them.
+    """Group -> train or val, by a hash of its name; and the groups that are moved against the hash.
 
-    A share above 0 and below 1 holds out one group of several at least, and trains on one at least: that nearest to
-    the other side.
+    With a share above 0 and below 1 each side gets one group at least: the one nearest to the other side.
     moved: those of an earlier import, which stay.
     """
     names = sorted(set(groups))

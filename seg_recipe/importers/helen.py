@@ -32,7 +32,7 @@ _LABEL = re.compile(r"(?:.*/)?labels/([^/]+)/\1_lbl(\d\d)\.png")
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 11 classes; each picture is a group of its own."""
+    """Read the layout above; each image is a group of its own."""
     images: dict[str, SourceFile] = {}
     labels: dict[str, dict[int, SourceFile]] = {}
     sets: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Pictures and arrays of unknown origin, read within bounds: the header is judged before a pixel is decoded."""
+"""Read images and arrays of unknown origin within limits: headers are checked before pixels are decoded."""
 
 import struct
 import zlib
@@ -51,11 +51,11 @@ _BROKEN = (
 
 
 class Unusable(InputError):
-    """A file that is not what its layout promises; its pair is left out."""
+    """A file is not what its layout promises. Its pair is left out."""
 
 
 def check_header(file: SourceFile) -> None:
-    """Raises Unusable for a PNG whose header promises more than MAX_PIXELS, whatever its other bytes are."""
+    """Refuse a PNG whose header promises more than MAX_PIXELS."""
     with file.open() as stream:
         head = stream.read(24)
     if len(head) == 24 and head.startswith(_PNG):
@@ -69,9 +69,7 @@ def _check_size(width: int, height: int) -> None:
 
 @contextmanager
 def opened(file: SourceFile) -> Iterator[Image.Image]:
-    """The picture with nothing decoded yet. Raises Unusable for a file that is none, is damaged (also within the
-    context), or too large.
-    """
+    """Open an image without decoding it. Raises Unusable for a damaged or too large one, also in the block."""
     check_header(file)
     try:
         with file.open() as stream, Image.open(stream, formats=_FORMATS) as picture:
@@ -98,9 +96,7 @@ def size_of(file: SourceFile) -> tuple[int, int]:
 
 
 def turn_of(file: SourceFile) -> Image.Transpose | None:
-    """What makes the picture as it is stored the picture as it is displayed, by its EXIF orientation; None where they
-    are the same.
-    """
+    """The transposition that applies the EXIF orientation; None if there is nothing to do."""
     with opened(file) as picture:
         return _turn(picture)
 
@@ -112,7 +108,7 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 def read_ids(file: SourceFile) -> Int32[np.ndarray, "height width"]:
-    """The numbers in a mask, as `seg_recipe.masks` reads them."""
+    """The ids of a mask, as `seg_recipe.masks` reads them."""
     with opened(file) as picture:
         try:
             return ids_in(picture).astype(np.int32)
@@ -121,7 +117,7 @@ def read_ids(file: SourceFile) -> Int32[np.ndarray, "height width"]:
 
 
 def read_grey(file: SourceFile) -> UInt8[np.ndarray, "height width"]:
-    """A soft mask, 0-255; of a colour picture the brightest channel, for some are stored with three equal ones."""
+    """A soft mask, 0-255. Of a colour image the brightest channel: some are stored with three equal ones."""
     with opened(file) as picture:
         if picture.mode.startswith(("I", "F")):
             raise Unusable(f"{file.name} has mode {picture.mode}, more than 8 bits: save it as 8-bit grey")
@@ -131,9 +127,7 @@ def read_grey(file: SourceFile) -> UInt8[np.ndarray, "height width"]:
 
 
 def read_colours(file: SourceFile, blurred: bool = False) -> Int32[np.ndarray, "height width"]:
-    """The colours in a mask, each as red * 65536 + green * 256 + blue; transparency is not looked at. blurred: a JPEG
-    does.
-    """
+    """The colours of a mask, red * 65536 + green * 256 + blue, without transparency. blurred: accept a JPEG."""
     with opened(file) as picture:
         if picture.format == "JPEG" and not blurred:
             raise Unusable(f"{file.name} is a JPEG, which blurs colours")
@@ -144,9 +138,7 @@ def read_colours(file: SourceFile, blurred: bool = False) -> Int32[np.ndarray, "
 
 
 def read_array(file: SourceFile) -> Integer[np.ndarray, "height width"]:
-    """The numbers in a .npy file of one whole number per pixel. Nothing is unpickled; the header is judged before the
-    array is made.
-    """
+    """The numbers of an integer .npy file, without pickle. The header is checked before the array is read."""
     try:
         with file.open() as stream:
             version = np.lib.format.read_magic(stream)
@@ -172,9 +164,7 @@ def look_up(
     show: Callable[[int], str] = str,
     otherwise: int | None = None,
 ) -> Int32[np.ndarray, "height width"]:
-    """The class number of each value. Values without one become `otherwise`; where that is None, Unusable names the
-    first of them.
-    """
+    """The class number of each value. Others become `otherwise`, or raise Unusable if it is None."""
     if not classes:
         codes, numbers = np.array([0]), np.array([NOT_LABELLED if otherwise is None else otherwise])
     else:
@@ -194,11 +184,7 @@ def look_up(
 
 
 def fit(mask: Int32[np.ndarray, "height width"], size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
-    """The mask at the picture's size (width, height): each pixel repeated, or every n-th taken, where one is a whole
-    multiple of the other.
-
-    Raises Unusable for other sizes.
-    """
+    """The mask at the image's size (width, height), if one is a whole multiple of the other. Raises Unusable else."""
     (height, width), (wide, high) = mask.shape, size
     if (width, height) == size:
         return mask
@@ -211,9 +197,7 @@ def fit(mask: Int32[np.ndarray, "height width"], size: tuple[int, int]) -> Int32
 
 
 def is_plain_rgb(file: SourceFile) -> bool:
-    """Whether the file can be used as it is: 8-bit RGB without transparency, a PNG or a JPEG, as its name says, and
-    not turned by EXIF.
-    """
+    """Whether the file can be used unchanged: an upright opaque 8-bit RGB PNG or JPEG, as its name says."""
     wanted = {".png": "PNG", ".jpg": "JPEG", "jpeg": "JPEG"}.get(file.name[-4:].lower())
     with opened(file) as picture:
         return (
@@ -225,11 +209,7 @@ def is_plain_rgb(file: SourceFile) -> bool:
 
 
 def write_rgb(file: SourceFile, out: IO[bytes]) -> bool:
-    """The picture as it is displayed, as 8-bit RGB, as PNG, or as JPEG where its name says so; returns whether EXIF
-    had it turned.
-
-    Raises Unusable for transparent pixels and for 16 bits.
-    """
+    """Write the upright image as 8-bit RGB, as PNG or JPEG by its name. Returns whether EXIF had it turned."""
     with opened(file) as picture:
         if picture.mode not in ("L", "1", "P", "LA", "RGB", "RGBA", "PA", "CMYK"):
             raise Unusable(f"{file.name} has mode {picture.mode}: save it as 8-bit RGB")

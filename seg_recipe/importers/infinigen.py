@@ -35,7 +35,7 @@ _Frame = tuple[str, str, str]
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in classes by object name, "background" first; the group of a sample is its scene."""
+    """Read the layout above, in classes by object name, "background" first. A group is a scene."""
     found: dict[str, dict[_Frame, SourceFile]] = {"Image": {}, "ObjectSegmentation": {}, "Objects": {}}
     for name, file in files.items():
         if match := _NAME.fullmatch(name):
@@ -60,7 +60,7 @@ def _samples(
             left_out.add("mask without its Objects json", mask.name)
             continue
         classes = {index: numbers[name] for index, name in objects[frame].items()}
-        # The json counts as a part: with another one the mask is another.
+        # the mask depends on the JSON
         painted = Painted((mask, found["Objects"][frame]), functools.partial(_paint, mask, classes))
         yield Sample(safe_id("-".join(frame)), image, painted, frame[0])
 
@@ -70,7 +70,7 @@ def _paint(mask: SourceFile, classes: dict[int, int]) -> Int32[np.ndarray, "heig
 
 
 def _objects(file: SourceFile) -> dict[int, str]:
-    """Object index -> class. Raises InputError for a json of another form."""
+    """Object index -> class. Refuses a JSON of another form."""
     try:
         with file.open() as stream:
             content = json.load(stream)

@@ -1,4 +1,4 @@
-"""What an import looks at in the end: the classes in the masks, the sides, and the check of all pairs."""
+"""Inspect an import: the classes in the masks, left and right, and the check of all pairs."""
 
 import functools
 from collections.abc import Sequence
@@ -18,13 +18,11 @@ from seg_recipe.sides import is_left
 
 
 def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) -> dict[str, Any]:
-    """What `count` evenly chosen masks hold.
+    """Count the content of `count` evenly spaced masks.
 
     masks: how many were read. masks_without_ids: how many could not be. class_shares: name -> share of the labelled
-    pixels.
-    ignored_share: of all pixels. unknown_ids: ids without a name. sides: for each mirror pair of a left and a right,
-    the left one's name -> share of the masks with both in which its pixels lie left of the other's; None where no mask
-    has both.
+    pixels. ignored_share: of all pixels. unknown_ids: ids without a name. sides: left class of each mirror pair ->
+    share of the masks with both in which it is left of the right one; None if no mask has both.
     """
     chosen = [masks[i * len(masks) // count] for i in range(count)] if count < len(masks) else masks
     pixels, unreadable = np.zeros(256, dtype=np.int64), 0
@@ -55,10 +53,8 @@ def look_at(masks: Sequence[Path], count: int, workers: int, space: LabelSpace) 
 
 
 def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
-    """How many things are wrong with the pairs of an imported folder, as training will see them, and the text that
-    names them.
-    """
-    # Here, because they take seconds to load, which --help and every refusal would wait for.
+    """Check the pairs of an imported folder as training does. Returns the number of problems and their text."""
+    # imported late: they take seconds
     from seg_recipe.data import DataProblems, load_data
     from seg_recipe.data.check import check_pairs, problems_of
     from seg_recipe.data.sources import read_source
@@ -70,7 +66,7 @@ def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
         if source.train is not None and source.evaluation is not None:
             load_data([str(folder)], label_space=space, workers=workers)
             apart = []
-        for pairs in filter(None, (*apart, test)):  # one split alone may be what is wanted
+        for pairs in filter(None, (*apart, test)):  # one split alone is fine
             verdicts, _ = check_pairs(pairs, space, workers=workers)
             if problems := [*pairs.problems, *(problem for _, problem in problems_of(pairs, verdicts))]:
                 raise DataProblems(problems)
@@ -84,10 +80,9 @@ def check(folder: Path, space: LabelSpace, workers: int) -> tuple[int, str]:
 def _look(
     path: Path, pairs: Sequence[tuple[int, int]]
 ) -> tuple[Int64[np.ndarray, "256"], Float64[np.ndarray, " pairs"]] | None:
-    """Pixels per id, and how many columns the first of each pair lies left of the second (nan where one of them is not
-    there).
+    """Pixels per id, and how many columns the first of each pair is left of the second (nan if one is missing).
 
-    None for a file from which no ids of 0-255 can be read.
+    None for a file without ids in 0-255.
     """
     try:
         ids = ids_of_file(path.read_bytes())

@@ -1,7 +1,7 @@
-"""From the classes of a layout, by name, to the label space that DEST gets: renamed, merged, ignored.
+"""From the classes of a layout, by name, to the label space of DEST: renamed, merged, ignored.
 
-An id map is a JSON object, class -> new name, or null to ignore its pixels. A key may be a pattern (`Tree*`), which
-holds for the classes that no earlier key names; classes without a key keep their names.
+An id map is a JSON object, class -> new name, or null to ignore its pixels. A key may be a pattern (`Tree*`), for the
+classes that no earlier key names. Classes without a key keep their names.
 
     {"earring": "skin", "neck*": "neck", "facewear": null}
 """
@@ -19,9 +19,9 @@ from seg_recipe.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Labelling:
-    """How the class numbers of a layout become ids: `table[number]`, the last entry for pixels without a label.
+    """From class numbers of a layout to ids: `table[number]`, with the last entry for pixels without a label.
 
-    space: what the ids mean. same: whether they are the layout's own numbers, so that masks can stay as they are.
+    space: the label space. same: the ids are the layout's numbers, so masks need no change.
     """
 
     space: LabelSpace
@@ -29,16 +29,14 @@ class Labelling:
     same: bool
 
     def ids(self, numbers: Int32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
-        """The ids of a painted mask; NOT_LABELLED, which is -1, falls on the last entry."""
+        """The ids of a painted mask. NOT_LABELLED, which is -1, is the last entry."""
         return self.table[numbers]
 
 
 def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None = None) -> Labelling:
-    """The labelling of a layout: its own classes after the id map, in their order; or those of `wanted`, which must
-    have every name.
+    """The labelling of a layout: its own classes after the id map, or the label space `wanted`.
 
-    Raises InputError for keys that no class has, for names that `wanted` has not (nearest names listed), and for more
-    than 255 classes.
+    Refuses keys that no class has, names that `wanted` does not have, and more than 255 classes.
     """
     id_map = id_map or {}
     if unknown := unmatched_keys(id_map, layout.names):
@@ -78,7 +76,7 @@ def _palette(layout: Layout, new_names: Sequence[str | None], kept: Sequence[str
 def _sides(
     pairs: Sequence[tuple[int, int]], new_names: Sequence[str | None], kept: Sequence[str]
 ) -> tuple[tuple[int, int], ...]:
-    """The layout's mirror pairs as ids. A pair of which a class is ignored, or that became one class, is none."""
+    """The mirror pairs of the layout as ids, without ignored and merged classes."""
     names = [(new_names[left], new_names[right]) for left, right in pairs]
     both = dict.fromkeys((left, right) for left, right in names if left and right and left != right)
     return tuple((kept.index(left), kept.index(right)) for left, right in both)

@@ -34,7 +34,7 @@ _MASKS = (
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in its own classes; each picture is a group of its own."""
+    """Read the layout above; each image is a group of its own."""
     table = table_beside(files, NAMES_FILES)
     images, masks, sets = collect(files, left_out, _MASKS)
     paints = {name: functools.partial(paint, mask, table) for name, mask in masks.items()}

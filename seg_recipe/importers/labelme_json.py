@@ -73,7 +73,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 
 
 def _load(file: SourceFile) -> dict[str, Any] | None:
-    """What a JSON of labelme holds; None for another file."""
+    """The content of labelme's JSON, else None."""
     if file.size > MAX_BYTES:
         return None
     try:

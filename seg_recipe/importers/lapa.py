@@ -34,7 +34,7 @@ _NAME = re.compile(r"(?:.*/)?(train|val|test)/(images|labels)/([^/]+)\.(?:jpg|pn
 
 
 def has_its_landmarks(files: dict[str, SourceFile]) -> bool:
-    """Whether the first text of landmarks begins with their number, 106, which is LaPa's own."""
+    """Whether the first landmark file begins with LaPa's number of landmarks, 106."""
     first = next(file for name, file in files.items() if re.fullmatch(_LANDMARKS, name))
     with first.open() as stream:
         return stream.read(8).split()[:1] == [b"106"]
@@ -44,7 +44,7 @@ CONFIRM = has_its_landmarks
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in its 11 classes; each picture is a group of its own."""
+    """Read the layout above, in its 11 classes; each image is a group of its own."""
     found: dict[str, dict[tuple[str, str], SourceFile]] = {"images": {}, "labels": {}}
     for name, file in files.items():
         if match := _NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""Colours that a table has not: smoothed edges, and what a JPEG makes of flat areas."""
+"""Colours that are not in the table: smoothed edges, and JPEG artefacts."""
 
 import threading
 from collections import Counter
@@ -14,11 +14,9 @@ _AT_ONCE = 4096
 
 
 class Nearest:
-    """Gives a colour without a class that of the table's nearest colour, up to `limit` away in RGB (0-441), and else
-    no label.
+    """Gives other colours the class of the nearest one of the table, up to `limit` away in RGB (0-441), else none.
 
-    What was done is counted, in pixels: all, near (given a class), far (not labelled). Several threads may ask at
-    once.
+    Counts pixels: all, near (given a class), far (not labelled). Thread-safe.
     """
 
     def __init__(self, limit: int):
@@ -48,7 +46,7 @@ class Nearest:
         return found[places].reshape(values.shape)
 
     def lines(self) -> list[str]:
-        """What was done, for the user; nothing where no mask was read."""
+        """Notes for the user; none if no mask was read."""
         total = self.pixels["all"]
         if not total:
             return []

@@ -37,7 +37,7 @@ _WRITE_IT = f"write {SPLIT} for it in both patterns, or say with --resplit that 
 
 
 class Key(NamedTuple):
-    """What both names of a pair have in common: what each * stands for, and the published split."""
+    """The common part of both names of a pair: the text of each *, and the published split."""
 
     stars: tuple[str, ...]
     published: str = ""
@@ -60,10 +60,9 @@ def read(
 ) -> Layout:
     """The pairs of two patterns.
 
-    group: which * of them names the group, from 1; 0 makes each pair its own. resplit: what looks like a published
-    split is none. part: the patterns may name one published set where SOURCE has others beside it. nearest: what
-    becomes of colours that the table has not; None leaves their pairs out. Raises InputError for patterns that do not
-    fit each other, that nothing matches, or that may hide a published split.
+    group: the number of the * that names the group, from 1; 0 for none. resplit: ignore published splits. part: the
+    patterns may name one of several published sets. nearest: for colours that are not in the table; None leaves their
+    pairs out. Refuses patterns that differ in their *, that match nothing, or that may hide a published split.
     """
     if nearest and not table.colours:
         raise InputError(
@@ -100,7 +99,7 @@ def read(
 
 
 def _check(images: str, masks: str, group: int) -> int:
-    """How many * each pattern has."""
+    """Check that the patterns fit. Returns their number of *."""
     stars, others = (_parts(text)[0].count("*") for text in (images, masks))
     if not (stars or images.count(SPLIT)) or stars != others:
         raise InputError(
@@ -137,7 +136,7 @@ def _match(files: dict[str, SourceFile], images: str, masks: str, left_out: Left
                 break
         else:
             left_out.add("other file", name)
-    for kind, same in twice.items():  # 1.jpg beside 1.png: which of them the other file belongs to, nothing says
+    for kind, same in twice.items():  # 1.jpg and 1.png: ambiguous
         for key, file in same.items():
             left_out.add(
                 "name that another file has too, but for its ending", f"{found[kind].pop(key).name} and {file.name}"
@@ -155,9 +154,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """A pattern up to its ending, and that: "photos/*", ".jpg". What stands for the split, or alone for the id, is no
-    ending.
-    """
+    """Split a pattern before its ending: "photos/*", ".jpg". A split, or a * alone for the id, is no ending."""
     body, dot, ending = text.rpartition(".")
     if not dot or "/" in ending or SPLIT in ending or not ("*" in body or SPLIT in body):
         return text, ""
@@ -165,9 +162,7 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _ending(text: str) -> str:
-    """An ending as a regular expression: * for any, [jp] for one of these letters, {jpg,png} for one of these; then it
-    is a picture's.
-    """
+    """An ending as a regular expression: *, [jp] and {jpg,png} match any of their letters or words."""
     wild = re.search(r"[*\[{]", text)
     found = "".join(
         "[^./]*"
@@ -183,16 +178,14 @@ def _ending(text: str) -> str:
 
 
 def _with_ending(text: str, other: str) -> str:
-    """`photos/*` as photos/*.*, where the other pattern has an ending: else the * would have to stand for 1.jpg here
-    and for 1 there.
-    """
+    """`photos/*` as photos/*.*, if the other pattern has an ending."""
     return text + ".*" if text.endswith("*") and "." not in text.rpartition("/")[2] and _parts(other)[1] else text
 
 
 def _with_splits(
     found: dict[str, _Found], images: str, masks: str, group: int, stars: int
 ) -> tuple[dict[str, _Found], int]:
-    """The keys with the published split that a folder names, and the group's number without the * that this was."""
+    """The keys with the published split that a folder names, and the new number of the group."""
     shared = found["images"].keys() & found["masks"].keys()
     values = [{key.stars[place] for key in shared} for place in range(stars)]
     whole = [place for place in range(stars) if any(_folder_of(text, place) == "*" for text in (images, masks))]
@@ -233,12 +226,12 @@ def _with_splits(
 
 
 def _folders(text: str) -> set[str]:
-    """The folders of a pattern, without those that have a *."""
+    """The folders of a pattern without a *."""
     return {part for part in text.split("/")[:-1] if "*" not in part}
 
 
 def _folder_of(text: str, star: int) -> str:
-    """The folder in which a pattern has its * number `star`, from 0; empty where that stands in the file's name."""
+    """The folder of * number `star`, from 0; empty if it is in the file name."""
     counted = 0
     for part in text.split("/")[:-1]:
         counted += part.count("*")
@@ -248,9 +241,7 @@ def _folder_of(text: str, star: int) -> str:
 
 
 def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> None:
-    """Raises InputError where a folder of the patterns is called as a published split, and SOURCE has others in the
-    same places.
-    """
+    """Refuse patterns with a folder named as a published split, if SOURCE has others at the same place."""
     both = ["/".join([*map(_unsplit, text.split("/")[:-1]), text.rpartition("/")[2]]) for text in (images, masks)]
     if any(text.count(SPLIT) != 1 for text in both):
         return
@@ -265,7 +256,7 @@ def _check_siblings(files: dict[str, SourceFile], images: str, masks: str) -> No
 
 
 def _unsplit(part: str) -> str:
-    """A folder of a pattern with {split} for the split's name: {split} for train, {split}_images for train_images."""
+    """The folder with {split} in place of a split: {split} for train, {split}_images for train_images."""
     if split_of(part):
         return SPLIT
     return WORD.sub(SPLIT, part) if split_in(part) and "*" not in part else part
@@ -281,7 +272,7 @@ def _samples(
 
 
 def paint(mask: SourceFile, table: Table, nearest: Nearest | None = None) -> Int32[np.ndarray, "height width"]:
-    """The class numbers in a mask, by its colours, or by its ids in a picture or a .npy array."""
+    """The class numbers of a mask, by its colours, or by its ids in an image or .npy array."""
     if table.colours and nearest:
         return nearest.look_up(read_colours(mask, blurred=True), table.codes)
     if table.colours:

@@ -1,4 +1,4 @@
-"""Which file of DEST is made of what: decided from names and groups, before anything is written."""
+"""Plan the files of DEST from names and groups, before anything is written."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -28,10 +28,9 @@ _MASK_BYTES = 100_000  # what a mask as PNG takes, generously; only the check fo
 
 
 class Made(NamedTuple):
-    """A file of DEST that is made of files of the source: `write` makes it; where `as_is` says so the first of them
-    can be linked.
+    """A file of DEST that `write` makes from files of the source; or a link to the first of them if `as_is` says so.
 
-    `write` returns whether a picture was turned, as its EXIF orientation says.
+    `write` returns whether EXIF had the image turned.
     """
 
     sources: tuple[SourceFile, ...]
@@ -54,14 +53,12 @@ Placement = dict[str, SourceFile | Made]
 
 
 def fits(file: SourceFile | Made, size: int | None) -> bool:
-    """Whether a file of DEST with so many bytes (None: no file) is what `file` makes; of what is made anew only that
-    it is not empty.
-    """
+    """Whether a file of DEST of this size (None: no file) is what `file` makes; a Made: whether it has content."""
     return bool(size) if isinstance(file, Made) else size == file.size
 
 
 class Plan(NamedTuple):
-    """placements: sample -> its files. moved: groups that lie where the hash does not put them, see `groups.sides`."""
+    """placements: sample -> its files. moved: groups that are moved against the hash, see `groups.sides`."""
 
     placements: dict[str, Placement]
     moved: dict[str, str]
@@ -75,12 +72,10 @@ def plan(
     left_out: LeftOut,
     moved: dict[str, str] | None = None,
 ) -> Plan:
-    """Where each sample goes: to the split that its makers published, else to the one that the hash of its group
-    decides.
+    """Plan the split of each sample: the published one, else by the hash of its group.
 
-    val_from: which published sets become val, else val; train and test stay what they are, and others go to
-    `left_out`. Where no sample is published as one that becomes val, and `val_from` names none, the hash decides among
-    those of train. Paths are made of the checked id, never of a name in the source.
+    val_from: the published sets that become val; by default val. train and test stay, others go to `left_out`. Without
+    a set for val the hash splits train. Paths are made from the checked id, never from a name in the source.
     """
     samples = list(unique(layout.samples, left_out))
     chosen = val_from or ["val"]
@@ -123,12 +118,12 @@ def plan(
 
 
 def validates(layout: Layout, samples: Iterable[Sample], val_from: list[str] | None) -> bool:
-    """Whether the published sets hold out pairs to validate with, so that no hash need do it."""
+    """Whether the published sets have validation pairs, so that no hash is needed."""
     return bool(layout.sets) and (bool(val_from) or any(sample.published == "val" for sample in samples))
 
 
 def without_sets(layout: Layout) -> Layout:
-    """The layout without its published split; the set stays in the id, as two sets may count from 000000."""
+    """The layout without its published split. Ids get the set as a prefix: two sets may count from 000000."""
     many = len({sample.published for sample in layout.samples}) > 1
     samples = [
         sample._replace(
@@ -164,9 +159,7 @@ def _numbers(file: SourceFile, classes: int):
 
 
 def _write_mask(painted: Painted, image: SourceFile, labelling: Labelling, out: IO[bytes]) -> bool:
-    """The mask at the picture's size, turned as the picture is, unless its size says that it was drawn on the picture
-    as displayed.
-    """
+    """The mask at the image's size, turned with the image unless its size shows that it is upright already."""
     numbers, size, turn = painted.paint(), size_of(image), turn_of(image)
     try:
         numbers = fit(numbers, size)

@@ -13,16 +13,15 @@ _CHUNK = 2**22
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise Unusable for a size that no picture has, and for more than MAX_PIXELS."""
+    """Refuse an invalid size and more than MAX_PIXELS."""
     if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
         raise Unusable(f"its annotation is of {width} x {height} pixels; wanted 1 to {MAX_PIXELS:,} in all")
 
 
 def inside(outline: Float[np.ndarray, "points 2"], height: int, width: int) -> Bool[np.ndarray, "height width"]:
-    """The pixels whose centres lie within a closed outline, by the even-odd rule.
+    """The pixels whose centres are inside a closed outline, by the even-odd rule.
 
-    outline: x to the right and y down, in pixels, with (0, 0) at the outer corner of the first pixel; it may leave the
-    picture.
+    outline: x to the right and y down, in pixels, (0, 0) at the outer corner of the first pixel; may leave the image.
     """
     found = np.zeros((height, width), bool)
     if len(outline) < 3 or not np.isfinite(outline).all():
@@ -45,10 +44,9 @@ def inside(outline: Float[np.ndarray, "points 2"], height: int, width: int) -> B
 
 
 def run_lengths(counts: object, height: int, width: int) -> Bool[np.ndarray, "height width"]:
-    """The pixels of COCO's run lengths: column by column, first how many are outside, then how many inside, and so on.
+    """Decode COCO's run lengths: column by column, alternating counts outside and inside.
 
-    counts: a list of them, or the text that COCO's own code makes of them. Raises Unusable where they are neither, or
-    do not add up to the picture.
+    counts: a list, or COCO's compressed text. Raises Unusable if they are invalid or do not fill the image.
     """
     lengths = _uncompressed(counts) if isinstance(counts, str) else counts
     if not isinstance(lengths, list) or not all(isinstance(length, int) and length >= 0 for length in lengths):
@@ -60,9 +58,10 @@ def run_lengths(counts: object, height: int, width: int) -> Bool[np.ndarray, "he
 
 
 def _uncompressed(text: str) -> list[int]:
-    """The numbers of COCO's compressed run lengths (cocodataset/cocoapi, common/maskApi.c, rleFrString): five bits in
-    each letter, the lowest first, a sixth where more follow; from the fourth number on the difference to the one two
-    places before.
+    """Decode COCO's compressed run lengths (cocodataset/cocoapi, common/maskApi.c, rleFrString).
+
+    Each letter has five bits, lowest first, and a sixth if more follow. From the fourth number on it is the difference
+    to the number two places before.
     """
     lengths: list[int] = []
     place = 0

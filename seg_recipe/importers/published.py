@@ -1,4 +1,4 @@
-"""The names that published splits go by, in a folder's name, a text's or a pattern's."""
+"""The names of published splits, in folders, texts and patterns."""
 
 import re
 
@@ -13,13 +13,11 @@ WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(WORDS, key=len, reverse=True))}
 
 
 def split_of(text: str) -> str:
-    """The split that a name is the name of, whatever its case: Training is train; empty for any other name."""
+    """The split of a name, in any case: train for Training; empty for another name."""
     return WORDS.get(text.lower(), "")
 
 
 def split_in(text: str) -> str:
-    """The split that a longer name speaks of, as train2017, val_images and images-test do; empty where none or several
-    stand in it.
-    """
+    """The split in a longer name, as train2017, val_images and images-test; empty if none or several."""
     found = {WORDS[word.lower()] for word in WORD.findall(text)}
     return found.pop() if len(found) == 1 else ""

@@ -1,8 +1,6 @@
-"""Which known layout a source is, by that data set's own marks; for any other source, what it looks like and how it is
-imported.
+"""Recognise the layout of a source by its own marks. Describe an unknown source, and how to import it.
 
-Folders that several data sets share, such as VOC's, prove nothing: classes under the names of another data set look
-right in every check.
+Folders that several data sets share, such as VOC's, are no marks: classes under wrong names would pass every check.
 """
 
 import itertools
@@ -21,12 +19,11 @@ from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 
 MOST_NAMES = 20_000
-"""So many files of a folder are looked at to say what it looks like."""
+"""Files of a folder to look at for a description."""
 
 _TOP = r"(?:.*/)?"
 _LIKE = (
-    # what it looks like; patterns that all match a name in it; the format that it may be of; the way out where it is
-    # something else
+    # description; patterns that all match some name; the format that it may be; the way out if it is not
     ("the folders that training reads", (r"(?:train|val)/images/.+", r"(?:train|val)/annotations/.+_seg\.png"), "",
      "it needs no import: give it to training as --dataset"),
     ("Pascal VOC's folders", (_TOP + r"JPEGImages/[^/]+\.jpg", _TOP + r"SegmentationClass(?:PNG)?/[^/]+\.png"), "voc",
@@ -46,10 +43,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 
 
 def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
-    """The format whose own marks these files have. Raises InputError where several have them, and where none has.
-
-    Then it says what the files look like, and what of the source was left out before.
-    """
+    """The format whose marks these files have. Refuses none and several, with a description of the source."""
     found = [name for name, known in FORMATS.items() if known.claims(files)]
     if len(found) > 1:
         raise InputError(
@@ -66,9 +60,7 @@ def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
 
 
 def looks_like(folder: Path) -> str:
-    """What a folder looks like, if it is a data set in a foreign layout, and the command that imports it; empty where
-    nothing is known.
-    """
+    """Describe a folder in a foreign layout, with the command to import it; empty if it is unknown."""
     files = dict(itertools.islice(_walk(folder), MOST_NAMES))
     for name, known in FORMATS.items():
         if known.claims(files):
@@ -119,16 +111,14 @@ def _endings(names: Iterable[str]) -> str:
 
 
 class Patterns(NamedTuple):
-    """Two patterns of names, as --images and --masks take them."""
+    """Two patterns of names, for --images and --masks."""
 
     images: str
     masks: str
 
 
 def guess_patterns(names: Iterable[str]) -> Patterns | None:
-    """The patterns that pair most names: two kinds of files that differ in folder, ending, or in letters before or
-    behind the rest.
-    """
+    """Guess the patterns that pair most names: they differ in folder, ending, or letters before or after the id."""
     kinds: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
     for name in names:
         folder, _, base = name.rpartition("/")
@@ -163,7 +153,7 @@ def guess_patterns(names: Iterable[str]) -> Patterns | None:
 
 
 def _split_folder(part: str) -> tuple[str, str] | None:
-    """(the split's name, the folder's) for train, and for trainannot or val_images."""
+    """(the split, the folder) of train, trainannot, val_images and the like."""
     if match := re.fullmatch(
         rf"({'|'.join(WORDS)})([_-]?(?:annot|mask|label|image|img|gt|seg)\w*)?", part, re.IGNORECASE
     ):
@@ -172,7 +162,7 @@ def _split_folder(part: str) -> tuple[str, str] | None:
 
 
 def _readings(stem: str) -> Iterator[tuple[str, str, str]]:
-    """The ways to read a name as letters, what names the pair, and letters: photo_1, rgb_1, 1_mask, leaf_mask."""
+    """The ways to split a name into letters, id and letters: photo_1, rgb_1, 1_mask, leaf_mask."""
     yield "", stem, ""
     if match := re.fullmatch(r"([A-Za-z][A-Za-z_-]*[_-]|)(.*?)((?:[_-][A-Za-z][A-Za-z0-9]*)*)", stem):
         if match[1]:

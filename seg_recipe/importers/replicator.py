@@ -40,9 +40,7 @@ _Frame = tuple[str, str]
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in the classes that its frames name, each a group of its own. Raises InputError for a json of
-    another form.
-    """
+    """Read the layout above, in the classes of its frames; each frame is a group of its own."""
     found: dict[str, dict[_Frame, SourceFile]] = {
         "rgb": {},
         "semantic_segmentation": {},
@@ -108,9 +106,7 @@ def _read_rgba(file: SourceFile) -> Int64[np.ndarray, "height width"]:
 
 
 def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
-    """(colour with alpha, or id, and the class) of each label in a frame's json. Raises InputError, naming the file,
-    for another form.
-    """
+    """(colour with alpha, or id; class) of each label in a frame's JSON. Refuses another form."""
     try:
         with file.open() as stream:
             content = json.load(stream)
@@ -132,9 +128,7 @@ def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
 
 
 def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table: Table) -> None:
-    """Raises InputError where the json that lies beside a mask gives one of the table's names to another colour or id
-    than the table.
-    """
+    """Refuse a table that contradicts the JSON of a mask."""
     names = {plain_name(name): number for number, name in enumerate(table.names)}
     for mask in masks:
         beside = re.sub(r"semantic_segmentation_(\d+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)

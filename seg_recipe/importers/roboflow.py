@@ -32,7 +32,7 @@ COPY = re.compile(r"\.rf\.[0-9A-Za-z]+$")
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in the classes of its lists."""
+    """Read the layout above, in the classes of its lists."""
     images: dict[str, SourceFile] = {}
     masks: dict[str, SourceFile] = {}
     names: dict[int, str] = {}

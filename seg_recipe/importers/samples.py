@@ -22,9 +22,9 @@ _Key = TypeVar("_Key")
 
 
 class Painted(NamedTuple):
-    """A mask made of one file or several: the files, and what paints it.
+    """A mask that is made from one or several files by `paint`.
 
-    `paint` gives the class number of each pixel (a place in the layout's names, or NOT_LABELLED), and raises
+    `paint` returns the class number of each pixel (an index of the layout's names, or NOT_LABELLED). It raises
     `Unusable` for files that are not what the layout promises.
     """
 
@@ -33,9 +33,9 @@ class Painted(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One pair. A mask that is a file holds the layout's class numbers as it is. Samples of one group (a person, a
-    scene) belong on one side of a split; `published` is the split that the data set's makers put it in ("" where they
-    made none).
+    """One pair. A mask that is a file has the layout's class numbers.
+
+    group: samples of one group (a person, a scene) stay on one side of a split. published: the published split, or "".
     """
 
     id: str
@@ -47,13 +47,11 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set as its makers mean it.
+    """A data set as its makers describe it.
 
-    names: its classes; class number i is names[i]. samples: in the order of their ids, read once. palette: one colour
-    per class, or none.
-    sets: the names of the splits that its makers published, none where they made none. rgb: whether every picture is
-    known to be an RGB PNG, so that none need be opened. notes: lines for the user. mirror_pairs: class numbers that a
-    flip exchanges; None finds them by name.
+    names: class number i is names[i]. samples: by id, read once. palette: one colour per class, or none. sets: the
+    published splits. rgb: every image is known to be an RGB PNG, so none needs opening. notes: lines for the user.
+    mirror_pairs: class numbers that a flip exchanges; None finds them by name.
     """
 
     names: tuple[str, ...]
@@ -66,15 +64,13 @@ class Layout:
 
 
 def safe_id(text: str) -> str:
-    """The text as an id: letters, digits, "_" and "-", at most 100 of them, not ending as a mask's name does."""
+    """The text as an id: at most 100 letters, digits, "_" and "-", not ending as a mask's name does."""
     name = re.sub(r"[^0-9A-Za-z_-]+", "_", text).strip("_")[-100:] or "_"
     return f"{name}-" if name.endswith("_seg") else name
 
 
 def unique(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
-    """The samples in the order of their ids, without those whose id another one has; ids that differ in case are one
-    file on macOS.
-    """
+    """The samples by id, without repeated ids. Ids that differ in case are one file on macOS."""
     groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.id.casefold(), sample.published), []).append(sample)
@@ -91,7 +87,7 @@ def unique(samples: Iterable[Sample], left_out: LeftOut) -> Iterator[Sample]:
 def pair_up(
     images: dict[_Key, SourceFile], masks: dict[_Key, SourceFile], left_out: LeftOut
 ) -> list[tuple[_Key, SourceFile, SourceFile]]:
-    """(key, image, mask) for the keys that both have; what has no partner goes to `left_out`."""
+    """(key, image, mask) of the keys that both have. The others go to `left_out`."""
     for key in masks.keys() - images.keys():
         left_out.add("mask without an image", masks[key].name)
     for key in images.keys() - masks.keys():

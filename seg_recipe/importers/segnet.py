@@ -27,7 +27,7 @@ _NAME = re.compile(r"(?:.*/)?(train|val|valid|validation|test)(annot)?/([^/]+)\.
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in its own classes; each picture is a group of its own."""
+    """Read the layout above; each image is a group of its own."""
     table = table_beside(files, NAMES_FILES)
     found: dict[bool, dict[tuple[str, str], SourceFile]] = {False: {}, True: {}}
     for name, file in files.items():

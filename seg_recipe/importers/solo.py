@@ -37,7 +37,7 @@ _BLACK = 0
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above; the group of a sample is its sequence. Raises InputError for a json of another form."""
+    """Read the layout above; a group is a sequence. Refuses a JSON of another form."""
     colours: dict[str, int] = {}
     pairs: list[tuple[str, str, SourceFile, SourceFile]] = []
     used: set[str] = set()
@@ -99,7 +99,7 @@ def _content(file: SourceFile) -> dict[str, Any]:
 
 
 def _files(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(picture, mask) of each capture that has a semantic segmentation."""
+    """(image, mask) of each capture with a semantic segmentation."""
     for capture in content.get("captures", ()):
         for annotation in capture.get("annotations", ()):
             if "SemanticSegmentation" in str(annotation.get("@type")):

@@ -31,7 +31,7 @@ come to about 1.
 SMALL_BYTES = 2**20
 
 MAX_DEPTH = 8
-"""So many folders deep a source is looked at."""
+"""Depth of folders that are listed."""
 
 DEEPER = f"deeper than {MAX_DEPTH} folders (not looked at)"
 UNSAFE = "unsafe name (empty, absolute, '..', drive letter, backslash or NUL)"
@@ -42,10 +42,9 @@ _FLAGS_NOT_READ = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the source: its name there ("/" between folders), its bytes, and where to read it: `opener`, or as
-    `name` below `root`.
+    """A file of the source: its name ("/" between folders), its size, and `opener`, or a path below `root`.
 
-    A data set can have a million, so it is small, and makes its path when asked.
+    A data set can have a million of them.
     """
 
     name: str
@@ -55,27 +54,27 @@ class SourceFile:
 
     @property
     def path(self) -> Path | None:
-        """Where it lies as a plain file on this machine, which can be linked to; None inside an archive."""
+        """Its path, if it is a plain file that can be linked; None in an archive."""
         if self.opener:
             return None
         path = Path(self.root, self.name)
-        # A hard link must go to the file itself: one to a symbolic link would break when the source moves.
+        # hard links need the file itself: a symbolic link breaks when the source moves
         return path.resolve() if path.is_symlink() else path
 
     def open(self) -> AbstractContextManager[IO[bytes]]:
-        """The file, open for reading."""
+        """Open the file for reading."""
         return self.opener() if self.opener else Path(self.root, self.name).open("rb")
 
 
 @dataclass
 class LeftOut:
-    """What is not used: how often, by reason, with the first five names of each."""
+    """What is not used: counts by reason, with the first five names of each."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, name: str) -> None:
-        """Add a file. Control characters of a hostile name are escaped and long names cut before it is printed."""
+        """Add a file. Escapes control characters and cuts long names."""
         self.counts[reason] += 1
         shown = name if name.isprintable() else ascii(name)
         if self.counts[reason] <= 5:
@@ -91,14 +90,12 @@ class LeftOut:
 
 @contextmanager
 def open_source(source: Path, left_out: LeftOut) -> Iterator[dict[str, SourceFile]]:
-    """The files of a folder, a zip or a tar by name, down to MAX_DEPTH folders, while the context lasts; the rest goes
-    to `left_out`.
+    """List the files of a folder, a zip or a tar by name, down to MAX_DEPTH folders. Others go to `left_out`.
 
-    Of an archive only what can be read safely is listed: plain members whose names are unique and stay inside, of at
-    most MAX_MEMBER_BYTES; in a zip stored or deflated, not encrypted, at most MAX_RATIO. Links to folders, and all
-    links in an archive, are not followed. Several threads may open files at once. Memory grows with the number of
-    names, not with the size of the files. Raises FileNotFoundError if there is no such source; ValueError for a file
-    that is no archive, is a compressed tar, is cut off, or unpacks to more than MAX_RATIO times its size.
+    Of an archive it lists plain members with unique names inside it, of at most MAX_MEMBER_BYTES; in a zip stored or
+    deflated, not encrypted, at most MAX_RATIO. Links to folders, and links in archives, are not followed. Threads may
+    open files at once. Refuses a file that is no archive, a compressed or truncated tar, and an archive that unpacks
+    to more than MAX_RATIO times its size.
     """
     if source.is_dir():
         yield _list_folder(source, left_out)
@@ -135,13 +132,11 @@ def _list_folder(folder: Path, left_out: LeftOut) -> dict[str, SourceFile]:
                 left_out.add(DEEPER, prefix + name)
         else:
             waiting += [f"{prefix}{name}/" for name in below]
-    return dict(sorted(files.items()))  # a disk lists them in any order
+    return dict(sorted(files.items()))  # disks list in any order
 
 
 def _list_one(root: str, prefix: str, files: dict[str, SourceFile], below: list[str], left_out: LeftOut) -> None:
-    """Adds the plain files of the folder `prefix` to `files`, the names of the folders in it to `below`; links to
-    files count as files.
-    """
+    """Add the files of the folder `prefix` to `files` and its folders to `below`. Links to files count as files."""
     with os.scandir(Path(root, prefix)) as entries:
         for entry in entries:
             name = prefix + entry.name
@@ -154,9 +149,7 @@ def _list_one(root: str, prefix: str, files: dict[str, SourceFile], below: list[
 
 
 def _list_tar(source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
-    """A tar without compression: each member is a stretch of the file. (A compressed one can be read from front to
-    back only.)
-    """
+    """List an uncompressed tar: each member is a part of the file. A compressed one has no random access."""
     files: dict[str, SourceFile] = {}
     twice: set[str] = set()
     size = source.stat().st_size
@@ -204,7 +197,7 @@ def _depth(name: str) -> int:
 
 
 def _drop(twice: set[str], files: dict[str, SourceFile], left_out: LeftOut) -> None:
-    """Take out the names that stand twice: which of the two is meant cannot be known."""
+    """Remove names that occur twice: they are ambiguous."""
     for name in sorted(twice):
         left_out.add("name that stands twice in the zip", name)
         del files[name]
@@ -228,9 +221,7 @@ def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict
         files[name] = SourceFile(name, member.file_size, functools.partial(_open_member, archive, member, lock))
     _drop(twice, files, left_out)
     total = sum(file.size for file in files.values())
-    if total > max(
-        MAX_RATIO * size, MAX_MEMBER_BYTES
-    ):  # members that share their bytes, as in the overlapping kind of bomb
+    if total > max(MAX_RATIO * size, MAX_MEMBER_BYTES):  # overlapping members: a zip bomb
         raise InputError(
             f"SOURCE {source} says that its {size:,} bytes unpack to {total:,}; more than {MAX_RATIO} times is no set "
             "of pictures but a zip bomb."
@@ -240,7 +231,7 @@ def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict
 
 def _unreadable(member: zipfile.ZipInfo, archive_size: int) -> str:
     """Why a member is not listed; empty if it is."""
-    # As written in the zip: `filename` ends at a NUL byte, and has the separator of this machine replaced.
+    # as in the zip: `filename` ends at a NUL byte and has other separators
     name = member.orig_filename
     if _leads_out(name):
         return UNSAFE
@@ -248,7 +239,7 @@ def _unreadable(member: zipfile.ZipInfo, archive_size: int) -> str:
         return "link or special file in the zip"
     if member.flag_bits & _FLAGS_NOT_READ:
         return "encrypted or patched member"
-    # Only these two are unpacked in bounded pieces by zipfile; bzip2 and LZMA members unpack whole blocks at once.
+    # zipfile unpacks only these two in bounded pieces
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "member that is neither stored nor deflated"
     if not 0 <= member.header_offset < archive_size:
@@ -269,7 +260,7 @@ def _open_stretch(path: Path, start: int, size: int) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, lock: threading.Lock) -> Iterator[IO[bytes]]:
-    # ZipFile counts its open members without a lock, although their reads have one.
+    # ZipFile counts its open members without a lock
     with lock:
         stream = archive.open(member)
     try:

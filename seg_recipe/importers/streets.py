@@ -45,7 +45,7 @@ _TOP = r"(?:.*/)?"
 
 
 class Street(NamedTuple):
-    """A set of streets: patterns of its pictures and masks, whose groups make the pair; what masks hold."""
+    """Patterns of images and masks of a street data set, whose groups make the pair; the kind of its masks."""
 
     picture: str
     masks: tuple[tuple[str, dict[int, int]], ...]
@@ -53,7 +53,7 @@ class Street(NamedTuple):
     CONFIRM: Callable[[dict[str, SourceFile]], bool] | None = None
 
     def read(self, files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-        """The layout above, in the 19 classes. Of several kinds of masks the first that is there is read."""
+        """Read the layout above, in the 19 classes. Of several kinds of masks it reads the first that exists."""
         pattern, codes = next(
             (kind for kind in self.masks if any(map(re.compile(kind[0]).fullmatch, files))), self.masks[0]
         )
@@ -77,7 +77,7 @@ class Street(NamedTuple):
 
 
 def _has_the_palette(files: dict[str, SourceFile]) -> bool:
-    """Whether the first mask is a palette PNG in which 7 and 26 have Cityscapes' colours of road and car."""
+    """Whether the first mask is a palette PNG with Cityscapes' colours of road and car at 7 and 26."""
     file = next(file for name, file in sorted(files.items()) if re.fullmatch(GTA5.MARKS[1], name))
     try:
         with opened(file) as picture:

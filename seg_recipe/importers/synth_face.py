@@ -37,7 +37,7 @@ _UNPAINTED = ("eyebrows", "eyelashes")
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in the label space of FACE; the group of a sample is its identity."""
+    """Read the layout above, in the label space FACE; a group is an identity."""
     found: dict[str, dict[str, SourceFile]] = {kind: {} for kind in ("img", "parts", *OVERLAYS)}
     for name, file in files.items():
         match = _NAME.fullmatch(name)

@@ -31,9 +31,9 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class Table:
-    """names: the classes. codes: value in the mask -> class number; a colour is red * 65536 + green * 256 + blue.
-    colours: the kind. mirror_pairs: class numbers that a flip exchanges, None where the file does not say.
-    shown_in: a colour for each class, where a file of ids says one.
+    """names: the classes. codes: value in the mask -> class number; colours are red * 65536 + green * 256 + blue.
+    colours: the values are colours. mirror_pairs: class numbers that a flip exchanges, None if the file has none.
+    shown_in: a colour for each class, if a file of ids has them.
     """
 
     names: tuple[str, ...]
@@ -54,7 +54,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read the table in a file. Raises InputError, naming the file; also for two classes with one value."""
+    """Read a table. Refuses two classes with one value."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -79,11 +79,12 @@ def read_table(path: Path) -> Table:
         named = names_by_id(content)
         return _from_ids(named) if named is not None else _from_values(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"--table {path}: {' '.join(str(error).split())[:150]}; {_WANTED}") from None
+        reason = " ".join(str(error).removeprefix(f"labels: {path}: ").split())[:150].rstrip(".")
+        raise InputError(f"--table {path}: {reason}; {_WANTED}") from None
 
 
 def _from_ids(named: dict[int, str]) -> Table:
-    """A table of ids; 255 is not labelled, unless a name says that it is a class."""
+    """A table of ids. 255 is not labelled, unless it has a name."""
     unlabelled = plain_name(named.get(IGNORE_INDEX, "ignore")) in UNLABELLED
     names = {label: name for label, name in named.items() if not (unlabelled and label == IGNORE_INDEX)}
     codes = {label: number for number, label in enumerate(names)}
@@ -91,7 +92,7 @@ def _from_ids(named: dict[int, str]) -> Table:
 
 
 def _from_values(content: dict[str, Any]) -> Table:
-    """A table of colours. Raises InputError for any other."""
+    """A table of colours."""
     if all(isinstance(value, list) for value in content.values()):
         return colour_table({name: packed(value) for name, value in content.items()})
     strange = next(
@@ -102,7 +103,7 @@ def _from_values(content: dict[str, Any]) -> Table:
 
 
 def colour_table(colours: dict[str, int]) -> Table:
-    """Name -> packed colour, as a table. Raises InputError where two names have one colour."""
+    """A table from name -> packed colour. Refuses two names with one colour."""
     codes: dict[int, int] = {}
     for number, (name, code) in enumerate(colours.items()):
         if code in codes:
@@ -112,7 +113,7 @@ def colour_table(colours: dict[str, int]) -> Table:
 
 
 def packed(colour: Any) -> int:
-    """[red, green, blue] or [red, green, blue, alpha] in 0-255 as one number. Raises InputError for anything else."""
+    """[red, green, blue] or [red, green, blue, alpha] in 0-255 as one number."""
     parts = [int(part) for part in colour[:3]] if isinstance(colour, list) and len(colour) in (3, 4) else []
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
         raise InputError(f"{colour!r} is no colour [red, green, blue] in 0-255")
@@ -125,7 +126,7 @@ def show_colour(code: int) -> str:
 
 
 def semantic_colours(content: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """(name, packed colour) of the semantic segmentation in a frame of SOLO, or in its annotation definitions."""
+    """(name, packed colour) of the semantic segmentation in a SOLO frame or annotation definition."""
     annotations = [*content.get("annotationDefinitions", ())]
     for capture in content.get("captures", ()):
         annotations += capture.get("annotations", ())

@@ -47,9 +47,7 @@ _CODES = {**{number: number for number in range(len(NAMES))}, IGNORE_INDEX: NOT_
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """The layout above, in 21 classes; each picture is a group of its own. Raises InputError where a list of other
-    classes lies beside.
-    """
+    """Read the layout above, in 21 classes; each image is a group. Refuses a source with a list of other classes."""
     lists = [name for name in files if name.rpartition("/")[2] in ("class_names.txt", "labelmap.txt")]
     if lists and _other_classes(files[lists[0]]):
         other = "labelme" if lists[0].endswith("class_names.txt") else "cvat"
@@ -64,9 +62,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
 def collect(
     files: dict[str, SourceFile], left_out: LeftOut, masks: tuple[str, ...]
 ) -> tuple[dict[str, SourceFile], dict[str, SourceFile], dict[str, str]]:
-    """Pictures and masks by name, and name -> published set, of VOC's folders. masks: patterns; the first that fits a
-    file is meant.
-    """
+    """Images, masks and published sets by name, of VOC's folders. masks: patterns, of which the first match counts."""
     patterns = [re.compile(f"(?:.*/)?{mask}") for mask in masks]
     meant = next((pattern for pattern in patterns if any(map(pattern.fullmatch, files))), patterns[0])
     images: dict[str, SourceFile] = {}
@@ -93,7 +89,7 @@ def samples(
     sets: dict[str, str],
     left_out: LeftOut,
 ) -> Iterator[Sample]:
-    """The pairs of pictures and masks, each in the set that a text puts it in."""
+    """The pairs of images and masks, each in its published set."""
     for name, image, mask in pair_up(images, masks, left_out):
         yield Sample(safe_id(name), image, Painted((mask,), paints[name]), safe_id(name), sets.get(name, ""))
 
