@@ -25,8 +25,9 @@ The folder of --output gets report.html, one file to look at and to send, and sc
     versions of the packages; images, images_counted, pixels_counted, classes_present
     figures           miou, miou_foreground (without --background), miou_i, miou_c, accuracy,
                       mean_accuracy as in results.json of a run; miou_i_worst: mean over the worst
-                      5 % of the images; boundary_iou_0.5, boundary_iou_2: within that percentage
-                      of the diagonal of the contours; ece: calibration error in 0-1
+                      5 % of the images; images_over_0.5: share of the images with a mean IoU of
+                      0.5 or more; boundary_iou_0.5, boundary_iou_2: within that percentage of the
+                      diagonal of the contours; ece: calibration error in 0-1
     classes           name -> images (in which it occurs), iou, accuracy, boundary_iou_0.5,
                       boundary_iou_2
     confusion         pixels[truth][predicted], with the names of both; the last column: classes

@@ -116,6 +116,7 @@ def test_every_figure_equals_a_slow_computation():
         per_image.append({label: iou(t, p, label) for label in range(4) if (t == label).any()})
     means = [np.mean(list(one.values())) for one in per_image]
     assert found["miou_i"] == pytest.approx(np.mean(means))
+    assert found["images_over_0.5"] == np.mean([mean >= 0.5 for mean in means])
     assert found["miou_i_worst"] == pytest.approx(min(means))  # 5 % of 6 images, rounded up, is one
     assert found["miou_c"] == pytest.approx(
         np.mean([np.mean([one[label] for one in per_image if label in one]) for label in present])

@@ -9,6 +9,8 @@ from seg_recipe.figure_names import FOREGROUND
 from seg_recipe.scoring.intervals import RESAMPLES, draws
 from seg_recipe.scoring.tally import Tally, shares_of_widths
 
+OVER = 0.5
+"""The mean IoU from which on an image counts as found."""
 WORST = 0.05
 """The share of the images that is called the worst."""
 _CHUNK = 4096  # images whose sums are made float64 at once
@@ -24,7 +26,7 @@ HEADLINES = (
     "miou_i_worst",
     *(f"boundary_iou_{share}" for share in shares_of_widths()),
 )
-HEADLINES += ("accuracy", "mean_accuracy", "ece")
+HEADLINES += ("images_over_0.5", "accuracy", "mean_accuracy", "ece")
 PER_CLASS = ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares_of_widths()))
 
 
@@ -58,8 +60,9 @@ def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"], back
 
     miou, miou_i, miou_c, accuracy, mean_accuracy, class_iou, class_accuracy: as `SegmentationMetrics` has them (NaN
     for a class absent from the truth, in no mean). miou_i_worst: the mean of the lowest 5 % of the images' mean IoUs,
-    rounded up to whole images. boundary_iou_W and class_boundary_iou_W: IoU within W percent of the diagonal of the
-    contours, over all images, as miou.
+    rounded up to whole images. images_over_0.5: the share of the images whose mean IoU is at least that.
+    boundary_iou_W and class_boundary_iou_W: IoU within W percent of the diagonal of the contours, over all images, as
+    miou.
     ece: expected calibration error, the mean over pixels of |share right - mean confidence| of the pixel's bin.
     """
     right, truth, predicted = (_total(weights, sums) for sums in (tally.right, tally.truth, tally.predicted))
@@ -80,6 +83,7 @@ def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"], back
     mious = tally.image_mious
     counted = np.isfinite(mious)
     found["miou_i"] = _ratio(weights[:, counted] @ mious[counted], weights[:, counted].sum(1))
+    found[f"images_over_{OVER}"] = _ratio(weights[:, counted] @ (mious[counted] >= OVER), weights[:, counted].sum(1))
     found["miou_i_worst"] = _lowest(weights[:, counted], mious[counted])
     found["miou_c"] = _mean(_ratio(_total(weights, tally.ious), _total(weights, tally.present), here))
 

@@ -39,6 +39,7 @@ _TITLES = {
         )
         for share in shares_of_widths()
     },
+    "images_over_0.5": ("Images from mIoU 0.5 on", "the share of the images whose mean IoU is 0.5 or more"),
     "accuracy": ("Pixel accuracy", "the share of the labelled pixels that are right"),
     "mean_accuracy": ("Mean class accuracy", "the share of each class's pixels that are found, mean over classes"),
     "ece": (

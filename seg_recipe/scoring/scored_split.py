@@ -149,7 +149,7 @@ def open_split(
     return Pictures(dataset_rows, label_space, tuple(notes))
 
 
-def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " rows"]]]) -> Dataset:
+def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " _"]]]) -> Dataset:
     """The chosen rows of all parts; ids that several of them have are told apart by the name of the split."""
     chosen: list[Dataset] = [pairs.rows.select(rows) for pairs, rows in parts]
     ids = [name for part in chosen for name in part["id"]]
