@@ -324,3 +324,19 @@ def test_two_processes_may_compile_at_once_and_a_third_compiles_nothing(tmp_path
     ).stdout.split()
     assert len(first) == 3 and first[:2] == second[:2] == third[:2]
     assert third[2] == "2"
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["loops", "tiles", "16 bits"])
+def test_what_torch_compile_is_told_of_sizes_types_and_strides_is_true(dtype, soft):
+    logits, labels = make(soft=soft, dtype=dtype)
+    for form in (torch.contiguous_format, torch.channels_last):
+        z = logits.detach().contiguous(memory_format=form).requires_grad_()
+        settings = (1.5, 255, True)
+        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+        operations = torch.ops.seg_recipe
+        torch.library.opcheck(operations.pixel_sums.default, (z, labels, *settings, True), test_utils=checks)
+        sums, _, _, kept = operations.pixel_sums(z, labels, *settings, True)
+        slope = torch.ones_like(sums.detach())
+        arguments = (z.detach(), labels, slope, kept.detach(), *settings)
+        torch.library.opcheck(operations.pixel_sums_gradient.default, arguments, test_utils=checks)

@@ -8,6 +8,7 @@ import triton.language as tl
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
+from seg_recipe.fast.triton_kernels import SIZES
 from seg_recipe.fast.triton_loss import LABELS, LOGITS, reach
 
 
@@ -23,7 +24,7 @@ def _place(output, source_size, size):
     return low, tl.minimum(source_size - 1 - low, 1), (position - low.to(tl.float64)).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["h", "w"])
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def counts_kernel(
     logits, labels, sizes, counts, classes, h, w, stride_b, stride_c, stride_i, stride_j, label_b, label_y, label_x,

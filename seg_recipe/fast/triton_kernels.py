@@ -32,17 +32,12 @@ ABSENT = tl.constexpr(-1e30)
 KINDS = tl.constexpr(5)
 """Kinds of sums: intersection, probability power, target surprise, uniform surprise, number of pixels."""
 
-STRIDES = [f"stride_{axis}" for axis in "bcij"] + [
-    "label_b",
-    "label_y",
-    "label_x",
-    "slope_k",
-    "slope_b",
-    "slope_c",
-    "one",
-]
-"""Not told to the compiler, `one` neither, which is 1: where it knows that columns lie side by side, it gives each
-thread several columns, and the sums over classes cost four times as much.
+SIZES = [
+    "classes", "h", "w", "parts", "strips", "plane", "edge", "stride_b", "stride_c", "stride_i", "stride_j", "label_b",
+    "label_y", "label_x", "slope_k", "slope_b", "slope_c", "one",
+]  # fmt: skip
+"""Not told to the compiler, so one kernel serves all sizes. `one` is 1: where the compiler knows that columns lie side
+by side, it gives each thread several columns, and the sums over classes cost four times as much.
 """
 
 
@@ -180,7 +175,7 @@ def _softmax_sums(
     return inter, powers, surprise, uniform, count, log_z + top
 
 
-@triton.jit(do_not_specialize=STRIDES)
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def sums_kernel(
     logits, labels, partial, log_z, classes, h, w, stride_b, stride_c, stride_i, stride_j, label_b, label_y, label_x,
@@ -230,7 +225,7 @@ def sums_kernel(
     tl.store(to + 4 * C, tl.sum(count, 1) + tl.where(tl.sum(wrong, 0) > 0, float("nan"), 0.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def add_kernel(partial, sums, counts, pixels, parts, classes, C: tl.constexpr, G: tl.constexpr):
     """One kind of sum of an image: four kinds to sums (4, images, classes), the fifth to counts and pixels."""
@@ -260,7 +255,7 @@ def _slope(z, log, ids, a, pb, k, s, POWER: tl.constexpr, UNIFORM: tl.constexpr,
     return slope - q * tl.sum(slope, 0)[None, :]
 
 
-@triton.jit(do_not_specialize=STRIDES)
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def gradient_kernel(
     logits, labels, slopes, log_z, planes, edges, classes, h, w, stride_b, stride_c, stride_i, stride_j,
@@ -317,7 +312,7 @@ def gradient_kernel(
     tl.store(edge + tl.num_programs(2).to(tl.int64) * classes * strips * w, add_right, mask=inside)
 
 
-@triton.jit(do_not_specialize=STRIDES)
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def join_kernel(
     planes, edges, out, classes, h, w, strips, plane, edge, stride_b, stride_c, stride_i, stride_j,

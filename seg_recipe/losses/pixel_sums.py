@@ -100,7 +100,8 @@ def _sums(
     else:
         wrong = wrong_labels(labels, logits.shape[1], ignore_index).any()
         sums = tiled.sums(logits, labels, **settings) * torch.where(wrong, torch.nan, 1.0)
-    return sums[:4].clone(), sums[4].clone(), sums[5, :, 0].clone(), kept
+    parts = (part.clone(memory_format=torch.contiguous_format) for part in (sums[:4], sums[4], sums[5, :, 0]))
+    return *parts, kept
 
 
 @_sums.register_fake
