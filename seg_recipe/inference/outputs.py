@@ -93,7 +93,8 @@ class Predictions:
         image: for the overlay. scores: those that the mask is made of, where `wanted.scores`.
         """
         if scores is not None:
-            found = Probabilities(scores, (mask.shape[0], mask.shape[1]))
+            of_classes = bool({"png", "npz"} & {*self.wanted.probabilities})
+            found = Probabilities(scores, (mask.shape[0], mask.shape[1]), of_classes=of_classes)
             if self.wanted.min_confidence is not None:
                 mask = np.where(found.confidence < self.wanted.min_confidence, np.uint8(IGNORE_INDEX), mask)
             self._write_probabilities(picture, found)

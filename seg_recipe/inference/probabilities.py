@@ -23,23 +23,25 @@ _BAND = 2**21  # numbers made at once
 
 
 class Probabilities:
-    """The probabilities of one picture at (height, width). Made of it are two maps of full size, whatever the classes.
+    """The probabilities of one picture at (height, width).
 
-    confidence: the probability of the class that is predicted, in 0-1.
+    confidence: the probability of the class that is predicted, in 0-1; with `of_classes` there is a second map of that
+    size, whatever the number of classes.
     """
 
-    def __init__(self, scores: Float32[Tensor, "classes h w"], size: tuple[int, int]):
+    def __init__(self, scores: Float32[Tensor, "classes h w"], size: tuple[int, int], *, of_classes: bool = True):
         self._scores = float32(scores.cpu())
         self._rows, self._columns = axis(scores.shape[1], size[0]), axis(scores.shape[2], size[1])
         self.size = size
         self.confidence = np.empty(size, np.float32)
-        self._log_sums = np.empty(size, np.float32)
+        self._log_sums = np.empty(size if of_classes else (size[0], 0), np.float32)
         for band in self._bands(len(self._scores)):
             values = self._upsampled(slice(None), band)
             greatest = values.max(0)
             sums = np.exp(np.subtract(values, greatest, out=values), out=values).sum(0)
             self.confidence[band] = 1 / sums
-            self._log_sums[band] = greatest + np.log(sums)
+            if of_classes:
+                self._log_sums[band] = greatest + np.log(sums)
 
     def __len__(self) -> int:
         """The number of classes."""
