@@ -1,6 +1,7 @@
 """A video in gives a video out, read with PyAV: frames, times, size, sound, and what is to be seen."""
 
 import os
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -81,6 +82,29 @@ def test_a_video_comes_out_as_it_went_in(checkpoint, tmp_path, sound, suffix, ga
         distances = [np.abs(after - other).mean() for other in expected]
         assert np.argmin(distances) == number and distances[number] < 7, "it is that frame, as well as H.264 keeps it"
         assert np.abs((after - expected[number]).mean((0, 1))).max() < 1.5, "no shift of the colours"
+
+
+def test_a_turned_video_comes_out_upright(checkpoint, tmp_path):
+    """Of a telephone held upright: the matrix in the track's header (ISO 14496-12, tkhd) turns its frames."""
+    path = film(tmp_path / "clip.mp4", sound=None, frames=3)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40
+    turned = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter clockwise
+    content[place : place + 36] = struct.pack(">9i", *turned)
+    before = read(path)
+    path.write_bytes(content)
+    run(checkpoint, path, "--output", tmp_path / "out", "--overlay")
+    found = read(tmp_path / "out" / "overlays" / "clip.mp4")
+    assert found["size"] == (48, 64) and len(found["pictures"]) == 3
+    for number, (raw, after) in enumerate(zip(before["pictures"], found["pictures"], strict=True)):
+        with Image.open(tmp_path / "out" / "masks" / f"{number:06d}.png") as mask:
+            assert mask.size == (48, 64)
+            wanted = [
+                np.asarray(overlay(np.rot90(raw, turns).copy(), np.asarray(mask), LABELS)).astype(float)
+                for turns in (-1, 1)
+            ]
+        right, wrong = (np.abs(after - one).mean() for one in wanted)
+        assert right < 9 < wrong
 
 
 def test_it_is_made_once_and_anew_for_a_mask_that_is_younger(checkpoint, tmp_path):
