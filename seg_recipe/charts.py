@@ -202,7 +202,8 @@ def _draw_rates(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title("Learning rate of each parameter group" if len(curves) > 1 else "Learning rate", fontsize=11)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     if len(curves) > 1:
-        axes.legend(fontsize=9, frameon=False)
+        many = len(curves) > 8  # with layer_decay a curve for each block
+        axes.legend(fontsize=5 if many else 9, ncols=1 + many, frameon=False)
 
 
 def _draw_classes(figure: Any, axes: Any, ious: dict[str, list[float]], steps: Sequence[int], of: str) -> None:
