@@ -13,7 +13,7 @@ from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.scoring.boundary import boundary_width, near_contour
 from seg_recipe.scoring.examples import Example, choose
 from seg_recipe.scoring.figures import figures, point, resampled
-from seg_recipe.scoring.intervals import draws, groups_of, interval, t_quantile
+from seg_recipe.scoring.intervals import groups_of, interval, resample_weights, t_quantile
 from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs
 from seg_recipe.scoring.page import confusion_view, example_groups
 from seg_recipe.scoring.result import OTHER, by_miou, score_content, swapped_sides
@@ -177,10 +177,10 @@ def test_weights_mean_repeated_images():
 
 
 def test_draws_are_resamples_whatever_their_pieces(monkeypatch):
-    whole = np.concatenate(list(draws(50, resamples=40, seed=1)))
+    whole = np.concatenate(list(resample_weights(50, resamples=40, seed=1)))
     assert whole.shape == (40, 50) and (whole.sum(1) == 50).all()
     monkeypatch.setattr("seg_recipe.scoring.intervals._CHUNK", 50 * 7)
-    pieces = list(draws(50, resamples=40, seed=1))
+    pieces = list(resample_weights(50, resamples=40, seed=1))
     assert [len(piece) for piece in pieces] == [7] * 5 + [5]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 

@@ -1,10 +1,10 @@
-"""Score a model: how good it is on a set of images, with what certainty, where it fails; and write the report of it.
+"""Score a model on a set of images: figures with intervals, where it fails, and a report.
 
-matching.py    a model's classes to the data's, by name
-scored_split.py the split that is scored
-tally.py       the sums that are kept of each image; boundary.py: the pixels near a contour
-figures.py     figures from those sums; intervals.py: the bootstrap
-causes.py      the images grouped by the columns of metadata.jsonl
+matching.py    matches a model's classes to the data's, by name
+scored_split.py the split to score
+tally.py       sums of each image; boundary.py: the pixels near a contour
+figures.py     figures from the sums; intervals.py: the bootstrap
+causes.py      groups of images by the columns of metadata.jsonl
 result.py      score.json
 examples.py, page.py, templates/: report.html
 """
@@ -42,7 +42,7 @@ SCALES = (0.75, 1.0, 1.25)
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model to score, under the name that the report gives it."""
+    """A model to score, with its name in the report."""
 
     name: str
     segmenter: Segmenter
@@ -51,7 +51,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Report:
-    """What is written: the content of score.json, and the examples of report.html."""
+    """The content of score.json, and the examples of report.html."""
 
     content: dict[str, Any]
     label_space: LabelSpace
@@ -59,7 +59,7 @@ class Report:
 
 
 def contestant(name: str, segmenter: Segmenter, data: LabelSpace, id_map: IdMap | None = None) -> Contestant:
-    """Match a model's classes to the data's; its test-time flip swaps the matched sides. Raises as `match_labels`."""
+    """Match a model's classes to the data's. Its test-time flip swaps the matched sides."""
     match = match_labels(segmenter.label_space, data, id_map)
     segmenter.label_space = replace(
         segmenter.label_space, mirror_pairs=mirror_pairs(segmenter.label_space, data, match)
@@ -104,10 +104,9 @@ def score_models(
 ) -> Report:
     """Score a model, and `other` on the same images for comparison.
 
-    dataset, split: what the report calls them. metadata: id -> values, to group the images by. group: the pattern of
-    `groups_of`: intervals are over groups of images. background: the classes that miou_foreground is
-    without. examples: how many of
-    the worst, of the middle and of the best are shown. Raises InputError when no pixel of the images is labelled.
+    dataset, split: their names in the report. metadata: id -> values, to group the images by. group: the pattern of
+    `groups_of`, for intervals over groups of images. background: the classes that miou_foreground excludes. examples:
+    how many of the worst, the middle and the best to show. Raises InputError if no pixel of the images is labelled.
     """
     options: dict[str, Any] = {"flip": flip, "scales": tuple(scales), "window": window}
     without = background_of(pictures.label_space.names, background)
@@ -162,14 +161,14 @@ def _settings(segmenter: Segmenter, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _notes(model: Contestant, content: dict[str, Any], label_space: LabelSpace, window: bool | None) -> list[str]:
-    """What a reader of the figures must know."""
+    """Notes on what limits the figures."""
     return [*model.match.lines(), *model.segmenter.unlike_training(window), *swapped_sides(content, label_space)]
 
 
 def write_report(report: Report, folder: Path, plots: Mapping[str, Path] | None = None) -> tuple[Path, Path]:
-    """Write folder/score.json and folder/report.html, each replaced in one go; return their paths.
+    """Write folder/score.json and folder/report.html, each as a whole. Returns their paths.
 
-    plots: caption -> PNG that the report shows of the training.
+    plots: caption -> PNG of the training, for the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {

@@ -1,4 +1,4 @@
-"""The report of a finished run, by the code of scripts/score.py, with pictures for the model card."""
+"""The report of a finished run, as by scripts/score.py, with pictures for the model card."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from seg_recipe.visualize import Prediction, prediction_sheet
 REPORT = "report"
 """The folder in a run's output folder that holds report.html, score.json and the pictures."""
 MOST_IMAGES = 1000
-"""Of a larger evaluation set, so many from all over it are scored: other processes wait meanwhile."""
+"""Of a larger evaluation set this many, evenly spaced, are scored, since other ranks wait."""
 
 
 def report_run(
@@ -42,10 +42,9 @@ def report_run(
 ) -> tuple[dict[str, str], str]:
     """Score the model saved in `folder` on `rows` (id, image, label) and write folder/report.
 
-    dataset, split: where the rows come from; with a metadata.jsonl there the report shows the error by cause.
-    plots: caption -> PNG in `folder`, shown in the report. Returns caption -> picture for the model card, and a line.
-    A report that cannot be made raises nothing, since the model is saved by now: there are no pictures then, and the
-    line says why. A full disk is raised.
+    dataset, split: the source of the rows; its metadata.jsonl gives the error by cause. plots: caption -> PNG in
+    `folder`, for the report. Returns caption -> picture for the model card, and a line. If the report fails there are
+    no pictures, and the line says why, since the model is saved. Raises only for a full disk.
     """
     if not isinstance(rows, Dataset):
         score = command("score", str(folder), "DATASET")
@@ -65,7 +64,7 @@ def report_run(
         files = {caption: folder / name for caption, name in (plots or {}).items()}
         _, page = write_report(report, folder / REPORT, files)
         pictures = _save_pictures(report, folder)
-    except Exception as error:  # whatever it is, the model is saved, and the run is to end well
+    except Exception as error:  # the model is saved: the run ends well
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         reason = explain(error).removeprefix("error: ").rstrip(".")
@@ -79,7 +78,7 @@ def report_run(
 
 
 def _save_pictures(report: Report, folder: Path) -> dict[str, str]:
-    """IoU per class, confusion matrix and the worst images in folder/report; caption -> path relative to `folder`."""
+    """Plot IoU per class, confusion matrix and examples into folder/report. Returns caption -> relative path."""
     content, label_space = report.content, report.label_space
     figures = {
         name: values["iou"] for name, values in content["classes"].items() if values["iou"]["value"] is not None

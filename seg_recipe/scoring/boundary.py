@@ -14,12 +14,11 @@ def boundary_width(size: tuple[int, int], share: float) -> int:
 
 
 def near_contour(labels: UInt8[np.ndarray, "height width"], width: int) -> Bool[np.ndarray, "height width"]:
-    """Which pixels lie within `width` of the contour of their own class: another class, or the picture's edge.
+    """Which pixels are within `width` of the contour of their own class: another class, or the image's edge.
 
-    Distance is the greater of those along the two axes, and the edge of the picture is a contour, as in the authors'
-    code, which erodes each class's mask `width` times by a square of 3 x 3; here all classes are done in one pass.
-    Ignored pixels belong to no class and are no contour: what they hide is not known. Their own value in the result
-    means nothing.
+    The distance is the greater of those along the two axes, and the edge of the image is a contour, as in the authors'
+    code, which erodes each class's mask `width` times by a 3 x 3 square. Here all classes take one pass. Ignored
+    pixels are of no class and no contour; their own value in the result is undefined.
     """
     values = labels.astype(np.int16)
     ignored = labels == IGNORE_INDEX
@@ -32,7 +31,7 @@ def near_contour(labels: UInt8[np.ndarray, "height width"], width: int) -> Bool[
 
 
 def _least(values: Int16[np.ndarray, "height width"], radius: int) -> Int16[np.ndarray, "height width"]:
-    """The least value in the square of 2 x radius + 1 around each pixel, as far as it lies in the picture."""
+    """The minimum over the square of 2 x radius + 1 around each pixel, inside the image."""
     for axis in (0, 1):
         length = values.shape[axis]
         reach = min(radius, length - 1)

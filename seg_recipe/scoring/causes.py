@@ -17,7 +17,7 @@ from seg_recipe.scoring.tally import Tally
 
 METADATA = "metadata.jsonl"
 NUMERIC_BINS, MOST_CATEGORIES = 5, 10
-_FEW_VALUES = 6  # so many different numbers, or fewer, are categories
+_FEW_VALUES = 6  # up to this many different numbers are categories
 _SHUFFLES, _WORK = 200, 2e7
 
 
@@ -43,10 +43,9 @@ class Cause(NamedTuple):
 
 
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
-    """id -> its values, nested objects and short lists flattened (`yaw`, `colour.0`).
+    """Read id -> values, with nested objects and short lists flattened (`yaw`, `colour.0`).
 
-    The id of a line is its `id`, else the name of its `file_name` without folder and suffix. Raises InputError naming
-    file and line.
+    The id of a line is its `id`, else the name in `file_name` without folder and suffix.
     """
     rows: dict[str, dict[str, Any]] = {}
     with path.open("rb") as lines:
@@ -72,12 +71,11 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
 def find_causes(
     tally: Tally, ids: Sequence[str], metadata: Mapping[str, Mapping[str, Any]], seed: int = 0
 ) -> list[Cause]:
-    """The columns that tell the images apart, those that explain most first; ids: of the tally's images, in their
-    order.
+    """The columns that explain differences between images, the best first. ids: of the tally's images, in order.
 
-    Numbers are cut into five groups of about equal size, categories beyond the ten largest are put together. Columns
-    with a single group, and text that differs in most images, are left out. `beyond_chance`: explains more than the
-    best of all columns does in 95 % of random shufflings of the images (one test for all columns together).
+    Numbers are split into five groups of about equal size; categories beyond the ten largest are merged. Columns with
+    a single group, and text that differs in most images, are left out. `beyond_chance`: explains more than the best of
+    all columns in 95 % of random permutations of the images (one test for all columns).
     """
     mious = tally.image_mious
     counted = np.flatnonzero(np.isfinite(mious) & np.array([name in metadata for name in ids], bool))
@@ -96,7 +94,7 @@ def find_causes(
     causes = []
     for column, (of, names, numeric) in grouped.items():
         explained = _explained(scores, of)
-        # Between two edges that are quantiles of many equal numbers there may be none.
+        # quantiles of many equal numbers may coincide
         members = [(name, counted[of == place]) for place, name in enumerate(names) if (of == place).any()]
         groups = [_group(tally, mious, images, name) for name, images in members]
         causes.append(Cause(column, numeric, explained, explained > threshold, groups))
@@ -104,7 +102,7 @@ def find_causes(
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Flatten to names and plain values; a nested name stands alone, or after its object's name if it is taken."""
+    """Flatten to names and plain values. A nested name gets its object's name as a prefix if it is not unique."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}" if inner in values else inner, part) for inner, part in _flat(value))
@@ -115,7 +113,7 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value can be grouped by: text, or a number that is finite and fits a float."""
+    """Whether a value can be grouped by: text, or a finite number."""
     return isinstance(value, str) or (isinstance(value, int | float) and -1e300 < value < 1e300)
 
 
@@ -151,7 +149,7 @@ def _groups(values: list[Any]) -> tuple[Int64[np.ndarray, " images"], list[str],
 
 
 def _explained(scores: Float64[np.ndarray, " images"], of: Int64[np.ndarray, " images"]) -> float:
-    """Omega squared: variance between groups less what random groups would have, as a share; at least 0."""
+    """Omega squared: the share of variance between groups, less that of random groups; at least 0."""
     scores, of = scores[of >= 0], of[of >= 0]
     counts = np.bincount(of)
     groups = int((counts > 0).sum())
@@ -166,7 +164,7 @@ def _explained(scores: Float64[np.ndarray, " images"], of: Int64[np.ndarray, " i
 
 
 def _chance(scores: Float64[np.ndarray, " images"], groupings: list[Int64[np.ndarray, " images"]], seed: int) -> float:
-    """What the best of all columns explains in 95 % of shufflings; fewer of them for very many images."""
+    """What the best of all columns explains in 95 % of permutations; fewer of them for very many images."""
     generator = np.random.default_rng(seed)
     shuffles = int(min(_SHUFFLES, max(40, _WORK / (len(scores) * len(groupings)))))
     best = []

@@ -1,4 +1,4 @@
-"""The examples of a report: worst, middle and best, predicted once more so that none is kept in memory."""
+"""The examples of a report: worst, middle and best, predicted again so that none is kept in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.scoring.tally import predict_pixels
 
 LONGEST = 320
-"""Of an example's picture, in pixels: a report with eighteen stays below two megabytes."""
+"""Longer side of an example in pixels: a report with eighteen stays below two megabytes."""
 
 KINDS = {"worst": "The worst by mean IoU of the image", "median": "In the middle", "best": "The best"}
 """Kind of an example -> its heading."""
 
 
 class Example(NamedTuple):
-    """An image with truth and prediction, longer side at most LONGEST; classes that the data lack are ignored ids."""
+    """An image with truth and prediction, longer side at most LONGEST. Classes without counterpart are ignored."""
 
     kind: str
     id: str
@@ -31,11 +31,9 @@ class Example(NamedTuple):
 
 
 def choose(order: Int64[np.ndarray, " images"], count: int) -> dict[str, Int64[np.ndarray, " some"]]:
-    """The numbers of the `count` worst images, of as many around the median and of the best, of images in the order of
-    their mean IoU.
+    """The indices of the `count` worst, median and best of the images, which are sorted by mean IoU.
 
-    None is shown twice: of fewer than three times `count` images each kind has a third, and the worst have what is
-    left over.
+    No image is shown twice: of fewer than three times `count` each kind gets a third, and the worst get the rest.
     """
     best = min(count, (len(order) + 1) // 3)
     worst = min(count, -(-(len(order) - best) // 2))

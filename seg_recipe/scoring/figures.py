@@ -1,4 +1,4 @@
-"""Figures from the sums of the images, for the images as they are or drawn again."""
+"""Figures from the sums of the images, for the images as they are or resampled."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from seg_recipe.figure_names import FOREGROUND
-from seg_recipe.scoring.intervals import RESAMPLES, draws
+from seg_recipe.scoring.intervals import RESAMPLES, resample_weights
 from seg_recipe.scoring.tally import Tally, shares_of_widths
 
 OVER = 0.5
 """The mean IoU from which on an image counts as found."""
 WORST = 0.05
-"""The share of the images that is called the worst."""
+"""Share of the images in miou_i_worst."""
 _CHUNK = 4096  # images whose sums are made float64 at once
 
 Figures = dict[str, Float64[np.ndarray, "..."]]
@@ -31,7 +31,7 @@ PER_CLASS = ("iou", "accuracy", *(f"boundary_iou_{share}" for share in shares_of
 
 
 def point(tally: Tally, background: Sequence[int] = ()) -> Figures:
-    """The figures of the images as they are, each a single "resample"; background as `figures` has it."""
+    """The figures of the images as they are, as a single resample. background: as in `figures`."""
     return figures(tally, np.ones((1, len(tally))), background)
 
 
@@ -43,27 +43,27 @@ def resampled(
     groups: Int64[np.ndarray, " images"] | None = None,
     background: Sequence[int] = (),
 ) -> list[Figures]:
-    """The figures of each tally in the same resamples, so that differences between models are paired; groups as
-    `draws` has them, background as `figures`.
+    """The figures of each tally in the same resamples, so that differences between models are paired.
+
+    groups: as in `resample_weights`. background: as in `figures`.
     """
     parts: list[list[Figures]] = [[] for _ in tallies]
-    for weights in draws(len(tallies[0]), resamples=resamples, seed=seed, groups=groups):
+    for weights in resample_weights(len(tallies[0]), resamples=resamples, seed=seed, groups=groups):
         for tally, part in zip(tallies, parts, strict=True):
             part.append(figures(tally, weights, background))
     return [{name: np.concatenate([piece[name] for piece in part]) for name in part[0]} for part in parts]
 
 
 def figures(tally: Tally, weights: Float64[np.ndarray, "resamples images"], background: Sequence[int] = ()) -> Figures:
-    """Every figure, each image counted as often as its weight says.
+    """All figures, with each image counted by its weight.
 
-    background: the classes that miou_foreground is without; NaN where there are none.
+    background: the classes that miou_foreground excludes; it is NaN without any.
 
-    miou, miou_i, miou_c, accuracy, mean_accuracy, class_iou, class_accuracy: as `SegmentationMetrics` has them (NaN
-    for a class absent from the truth, in no mean). miou_i_worst: the mean of the lowest 5 % of the images' mean IoUs,
-    rounded up to whole images. images_over_0.5: the share of the images whose mean IoU is at least that.
+    miou, miou_i, miou_c, accuracy, mean_accuracy, class_iou, class_accuracy: as in `SegmentationMetrics` (NaN for a
+    class absent from the truth, which no mean counts). miou_i_worst: the mean of the lowest 5 % of the images' mean
+    IoUs, rounded up to whole images. images_over_0.5: the share of the images whose mean IoU is at least that.
     boundary_iou_W and class_boundary_iou_W: IoU within W percent of the diagonal of the contours, over all images, as
-    miou.
-    ece: expected calibration error, the mean over pixels of |share right - mean confidence| of the pixel's bin.
+    miou. ece: expected calibration error, the mean over pixels of |accuracy - mean confidence| of the pixel's bin.
     """
     right, truth, predicted = (_total(weights, sums) for sums in (tally.right, tally.truth, tally.predicted))
     here = truth > 0
@@ -110,13 +110,13 @@ def _total(
 
 
 def _ratio(over: np.ndarray, under: np.ndarray, where: np.ndarray | None = None) -> Float64[np.ndarray, "..."]:
-    """over / under, NaN where `under` is 0 or `where` says no."""
+    """over / under; NaN where `under` is 0 or `where` is false."""
     wanted = (under > 0) if where is None else (under > 0) & where
     return np.divide(over, under, out=np.full(np.shape(under), np.nan), where=wanted)
 
 
 def _mean(per_class: Float64[np.ndarray, "resamples classes"]) -> Float64[np.ndarray, " resamples"]:
-    """The mean over the classes that are there."""
+    """The mean over the classes that are present."""
     there = np.isfinite(per_class)
     return _ratio(np.where(there, per_class, 0.0).sum(1), there.sum(1))
 
@@ -124,9 +124,9 @@ def _mean(per_class: Float64[np.ndarray, "resamples classes"]) -> Float64[np.nda
 def _lowest(
     weights: Float64[np.ndarray, "resamples images"], values: Float64[np.ndarray, " images"]
 ) -> Float64[np.ndarray, " resamples"]:
-    """The mean of the lowest 5 % of the values, each there as often as its weight says."""
+    """The mean of the lowest 5 % of the values, by their weights."""
     order = np.argsort(values, kind="stable")
     weights = weights[:, order]
-    taken = np.ceil(WORST * weights.sum(1, keepdims=True) - 1e-9)  # 0.05 * 140 is a little more than 7
-    reached = np.minimum(weights.cumsum(1), taken)
-    return _ratio(np.diff(reached, axis=1, prepend=0) @ values[order], taken[:, 0])
+    worst = np.ceil(WORST * weights.sum(1, keepdims=True) - 1e-9)  # 0.05 * 140 is a little more than 7
+    reached = np.minimum(weights.cumsum(1), worst)
+    return _ratio(np.diff(reached, axis=1, prepend=0) @ values[order], worst[:, 0])

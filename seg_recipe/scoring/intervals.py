@@ -1,6 +1,4 @@
-"""Bootstrap over images, or over groups of them: how far a figure might have come out differently on others of the
-same kind.
-"""
+"""Confidence intervals by the bootstrap over images, or over groups of them."""
 
 import math
 import re
@@ -18,12 +16,12 @@ RESAMPLES = 1000
 _CHUNK = 2**22  # weights made at once: 32 MB
 
 
-def draws(
+def resample_weights(
     images: int, *, resamples: int = RESAMPLES, seed: int = 0, groups: Int64[np.ndarray, " images"] | None = None
 ) -> Iterator[Float64[np.ndarray, "some images"]]:
-    """How often each image is drawn in each resample (with replacement), in pieces of bounded size.
+    """How often each image occurs in each resample (with replacement), in chunks of bounded size.
 
-    groups: the number of each image's group, from 0; whole groups are drawn, as many as there are.
+    groups: the number of each image's group, from 0; whole groups are resampled.
     """
     generator = np.random.default_rng(seed)
     together = max(1, _CHUNK // max(images, 1))
@@ -36,10 +34,10 @@ def draws(
 
 
 def groups_of(ids: Sequence[str], pattern: str) -> Int64[np.ndarray, " images"]:
-    """The number of each image's group: images are of one where the pattern finds the same in their ids.
+    """The number of each image's group, by what the pattern finds in its id.
 
-    pattern: a regular expression; what its parentheses hold counts, without any the whole of what it finds. Raises
-    InputError for an id in which it finds nothing, and where all images are of one group.
+    pattern: a regular expression; its first parentheses count, else the whole match. Refuses an id without a match,
+    and a single group.
     """
     found = {name: re.search(pattern, name) for name in ids}
     if strange := [name for name, match in found.items() if match is None]:
@@ -55,12 +53,13 @@ def groups_of(ids: Sequence[str], pattern: str) -> Int64[np.ndarray, " images"]:
 
 
 def interval(values: Float64[np.ndarray, "..."], images: int) -> tuple[Any, Any]:
-    """The ends of the 95 % interval of a figure from its values in the resamples (the first axis); NaN with fewer than
-    two images. images: how many were drawn from, or groups of them.
+    """The ends of the 95 % interval of a figure from its resamples (the first axis); NaN with fewer than two images.
 
-    Percentiles, moved outwards as a t interval is from a normal one and by sqrt(n / (n - 1)) ("expanded percentile",
+    images: the number of images, or groups, that were resampled.
+
+    Percentiles, widened as a t interval is from a normal one and by sqrt(n / (n - 1)) ("expanded percentile",
     Hesterberg, "What Teachers Should Know About the Bootstrap", 2015): plain ones are too narrow for few images. NaN
-    values (a class that occurs in no image of a resample) are left out.
+    values (a class absent from a resample) are left out.
     """
     if images < 2:
         nothing = np.full(values.shape[1:], np.nan)

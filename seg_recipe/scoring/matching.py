@@ -1,4 +1,4 @@
-"""Match a model's classes to a data set's by name: what counts as right if they were not made for each other."""
+"""Match a model's classes to a data set's by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from seg_recipe.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Which class of the data each class of the model stands for.
+    """The class of the data that each class of the model stands for.
 
-    kept: the model's class ids that may be predicted. target: the data's class id of each; classes without a
-    counterpart in the data get the extra id `len(names)`, and predicting one is always an error.
-    dropped: names of classes that are never predicted. only_in_model, only_in_data: names without a counterpart.
+    kept: the model's class ids that may be predicted. target: the data's class id of each; model classes without a
+    counterpart get the extra id `len(names)`, and predicting one is always an error. dropped: names of classes that
+    are never predicted. only_in_model, only_in_data: names without a counterpart.
     """
 
     kept: tuple[int, ...]
@@ -26,7 +26,7 @@ class LabelMatch:
     only_in_data: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What does not fit, one line each; none where the two label spaces name the same classes."""
+        """The mismatches, one per line; none if both have the same classes."""
         lines = []
         if self.only_in_model:
             lines.append(
@@ -40,13 +40,13 @@ class LabelMatch:
             )
         if self.dropped:
             lines.append(
-                f"Never predicted, as the id map says null: {_listed(self.dropped)}; the best of the others is taken."
+                f"Never predicted, as the id map says null: {_listed(self.dropped)}; the best of the others is used."
             )
         return lines
 
 
 def check_id_map(id_map: IdMap, model_names: Sequence[str], data_names: Sequence[str]) -> None:
-    """Raise InputError for a key that fits no class of the models, or a value that is no class of the data."""
+    """Refuse a key that is no class of the models, and a value that is no class of the data."""
     for strangers, names, whose in (
         (unmatched_keys(id_map, model_names), model_names, "the model"),
         ([name for name in id_map.values() if name is not None and name not in data_names], data_names, "the data"),
@@ -59,12 +59,11 @@ def check_id_map(id_map: IdMap, model_names: Sequence[str], data_names: Sequence
 
 
 def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = None) -> LabelMatch:
-    """The classes of a model matched to those of the data, by the id map where it names them, else by name.
+    """Match the classes of a model to those of the data, by the id map, else by name.
 
-    Names are equal if they are so without regard to case and to what stands between words ("Right eye" is
-    "right_eye"). Sides are taken at their word: CelebAMask-HQ and its models mean the subject's right, FaceSynthetics
-    the viewer's, which an id map can say. Names in the id map that this model does not have are passed over. Raises
-    ValueError when no class matches.
+    Names are equal regardless of case and of what separates words ("Right eye" is "right_eye"). Sides are not
+    translated: CelebAMask-HQ and its models mean the subject's right, FaceSynthetics the viewer's; an id map can swap
+    them. Names in the id map that this model does not have are ignored. Raises InputError if no class matches.
     """
     own = {plain_name(name): label for label, name in enumerate(data.names)}
     if len(own) < len(data):
@@ -90,9 +89,9 @@ def match_labels(model: LabelSpace, data: LabelSpace, id_map: IdMap | None = Non
 
 
 def mirror_pairs(model: LabelSpace, data: LabelSpace, match: LabelMatch) -> tuple[tuple[int, int], ...]:
-    """The model's pairs of classes that change places in a flip: its own, or those that stand for the data's pairs.
+    """The class pairs that a flip exchanges: the model's own, or those that stand for the data's pairs.
 
-    A model from elsewhere says nothing about sides, and its flip would be averaged with left and right confused.
+    Other models do not say, and their flip would be averaged with left and right confused.
     """
     if model.mirror_pairs:
         return model.mirror_pairs

@@ -1,5 +1,6 @@
-"""The report as one HTML file: no script, nothing from outside, readable on a telephone, by keyboard and by a screen
-reader. Here is what it shows; how it looks is in templates/.
+"""The report as one HTML file, without scripts and external files, for telephones, keyboards and screen readers.
+
+This module has the content; templates/ have the layout.
 """
 
 import base64
@@ -52,7 +53,7 @@ TITLES = {key: title for key, (title, _) in _TITLES.items()}
 
 
 def shown_figures(content: Mapping[str, Any]) -> list[str]:
-    """The figures in the order of the report; without those that there are not, as of classes without background."""
+    """The figures in the order of the report, without those that do not exist."""
     return [key for key in TITLES if content["figures"][key]["value"] is not None]
 
 
@@ -62,9 +63,9 @@ def report_page(
     examples: Sequence[Example],
     plots: Mapping[str, Path] | None = None,
 ) -> str:
-    """The report as the text of an HTML file.
+    """The report as HTML.
 
-    content: that of score.json. plots: caption -> PNG, of how the model was trained.
+    content: that of score.json. plots: caption -> PNG of the training.
     """
     masks = [mask for one in examples for mask in (one.truth, one.prediction)]
     compared = content.get("comparison")
@@ -89,7 +90,7 @@ def report_page(
 
 @cache
 def _templates() -> Environment:
-    """Every text is escaped; a name that a template misspells is an error."""
+    """Templates that escape every text and refuse unknown names."""
     environment = Environment(
         loader=PackageLoader("seg_recipe.scoring"),
         autoescape=True,
@@ -102,7 +103,7 @@ def _templates() -> Environment:
 
 
 def number(value: float | None) -> str:
-    """The number, or a dash where there is none."""
+    """The number, or a dash for none."""
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -118,7 +119,7 @@ def interval_text(figure: Mapping[str, float | None], signed: bool = False) -> s
 
 
 def _ways(settings: dict[str, Any]) -> list[str]:
-    """What the model's answer is a mean over."""
+    """The views of an image that are averaged."""
     ways = {"mirror image": settings["flip"], "several scales": len(settings["scales"]) > 1}
     return [way for way, used in ways.items() if used]
 
@@ -183,7 +184,7 @@ def _classes_view(classes: dict[str, Any], label_space: LabelSpace) -> dict[str,
 def confusion_view(confusion: dict[str, Any]) -> dict[str, Any]:
     """The matrix as shares of each row, and its largest entries off the diagonal.
 
-    Classes that are neither there nor predicted are left out. One that is there and never predicted keeps its column.
+    Without classes that neither occur nor are predicted.
     """
     names, columns, pixels = confusion["truth"], confusion["predicted"], confusion["pixels"]
     shares = [[count / sum(row) if sum(row) else None for count in row] for row in pixels]
@@ -206,7 +207,7 @@ def confusion_view(confusion: dict[str, Any]) -> dict[str, Any]:
 
 
 def example_groups(examples: Sequence[Example], label_space: LabelSpace) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Heading -> its examples, for the kinds of which there are some."""
+    """Heading -> its examples, without empty ones."""
     groups = [
         (heading, [_example_view(one, label_space) for one in examples if one.kind == kind])
         for kind, heading in KINDS.items()
@@ -215,7 +216,7 @@ def example_groups(examples: Sequence[Example], label_space: LabelSpace) -> list
 
 
 def _example_view(one: Example, label_space: LabelSpace) -> dict[str, Any]:
-    """The image, truth, prediction and errors of an example, each with its text for those who do not see it."""
+    """Image, truth, prediction and errors of an example, each with an alternative text."""
     errors = error_map(one.image, one.truth, one.prediction)
     wrong = float(((one.truth != one.prediction) & (one.truth != IGNORE_INDEX)).mean())
     parts = (

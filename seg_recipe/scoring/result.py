@@ -14,12 +14,12 @@ from seg_recipe.scoring.intervals import interval
 from seg_recipe.scoring.tally import BINS, Tally
 
 OTHER = "(no class of the data)"
-"""The last column of the confusion counts: predictions of classes that the data do not have."""
+"""The last column of the confusion matrix: predictions of classes that the data do not have."""
 FORMAT = 1
 
 
 def values_of(found: Figures, resamples: Figures, images: int, label_space: LabelSpace) -> dict[str, Any]:
-    """{"figures": name -> {value, low, high}, "classes": class -> name -> the same}; null for what is not there."""
+    """{"figures": name -> {value, low, high}, "classes": class -> name -> the same}; null for missing values."""
     ends = {name: interval(values, images) for name, values in resamples.items()}
     return {
         "figures": {name: _value(found[name][0], *ends[name]) for name in HEADLINES},
@@ -84,7 +84,7 @@ def score_content(
 def compared_content(
     ours: Sequence[Figures], theirs: Sequence[Figures], images: int, label_space: LabelSpace
 ) -> dict[str, Any]:
-    """Paired differences with intervals, this model less the other; both as (point, resamples) of the same draws."""
+    """Paired differences with intervals, this model less the other; both as (point, resamples)."""
     found, resamples = (
         {name: one[place][name] - other[place][name] for name in one[place]}
         for place, one, other in ((0, ours, theirs), (1, ours, theirs))
@@ -93,14 +93,14 @@ def compared_content(
 
 
 def by_miou(tally: Tally) -> Int64[np.ndarray, " some"]:
-    """The images with a counted pixel, worst first."""
+    """The images with a labelled pixel, worst first."""
     mious = tally.image_mious
     order = np.argsort(np.where(np.isfinite(mious), mious, np.inf), kind="stable")
     return order[: _counted(tally)]
 
 
 def swapped_sides(content: Mapping[str, Any], label_space: LabelSpace) -> list[str]:
-    """A line for each mirror pair that the model mostly swaps: data sets differ in whose right is right."""
+    """A line for each mirror pair that the model mostly swaps: data sets differ in whose right it is."""
     pixels = np.array(content["confusion"]["pixels"])
     lines = []
     for left, right in label_space.mirror_pairs:
@@ -116,7 +116,7 @@ def swapped_sides(content: Mapping[str, Any], label_space: LabelSpace) -> list[s
 
 
 def drawn_from(tally: Tally, groups: Int64[np.ndarray, " images"] | None) -> int:
-    """How many images a resample is drawn from, or groups of them; those without a counted pixel say nothing."""
+    """The number of images, or groups, with a labelled pixel, which the resamples are from."""
     return _counted(tally) if groups is None else len(np.unique(groups[tally.present.any(1)]))
 
 

@@ -1,4 +1,4 @@
-"""The pictures that are scored: one split of a data set, checked, and read ahead of the model."""
+"""The images to score: one split of a data set, checked, and read ahead of the model."""
 
 import sys
 from collections.abc import Iterator
@@ -41,12 +41,12 @@ class Pictures:
 
     @cached_property
     def _cells(self) -> Any:
-        """The rows with each picture as {"bytes", "path"}: decoded, a mask does not tell how it was stored."""
+        """The rows with undecoded images, {"bytes", "path"}: a decoded mask does not tell how it was stored."""
         return undecoded(self.rows)
 
     @property
     def ids(self) -> list[str]:
-        """The id of each picture."""
+        """The id of each image."""
         return list(self.rows["id"])
 
     def __getitem__(self, number: int) -> tuple[Image.Image, UInt8[np.ndarray, "height width"]]:
@@ -73,11 +73,10 @@ class Pictures:
 
 
 def data_labels(dataset: str, labels: str | None, own: LabelSpace | None) -> tuple[LabelSpace, str]:
-    """What the ids in the masks mean, and who says so.
+    """The label space of the masks, and its source.
 
-    `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model that was
-    trained here, else the built-in one, as in training and importing. Raises InputError for a file that cannot be
-    read.
+    `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model trained here,
+    else the built-in one, as in training and importing.
     """
     beside = Path(dataset).expanduser() / LABELS
     if labels:
@@ -101,14 +100,13 @@ def open_split(
     limit: int | None = None,
     progress: bool = True,
 ) -> Pictures:
-    """One split of a data set as `finetune.py` reads it (`read_source`), each pair checked, its verdict cached.
+    """One split of a data set as `finetune.py` reads it (`read_source`), checked, with cached results.
 
-    split: "val" (or "validation"), "train", another one's name in a saved or Hub data set or of a folder beside train/
-    (test), or "all": every split together, or all pairs where there are none. Those are split by a hash of the id, as
-    in training: "val" is the share `val_fraction`. Ids that two splits have get the split's name. limit: the first so
-    many.
-    bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and says so in the notes. Raises InputError
-    for a split that is not there, or is empty.
+    split: "val" (or "validation"), "train", another one of a saved or Hub data set or a folder next to train/ (test),
+    or "all": every split together, or all pairs if there are none. These are split by a hash of the id, as in
+    training: "val" is the share `val_fraction`. Ids that occur in two splits get the split's name. limit: the first
+    `limit` only. bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and names them in the notes.
+    Refuses a split that does not exist or is empty.
     """
     if (record := pseudo_labelled(dataset)) is not None:
         raise InputError(
@@ -150,7 +148,7 @@ def open_split(
 
 
 def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " _"]]]) -> Dataset:
-    """The chosen rows of all parts; ids that several of them have are told apart by the name of the split."""
+    """The chosen rows of all parts. Ids that occur in several get the name of the split."""
     chosen: list[Dataset] = [pairs.rows.select(rows) for pairs, rows in parts]
     ids = [name for part in chosen for name in part["id"]]
     if len(set(ids)) < len(ids):
@@ -161,10 +159,8 @@ def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " _"]]]) -> Dataset:
     return datasets.concatenate_datasets(chosen)
 
 
-def _choose(
-    source: Source, split: str, val_fraction: float | int
-) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
-    """The pairs of a split and which of their rows belong to it; notes."""
+def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pairs, Int64[np.ndarray, " _"], list[str]]:
+    """The pairs of a split, the rows of them that belong to it, and notes."""
     train, evaluation = source.train, source.evaluation
     if evaluation is not None and split != "train":
         if source.is_folder and split not in ("val", "validation") and not evaluation.place.endswith(f"/{split}"):
@@ -181,7 +177,7 @@ def _choose(
         there = [name for name, part in parts.items() if part is not None] + list(source.others)
         raise InputError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
     held = are_held_out(train.ids, val_fraction)
-    which = "the others are left out" if split != "train" else "only the others are taken"
+    which = "the others are left out" if split != "train" else "only the others are used"
     note = (
         f"{source.place} has no splits: {val_fraction:g} of its ids are held out, by a hash of the id, and {which} "
         "(--split all: all)."

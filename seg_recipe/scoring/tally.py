@@ -1,4 +1,4 @@
-"""What is kept of each scored image: sums per class, from which every figure and interval is made."""
+"""The sums of each scored image, from which all figures and intervals are made."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ BINS = 15
 
 
 class Tally:
-    """Sums of each image of a set, and the confusion counts of all together.
+    """Sums of each image of a set, and the confusion matrix of all.
 
     Memory: 36 bytes per image and class (9 sums) and 240 per image (calibration): 0.9 MB for 1,000 images of 19
-    classes, whatever their size; nothing else grows with their number.
+    classes, whatever their size.
     """
 
     def __init__(self, images: int, classes: int):
@@ -56,12 +56,11 @@ class Tally:
         confidence: Float32[np.ndarray, "height width"],
         confusion: Int64[np.ndarray, "classes columns"] | None = None,
     ) -> None:
-        """Counts image number `image`; called once for each.
+        """Count image number `image`, once.
 
-        truth: class ids or IGNORE_INDEX, whose pixels are not counted. predicted: class ids, or the number of classes
-        for a class that the data do not have. confidence: what the model gives the class it predicts, in 0-1.
-        confusion: the pixels of each class (rows) that are predicted as each class (columns, one more for what the
-        data do not have), where that was counted already.
+        truth: class ids or IGNORE_INDEX. predicted: class ids, or the number of classes for a class that the data do
+        not have. confidence: of the predicted class, in 0-1. confusion: the pixels of each class (rows) that are
+        predicted as each class (columns, one more for others), if counted before.
         """
         count, counted = self.classes, truth != IGNORE_INDEX
         true, found = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
@@ -89,7 +88,7 @@ class Tally:
 
     @property
     def present(self) -> Bool[np.ndarray, "images classes"]:
-        """Which classes occur in the truth of which image."""
+        """Whether each class occurs in the truth of each image."""
         return self.truth > 0
 
     @property
@@ -109,12 +108,11 @@ class Tally:
 def predict_pixels(
     scores: Float[Tensor, "classes h w"], size: tuple[int, int], match: LabelMatch
 ) -> tuple[UInt8[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
-    """The data's class of each pixel at (height, width) and the model's confidence in it, from scores at the model's
-    stride.
+    """The data's class of each pixel at (height, width), and the confidence, from scores at the model's stride.
 
-    The greatest of the scores upsampled bilinearly, as evaluation has it; the confidence is its softmax over the
-    model's classes that are kept. A class the data lack is their number of classes. Made in tiles: scores of full size
-    exist nowhere.
+    The class is the greatest of the bilinearly upsampled scores, as in an evaluation; the confidence is its softmax
+    over the kept classes. A class that the data do not have is their number of classes. Computed in tiles: full-size
+    scores do not exist.
     """
     source = scores.float()[None]
     if len(match.kept) < source.shape[1]:
@@ -141,13 +139,12 @@ def predict_pixels(
 def count_pixels(
     scores: Float[Tensor, "classes h w"], truth: UInt8[np.ndarray, "height width"], match: LabelMatch, classes: int
 ) -> Int64[np.ndarray, "rows columns"]:
-    """The confusion counts of one image, (classes of the data, one more), by the very function that the Trainer's
-    evaluation uses.
+    """The confusion matrix of one image, (classes of the data, one more), as in the Trainer's evaluation.
 
-    `predict_pixels` rounds differently, which a tie in ten million pixels shows.
+    `predict_pixels` rounds differently, which changes a tie in ten million pixels.
     """
     source = scores.float()[list(match.kept)]
-    if len(source) < classes:  # the function wants as many scores as there are classes; these never win
+    if len(source) < classes:  # a score for each class is needed; these never win
         source = torch.cat([source, source.new_full((classes - len(source), *source.shape[1:]), -1e30)])
     labels = torch.from_numpy(truth).to(source.device)[None]
     counts = confusion_matrices(source[None], labels, torch.tensor([truth.shape]))[0].cpu().numpy()
@@ -157,5 +154,5 @@ def count_pixels(
 
 
 def shares_of_widths() -> Sequence[str]:
-    """The boundary widths as their keys have them: 0.5 and 2 percent."""
+    """The boundary widths as keys have them: 0.5 and 2 percent."""
     return [f"{100 * share:g}" for share in BOUNDARY_WIDTHS]
