@@ -16,6 +16,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seg_recipe.runtime.errors import InputError, OtherRankError
@@ -229,8 +230,11 @@ def save_weights(model: Any, folder: Path, tensors: dict[str, Any] | None = None
         safetensors.torch.save_model(model, str(folder / SAFE_WEIGHTS_NAME))
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Load all tensors that `save_weights` wrote. Raises RuntimeError if one is missing."""
+def load_weights(model: Any, folder: Path, *, sharded: bool = False) -> None:
+    """Load all tensors that `save_weights` wrote. Raises RuntimeError if one is missing.
+
+    sharded: each rank keeps its part of them (FSDP); all ranks call it.
+    """
     if not hasattr(model, "from_pretrained"):
         safetensors.torch.load_model(model, folder / SAFE_WEIGHTS_NAME)
         return
@@ -239,7 +243,10 @@ def load_weights(model: Any, folder: Path) -> None:
     )
     if found["missing_keys"]:  # from_pretrained fills them with random numbers
         raise RuntimeError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}, ... of the model.")
-    model.load_state_dict(saved.state_dict(), strict=True)
+    if sharded:
+        set_model_state_dict(model, saved.state_dict(), options=StateDictOptions(full_state_dict=True, strict=True))
+    else:
+        model.load_state_dict(saved.state_dict(), strict=True)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from seg_recipe.checkpoints import (
@@ -150,6 +151,8 @@ class SegmentationTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # else it counts the labels that are not -100
         # not `metrics or`: a metric that has seen no image has the length 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
+        if self.is_fsdp_enabled:
+            self.model.get_input_embeddings = lambda: None  # accelerate asks for them; vision models raise an error
         if self.window and self.is_fsdp_enabled:
             raise InputError(
                 "Windows (resize: crop) cannot be evaluated with FSDP: ranks have unequal numbers of them, and each "
@@ -437,6 +440,7 @@ class SegmentationTrainer(Trainer):
                 self._save_optimizer_and_scheduler(str(unfinished))
                 self._save_scaler(str(unfinished))
             if self.args.should_save:
+                (unfinished / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)  # the weights once more, as a pickle
                 state.stateful_callbacks = callback_states([*self.callback_handler.callbacks, self.control])  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
                 run_state = {
@@ -476,10 +480,7 @@ class SegmentationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load all tensors of a checkpoint. Stock loads 8 of SegFormer's 124 and logs a warning (#43701)."""
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            self._load_weights(resume_from_checkpoint)
+        self._load_weights(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         """Load all tensors of the best checkpoint (stock: 8 of 124, as above), unless the run was stopped."""
@@ -487,15 +488,12 @@ class SegmentationTrainer(Trainer):
         if self.stopped or best is None:
             return
         self.say(*find_best(self.state, self.args, [Path(best).parent]))
-        if self.state.best_model_checkpoint is None:
-            return
-        if self.is_fsdp_enabled:
-            super()._load_best_model()
-        else:
+        if self.state.best_model_checkpoint is not None:
             self._load_weights(self.state.best_model_checkpoint)
 
     def _load_weights(self, folder: str) -> None:
-        load_weights(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), Path(folder))
+        module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        load_weights(module, Path(folder), sharded=self.is_fsdp_enabled)
 
     def begin(self) -> None:
         """Reset what an earlier call of `train` left. `Course` calls this at the start of each."""
