@@ -159,7 +159,7 @@ def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " _"]]]) -> Dataset:
     return datasets.concatenate_datasets(chosen)
 
 
-def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pairs, Int64[np.ndarray, " _"], list[str]]:
+def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
     """The pairs of a split, the rows of them that belong to it, and notes."""
     train, evaluation = source.train, source.evaluation
     if evaluation is not None and split != "train":
