@@ -13,7 +13,7 @@ the network itself. Browsers give the camera to pages of this machine and to htt
 at most, and gone when it ends: Ctrl-C.
 
 The same file is the app.py of a Space on the Hub (`hub_space` of a recipe makes one): without MODEL it takes the one
-that demo.json beside it names. Needs the extra `demo`: pip install 'seg-recipe[demo]'.
+that demo.json next to it names. Needs the extra `demo`: pip install 'seg-recipe[demo]'.
 """
 
 import json
@@ -37,8 +37,8 @@ def _parse(argv):
     on_a_space = "SPACE_ID" in os.environ
     parser = make_parser(program("demo"), __doc__)
     add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json beside this file)")
-    add("--compare", metavar="OTHER", help="a second model, shown beside the first (default: none)")
+    add("model", metavar="MODEL", nargs="?", help="folder or Hub id (default: that of demo.json next to this file)")
+    add("--compare", metavar="OTHER", help="a second model, shown next to the first (default: none)")
     add("--host", default="0.0.0.0" if on_a_space else "127.0.0.1", help="address to serve")
     add("--port", type=int, default=7860, help="port to serve, 0-65535; 0: any that is free")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
@@ -49,7 +49,7 @@ def _parse(argv):
     if arguments.model is None:
         if not DEFAULTS.is_file():
             parser.error(
-                f"MODEL is missing, and there is no {DEFAULTS.name} beside {Path(__file__).name} that names one"
+                f"MODEL is missing, and there is no {DEFAULTS.name} next to {Path(__file__).name} that names one"
             )
         arguments.model = json.loads(DEFAULTS.read_text(encoding="utf-8"))["model"]
     return arguments
@@ -66,11 +66,9 @@ startup.imported()
 
 
 def main(argv: list[str] | None = None):
-    """Loads the models and serves the page from a thread; returns it as a `seg_recipe.demo.serving.Running`, with
-    `url` and `stop()`.
+    """Load the models and serve the page from a thread. Returns a `seg_recipe.demo.serving.Running` (`url`, `stop()`).
 
-    Raises ValueError or OSError in one line: a model that cannot be loaded, an address that cannot be opened, Gradio
-    missing.
+    Raises InputError for a model that cannot be loaded, an address that cannot be opened, and without Gradio.
     """
     arguments = _parse(argv)
     if find_spec("gradio") is None:

@@ -5,35 +5,32 @@
     python scripts/import_dataset.py leaves input/leaves --images 'photos/*.jpg' \\
         --masks 'masks/*.png' --table colours.json
 
-SOURCE is a folder, a zip or an uncompressed tar in one of the formats below, recognised by its names where these are
-unmistakable. DEST becomes DEST/{train,val,test}/images/{id}.png (or .jpg),
-DEST/{train,val,test}/annotations/{id}_seg.png, and, where the ids are not those of the built-in label space,
-DEST/labels.json. What is held out is what the data set's makers hold out; where they say nothing, a hash decides, of
-the person or scene where names tell it, else of the id; pictures that are equal, byte for byte, stay together, and one
-pair at least is held out. Their test set goes to DEST/test, which no training looks at and score.py --split test does.
+SOURCE is a folder, a zip or an uncompressed tar in one of the formats below. Most are recognised by their file names.
+DEST becomes DEST/{train,val,test}/images/{id}.png (or .jpg), DEST/{train,val,test}/annotations/{id}_seg.png, and
+DEST/labels.json unless the classes are those of the built-in label space. A published split is kept. Without one a
+hash holds out a share for val: of the person or scene if file names tell it, else of the id. Equal images stay
+together, and at least one pair is held out. A published test set goes to DEST/test, which is for score.py --split
+test.
 
 Each format is described at the head of its module in seg_recipe/importers, with its terms:
 face_synthetics, synth_face, celebamask_hq, lapa, helen, voc, camvid, labelme, labelme_json, cvat, coco, roboflow,
-segnet, cityscapes, acdc, gta5, urbansyn, ade20k, infinigen, solo, replicator; and pairs, for anything else, which
-needs --images, --masks and --table, and is what SOURCE is where one of these is given. {split} in both patterns stands
-for train, val, test and the like. A list of classes that a labelling tool wrote (class_names.txt, labelmap.txt) is
-read where it lies in SOURCE.
+segnet, cityscapes, acdc, gta5, urbansyn, ade20k, infinigen, solo, replicator; and pairs, for anything else. pairs
+needs --images, --masks and --table, and is assumed if one of these is given. {split} in both patterns stands for
+train, val, test and the like. A labelling tool's list of classes (class_names.txt, labelmap.txt) in SOURCE is read.
 
-An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}: renames, merges, and ignores
+An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}. It renames, merges, and ignores
 (null).
 
-A picture that its EXIF orientation turns is stored upright, and its mask is turned with it, unless the mask's size
-shows that it was drawn on the upright picture (in FaceSynthetics, whose files are taken as they are, the check names
-such a picture).
+An image with an EXIF orientation is stored upright, together with its mask, unless the mask's size shows that it is
+upright already. FaceSynthetics' files are not changed: there the check names such images.
 
-Files of a folder that need no change are hard-linked where DEST is on the same file system: no time, no space, and
-SOURCE may be moved or deleted afterwards (symbolic links would break). A hard link is the same file, so whoever edits
-one in place edits both: --copy makes copies. Where links are impossible, and from an archive, files are copied.
+Files of a folder that need no change are hard-linked if DEST is on the same file system. That takes no time and no
+space, and SOURCE may be moved or deleted. Editing a hard-linked file in place edits both: --copy makes copies. Where
+links are impossible, and from an archive, files are copied.
 
-The same command run again does only what is missing. A run that was stopped or killed leaves no half-written file:
-files are made in DEST/.partial, which is there as long as an import is unfinished, and then renamed. At the end all
-pairs are checked, as finetune.py does it (which then need not do it again); the exit status is 1 where something is
-wrong or damaged.
+The same command run again does only what is missing. A stopped or killed run leaves no half-written file: files are
+written to DEST/.partial, which exists while an import is unfinished, and renamed. At the end all pairs are checked as
+finetune.py does it, which then uses this check. The exit status is 1 if something is wrong or damaged.
 
 FaceSynthetics is licensed for non-commercial research only, and so are models trained on it.
 """
@@ -93,15 +90,13 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Imports, prints a report and returns it.
+    """Import, print a report and return it.
 
     nearest: pixels by what --nearest_colour did. Pairs: found, written, already_there, damaged, and in DEST now:
-    train, validation, test.
-    Files: linked, copied (or made), turned (pictures, by EXIF), left_out (by reason). Of the masks looked at:
-    class_shares (of the labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for each pair of
-    left and right: share of the masks in which left lies left of right). labels: what `--labels` of finetune.py must
-    be. problems: how many the check found, None if it was not made. Raises ValueError or OSError in one line for a
-    source that cannot be read, settings that do not fit it, a destination that is not ours, and a full disk.
+    train, validation, test. Files: linked, copied (or made), turned (by EXIF), left_out (by reason). Of the masks
+    looked at: class_shares (of the labelled pixels, by name), ignored_share (of all pixels), unknown_ids, sides (for
+    each pair of left and right: share of the masks in which left is left of right). labels: the `--labels` for
+    finetune.py. problems: the number that the check found, None without a check.
     """
     arguments = _parse(argv)
     source, destination, left_out = Path(arguments.source), Path(arguments.destination), LeftOut()
@@ -168,7 +163,7 @@ def _read(
     nearest: Nearest | None,
     left_out: LeftOut,
 ) -> tuple[str, Layout]:
-    """The format of a source, and its layout. Raises ValueError where it has no pair."""
+    """Read the source in its format. Refuses a source without pairs."""
     readers = {name: known.read for name, known in FORMATS.items()}
     if table is not None:
         options = {
@@ -282,7 +277,7 @@ def _parse(argv):
 
 
 def _check_split(arguments: argparse.Namespace, name: str, layout: Layout) -> None:
-    """Raises ValueError for a setting of the split that has no effect on this source."""
+    """Refuse settings of the split without effect on this source."""
     sets = {sample.published for sample in layout.samples} & set(layout.sets)
     whole = {0: {"train"}, 1: {"val"}}.get(arguments.val_fraction) == sets
     if validates(layout, layout.samples, arguments.val_from) and arguments.val_fraction is not None and not whole:

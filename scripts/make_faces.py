@@ -71,7 +71,7 @@ from seg_recipe.visualize import colour_mask, legend
 
 
 def main(arguments: Sequence[str] | None = None) -> Drawn:
-    """Draw the faces that the command line asks for, print the class shares, return what was done."""
+    """Draw the faces, print the class shares, and return what was done."""
     asked = _parse(arguments)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     check_sheet(asked.sheet, asked.sheet_faces, ranks)
@@ -96,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> Drawn:
 
 
 def check_sheet(path: Path | None, faces: int | None, ranks: int) -> None:
-    """Raise ValueError, before anything is drawn, where the contact sheet could not be written after it."""
+    """Refuse, before the faces are drawn, a contact sheet that could not be written."""
     if faces is not None and (path is None or faces < 1):
-        raise InputError(f"--sheet_faces is {faces}; wanted at least 1, and --sheet FILE beside it.")
+        raise InputError(f"--sheet_faces is {faces}; wanted at least 1, and --sheet FILE with it.")
     if path is None:
         return
     if ranks > 1:
@@ -112,7 +112,7 @@ def check_sheet(path: Path | None, faces: int | None, ranks: int) -> None:
 
 
 def _mark() -> PngInfo:
-    """What tells our sheets from other pictures, so that only they are replaced."""
+    """Marks our sheets, so that only they are replaced."""
     info = PngInfo()
     info.add_text("Software", SHEET_MARK)
     return info
@@ -127,9 +127,7 @@ def _is_sheet(path: Path) -> bool:
 
 
 def contact_sheet(folder: Path, count: int, val_fraction: float) -> Image.Image:
-    """The first `count` faces of a folder, each above its mask, and the legend: an RGB image. Colours of masks are
-    exact, not blended.
-    """
+    """An RGB image of the first `count` faces of a folder, each above its mask, with a legend."""
     columns, cell, masks = min(count, SHEET_COLUMNS), (SHEET_CELL, SHEET_CELL), []
     pictures = Image.new("RGB", (columns * SHEET_CELL, -(-count // columns) * 2 * SHEET_CELL), "white")
     for index in range(count):

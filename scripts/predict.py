@@ -15,8 +15,8 @@ MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safe
                          with --probabilities; 8-bit values are 255 times the probability, and a
                          npz holds `probabilities`, float16 (classes, height, width), and `names`
 
-{name} is the path below the deepest folder that all INPUTs share, without its extension; a zip counts as a folder of
-its files, a video as one of its frames. Where a/x.png and a/x.jpg both occur, their names keep the extension. With
+{name} is the path below the deepest folder that all INPUTs share, without the extension. A zip counts as a folder of
+its files, a video as a folder of its frames. If a/x.png and a/x.jpg both occur, their names keep the extension. With
 --min_confidence a pixel whose class is less probable is 255, and in no share.
 
 The same command run again does only what is missing or was changed since. A picture that cannot be read is named, the
@@ -153,11 +153,9 @@ startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Predicts, prints a report and returns it: written, already_there, broken (source -> reason), left_out (reason ->
-    count).
+    """Predict, print a report and return it: written, already_there, broken (source -> reason), left_out (counts).
 
-    Raises ValueError or OSError in one line: a model that cannot be loaded, an INPUT without pictures, an output
-    folder of other settings.
+    Raises InputError for a model that cannot be loaded, an INPUT without images, an output folder of other settings.
     """
     arguments = _parse(argv)
     if arguments.coco:
@@ -220,7 +218,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def _settings(
     segmenter: Segmenter, arguments: argparse.Namespace, options: dict[str, Any], root: Path
 ) -> dict[str, Any]:
-    """What the output depends on. It is recorded in the folder, and a continued prediction must have the same."""
+    """What the output depends on. It is recorded in the folder; to continue, it must be the same."""
     return {
         "model": fingerprint(segmenter),
         "labels": list(segmenter.label_space.names),

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def _settings(segmenter: Segmenter, arguments: Any) -> dict[str, Any]:
-    """What the masks depend on, beside the pictures."""
+    """What the masks depend on, besides the pictures."""
     return {
         "model": str(arguments.model),
         "weights": fingerprint(segmenter),

@@ -4,16 +4,16 @@
     python scripts/score.py owner/their-model input/fs --labels face --id_map map.json
     python scripts/score.py runs/segformer input/fs --compare runs/quickstart --output scores
 
-MODEL is a folder or a Hub id: what finetune.py saved, or any AutoModelForSemanticSegmentation whose weights are
-safetensors. DATASET is a folder, a saved data set or a Hub id, as finetune.py takes it. What the ids in its masks mean
-is said by --labels, else by a labels.json in its folder, else by the one beside a MODEL that was trained here.
+MODEL is a folder or a Hub id: of finetune.py, or any AutoModelForSemanticSegmentation with safetensors. DATASET is a
+folder, a saved data set or a Hub id, as for finetune.py. The classes of its masks are those of --labels, else of
+labels.json in its folder, else of labels.json next to a MODEL that was trained here.
 
-Classes are matched by name, and what has no counterpart is listed. --id_map is a JSON file {"model's name": "data's
-name" or null}, as of an import: it names the counterpart, several may share one ("Tree*": "tree"), and null takes a
-class out of the contest: the best of the others is predicted instead, so that every labelled pixel is counted for
-every model. With --compare it may hold names of both.
+Classes are matched by name, and those without a counterpart are listed. --id_map is a JSON file {"model's name":
+"data's name" or null}, as for an import. It names the counterpart; several may share one ("Tree*": "tree"). null
+removes a class: the best of the others is predicted instead, so that every labelled pixel counts for every model. With
+--compare it may have names of both models.
 
-Memory: the model, two batches of pictures and about a kilobyte per image at 19 classes (see Tally), whatever its size.
+Memory: the model, two batches of images and about a kilobyte per image at 19 classes (see Tally), whatever its size.
 
 On a checkpoint of finetune.py, with the data, precision and split of its run, the figures are those of the Trainer.
 
@@ -171,7 +171,7 @@ startup.imported()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Score, print a table, write the report; return the content of score.json. Raises InputError or OSError."""
+    """Score, print a table, write the report, and return the content of score.json."""
     arguments = _parse(argv)
     check_output(arguments.output, {name: getattr(arguments, name) for name in ("model", "dataset", "split")})
     id_map = read_id_map(arguments.id_map) if arguments.id_map else {}
@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def check_output(folder: Path, asked: dict[str, str]) -> None:
-    """Raise InputError where the folder holds another report, or files of another kind."""
+    """Refuse a folder with another report, or with other files."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in JUNK) if folder.is_dir() else []
     if not names:
         return
@@ -237,9 +237,9 @@ def check_output(folder: Path, asked: dict[str, str]) -> None:
         earlier = json.loads((folder / "score.json").read_text(encoding="utf-8"))
         known = {name: earlier[name] for name in asked}
     except (OSError, ValueError, KeyError, TypeError):
-        held = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+        found = ", ".join(names[:3] + ["..."] * (len(names) > 3))
         raise InputError(
-            f"--output is {folder}, which holds {held} and no report of this script; name a new or an empty folder."
+            f"--output is {folder}, which holds {found} and no report of this script; name a new or an empty folder."
         ) from None
     if other := [f"{name} {known[name]} (now {value})" for name, value in asked.items() if known[name] != value]:
         raise InputError(
@@ -258,7 +258,7 @@ def find_metadata(dataset: str, split: str) -> dict[str, dict[str, Any]] | None:
 
 
 def print_table(content: dict[str, Any]) -> None:
-    """The headlines and the classes, with the difference to the other model where there is one."""
+    """Print the figures and the classes, with the difference to the other model if there is one."""
     compared = content.get("comparison")
     heads = ["", "value (95 % interval)", *([f"less {compared['model']}"] if compared else [])]
     rows = [

@@ -72,7 +72,7 @@ FAULTS = {
     "duplicate id": (
         lambda f: write_pair(f / "train/images/000001.jpg", f / MASK, 1),
         "train/images/000001.png",
-        "beside 000001.jpg",
+        "next to 000001.jpg",
     ),
     "missing file": (lambda f: ((f / MASK).unlink(), (f / MASK).symlink_to("nowhere")), MASK, ""),
     "not an image": (lambda f: (f / IMAGE).write_bytes(b"<html>"), IMAGE, "6 bytes"),

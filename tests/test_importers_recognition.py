@@ -283,7 +283,7 @@ def test_one_table_for_frames_that_differ_is_refused(tmp_path, colours):
     table.write_text(json.dumps(by_colour if colours else {"background": 0, "other": 1, "cube": 2, "door": 300}))
     options = ["--images", "out/rgb_*.png", "--masks", "out/semantic_segmentation_*.png", "--table", table]
     with pytest.raises(
-        ValueError, match=r"labels_0001\.json calls .* 'cube', and --table 'door': .* leave out --images"
+        ValueError, match=r"labels_0001\.json calls .* 'cube', and --table 'door': .* Leave out --images"
     ) as caught:
         run(source, tmp_path / "out", *options)
     assert "\n" not in str(caught.value)

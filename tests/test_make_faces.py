@@ -415,7 +415,7 @@ def test_script_takes_backgrounds_oversampling_and_more_faces_on_the_sheet(tmp_p
     with Image.open(sheet) as picture:
         assert picture.width == 8 * SHEET_CELL and 2 * 2 * SHEET_CELL < picture.height < 3 * 2 * SHEET_CELL
     assert json.loads((out / "metadata.jsonl").read_text().splitlines()[0])["oversample"] is True
-    with pytest.raises(ValueError, match=r"--sheet_faces is 9; wanted at least 1, and --sheet FILE beside it"):
+    with pytest.raises(ValueError, match=r"--sheet_faces is 9; wanted at least 1, and --sheet FILE with it"):
         main([*asked, "--sheet_faces", "9"])
     (photographs / "sea.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"sea\.jpg cannot be read as a picture"):

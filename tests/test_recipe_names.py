@@ -49,7 +49,7 @@ def test_another_name_is_taken_and_said(values, text, name, value):
     first = text.partition(":")[0]
     for found, notes in (values(text), values("", *(f"--{line.replace(': ', '=', 1)}" for line in text.splitlines()))):
         assert found == {name: value}
-        assert len(notes) == 1 and notes[0].startswith(f"{first} is taken as {name}: ")
+        assert len(notes) == 1 and notes[0].startswith(f"{first} is read as {name}: ")
     assert "(FILE, line 1)" in values(text)[1][0]
 
 
@@ -134,4 +134,4 @@ def test_the_run_is_that_of_the_setting_and_its_record_has_the_one_name(tmp_path
     recipe = load_recipe([str(path)])
     assert recipe.training.activation_checkpointing and recipe.training.bf16 and recipe.training.warmup_steps == 0.25
     assert recipe.model.precision == "bf16" and not set(arguments.ALIASES) & recipe.flat.keys()
-    assert len([note for note in recipe.notes if " is taken as " in note]) == 3
+    assert len([note for note in recipe.notes if " is read as " in note]) == 3

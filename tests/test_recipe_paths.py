@@ -66,7 +66,7 @@ def test_of_two_the_one_beside_the_recipe_is_taken_and_that_is_said(place):
     recipe = load_recipe(["../mine/mine.yaml"])
     assert recipe.model.model == "../mine/net"
     assert "net of the recipe is ../mine/net, next to it, and not net of the working directory." in recipe.notes
-    assert [note for note in load_recipe(["../mine/mine.yaml", "--model", "net"]).notes if "beside it" in note] == []
+    assert [note for note in load_recipe(["../mine/mine.yaml", "--model", "net"]).notes if "next to it" in note] == []
 
 
 def test_words_and_hub_ids_are_no_paths(place):

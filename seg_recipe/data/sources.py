@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MASK_ENDING = "_seg.png"
 UNFINISHED = ".partial"  # what import_dataset.py and pseudo_label.py keep in their folders until they are done
 LAYOUTS = (
-    "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png beside 000001_seg.png in "
+    "{train,val}/images/000001.png with {train,val}/annotations/000001_seg.png; 000001.png next to 000001_seg.png in "
     "one folder; or what Dataset.save_to_disk wrote"
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -95,7 +95,7 @@ def read_source(
     """The pairs of a folder, of a data set that `datasets` saved, or of a data set on the Hub (`owner/name`).
 
     image_column, label_column, train_split, eval_split: of saved and Hub data sets; eval_split also of a folder, where
-    validation is val/ and another name that of a folder beside it, such as test/. streaming: of the Hub; the others
+    validation is val/ and another name that of a folder next to it, such as test/. streaming: of the Hub; the others
     are here already. Raises InputError (DataProblems where files are at fault) with the place, what was found, what
     was wanted and the way out.
     """
@@ -290,7 +290,7 @@ def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, name
         if suffix.lower() not in IMAGE_SUFFIXES or name.endswith(MASK_ENDING):
             ignored.append(name)
         elif stem in images:
-            problems.append(Problem("duplicate id", _below(place, image_folder, name), f"beside {images[stem]}"))
+            problems.append(Problem("duplicate id", _below(place, image_folder, name), f"next to {images[stem]}"))
         else:
             images[stem] = name
     lone, alone = sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys())

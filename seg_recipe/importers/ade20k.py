@@ -48,7 +48,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         else:
             left_out.add("other file", name)
     if masks and not names:
-        raise InputError("SOURCE holds no objectInfo150.txt, which names its classes; put it beside them.")
+        raise InputError("SOURCE holds no objectInfo150.txt, which names its classes; put it next to them.")
     numbers = {label: place for place, label in enumerate(sorted(names))}
     codes = {**numbers, 0: NOT_LABELLED}
     samples = [

@@ -5,7 +5,7 @@
                                                        a folder
     CelebAMask-HQ-mask-anno/0/00000_l_eye.png ...
     CelebA-HQ-to-CelebA-mapping.txt                    idx orig_idx orig_file
-    identity_CelebA.txt, list_eval_partition.txt       from CelebA, not in the download: put them beside the mapping
+    identity_CelebA.txt, list_eval_partition.txt       from CelebA, not in the download: put them next to the mapping
 
 Parts are painted in the order of PARTS, which is that of the makers' own script; what no part covers is background. l_
 and r_ are the SUBJECT's: the subject's left eye lies right in the picture and becomes right_eye, for names here are
@@ -75,7 +75,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     notes = (
         ()
         if person or sets
-        else ("No identity_CelebA.txt (with the mapping) beside it: one person's pictures can be in both splits.",)
+        else ("No identity_CelebA.txt (with the mapping) next to it: one person's pictures can be in both splits.",)
     )
     return Layout(NAMES, _samples(images, parts, person, sets, left_out), sets=SETS if sets else (), notes=notes)
 

@@ -1,4 +1,4 @@
-"""The lists of classes that labelling tools write beside their masks.
+"""The lists of classes that labelling tools write next to their masks.
 
 class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is
                                                background, __ignore__ no class
@@ -94,7 +94,7 @@ def table_beside(files: dict[str, SourceFile], names: tuple[str, ...]) -> Table:
     found = [file for name, file in files.items() if name.rpartition("/")[2] in names]
     if not found:
         raise InputError(
-            f"SOURCE holds no {' or '.join(names)}, which names its classes; put it beside them, or see --images and "
+            f"SOURCE holds no {' or '.join(names)}, which names its classes; put it next to them, or see --images and "
             "--table."
         )
     if len(found) > 1:

@@ -1,6 +1,6 @@
 """COCO's JSON, https://cocodataset.org/#format-data, as BlenderProc, Roboflow, CVAT, Label Studio and COCO write it
 
-    train/_annotations.coco.json           Roboflow, with the pictures of that split beside it; valid/, test/
+    train/_annotations.coco.json           Roboflow, with the pictures of that split next to it; valid/, test/
     coco_annotations.json  images/0.jpg    BlenderProc
     annotations/instances_train2017.json   CVAT (instances_default.json), COCO; the pictures in train2017/ or images/
     result.json  images/0.jpg              Label Studio

@@ -1,4 +1,4 @@
-"""labelme's own files, https://github.com/wkentaro/labelme: a JSON of outlines beside each picture
+"""labelme's own files, https://github.com/wkentaro/labelme: a JSON of outlines next to each picture
 
     000.jpg
     000.json    {"imagePath": "000.jpg", "imageHeight": 480, "imageWidth": 640, "shapes": [{"label": "leaf", "points":

@@ -1,4 +1,4 @@
-"""Any pictures with masks beside them, found by two patterns
+"""Any pictures with masks next to them, found by two patterns
 
     --images 'photos/*.jpg'  --masks 'labels/*_mask.png'  --table table.json
     --images 'images/{split}/*.jpg'  --masks 'masks/{split}/*.png'  --table table.json

@@ -131,10 +131,10 @@ def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table
     """Refuse a table that contradicts the JSON of a mask."""
     names = {plain_name(name): number for number, name in enumerate(table.names)}
     for mask in masks:
-        beside = re.sub(r"semantic_segmentation_(\d+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
-        if beside == mask.name or beside not in files:
+        list_file = re.sub(r"semantic_segmentation_(\d+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
+        if list_file == mask.name or list_file not in files:
             continue
-        for value, name in read_labels(files[beside]):
+        for value, name in read_labels(files[list_file]):
             code = _code(value[:3])
             known = table.codes.get(code)
             if (
@@ -144,7 +144,7 @@ def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table
                 and known != names[plain_name(name)]
             ):
                 raise InputError(
-                    f"{beside} calls {list(value)} {name!r}, and --table {table.names[known]!r}: colours and ids may "
-                    "differ from frame to "
-                    "frame here; leave out --images, --masks and --table, and each mask is read by its own json."
+                    f"{list_file} calls {list(value)} {name!r}, and --table {table.names[known]!r}: colours and ids "
+                    "may differ from frame to frame here. Leave out --images, --masks and --table: each mask is then "
+                    "read by its own JSON."
                 )

@@ -18,7 +18,7 @@ names are written alike in both; a list is [a, b] in a recipe and a b on the com
 A setting of true|false may stand alone on the command line: --check is --check true. No other value may.
 A setting that does not exist, or that has no effect when it is typed, is an error. Paths in a recipe are relative
 to its file, and what is not there is looked for in the working directory; those on the command line are relative
-to the working directory. Runs and rendered faces go to the working directory: nothing is written beside a recipe.
+to the working directory. Runs and rendered faces go to the working directory: nothing is written next to a recipe.
 --traceback shows the whole traceback of an error."""
 
 

@@ -137,7 +137,7 @@ def _rename(renamed: dict[str, Given], given: dict[str, Given], name: str, entry
         )
     renamed[target] = Given(entry.value, f"{entry.origin}, as {name}", entry.is_list)
     notes.append(
-        f"{name} is taken as {target}: {' '.join(entry.value) if isinstance(entry.value, list) else entry.value} "
+        f"{name} is read as {target}: {' '.join(entry.value) if isinstance(entry.value, list) else entry.value} "
         f"({entry.origin})."
     )
 

@@ -60,7 +60,7 @@ class TrainerSettings:
     eval_on_start: bool = setting(False, "Evaluate before the first step as well.")
     save_strategy: Literal["no", "steps", "epoch", "best"] = setting("epoch", "When to write a checkpoint.")
     save_steps: _Positive = setting(500, f"Steps between checkpoints. {_STEPS}")
-    save_total_limit: Count | None = setting(2, "Checkpoints to keep beside the best. 0: all.")
+    save_total_limit: Count | None = setting(2, "Newest checkpoints to keep, besides the best. 0: all.")
     save_only_model: bool = setting(False, "Leave the optimizer out of checkpoints; a killed run cannot go on then.")
     load_best_model_at_end: bool = setting(True, "End with the checkpoint of the highest mIoU, not the last one.")
     # logging

@@ -1,7 +1,7 @@
 """The scripts and recipes that come with the project: where they are, and the commands that start them.
 
-In a clone they lie beside the package, and a script is started by its path. A wheel holds them inside the package, and
-the command `seg-recipe` starts them.
+In a clone they lie next to the package, and a script is started by its path. A wheel holds them inside the package,
+and the command `seg-recipe` starts them.
 """
 
 import os

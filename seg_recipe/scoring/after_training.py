@@ -99,7 +99,7 @@ def _save_pictures(report: Report, folder: Path) -> dict[str, str]:
             "iou.png",
             iou_figure({name: figure["value"] for name, figure in figures.items()}, label_space, intervals=ends),
         ),
-        "What is taken for what": ("confusion.png", confusion_figure(counts, label_space)),
+        "Confusion of classes": ("confusion.png", confusion_figure(counts, label_space)),
         "The worst, the middle and the best images of the evaluation set": ("examples.png", sheet),
     }
     for name, picture in drawn.values():

@@ -78,11 +78,11 @@ def data_labels(dataset: str, labels: str | None, own: LabelSpace | None) -> tup
     `labels` ("face" or a file), else labels.json in the folder, else `own`, the label space of a model trained here,
     else the built-in one, as in training and importing.
     """
-    beside = Path(dataset).expanduser() / LABELS
+    labels_file = Path(dataset).expanduser() / LABELS
     if labels:
         return load_label_space(labels), f"--labels {labels}"
-    if beside.is_file():
-        return load_label_space(str(beside)), str(beside)
+    if labels_file.is_file():
+        return load_label_space(str(labels_file)), str(labels_file)
     if own is not None:
         return own, "the model's own labels.json"
     return FACE, "the built-in label space (--labels FILE names another)"
@@ -159,7 +159,9 @@ def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " _"]]]) -> Dataset:
     return datasets.concatenate_datasets(chosen)
 
 
-def _choose(source: Source, split: str, val_fraction: float | int) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
+def _choose(
+    source: Source, split: str, val_fraction: float | int
+) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
     """The pairs of a split, the rows of them that belong to it, and notes."""
     train, evaluation = source.train, source.evaluation
     if evaluation is not None and split != "train":
