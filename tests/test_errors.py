@@ -79,7 +79,7 @@ def test_a_fault_of_ours_keeps_its_last_frames_and_is_no_error_of_the_user(capsy
 
 def test_the_frames_that_are_shown_are_those_of_this_project(capsys):
     _, text = ended(capsys, fails_in_the_project)
-    assert "draws.py:" in text and " epoch: " in text and "--traceback shows" in text
+    assert "sampling.py:" in text and " epoch: " in text and "--traceback shows" in text
 
 
 def test_traceback_shows_all_of_it_and_does_not_reach_the_program(capsys):

@@ -25,9 +25,9 @@ from seg_recipe.transforms import (
     JPEG_QUALITY,
     NOISE_LEVELS,
     Augmentation,
-    Draw,
     EpochClock,
     EvalTransform,
+    Sampled,
     TrainTransform,
     collate,
     geometry,
@@ -36,9 +36,9 @@ from seg_recipe.transforms import (
     output_to_source,
     sample_generator,
 )
-from seg_recipe.transforms.draws import draw_augmentation
 from seg_recipe.transforms.geometry import warp, warp_nearest, window_of
 from seg_recipe.transforms.photometry import degrade, pixels_of
+from seg_recipe.transforms.sampling import sample_augmentation
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 EVERY_ID = LabelSpace(names=tuple(f"id {i}" for i in range(255)))
@@ -134,7 +134,7 @@ def test_the_resampling_is_pillows_in_floating_point_rounded():
     for _ in range(60):
         width, height, size = generator.integers(1, 100, 3).tolist()
         image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        matrix = output_to_source(draw_augmentation(generator, settings, size), image.size, size)
+        matrix = output_to_source(sample_augmentation(generator, settings, size), image.size, size)
         window = window_of(pixels_of(image), matrix, size)
         place = ((size, size), Image.Transform.AFFINE, window.matrix.ravel().tolist(), Image.Resampling.BILINEAR)
         bands = [band.convert("F") for band in Image.fromarray(window.pixels[:, :, :3]).split()]
@@ -150,8 +150,8 @@ def test_the_mask_is_pillows_nearest():
     for number in range(60):
         width, height, size = generator.integers(1, 300, 3).tolist()
         mask = Image.fromarray(generator.integers(1, 255, (height, width), dtype=np.uint8))
-        drawn = draw_augmentation(generator, Augmentation(), size)
-        matrix = output_to_source(Draw() if number % 4 == 0 else drawn, mask.size, size)
+        drawn = sample_augmentation(generator, Augmentation(), size)
+        matrix = output_to_source(Sampled() if number % 4 == 0 else drawn, mask.size, size)
         place = ((size, size), Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.NEAREST)
         pillows = np.asarray(mask.transform(*place, fillcolor=0))
         differ = warp_nearest(np.asarray(mask), matrix, size) != pillows
@@ -178,7 +178,7 @@ def test_image_and_mask_stay_aligned_to_a_fraction_of_a_pixel(width, height, siz
     reductions = set()
     for epoch in range(16):
         seen, ids = transform.augment("a", image, mask, epoch)
-        draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size)
+        draw = sample_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size)
         reductions.add(window_of(pixels_of(image), output_to_source(draw, image.size, size), size).factors)
         # Away from the picture's border, where the outermost (averaged) pixels are repeated.
         inner = (ids != IGNORE_INDEX) & (ids > 8) & (ids < (width, height)[axis] - 9)
@@ -194,7 +194,7 @@ def test_image_and_mask_stay_aligned_to_a_fraction_of_a_pixel(width, height, siz
 def test_half_a_source_pixel_of_misalignment_would_be_seen(shift, aligned):
     """The measure of the test above, on a mask taken half a source pixel beside."""
     image, mask = coordinate_pair(64, 64, 0)
-    matrix = output_to_source(Draw(rotation=10.0), (64, 64), 16)
+    matrix = output_to_source(Sampled(rotation=10.0), (64, 64), 16)
     seen = source_positions(square_of(image, matrix, 16))
     ids = warp_nearest(np.asarray(mask), matrix + np.array([[0, 0, shift], [0, 0, shift]]), 16)
     inner = (ids > 8) & (ids < 55)
@@ -214,7 +214,7 @@ def test_against_grid_sample(width, height, size, mirrored):
     transform = make_transform(label_space=EVERY_ID, image_size=size, **{**GEOMETRY, **drawn})
     image, mask = make_pair(1, width, height, 255)
     for epoch in range(4):
-        draw = draw_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size)
+        draw = sample_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size)
         to_unit = np.array(
             [[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]]
         )  # source pixels -> the square from -1 to 1
@@ -290,7 +290,7 @@ def test_border_of_image_and_mask_is_the_same_to_the_pixel():
         seen, ids = transform.augment("a", white, mask, number)
         assert np.array_equal(seen[:, :, 0], np.where(ids == 0, 255, 0)) and (ids == 0).any()
         assert (ids == IGNORE_INDEX).any()
-        draw = draw_augmentation(sample_generator(0, number, "a"), transform.augmentation, 256)
+        draw = sample_augmentation(sample_generator(0, number, "a"), transform.augmentation, 256)
         matrix = output_to_source(draw, (width, height), 256)
         reduced += window_of(pixels_of(white), matrix, 256).factors != (1, 1)
     assert 10 < reduced < 56
@@ -342,7 +342,7 @@ def test_shrinking_is_as_smooth_as_in_evaluation_and_the_stock_way_is_not(size):
 def test_shrinking_differs_by_side():
     """A long picture is squeezed to the square: each side is reduced by its own factor."""
     image, _ = make_pair(0, 240, 60)
-    assert window_of(pixels_of(image), output_to_source(Draw(), image.size, 30), 30).factors == (8, 2)
+    assert window_of(pixels_of(image), output_to_source(Sampled(), image.size, 30), 30).factors == (8, 2)
 
 
 @pytest.mark.slow
@@ -350,7 +350,7 @@ def test_window_changes_nothing():
     """Only the part that is seen gets reduced: the result is that of the whole picture."""
     image, _ = make_pair(0, 203, 150)
     for shift in [(-0.4, 0.3), (0.5, -0.5), (0.0, 0.0)]:
-        draw = Draw(scale=2.2, rotation=50.0, shift=shift)
+        draw = Sampled(scale=2.2, rotation=50.0, shift=shift)
         matrix = output_to_source(draw, image.size, 24)
         window = window_of(pixels_of(image), matrix, 24)
         left, top, right, bottom = window.box
@@ -374,14 +374,14 @@ def test_directions():
         return np.where(inside, square_of(image.convert("RGB"), matrix, 40)[:, :, 0], 128)
 
     assert mask.size == image.size
-    assert seen(Draw(rotation=90.0))[30:].min() == 255 and seen(Draw(rotation=90.0))[:10].max() == 0, (
+    assert seen(Sampled(rotation=90.0))[30:].min() == 255 and seen(Sampled(rotation=90.0))[:10].max() == 0, (
         "clockwise: the right goes down"
     )
-    assert seen(Draw(shift=(0.25, 0.0)))[:, 12:28].max() == 0, "to the right"
-    assert seen(Draw(shift=(0.0, 0.25)))[:9].max() == 128 == seen(Draw(shift=(0.0, 0.25)))[:9].min(), "down"
-    sheared = seen(Draw(shear=20.0))
+    assert seen(Sampled(shift=(0.25, 0.0)))[:, 12:28].max() == 0, "to the right"
+    assert seen(Sampled(shift=(0.0, 0.25)))[:9].max() == 128 == seen(Sampled(shift=(0.0, 0.25)))[:9].min(), "down"
+    sheared = seen(Sampled(shear=20.0))
     assert sheared[2, 18] == 255 and sheared[37, 22] == 0, "the lower half goes to the right"
-    assert np.mean(seen(Draw(scale=0.5)) == 128) == pytest.approx(0.75)
+    assert np.mean(seen(Sampled(scale=0.5)) == 128) == pytest.approx(0.75)
 
 
 def test_flip_is_the_exact_mirror_image_with_the_sides_named_anew():
@@ -412,7 +412,7 @@ def test_right_stays_right_in_a_flip():
 
 
 def degraded(image, **changes):
-    seen = degrade(pixels_of(image), Draw(**changes), (1.0, 1.0), np.random.default_rng(0))
+    seen = degrade(pixels_of(image), Sampled(**changes), (1.0, 1.0), np.random.default_rng(0))
     return seen[:, :, :3].astype(float)
 
 
@@ -453,7 +453,7 @@ def test_noise_blur_grey_jpeg():
 @pytest.mark.parametrize(("width", "height"), [(40, 31), (5, 3), (1, 1)])
 def test_blur_against_pillow(radius, width, height):
     image, _ = make_pair(6, width, height)
-    seen = degrade(pixels_of(image), Draw(blur=1.0), radius, np.random.default_rng(0))[:, :, :3]
+    seen = degrade(pixels_of(image), Sampled(blur=1.0), radius, np.random.default_rng(0))[:, :, :3]
     assert np.abs(seen.astype(int) - np.asarray(image.filter(ImageFilter.BoxBlur(radius)))).max() <= 1, (
         "Pillow rounds twice"
     )
@@ -466,7 +466,7 @@ def test_the_blur_grows_with_the_picture(size):
     image, mask = Image.fromarray(noise), Image.new("L", (size, size))
     transform = make_transform(image_size=size, **{**NOTHING, "blur": 1.0})
     draws = [
-        draw_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size).blur for epoch in range(8)
+        sample_augmentation(sample_generator(0, epoch, "a"), transform.augmentation, size).blur for epoch in range(8)
     ]
     assert min(draws) < 0.003 * size and max(draws) > 0.0055 * size, "the shares are BLUR_RADIUS"
     for radius in (min(draws), max(draws)):
@@ -498,7 +498,7 @@ def test_the_window_of_a_picture_belongs_to_what_a_seed_means():
     others.
     """
     picture = pixels_of(Image.new("RGB", (200, 150)))
-    matrix = output_to_source(Draw(scale=2.0), (200, 150), 100)
+    matrix = output_to_source(Sampled(scale=2.0), (200, 150), 100)
     assert window_of(picture, matrix, 100).box == (50 - 6, 37 - 6, 150 + 6, 113 + 6)
     assert window_of(picture, matrix, 100, blur=4.0).box == (50 - 6, 37 - 6, 150 + 6, 113 + 6)
     assert window_of(picture, matrix, 100, blur=20.0).box == (50 - 22, 37 - 17, 150 + 22, 113 + 17)
@@ -524,7 +524,7 @@ def test_the_model_gets_what_augment_shows():
 @pytest.mark.long
 def test_draws_lie_in_their_ranges_and_reach_them():
     transform = make_transform(image_size=100)
-    draws = [draw_augmentation(sample_generator(0, 0, str(i)), transform.augmentation, 100) for i in range(1500)]
+    draws = [sample_augmentation(sample_generator(0, 0, str(i)), transform.augmentation, 100) for i in range(1500)]
 
     def spread(values):
         return min(values), max(values)
@@ -554,12 +554,12 @@ def test_draws_lie_in_their_ranges_and_reach_them():
 
 def test_switching_one_augmentation_off_leaves_the_others():
     always = {"blur": 1.0, "noise": 1.0, "jpeg": 1.0}
-    everything = draw_augmentation(sample_generator(0, 1, "a"), make_transform(**always).augmentation, 32)
+    everything = sample_augmentation(sample_generator(0, 1, "a"), make_transform(**always).augmentation, 32)
     for name in ["rotation", "shear", "brightness", "contrast", "saturation", "gamma", "blur", "noise", "jpeg"]:
-        without = draw_augmentation(
+        without = sample_augmentation(
             sample_generator(0, 1, "a"), make_transform(**{**always, name: 0.0}).augmentation, 32
         )
-        changed = [field for field in Draw._fields if getattr(everything, field) != getattr(without, field)]
+        changed = [field for field in Sampled._fields if getattr(everything, field) != getattr(without, field)]
         assert changed == [name]
 
 
@@ -639,7 +639,8 @@ def test_ranks_and_resumed_runs():
                 sample["labels"], whole[i]["labels"]
             )
     draws = [
-        draw_augmentation(sample_generator(0, 0, sample["id"]), make_transform().augmentation, 32) for sample in whole
+        sample_augmentation(sample_generator(0, 0, sample["id"]), make_transform().augmentation, 32)
+        for sample in whole
     ]
     assert len({draw.rotation for draw in draws}) == 8
 

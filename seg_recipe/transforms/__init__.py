@@ -11,19 +11,26 @@ colour and bleeds nowhere.
 """
 
 from seg_recipe.augmentation import Augmentation
-from seg_recipe.transforms.draws import BLUR_RADIUS, JPEG_QUALITY, NOISE_LEVELS, Draw, EpochClock, sample_generator
 from seg_recipe.transforms.geometry import output_to_source
 from seg_recipe.transforms.photometry import normalisation, normalise
 from seg_recipe.transforms.samples import EvalTransform, TrainTransform, collate
+from seg_recipe.transforms.sampling import (
+    BLUR_RADIUS,
+    JPEG_QUALITY,
+    NOISE_LEVELS,
+    EpochClock,
+    Sampled,
+    sample_generator,
+)
 
 __all__ = [
     "BLUR_RADIUS",
     "JPEG_QUALITY",
     "NOISE_LEVELS",
     "Augmentation",
-    "Draw",
     "EpochClock",
     "EvalTransform",
+    "Sampled",
     "TrainTransform",
     "collate",
     "normalisation",

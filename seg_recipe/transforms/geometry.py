@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from seg_recipe.picture_size import ImageSize, height_and_width
-from seg_recipe.transforms.draws import Draw
 from seg_recipe.transforms.photometry import picture_of, pixels_of
+from seg_recipe.transforms.sampling import Sampled
 
 cv2.setNumThreads(
     0
@@ -27,7 +27,7 @@ keeps more.
 
 
 def output_to_source(
-    draw: Draw,
+    sampled: Sampled,
     source_size: tuple[int, int],
     image_size: ImageSize,
     crop_centre: tuple[float, float] | None = None,
@@ -41,12 +41,12 @@ def output_to_source(
     """
     width, height = source_size
     tall, wide = height_and_width(image_size)
-    angle, slant = math.radians(draw.rotation), math.tan(math.radians(draw.shear))
+    angle, slant = math.radians(sampled.rotation), math.tan(math.radians(sampled.shear))
     cosine, sine = math.cos(angle), math.sin(angle)
-    right, down = width / (draw.scale * wide), height / (draw.scale * tall)
-    middle, place = [width / 2, height / 2], [0.5 + draw.scale * shift for shift in draw.shift]
+    right, down = width / (sampled.scale * wide), height / (sampled.scale * tall)
+    middle, place = [width / 2, height / 2], [0.5 + sampled.scale * shift for shift in sampled.shift]
     if crop_centre is not None:
-        right, down, middle, place = 1 / draw.scale, 1 / draw.scale, [*crop_centre], [0.5, 0.5]
+        right, down, middle, place = 1 / sampled.scale, 1 / sampled.scale, [*crop_centre], [0.5, 0.5]
     # The inverse of scaling @ rotation @ shear.
     linear = [[(cosine + slant * sine) * right, (sine - slant * cosine) * down], [-sine * right, cosine * down]]
     centre = wide * place[0], tall * place[1]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.transforms.draws import Draw
+from seg_recipe.transforms.sampling import Sampled
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,7 +40,7 @@ def picture_of(pixels: UInt8[np.ndarray, "height width 4"]) -> Image.Image:
 
 
 def degrade(
-    pixels: UInt8[np.ndarray, "height width 4"], draw: Draw, radius: tuple[float, float],
+    pixels: UInt8[np.ndarray, "height width 4"], sampled: Sampled, radius: tuple[float, float],
     generator: np.random.Generator,
 ) -> UInt8[np.ndarray, "height width 4"]:  # fmt: skip
     """The pixels after saturation, tone, blur, noise, grey and JPEG.
@@ -49,20 +49,22 @@ def degrade(
     row takes its numbers from a random place on in one long list of them, for drawing a number for each value would
     cost as much as all the rest.
     """
-    if draw.saturation != 1:
-        pixels = cv2.addWeighted(pixels, draw.saturation, _grey(pixels), 1 - draw.saturation, 0)
-    pixels = cv2.LUT(pixels, _tone_table(draw))
-    if draw.blur:
+    if sampled.saturation != 1:
+        pixels = cv2.addWeighted(pixels, sampled.saturation, _grey(pixels), 1 - sampled.saturation, 0)
+    pixels = cv2.LUT(pixels, _tone_table(sampled))
+    if sampled.blur:
         pixels = cv2.sepFilter2D(pixels, -1, _box(radius[0]), _box(radius[1]), borderType=cv2.BORDER_REPLICATE)
-    if draw.noise:
+    if sampled.noise:
         numbers = np.lib.stride_tricks.sliding_window_view(_noise(), pixels[0].size)
         noise = numbers[generator.integers(0, len(numbers) - 1, len(pixels))]
         values = pixels.reshape(noise.shape)
-        pixels = cv2.addWeighted(values, 1, noise, draw.noise, 0, dtype=cv2.CV_8U).reshape(pixels.shape)
-    if draw.grey:
+        pixels = cv2.addWeighted(values, 1, noise, sampled.noise, 0, dtype=cv2.CV_8U).reshape(pixels.shape)
+    if sampled.grey:
         pixels = _grey(pixels)
-    if draw.jpeg:
-        file = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_JPEG_QUALITY, draw.jpeg])[1]
+    if sampled.jpeg:
+        file = cv2.imencode(
+            ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR), [cv2.IMWRITE_JPEG_QUALITY, sampled.jpeg]
+        )[1]
         pixels = cv2.cvtColor(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGBA)
     return np.asarray(pixels)
 
@@ -86,10 +88,10 @@ def _noise() -> Float32[np.ndarray, " numbers"]:
     return np.random.Generator(np.random.Philox(key=0)).standard_normal(2**18, dtype=np.float32)
 
 
-def _tone_table(draw: Draw) -> UInt8[np.ndarray, "1 256 4"]:
+def _tone_table(sampled: Sampled) -> UInt8[np.ndarray, "1 256 4"]:
     """What brightness, contrast and gamma of one draw make of each level of red, green and blue."""
-    values = np.clip(0.5 + draw.contrast * (np.arange(256) / 255 - 0.5), 0, 1)
-    values = np.clip(np.outer(values, (*draw.brightness, 1)), 0, 1) ** draw.gamma
+    values = np.clip(0.5 + sampled.contrast * (np.arange(256) / 255 - 0.5), 0, 1)
+    values = np.clip(np.outer(values, (*sampled.brightness, 1)), 0, 1) ** sampled.gamma
     return np.rint(255 * values).astype(np.uint8)[None]
 
 

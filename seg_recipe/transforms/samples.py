@@ -20,7 +20,6 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import spread
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.crops import draw_crop_centre
-from seg_recipe.transforms.draws import EpochClock, draw_augmentation, sample_generator
 from seg_recipe.transforms.geometry import output_to_source, warp, warp_nearest, window_of
 from seg_recipe.transforms.photometry import (
     IMAGENET_MEAN,
@@ -32,6 +31,7 @@ from seg_recipe.transforms.photometry import (
     picture_of,
     pixels_of,
 )
+from seg_recipe.transforms.sampling import EpochClock, sample_augmentation, sample_generator
 from seg_recipe.windows import whole_size
 
 _Result = TypeVar("_Result")
@@ -109,19 +109,19 @@ class TrainTransform:
     ) -> None:
         """Fill `values` and `ids` with one sample in one epoch."""
         generator = sample_generator(self.seed, epoch, sample_id)
-        draw = draw_augmentation(generator, self.augmentation, self.image_size)
+        sampled = sample_augmentation(generator, self.augmentation, self.image_size)
         picture, mask = _checked_pair(sample_id, image, label)
         size = self.image_size
-        centre = None if self.resize == "squeeze" else self._crop_centre(sample_id, epoch, mask, draw.scale)
-        matrix = output_to_source(draw, (picture.shape[1], picture.shape[0]), size, centre)
-        window = window_of(picture, matrix, size, draw.blur)
-        radius = [draw.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
-        square = warp(degrade(window.pixels, draw, (radius[0], radius[1]), generator), window.matrix, size)
+        centre = None if self.resize == "squeeze" else self._crop_centre(sample_id, epoch, mask, sampled.scale)
+        matrix = output_to_source(sampled, (picture.shape[1], picture.shape[0]), size, centre)
+        window = window_of(picture, matrix, size, sampled.blur)
+        radius = [sampled.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
+        square = warp(degrade(window.pixels, sampled, (radius[0], radius[1]), generator), window.matrix, size)
         outside = warp_nearest(np.ones_like(mask), matrix, size) == 0  # for both, so that they end at the same pixel
         np.copyto(square.view("<u4")[:, :, 0], self.fill, where=outside)
-        found = cv2.LUT(warp_nearest(mask, matrix, size), self._read[draw.mirrored])
+        found = cv2.LUT(warp_nearest(mask, matrix, size), self._read[sampled.mirrored])
         np.copyto(found, IGNORE_INDEX, where=outside)
-        if draw.mirrored:
+        if sampled.mirrored:
             square, found = cv2.flip(square, 1), cv2.flip(found, 1)
         ids[:] = found
         _refuse_foreign_ids(sample_id, ids, self.label_space)

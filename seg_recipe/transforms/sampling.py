@@ -1,6 +1,4 @@
-"""What is random in a training sample: the epoch clock, the generator of (seed, epoch, id), and the numbers drawn from
-it.
-"""
+"""The randomness of a training sample: epoch clock, generator of (seed, epoch, id), sampled augmentation."""
 
 import math
 from hashlib import blake2b
@@ -21,12 +19,11 @@ JPEG_QUALITY = (30, 90)
 
 
 class EpochClock:
-    """The epoch that training is in, as seen by every process that holds a copy of the clock.
+    """The epoch of the training, as seen by every process that has a copy of the clock.
 
-    The number lies in shared memory: data workers that live longer than an epoch (`persistent_workers`) see it move,
-    whether they were forked or spawned. Copies, deep ones too, show the same time: `datasets` deep-copies a transform
-    with its dataset. Set it before the epoch's first batch is asked for; workers fetch ahead. A pickle that is written
-    to a file is a snapshot.
+    The number is in shared memory: data workers that live longer than an epoch (`persistent_workers`) see it change,
+    forked or spawned. Copies, deep ones too, show the same time: `datasets` deep-copies a transform with its dataset.
+    Set it before the first batch of the epoch; workers read ahead. A pickle in a file is a snapshot.
     """
 
     def __init__(self, epoch: int = 0):
@@ -57,8 +54,8 @@ def sample_generator(seed: int, epoch: int, sample_id: str) -> np.random.Generat
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 
-class Draw(NamedTuple):
-    """What was drawn for one sample in one epoch."""
+class Sampled(NamedTuple):
+    """The augmentation of one sample in one epoch."""
 
     # 1 = the whole picture squeezed to the square, as in evaluation; 2 = twice as large: its middle fills the square
     scale: float = 1.0
@@ -76,11 +73,11 @@ class Draw(NamedTuple):
     jpeg: int = 0  # quality, 0 = none
 
 
-def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation, image_size: ImageSize) -> Draw:
-    """Draw the numbers of one sample.
+def sample_augmentation(generator: np.random.Generator, augmentation: Augmentation, image_size: ImageSize) -> Sampled:
+    """Sample the augmentation of one sample.
 
-    Always the same count of numbers in the same order: switching one augmentation off leaves the draws of the others
-    as they were. A further number would move those of the noise, which `degrade` draws next.
+    It always uses the same count of random numbers in the same order: switching one augmentation off does not
+    change the others. A further number would change those of the noise, which `degrade` uses next.
     """
     u = iter(generator.random(20).tolist())
 
@@ -94,7 +91,7 @@ def draw_augmentation(generator: np.random.Generator, augmentation: Augmentation
     least, greatest = augmentation.scale
     light = 1 + either_way(augmentation.brightness)
     red, green, blue = (light * (1 + either_way(augmentation.brightness / 3)) for _ in range(3))
-    return Draw(
+    return Sampled(
         brightness=(red, green, blue),
         contrast=1 + either_way(augmentation.contrast),
         saturation=1 + either_way(augmentation.saturation),
