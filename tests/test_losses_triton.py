@@ -61,6 +61,8 @@ def _kernels_here(monkeypatch):
     """The loss takes the interpreter's device for a GPU, and a failure of a kernel is the test's."""
     monkeypatch.setattr(fast, "GPUS", (DEVICE,))
     monkeypatch.setattr(fast, "_failed", [])
+    yield
+    assert fast.kernels_work()
 
 
 def make(images, classes, stride, source, dtype=fp32, ids=torch.uint8, ignored=255, last=False, spread=2.0):
@@ -194,7 +196,6 @@ def test_a_kernel_that_cannot_be_compiled_is_said_once_and_torch_does_it(monkeyp
     expected = loss(logits, labels).total
     slope = gradient(expected, logits)
     for name in ("sums", "gradient"):
-        monkeypatch.setattr(fast, "_failed", [])
 
         def fails(*_, **__):
             raise RuntimeError("ptxas does not know this processor\nand more")
@@ -205,6 +206,7 @@ def test_a_kernel_that_cannot_be_compiled_is_said_once_and_torch_does_it(monkeyp
                 ours = loss(logits, labels).total
                 torch.testing.assert_close(ours, expected)
                 torch.testing.assert_close(gradient(ours, logits), slope)
+        fast._failed.clear()
         assert capsys.readouterr().out == (
             "Triton cannot be used (ptxas does not know this processor): torch is used, which is slower on a GPU.\n"
         )

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available
 def _kernels_here(monkeypatch):
     monkeypatch.setattr(fast, "GPUS", (DEVICE,))
     monkeypatch.setattr(fast, "_failed", [])
+    yield
+    assert fast.kernels_work()
 
 
 def make(images, classes, source, size, dtype=torch.float32, ids=torch.uint8, last=False):
@@ -73,4 +75,5 @@ def test_a_kernel_that_cannot_be_compiled_is_said_once_and_torch_does_it(monkeyp
     monkeypatch.setattr(triton_counts, "counts", None)
     for _ in range(2):
         assert torch.equal(confusion_matrices(logits, labels, torch.tensor([[4, 4]])), expected)
+    fast._failed.clear()
     assert capsys.readouterr().out.count("Triton cannot be used (") == 1
