@@ -498,10 +498,15 @@ def segnet():
     return Fake(files, masks, ("soil", "leaf", "stem"), sets=sets)
 
 
-def replicator(colours=True, folders=False):
-    """The colours, and the ids, of two classes change places from frame to frame."""
+def replicator(
+    colours=True, folders=False, prefix="", sequence="", names=("BACKGROUND", "UNLABELLED", "cube", "door")
+):
+    """The colours, and the ids, of two classes change places from frame to frame.
+
+    folders: one for each camera. prefix: the camera in each file's name instead. sequence: what the frame's number
+    follows.
+    """
     files, masks = {}, {}
-    names = ("BACKGROUND", "UNLABELLED", "cube", "door")
     for number in range(12):
         name, paints = f"{number:04d}", [(0, 0, 0, 0), (0, 0, 0, 255), (140, 255, 25, 255), (140, 25, 255, 255)]
         values = [0, 1, 2, 300]
@@ -509,13 +514,15 @@ def replicator(colours=True, folders=False):
             paints[2], paints[3], values[2], values[3] = paints[3], paints[2], values[3], values[2]
         ids = rng(name, "replicator").integers(0, 4, (H, W), dtype=np.uint8)
         places = [f"Cam/{kind}/" if folders else "out/" for kind in ("rgb", "semantic_segmentation")]
+        places = [f"{kind}/{prefix}_" for kind in ("rgb", "semantic_segmentation")] if prefix else places
+        name = sequence + name
         files[f"{places[0]}rgb_{name}.png"] = png(np.dstack([photo(name), np.full((H, W), 255, np.uint8)]))
         painted = np.array(paints, np.uint8)[ids] if colours else np.array(values, np.uint16)[ids]
         files[f"{places[1]}semantic_segmentation_{name}.png"] = png(painted)
         keys = map(str, paints if colours else values)
         labels = {key: {"class": label} for key, label in zip(keys, names, strict=True)}
         files[f"{places[1]}semantic_segmentation_labels_{name}.json"] = json.dumps(labels).encode()
-        masks[f"{'Cam' if folders else 'out'}_-{name}"] = ids
+        masks[f"{prefix or ('Cam' if folders else 'out') + '_'}-{name}"] = ids
     return Fake(files, masks, names)
 
 

@@ -276,6 +276,28 @@ def test_each_frame_of_replicator_is_read_by_its_own_json(tmp_path, colours, fol
         np.testing.assert_array_equal(mask, fake.masks[name])
 
 
+@pytest.mark.parametrize(
+    "changes", [{"prefix": "Camera_01"}, {"sequence": "2_"}, {"folders": True, "sequence": "0_"}], ids=str
+)
+def test_replicator_names_cameras_and_sequences_in_several_ways(tmp_path, changes):
+    fake = replicator(**changes)
+    result = run(make_folder(tmp_path / "in", fake.files), tmp_path / "out")
+    assert (result["format"], result["found"], result["damaged"]) == ("replicator", 12, 0)
+    pairs = found(tmp_path / "out")
+    assert pairs.keys() == fake.masks.keys()
+    assert all((mask == fake.masks[name]).all() for name, (_, mask, _) in pairs.items())
+
+
+def test_objects_with_several_labels_are_a_class_of_their_own_and_named(tmp_path, capsys):
+    fake = replicator(names=("BACKGROUND", "UNLABELLED", "palette,stack", "door"))
+    run(make_folder(tmp_path / "in", fake.files), tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert 'with several labels; --id_map gives them one, as in {"palette,stack": "stack"}.' in printed
+    (tmp_path / "map.json").write_text('{"*,stack": "stack"}')
+    run(tmp_path / "in", tmp_path / "again", "--id_map", tmp_path / "map.json")
+    assert "stack" in json.loads((tmp_path / "again" / "labels.json").read_text())["names"]
+
+
 @pytest.mark.parametrize("colours", [True, False])
 def test_one_table_for_frames_that_differ_is_refused(tmp_path, colours):
     source, table = make_folder(tmp_path / "in", replicator(colours).files), tmp_path / "t.json"

@@ -6,10 +6,12 @@ https://docs.omniverse.nvidia.com/extensions/latest/ext_replicator
     semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or
                                                     {"2": {"class": "cube"}, ...}
 
-All in one folder, or rgb/ and semantic_segmentation/ in one for each camera. Colours and ids are given anew in each
-run and may differ from frame to frame, so that each mask is read by the json of its own frame. The classes are all
-names in them, first BACKGROUND and UNLABELLED (objects that have no label); merge or ignore them with --id_map. Read
-against descriptions of the format, not against a set made by NVIDIA.
+All in one folder; or with rgb/ and semantic_segmentation/ in one for each camera (`Camera/rgb/rgb_0000.png`); or these
+two with the camera in each name (`rgb/Camera_rgb_0000.png`). The number may follow that of a sequence, as in
+`rgb_2_0000.png`. Colours and ids are given anew in each run and may differ from frame to frame, so that each mask is
+read by the json of its own frame. The classes are all names in them, first BACKGROUND and UNLABELLED (objects that
+have no label); merge or ignore them with --id_map. An object with several labels has a class of its own, as
+`palette,stack`. Read against descriptions of the format, not against a set made by NVIDIA.
 """
 
 import functools
@@ -27,13 +29,14 @@ from seg_recipe.importers.tables import Table
 from seg_recipe.labels import plain_name
 from seg_recipe.runtime.errors import InputError
 
+_PLACE, _NUMBER = r"((?:.*/)?(?:(?:rgb|semantic_segmentation)/[^/]+_)?)", r"_((?:\d+_)?\d+)"
 MARKS = (
-    r"(?:.*/)?rgb_\d+\.(?:png|jpe?g)", r"(?:.*/)?semantic_segmentation_\d+\.png",
-    r"(?:.*/)?semantic_segmentation_labels_\d+\.json"
+    rf"{_PLACE}rgb{_NUMBER}\.(?:png|jpe?g)", rf"{_PLACE}semantic_segmentation{_NUMBER}\.png",
+    rf"{_PLACE}semantic_segmentation_labels{_NUMBER}\.json"
 )  # fmt: skip
 
-_NAME = re.compile(r"(.*/)?(rgb|semantic_segmentation|semantic_segmentation_labels)_(\d+)\.(?:png|jpe?g|json)")
-_FOLDER = re.compile(r"(.*/)?(?:rgb|semantic_segmentation)/")
+_NAME = re.compile(rf"{_PLACE}(rgb|semantic_segmentation|semantic_segmentation_labels){_NUMBER}\.(?:png|jpe?g|json)")
+_FOLDER = re.compile(r"(.*/)?(?:rgb|semantic_segmentation)/(?:([^/]+)_)?")
 _COLOUR = re.compile(r"\(\s*(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\s*\)")
 _FIRST = ("BACKGROUND", "UNLABELLED")
 _Frame = tuple[str, str]
@@ -48,9 +51,10 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     }
     for name, file in files.items():
         if match := _NAME.fullmatch(name):
-            folder = match[1] or ""
+            folder = match[1]
             inside = _FOLDER.fullmatch(folder)
-            found[match[2]][(inside[1] or "") if inside else folder, match[3]] = file
+            camera = "".join(part or "" for part in inside.groups()) if inside else folder
+            found[match[2]][camera, match[3]] = file
         else:
             left_out.add("other file", name)
     masks = found["semantic_segmentation"]
@@ -59,7 +63,14 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     }
     seen = {name for named in labels.values() for _, name in named}
     names = (*(name for name in _FIRST if name in seen), *sorted(seen - set(_FIRST)))
-    return Layout(names, _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out))
+    notes = [
+        f"{name}: a class of objects with several labels; --id_map gives them one, as in "
+        f'{{"{name}": "{name.rpartition(",")[2]}"}}.'
+        for name in names
+        if "," in name
+    ]
+    samples = _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out)
+    return Layout(names, samples, notes=tuple(notes))
 
 
 def _samples(
@@ -131,7 +142,7 @@ def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table
     """Refuse a table that contradicts the JSON of a mask."""
     names = {plain_name(name): number for number, name in enumerate(table.names)}
     for mask in masks:
-        list_file = re.sub(r"semantic_segmentation_(\d+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
+        list_file = re.sub(r"semantic_segmentation_([\d_]+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
         if list_file == mask.name or list_file not in files:
             continue
         for value, name in read_labels(files[list_file]):
