@@ -296,8 +296,10 @@ def _check(destination: Path, space: LabelSpace, workers: int) -> int:
     return count
 
 
-def _program(argv: list[str]) -> int:
+def _program(argv: list[str]) -> int | str:
     done = main(argv)
+    if done["damaged"] and not any(done[part] for part in SPLITS.values()):
+        return "error: none of the pairs could be imported; why is said above."
     return 1 if done["problems"] or done["damaged"] else 0
 
 
