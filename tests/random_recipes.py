@@ -26,6 +26,7 @@ from scripts import finetune
 from seg_recipe.runtime.errors import InputError, RunError
 from seg_recipe.scoring import after_training
 from seg_recipe.trainer import SegmentationTrainer
+from seg_recipe.windows import scores_of
 from tests import tiny
 from tests.tiny_checkpoints import tiny_config
 
@@ -388,12 +389,13 @@ def _scored_anew(model: torch.nn.Module, trainer: Watched, figures: dict[str, An
     sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
     for name, split in sets.items():
         counts = np.zeros((len(tiny.LABELS),) * 2, np.int64)
-        size = trainer.args.per_device_eval_batch_size
+        size = trainer.args.per_device_eval_batch_size if trainer.window is None else 1  # each picture's is its own
         rows = list(split)
         for first in range(0, len(rows), size):
             batch = rows[first : first + size]
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=trainer.args.bf16):
-                logits = model.eval()(pixel_values=torch.stack([row["pixel_values"] for row in batch])).logits
+                pixels = torch.stack([row["pixel_values"] for row in batch])
+                (logits,) = scores_of(model.eval(), pixels, None, trainer.window)
             for row, scores in zip(batch, logits.float(), strict=True):
                 truth = row["labels"].numpy()
                 full = torch.nn.functional.interpolate(scores[None], truth.shape, mode="bilinear", align_corners=False)
