@@ -66,7 +66,7 @@ from seg_recipe.importers.destination import (
     place,
 )
 from seg_recipe.importers.inspection import check, look_at
-from seg_recipe.importers.labelling import label
+from seg_recipe.importers.labelling import Labelling, label
 from seg_recipe.importers.nearest import FARTHEST, Nearest
 from seg_recipe.importers.placement import fits, plan, validates, without_sets
 from seg_recipe.importers.report import command_lines, listed, report_lines, split_notes
@@ -110,17 +110,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         labelling = label(layout, id_map, wanted)
         _check_split(arguments, name, layout)
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
-        classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
-        settings = {
-            "format": name,
-            "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16],
-            "val_from": arguments.val_from,
-        }
-        settings |= {
-            "resplit": arguments.resplit,
-            "facewear": arguments.facewear or "keep",
-            "nearest_colour": arguments.nearest_colour,
-        }
+        settings = _settings(arguments, name, layout, labelling)
         with own_folder(destination):
             placements, moved = plan(
                 layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination)
@@ -154,6 +144,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
     )
     return result
+
+
+def _settings(arguments: argparse.Namespace, name: str, layout: Layout, labelling: Labelling) -> dict[str, Any]:
+    """What the files of DEST depend on, besides the source and --val_fraction."""
+    classes = [list(layout.names), labelling.space.to_json(), labelling.table.tolist()]
+    return {
+        "format": name,
+        "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16],
+        "val_from": arguments.val_from,
+        "resplit": arguments.resplit,
+        "facewear": arguments.facewear or "keep",
+        "nearest_colour": arguments.nearest_colour,
+    }
 
 
 def _read(

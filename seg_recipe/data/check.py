@@ -58,7 +58,7 @@ def check_pairs(
         32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     rows = pairs.rows.with_format("arrow")
-    count, table = len(label_space), label_space.read_table
+    count = len(label_space)
     verdicts = Verdicts.blank(_keys(rows, pairs.key), count + 1)
     name = blake2b(f"{VERSION} {count} {label_space.ignore} {pairs.key}".encode(), digest_size=16).hexdigest()
     path = cache_folder() / f"checked-{name}.npz"
@@ -72,28 +72,11 @@ def check_pairs(
     if not len(unread) and (known is not None and len(known.keys) == len(rows)):
         return verdicts, notes
 
-    def inspect(
-        part: Int64[np.ndarray, " chunk"],
-    ) -> list[tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
-        return [inspect_pair(image, label, table, count) for _, image, label in _cells(rows, part)]
-
     done = [np.setdiff1d(np.arange(len(rows)), unread)]
     try:
-        bar = tqdm(
-            total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=not progress or not len(unread)
-        )
-        parts = (unread[start : start + _CHUNK] for start in range(0, len(unread), _CHUNK))
-        forked = sys.platform == "linux" and workers > 1 and len(unread) >= _FORK_FROM
-        if forked:
-            inspect(unread[:1])  # compiles before the fork
-        with bar, processes(workers, inspect) if forked else Threads(workers) as pool:
-            for part, results in in_order(pool, inherited if forked else inspect, parts, ahead=4 * workers):
-                for row, (found, pixels, digests) in zip(part.tolist(), results, strict=True):
-                    verdicts.pixels[row], verdicts.digests[row] = pixels, digests
-                    if found:
-                        verdicts.found[row] = found
-                done.append(part)
-                bar.update(len(part))
+        hidden = not progress or not len(unread)
+        with tqdm(total=len(unread), desc=f"Checking {pairs.place}", unit=" images", disable=hidden) as bar:
+            _read_pairs(rows, unread, label_space, workers, verdicts, done, bar)
     except BrokenProcessPool:
         raise InputError(
             f"A process that read {pairs.place} was killed (out of memory?). Start again: what was read is not read "
@@ -108,6 +91,37 @@ def check_pairs(
                 "to a folder of yours."
             )
     return verdicts, notes
+
+
+def _read_pairs(
+    rows: Dataset,
+    unread: Int64[np.ndarray, " unread"],
+    label_space: LabelSpace,
+    workers: int,
+    verdicts: Verdicts,
+    done: list[Any],
+    bar: Any,
+) -> None:
+    """Check the pairs of these rows in parallel. Adds the results to `verdicts`, and the finished rows to `done`."""
+    count, table = len(label_space), label_space.read_table
+
+    def inspect(
+        part: Int64[np.ndarray, " chunk"],
+    ) -> list[tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
+        return [inspect_pair(image, label, table, count) for _, image, label in _cells(rows, part)]
+
+    parts = (unread[start : start + _CHUNK] for start in range(0, len(unread), _CHUNK))
+    forked = sys.platform == "linux" and workers > 1 and len(unread) >= _FORK_FROM
+    if forked:
+        inspect(unread[:1])  # compiles before the fork
+    with processes(workers, inspect) if forked else Threads(workers) as pool:
+        for part, results in in_order(pool, inherited if forked else inspect, parts, ahead=4 * workers):
+            for row, (found, pixels, digests) in zip(part.tolist(), results, strict=True):
+                verdicts.pixels[row], verdicts.digests[row] = pixels, digests
+                if found:
+                    verdicts.found[row] = found
+            done.append(part)
+            bar.update(len(part))
 
 
 def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:

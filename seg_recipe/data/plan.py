@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 import numpy as np
@@ -114,20 +114,12 @@ def plan_splits(
             train.append(Share(source.train, prefix))
             if source.evaluation is not None:
                 notes.append(f"{source.evaluation.place} is not used: eval_datasets names other sets.")
-        elif source.evaluation is not None:
-            train.append(Share(source.train, prefix))
-            evaluation[source.place] = Share(source.evaluation, prefix)
-        elif set(source.others) - (
-            {"test"} if source.is_folder else set()
-        ):  # the test set of an import is not for evaluation
-            raise InputError(
-                f"{source.place} has training pairs and no evaluation pairs under the name that was given, but "
-                f"{', '.join(source.others)}: call that folder val, or name that split with --eval_split."
-            )
         else:
-            train.append(Share(source.train, prefix, val_fraction))
-            if val_fraction:
-                evaluation[source.place] = Share(source.train, prefix, val_fraction, held_out=True)
+            trained, *others = _split_source(source, source.train, prefix, val_fraction)
+            train.append(trained)
+            if others:
+                evaluation[source.place] = others[0]
+            if trained.val_fraction:
                 notes.append(
                     f"{source.place}: {val_fraction:g} of its ids are held out for evaluation, by a hash of the id "
                     "(val_fraction)."
@@ -143,6 +135,19 @@ def plan_splits(
         own = evaluation.get(source.place, Share(pairs, ""))
         splits[name] = [Share(own.pairs, f"{name}/", own.val_fraction, own.held_out)]
     return splits, notes
+
+
+def _split_source(source: Source, train: Pairs, prefix: str, val_fraction: float) -> list[Share]:
+    """The training share of a source, and its evaluation share if it has one."""
+    if source.evaluation is not None:
+        return [Share(train, prefix), Share(source.evaluation, prefix)]
+    if set(source.others) - ({"test"} if source.is_folder else set()):  # an import's test set is not for it
+        raise InputError(
+            f"{source.place} has training pairs and no evaluation pairs under the name that was given, but "
+            f"{', '.join(source.others)}: call that folder val, or name that split with --eval_split."
+        )
+    own = Share(train, prefix, val_fraction)
+    return [own, replace(own, held_out=True)] if val_fraction else [own]
 
 
 def prefixes(places: Sequence[str]) -> list[str]:
