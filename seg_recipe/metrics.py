@@ -90,7 +90,8 @@ def _tiled_counts(
     labels: Integer[Tensor, "images height width"],
     sizes: list[tuple[int, int]],
 ) -> Int64[Tensor, "images classes classes"]:
-    classes, source = logits.shape[1], logits.to(torch.promote_types(logits.dtype, torch.float32))
+    classes, h, w = logits.shape[1:]
+    source = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nowhere = classes * classes  # where ignored pixels are counted, to be thrown away
     counts = torch.zeros(len(logits), nowhere + 1, dtype=torch.int64, device=logits.device)
     one = counts.new_ones(())
@@ -106,9 +107,7 @@ def _tiled_counts(
             truth = truths[chosen, tile.rows, tile.columns].long()
             return torch.where(truth == IGNORE_INDEX, nowhere, truth * classes + predicted)
 
-        cuts = tiles(
-            logits.shape[2:], size, images=len(members), classes=classes, dtype=source.dtype, device=source.device
-        )
+        cuts = tiles((h, w), size, images=len(members), classes=classes, dtype=source.dtype, device=source.device)
         for chosen, _, found in map_tiles(pairs, cuts, logits.device):
             part[chosen].scatter_add_(1, found.flatten(1), one.expand(found.flatten(1).shape))
         if not whole:

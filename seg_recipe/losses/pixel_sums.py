@@ -74,7 +74,8 @@ def pixel_sums(
     """
     keep = torch.is_grad_enabled() and logits.requires_grad
     sums, target_power, pixels, _ = _sums(logits, labels, float(power), ignore_index, uniform, keep)
-    return PixelSums(*sums.unbind(), target_power, pixels)
+    intersection, powers, surprise, uniform_surprise = sums.unbind()
+    return PixelSums(intersection, powers, surprise, uniform_surprise, target_power, pixels)
 
 
 @torch.library.custom_op("seg_recipe::pixel_sums", mutates_args=())
