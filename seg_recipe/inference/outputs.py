@@ -103,7 +103,7 @@ class Predictions:
             self.place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
         self.place(self.values.image(mask).save, self.mask_file(picture.name))
         parts = np.array_split(mask, 1 + mask.size // 2**22)  # bincount makes 8 bytes of each pixel
-        counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts) / mask.size
+        counts = np.sum([np.bincount(part.ravel(), minlength=256) for part in parts], axis=0) / mask.size
         line = {
             "name": picture.name,
             "source": picture.source,
