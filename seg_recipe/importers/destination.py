@@ -21,7 +21,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.importers.image_files import Unusable, size_of
 from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.samples import SETS
@@ -55,6 +54,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 def check_apart(source: Path, destination: Path) -> None:
     """Refuse a DEST inside SOURCE or that is a file, and a SOURCE of pseudo-labels: a copy would not be marked."""
+    from seg_recipe.data.pseudo import by_whom, pseudo_labelled  # late: seg_recipe.data takes seconds
+
     if (record := pseudo_labelled(source)) is not None:
         raise InputError(
             f"SOURCE {source} is read as it is: {by_whom(record)}, and a copy would pass for a truth. Name it in "
