@@ -19,8 +19,9 @@ Pictures are hard links to yours where that is possible: 10,000 photographs take
 writes into them. Who edits pictures in place takes --copy. What is turned by EXIF or no RGB is written anew, as it is
 displayed.
 
-The figures at the end need no masks: confidence is the mean probability of what is predicted, over classes; agreement
-is the mIoU of the plain prediction against that of all views.
+The figures at the end need no masks. They are of the pictures that --hold_out leaves out: on those that it was trained
+on, the next model agrees with itself whether it got better or not. Confidence is the mean probability of what is
+predicted, over classes; agreement is the mIoU of the plain prediction against that of all views.
 
 The same command run again goes on where it stopped. A picture that cannot be read is named, the others are done, and
 the exit code is 1.
@@ -47,6 +48,13 @@ def _parse(argv):
     add("pictures", metavar="PICTURES", nargs="+", help="picture, folder, glob pattern or zip; one or more")
     add("out", type=Path, metavar="OUT", help="folder to make, or to go on with")
     add("--keep", type=float, default=0.5, metavar="SHARE", help="share of each class that is kept, above 0 to 1")
+    add(
+        "--hold_out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the pictures that is left out of OUT, by a hash of the name, for confidence and agreement",
+    )
     add("--no_flip", action="store_true", help="leave out the mirror image; half the time")
     add(
         "--scales",
@@ -70,6 +78,8 @@ def _parse(argv):
     arguments = parser.parse_args(argv)
     if not 0 < arguments.keep <= 1:
         parser.error(f"--keep is {arguments.keep}; it is a share, above 0 and at most 1")
+    if not 0 <= arguments.hold_out < 1:
+        parser.error(f"--hold_out is {arguments.hold_out}; it is a share, from 0 to below 1")
     for name in ("batch_size", "workers"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it is at least 1")
@@ -85,12 +95,13 @@ from tqdm import tqdm
 from seg_recipe.data.sources import UNFINISHED
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
-from seg_recipe.inference.confidences import Confidences, thresholds
+from seg_recipe.inference.confidences import Confidences, flat_name, thresholds
 from seg_recipe.inference.exported import fingerprint
 from seg_recipe.inference.inputs import NO_PICTURE, Picture, find_inputs
 from seg_recipe.inference.loop import predict
-from seg_recipe.inference.pseudo_labels import count, finish, open_folder, write_data_set
+from seg_recipe.inference.pseudo_labels import count, figures_of, finish, open_folder, write_data_set
 from seg_recipe.runtime.memory import keep_freed_memory
+from seg_recipe.splits import in_validation
 
 startup.imported()
 
@@ -125,6 +136,7 @@ def _settings(segmenter: Segmenter, arguments: Any) -> dict[str, Any]:
         "weights": fingerprint(segmenter),
         "precision": segmenter.precision,
         "keep": arguments.keep,
+        "hold_out": arguments.hold_out,
         "flip": not arguments.no_flip,
         "scales": arguments.scales,
         "window": segmenter.uses_windows,
@@ -152,12 +164,18 @@ def _make(segmenter: Segmenter, pictures: list[Picture], arguments: Any) -> tupl
     readable = [picture for picture in pictures if picture.source not in broken]
     if not readable:
         raise InputError("PICTURES: none of them can be read; nothing is made.")
-    counts = count(readable, predicted["views"], predicted.get("plain"), len(space))
-    least = thresholds(counts.levels, arguments.keep)
+    out_of_it = [in_validation(flat_name(picture), arguments.hold_out) for picture in readable]
+    if all(out_of_it):
+        out_of_it = [False] * len(readable)
+    taken, held = ([one for one, is_out in zip(readable, out_of_it, strict=True) if is_out == side] for side in (0, 1))
+    levels, _ = count(taken, predicted["views"], None, len(space))
+    least = thresholds(levels, arguments.keep)
     nothing = write_data_set(
-        out, readable, predicted["views"], least, space, copy=arguments.copy, workers=arguments.workers
+        out, taken, predicted["views"], least, space, copy=arguments.copy, workers=arguments.workers
     )
-    return finish(out, readable, predicted["views"], counts, least, space, nothing), broken
+    judged = count(held or taken, predicted["views"], predicted.get("plain"), len(space))
+    figures = {"pictures": len(taken) - nothing, "held_out": len(held), **figures_of(*judged)}
+    return finish(out, taken, predicted["views"], levels, least, space, figures), broken
 
 
 def _report(record: dict[str, Any], arguments: Any) -> None:
@@ -166,7 +184,8 @@ def _report(record: dict[str, Any], arguments: Any) -> None:
     for name, share in record["classes"].items():
         print(f"{name:{width}}  {share['predicted']:9.2%} {share['kept']:6.1%}  {share['from']:.4f}")
     agreement = "" if record["agreement"] is None else f", agreement of the views {record['agreement']:.4f} (mIoU)"
-    print(f"{arguments.out}: {record['pictures']:,} pictures; confidence {record['confidence']:.4f}{agreement}")
+    of = f"of {record['held_out']:,} held out" if record["held_out"] else "of the same, for none is held out"
+    print(f"{arguments.out}: {record['pictures']:,} pictures; {of}: confidence {record['confidence']:.4f}{agreement}")
     start = ("--model", str(arguments.model), "--dataset", "DRAWN", str(arguments.out))
     print(f"To train on it: {command('finetune', recipe('adapt'), *start)}")
 

@@ -23,13 +23,14 @@ from seg_recipe.inference import Segmenter, confidences, load_segmenter
 from seg_recipe.inference.confidences import histogram, levels_of, mean_confidence, probability, thresholds
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.scoring.scored_split import open_split
+from seg_recipe.splits import in_validation
 from tests import finetune_runs as runs
 from tests.test_inference import checkpoint, pictures
 from tests.tiny import LABELS
 
 __all__ = ["checkpoint"]
 ROOT = Path(__file__).parents[1]
-FAST = ("--device", "cpu", "--precision", "fp32", "--workers", "2", "--scales", "1")
+FAST = ("--device", "cpu", "--precision", "fp32", "--workers", "2", "--scales", "1", "--hold_out", "0")
 
 
 @pytest.fixture
@@ -126,7 +127,11 @@ def test_it_is_a_data_set_with_the_most_confident_share_of_each_class(checkpoint
     assert 0 < record["agreement"] <= 1 and 0 < record["confidence"] <= 1
     assert pseudo_labelled(out) == {key: value for key, value in record.items() if key not in ("broken", "left_out")}
     said = capsys.readouterr().out
-    assert "4 pictures; confidence" in said and "agreement of the views" in said and "no picture by its" in said
+    assert (
+        "4 pictures; of the same, for none is held out: confidence" in said
+        and "agreement of the views" in said
+        and "no picture by its" in said
+    )
     assert json.loads((out / "labels.json").read_text())["names"] == list(LABELS.names)
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     again = main([str(checkpoint), str(photos), str(out), "--keep", "0.4", *FAST])
@@ -146,6 +151,22 @@ def test_with_copy_no_file_is_shared_and_a_broken_picture_is_named(checkpoint, p
     assert list(record["broken"]) == [str(photos / "broken.png")] and record["pictures"] == 4
     assert record["agreement"] is None  # one view
     assert not (tmp_path / "out/train/images/y.jpg").samefile(photos / "y.jpg")
+
+
+@pytest.mark.slow
+def test_pictures_that_are_held_out_are_not_in_it_and_give_the_figures(checkpoint, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for place in range(12):
+        pictures()[place % 4].convert("RGB").rotate(9 * place).save(tmp_path / "photos" / f"{place:03d}.png")
+    record = main([str(checkpoint), str(tmp_path / "photos"), str(tmp_path / "out"), *FAST, "--hold_out", "0.3"])
+    held = {f"{place:03d}" for place in range(12) if in_validation(f"{place:03d}", 0.3)}
+    written = {path.stem for path in (tmp_path / "out" / "train" / "images").iterdir()}
+    assert 0 < len(held) < 12 and written == {f"{place:03d}" for place in range(12)} - held
+    assert (record["held_out"], record["pictures"]) == (len(held), 12 - len(held))
+    alone = [str(tmp_path / "photos" / f"{name}.png") for name in sorted(held)]
+    same = main([str(checkpoint), *alone, str(tmp_path / "alone"), *FAST])
+    assert (same["confidence"], same["agreement"]) == (record["confidence"], record["agreement"])
+    assert same["held_out"] == 0 and same["pictures"] == len(held)
 
 
 @pytest.mark.slow
@@ -183,7 +204,7 @@ def test_stopped_and_run_again_it_is_the_data_set_of_a_run_that_was_not_stopped(
         pictures()[place % 4].convert("RGB").rotate(3 * place).save(tmp_path / "photos" / f"{place:03d}.png")
     command = [sys.executable, "-m", "scripts.pseudo_label", checkpoint, tmp_path / "photos"]
     settings = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, "text": True}
-    options = [*FAST[:6], "--batch_size", "2"]
+    options = [*FAST[:6], *FAST[8:], "--batch_size", "2"]
     whole = [*map(str, [*command, tmp_path / "whole", *options])]
     assert subprocess.run(whole, **settings, capture_output=True, check=False).returncode == 0
     parts = [*map(str, [*command, tmp_path / "parts", *options])]

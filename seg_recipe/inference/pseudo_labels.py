@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,6 @@ from seg_recipe.visualize import PseudoLabelled, pseudo_label_sheet
 SHEET = "kept.png"
 ON_SHEET = 16
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What all pictures hold: pixels of each class at each level, and by their class with and without views."""
-
-    levels: Int64[np.ndarray, "classes levels"]
-    views: Int64[np.ndarray, "classes classes"]
 
 
 @contextlib.contextmanager
@@ -124,15 +115,25 @@ def _earlier(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / RECORD} cannot be read; give another OUT, or delete this one.") from None
 
 
-def count(pictures: Sequence[Picture], views: Confidences, plain: Confidences | None, classes: int) -> Counts:
-    """What the predictions hold, one picture in memory at a time."""
+def count(
+    pictures: Sequence[Picture], views: Confidences, plain: Confidences | None, classes: int
+) -> tuple[Int64[np.ndarray, "classes levels"], Int64[np.ndarray, "classes classes"]]:
+    """Pixels of each class at each level, and by their class without and with views. One picture is in memory."""
     levels, pairs = np.zeros((classes, LEVELS), np.int64), np.zeros((classes, classes), np.int64)
     for picture in tqdm(pictures, unit=" pictures", desc="counting", leave=False):
         found = views.read(picture)
         levels += histogram(found, classes)
         if plain is not None:
             pairs += confusion(plain.read(picture)[..., 0], found[..., 0], classes)
-    return Counts(levels, pairs)
+    return levels, pairs
+
+
+def figures_of(
+    levels: Int64[np.ndarray, "classes levels"], pairs: Int64[np.ndarray, "classes classes"]
+) -> dict[str, float | None]:
+    """Confidence, and agreement of the views, None without several; of what `count` found."""
+    agreed = round(agreement(pairs), 6) if pairs.any() else None
+    return {"confidence": round(mean_confidence(levels), 6), "agreement": agreed}
 
 
 def write_data_set(
@@ -218,12 +219,12 @@ def finish(
     folder: Path,
     pictures: Sequence[Picture],
     views: Confidences,
-    counts: Counts,
+    levels: Int64[np.ndarray, "classes levels"],
     least: Int64[np.ndarray, " classes"],
     label_space: LabelSpace,
-    nothing: int,
+    figures: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write labels, sheet and record, and make OUT a data set; returns the record. `nothing`: pictures left out."""
+    """Write labels, sheet and record, and make OUT a data set; returns the record. figures: what else it holds."""
     step = max(1, len(pictures) // ON_SHEET)
     samples = [
         PseudoLabelled(flat_name(picture), np.asarray(picture.read().convert("RGB")), views.read(picture)[..., 0],
@@ -234,12 +235,7 @@ def finish(
         pseudo_label_sheet(samples, label_space).save(unfinished, "png")
     write_json(folder / "labels.json", label_space.to_json())
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    record |= {
-        "pictures": len(pictures) - nothing,
-        "confidence": round(mean_confidence(counts.levels), 6),
-        "agreement": round(agreement(counts.views), 6) if counts.views.any() else None,
-        "classes": shares(counts.levels, least, label_space),
-    }
+    record |= {**figures, "classes": shares(levels, least, label_space)}
     write_json(folder / RECORD, record)
     shutil.rmtree(folder / UNFINISHED)
     return record
