@@ -83,7 +83,7 @@ def stopped_at(lines, place, signal_name, start="python"):
     after = text[text.index("finishing this step") :]
     assert "evaluation at" not in after
     assert f"To go on: {start} {runs.SCRIPT} {place / 'mine.yaml'}" in after
-    assert "Traceback" not in text.split("To go on", 1)[0]
+    assert "Traceback" not in text.split("accelerate", 1)[0]
     return int(found[1])
 
 
