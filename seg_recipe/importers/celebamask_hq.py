@@ -7,14 +7,14 @@
     CelebA-HQ-to-CelebA-mapping.txt                    idx orig_idx orig_file
     identity_CelebA.txt, list_eval_partition.txt       from CelebA, not in the download: put them next to the mapping
 
-Parts are painted in the order of PARTS, which is that of the makers' own script; what no part covers is background. l_
-and r_ are the SUBJECT's: the subject's left eye lies right in the picture and becomes right_eye, for names here are
-the viewer's, as in `labels.FACE`. Where a part has a class in FACE it gets that name; earring and necklace have none.
-The mask is repeated to the picture's size.
+Parts are painted in the order of PARTS, as in the makers' own script; the rest is background. l_ and r_ are the
+SUBJECT's: the subject's left eye is on the right of the image and becomes right_eye, since names here are the
+viewer's, as in `labels.FACE`. Parts have the names of FACE; earring and necklace have none there. The mask is enlarged
+to the image's size.
 
-With identity_CelebA.txt a person's pictures stay together; without, nothing says who is who, and one person can be in
-both splits. With list_eval_partition.txt the split is CelebA's. Both need the mapping. Whether part files are grey or
-have three equal channels is not said by the makers; both are read. For non-commercial research only.
+With identity_CelebA.txt a person's images stay together; without it one person can be in both splits. With
+list_eval_partition.txt the split is CelebA's. Both need the mapping. Part files may be grey or have three equal
+channels; the makers do not say which. For non-commercial research only.
 """
 
 import functools

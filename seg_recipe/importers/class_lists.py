@@ -1,4 +1,4 @@
-"""The lists of classes that labelling tools write next to their masks.
+"""Read the lists of classes that labelling tools write next to their masks.
 
 class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is
                                                background, __ignore__ no class

@@ -9,11 +9,11 @@
     {"images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}], "annotations": [{"image_id",
     "category_id", "segmentation": [[x, y, ...]] or {"size", "counts"}, "iscrowd"}]}
 
-Objects become classes: crowds are painted first, then objects from the largest to the smallest, so that what is small
-stays on what is large. Pixels of no object are background, those of no panoptic segment are not labelled. A picture
-without objects is all background. Polygons have the pixels whose centres they hold; pycocotools, which draws them at a
-fifth of a pixel, differs from that at the outline only, and its C code is not made for counts that it did not write.
-A split is what the JSON's folder or name says. Roboflow's copies of one picture (a_jpg.rf.*.jpg) stay together.
+Objects become classes. Crowds are painted first, then objects from the largest to the smallest, so that small ones
+stay visible. Pixels of no object are background; pixels of no panoptic segment are not labelled. An image without
+objects is all background. A polygon has the pixels whose centres are inside it; pycocotools, which draws at a fifth of
+a pixel, differs only at the outline, and its C code is not safe for foreign counts. The split is that of the JSON's
+folder or name. Roboflow's copies of one image (a_jpg.rf.*.jpg) stay together.
 
 Read against the API of cocodataset/cocoapi (PythonAPI/pycocotools/coco.py, common/maskApi.c) and panopticapi.
 """

@@ -1,8 +1,7 @@
-"""FaceSynthetics paints what is worn over a face, such as a medical mask, as background
-(https://github.com/microsoft/FaceSynthetics/issues/22).
+"""Find FaceSynthetics' pairs with facewear, such as a medical mask, which are painted as background.
 
-Class 18, facewear, is in no mask of the released sets. The landmarks tell such pairs: those of nose and mouth lie on
-id 0.
+See https://github.com/microsoft/FaceSynthetics/issues/22. Class 18, facewear, is in no mask of the released sets. In
+such pairs the landmarks of nose and mouth are on id 0.
 """
 
 import functools

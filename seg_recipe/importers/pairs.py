@@ -1,17 +1,18 @@
-"""Any pictures with masks next to them, found by two patterns
+"""Any images with masks, found by two patterns
 
     --images 'photos/*.jpg'  --masks 'labels/*_mask.png'  --table table.json
     --images 'images/{split}/*.jpg'  --masks 'masks/{split}/*.png'  --table table.json
 
-A * stands for anything but "/"; what it stands for must be the same in both patterns, and makes the id (several are
-joined by "-"). Patterns are of the whole name below SOURCE. Of the ending, capitals do not matter, and .{jpg,png},
-.[jp]* and .* take several. What the masks hold is said by the table (see `tables`): ids, as `seg_recipe.masks` reads
-them or in .npy arrays; or colours. A value that is not in the table leaves its pair out, but 255, which is not
-labelled where the table does not name it, and colours with --nearest_colour. {split} stands for the split that the
-makers published: train, training, val, valid, validation, test, testing, also in train2017. So does a * that is a
-folder and stands for such names alone, and a folder of the patterns that is called so. What merely looks like a split
-is refused until it is written {split}, or --resplit says that it is none. --group N: the N-th * names the group (a
-person, a drive), which is never split; {split} counts for none.
+A * matches any text without "/". It must match the same text in both patterns, which is the id (several are joined by
+"-"). Patterns match the whole name below SOURCE. The case of the ending does not matter, and .{jpg,png}, .[jp]* and .*
+match several endings. Masks hold the values of the table (see `tables`): ids, as `seg_recipe.masks` reads them or in
+.npy arrays; or colours. Another value leaves its pair out, except 255, which is not labelled unless the table names
+it, and colours with --nearest_colour.
+
+{split} matches a published split: train, training, val, valid, validation, test, testing, also in train2017. So does a
+* that matches only folders of such names, and a folder of a pattern with such a name. Other names that look like a
+split are refused until they are written as {split}, or --resplit ignores them. --group N: the N-th * names the group
+(a person, a drive), which is never split; {split} does not count.
 """
 
 import functools

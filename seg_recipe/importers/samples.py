@@ -1,6 +1,4 @@
-"""What a reader makes of the files of a layout: classes by name, and samples with a picture and a mask that is a file
-or is painted.
-"""
+"""The result of a layout: class names, and samples with an image and a mask that is a file or is painted."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,7 @@
-"""What the values of masks mean, from a file: names and ids, or names and colours.
+"""Read a table of the values in masks: names and ids, or names and colours.
 
 {"names": ["background", "leaf"], "ignore": [255]}           ids 0, 1, ...; a labels.json of this project is one
-{"background": 0, "leaf": 3}                                 ids; 255 is not labelled where nothing is called so
+{"background": 0, "leaf": 3}                                 ids; 255 is not labelled unless it has a name
 {"0": "background", "3": "leaf"}                             the same; also as id2label or label2id in a model's config
 {"background": [0, 0, 0], "leaf": [0, 255, 0]}               colours, red green blue
 a SOLO frame's json, or its annotation_definitions.json      colours, of the semantic segmentation in it

@@ -14,10 +14,11 @@ from seg_recipe.runtime.precision import computes_in_bf16, computes_in_fp16
 
 
 def resolve_precision(precision: Precision, *, use_cpu: bool = False) -> Literal["fp32", "bf16", "fp16"]:
-    """The precision of a run. auto: the launcher's mixed_precision if it is bf16 or fp16; else bf16 if the hardware
-    computes in it; else fp16 with a loss scaler on GPUs with tensor cores; else fp32.
+    """The precision of a run.
 
-    use_cpu: the run stays on the CPU. Raises InputError for fp16 on a CPU and for a contradiction with the launcher.
+    auto: the launcher's mixed_precision if it is bf16 or fp16; else bf16 if the hardware computes in it; else fp16
+    with a loss scaler on GPUs with tensor cores; else fp32. use_cpu: the run stays on the CPU. Raises InputError for
+    fp16 on a CPU and for a contradiction with the launcher.
     """
     # `accelerate launch` always sets the variable, by default to `no`
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
