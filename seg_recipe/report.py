@@ -50,8 +50,8 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
 def part_of(panel: Panel, count: int) -> Panel:
     """`count` samples from all over a panel."""
     places = spread(len(panel.ids), count)
-    ids, images, masks, pixel_values = ([part[place] for place in places] for part in panel[:4])
-    return Panel(ids, images, masks, pixel_values, panel.window)
+    lists = {name: values for name, values in panel._asdict().items() if name != "window"}
+    return panel._replace(**{name: [values[place] for place in places] for name, values in lists.items()})
 
 
 def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:

@@ -152,7 +152,8 @@ class SegmentationTrainer(Trainer):
         # not `metrics or`: a metric that has seen no image has the length 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         if self.is_fsdp_enabled:
-            self.model.get_input_embeddings = lambda: None  # accelerate asks for them; vision models raise an error
+            # accelerate asks for them, and vision models raise an error
+            vars(self.model)["get_input_embeddings"] = lambda: None
         if self.window and self.is_fsdp_enabled:
             raise InputError(
                 "Windows (resize: crop) cannot be evaluated with FSDP: ranks have unequal numbers of them, and each "

@@ -1,6 +1,7 @@
 """Where overlapping windows lie on a large image, and how much each of their logits weighs."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import torch
@@ -128,7 +129,12 @@ def scores_of(
         return log_softmax(model(pixel_values=windows).logits.float(), dim=1)
 
     own = sizes or [[*pixel_values.shape[-2:]]] * len(pixel_values)
-    return [
-        blended(log_scores, lambda rows, columns, image=image: image[:, rows, columns], (tall, wide), window)[None]
-        for image, (tall, wide) in zip(pixel_values, own, strict=True)
-    ]
+    parts = []
+    for image, (tall, wide) in zip(pixel_values, own, strict=True):
+        cut = partial(_cut, image)
+        parts.append(blended(log_scores, cut, (tall, wide), window)[None])
+    return parts
+
+
+def _cut(image: Float[Tensor, "3 height width"], rows: slice, columns: slice) -> Float[Tensor, "3 h w"]:
+    return image[:, rows, columns]

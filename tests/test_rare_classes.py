@@ -106,7 +106,7 @@ def test_a_class_that_is_not_found_is_said_once():
         said.append(never_found(metrics, step, history))
         history.append({**metrics, "step": step})
     assert [bool(lines) for lines in said] == [step in (NOT_FOUND, 5 + NOT_FOUND) for step in range(1, 9)]
-    assert said[2][0].startswith(f"Not found in {NOT_FOUND} evaluations: spot; rare_class_sampling: 0.5")
+    assert said[2][0].startswith(f"Not found in {NOT_FOUND} evaluations: spot; class_weights: balanced")
     assert never_found({"eval_miou": 0.5}, 1, []) == []
 
 

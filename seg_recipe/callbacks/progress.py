@@ -1,7 +1,6 @@
 """Learning rates per group in the logs, early stopping, and a console that says what matters."""
 
 import time
-from itertools import takewhile
 from typing import Any
 
 import transformers
@@ -142,13 +141,11 @@ def never_found(metrics: dict[str, Any], step: int, history: list[dict[str, Any]
     prefix = f"{logged_set(metrics)}_iou_"
     ours = {entry.get("step", 0): entry for entry in history if any(key.startswith(prefix) for key in entry)}
     last = [entry for _, entry in sorted((ours | {step: metrics}).items(), reverse=True)]
-    streaks = {
-        key.removeprefix(prefix): len([*takewhile(lambda entry, key=key: entry.get(key) == 0, last)])
-        for key in metrics
-        if key.startswith(prefix)
-    }
-    lost = [name for name, streak in streaks.items() if streak == NOT_FOUND]
-    cure = "rare_class_sampling: 0.5, class_weights: balanced, or a larger image_size may find them"
+    missed = [{key for key in metrics if key.startswith(prefix) and entry.get(key) == 0} for entry in last]
+    before = missed[NOT_FOUND] if len(missed) > NOT_FOUND else set()
+    found = set.intersection(*missed[:NOT_FOUND]) - before if len(missed) >= NOT_FOUND else set()
+    lost = [key.removeprefix(prefix) for key in metrics if key in found]
+    cure = "class_weights: balanced, rare_class_sampling: 0.5 or a larger image_size may find them"
     return [f"Not found in {NOT_FOUND} evaluations: {', '.join(lost)}; {cure}."] if lost else []
 
 

@@ -78,7 +78,9 @@ def header(models: Models) -> str:
     shown = []
     for letter, name, segmenter in zip(_letters(models), models.names, models.segmenters, strict=True):
         kinds = {WHOLE_PICTURES: "whole pictures, as in training, squeezed to ", CROPS: "windows, as in training, of "}
-        sees = f"{kinds.get(segmenter.trained_on, '')}{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
+        sees = (
+            f"{kinds.get(segmenter.trained_on or '', '')}{segmenter.image_size[1]} × {segmenter.image_size[0]} pixels"
+        )
         shown.append({"letter": letter, "name": name, "classes": len(segmenter.label_space), "sees": sees})
     return str(_macros().header(shown))
 

@@ -8,6 +8,7 @@ classes that no earlier key names. Classes without a key keep their names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -61,7 +62,9 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
             "--id_map, "
             'as in {"Tree*": "tree", "*": null}.'
         )
-    sides = {} if layout.mirror_pairs is None else {"mirror_pairs": _sides(layout.mirror_pairs, new_names, kept)}
+    sides: dict[str, Any] = {}
+    if layout.mirror_pairs is not None:
+        sides["mirror_pairs"] = _sides(layout.mirror_pairs, new_names, kept)
     space = wanted or LabelSpace(names=tuple(kept), palette=_palette(layout, new_names, kept), **sides)
     table = np.array(
         [IGNORE_INDEX if name is None else space.label2id[name] for name in new_names] + [IGNORE_INDEX], dtype=np.uint8
