@@ -50,8 +50,10 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
 def part_of(panel: Panel, count: int) -> Panel:
     """`count` samples from all over a panel."""
     places = spread(len(panel.ids), count)
-    lists = {name: values for name, values in panel._asdict().items() if name != "window"}
-    return panel._replace(**{name: [values[place] for place in places] for name, values in lists.items()})
+    parts: dict[str, Any] = {
+        name: [values[place] for place in places] for name, values in panel._asdict().items() if name != "window"
+    }
+    return panel._replace(**parts)
 
 
 def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
