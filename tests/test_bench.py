@@ -21,14 +21,14 @@ from PIL import Image
 from torch import nn
 from transformers import EvalPrediction
 
+from scripts.bench import PARTS, running
 from scripts.bench import __main__ as bench
 from scripts.bench import loss as loss_module
-from scripts.bench import running
 from scripts.bench.contestants import Contestant
 from scripts.bench.eager import eager_power_jaccard, segformer_cross_entropy
 from scripts.bench.loss import EAGER, OURS, check_agreement, loss_ways
 from scripts.bench.measuring import Spread, peak_extra_memory, ratios, run_measured, spread, take_turns
-from scripts.bench.plan import PARTS, SHARES, drawn_faces, linked_pairs, loss_tensors
+from scripts.bench.plan import SHARES, drawn_faces, linked_pairs, loss_tensors
 from scripts.bench.ranks import without_chance
 from scripts.bench.stock import SLOW_STEPS, StockTransform, image_histograms, stock_metrics
 from scripts.bench.table import BEGIN, END, Row, Target, markdown, number, one, plain_table, row_from_json

@@ -101,12 +101,13 @@ def test_the_manual_of_the_command_names_the_command(monkeypatch):
     assert "accelerate launch --quiet -m seg_recipe.cli faces input --count" in text
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, "bench"])
 def test_help_imports_nothing_heavy(script):
+    run = "run_module('scripts.bench'" if script == "bench" else "run_path(sys.argv[0]"
     program = (
         "import runpy, sys\n"
         f"sys.argv = ['scripts/{script}.py', '--help']\n"
-        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        f"try:\n    runpy.{run}, run_name='__main__')\n"
         "except SystemExit as end:\n    assert not end.code\n"
         "print([name for name in ('torch', 'transformers', 'datasets', 'numba', 'gradio') if name in sys.modules])"
     )

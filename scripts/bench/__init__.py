@@ -9,3 +9,7 @@ ranks.py        what one and two processes run under `accelerate launch`
 loss.py, running.py, data.py  the parts of the bench: from a Plan to rows
 plan.py         the sizes of a run, and the pictures that it works on
 """
+
+PARTS = ("loss", "train", "evaluate", "input", "pairs", "processes")
+FULL_PAIRS, FULL_SIZE = 100_000, 512
+"""The sizes of the targets. With others the table has no target for what depends on them."""

@@ -20,21 +20,87 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from scripts.bench import FULL_PAIRS, FULL_SIZE, PARTS
+from seg_recipe.runtime.command_line import make_parser
+from seg_recipe.runtime.errors import InputError, check_first, run_program
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = make_parser("python -m scripts.bench", __doc__)
+    add = parser.add_argument
+    add("--only", default=",".join(PARTS), metavar="PARTS", help="the parts to run, with commas between them")
+    add("--minutes", type=float, default=13, help="for all six parts; starting them, and --fewest, come on top")
+    add("--fewest", type=int, default=3, metavar="N", help="rounds of turns that are made whatever the time")
+    add("--quick", action="store_true", help="few minutes, rounds, pairs and images: to see that all runs")
+    add("--pairs", type=int, default=FULL_PAIRS, metavar="N", help="of the pairs part, links to a few files")
+    add(
+        "--memory_images",
+        type=int,
+        nargs=2,
+        default=(50, 1000),
+        metavar=("FEW", "MANY"),
+        help="images of our evaluations whose peak memory is compared",
+    )
+    add("--evaluation_images", type=int, default=16, metavar="N", help="images of one turn of evaluation")
+    add("--image_size", type=int, default=FULL_SIZE, metavar="PIXELS", help="on a side; the targets are for 512")
+    add("--batch", type=int, default=4, metavar="N", help="images of a step")
+    add("--faces", type=int, default=16, metavar="N", help="faces that are rendered and linked to")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where the passes run")
+    add("--output", type=Path, metavar="FILE", help="JSON file for the figures (default: none)")
+    add(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write the table into this file too, between the lines made for it (default: none)",
+    )
+    asked = parser.parse_args(arguments)
+    if asked.quick:
+        asked.minutes, asked.fewest, asked.pairs = min(asked.minutes, 3), 1, min(asked.pairs, 2000)
+        asked.memory_images = [min(asked.memory_images[0], 8), min(asked.memory_images[1], 40)]
+    lowest = {
+        "minutes": 0,
+        "fewest": 1,
+        "pairs": 100,
+        "evaluation_images": 1,
+        "image_size": 32,
+        "batch": 2,
+        "faces": 8,
+    }
+    for name, least in lowest.items():
+        if getattr(asked, name) < least:
+            raise InputError(f"--{name} is {getattr(asked, name)}; wanted at least {least}.")
+    if asked.image_size % 32:
+        raise InputError(f"--image_size is {asked.image_size}; wanted a multiple of 32.")
+    if not 1 <= asked.memory_images[0] < asked.memory_images[1]:
+        raise InputError(
+            f"--memory_images is {' '.join(map(str, asked.memory_images))}; wanted two numbers above 0, the greater "
+            "one last."
+        )
+    if asked.device == "cuda":
+        from torch import cuda  # late: --help does without
+
+        if not cuda.is_available():
+            raise InputError("--device is cuda, but PyTorch finds no GPU here. Leave it out to measure on the CPU.")
+    return asked
+
+
+if __name__ == "__main__":
+    check_first(parse)
+
 import torch
 from transformers.utils import logging
 
 from scripts.bench.data import input_part, pairs_part
 from scripts.bench.loss import loss_part
 from scripts.bench.measuring import describe_machine
-from scripts.bench.plan import FULL_PAIRS, FULL_SIZE, PARTS, Plan
+from scripts.bench.plan import Plan
 from scripts.bench.running import evaluate_part, processes_part, train_part
 from scripts.bench.stock import SLOW_STEPS
 from scripts.bench.table import BEGIN, END, Row, markdown, plain_table
 from seg_recipe.checkpoints import write_json
 from seg_recipe.recipe.hardware import available_cores
 from seg_recipe.recipe.loading import load_recipe
-from seg_recipe.runtime.command_line import make_parser
-from seg_recipe.runtime.errors import InputError, run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "segformer.yaml"
@@ -95,63 +161,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if stopped:
         print(f"Stopped; without {', '.join(report['not_run'])}.", file=sys.stderr)
     return report
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
-    parser = make_parser("python -m scripts.bench", __doc__)
-    add = parser.add_argument
-    add("--only", default=",".join(PARTS), metavar="PARTS", help="the parts to run, with commas between them")
-    add("--minutes", type=float, default=13, help="for all six parts; starting them, and --fewest, come on top")
-    add("--fewest", type=int, default=3, metavar="N", help="rounds of turns that are made whatever the time")
-    add("--quick", action="store_true", help="few minutes, rounds, pairs and images: to see that all runs")
-    add("--pairs", type=int, default=FULL_PAIRS, metavar="N", help="of the pairs part, links to a few files")
-    add(
-        "--memory_images",
-        type=int,
-        nargs=2,
-        default=(50, 1000),
-        metavar=("FEW", "MANY"),
-        help="images of our evaluations whose peak memory is compared",
-    )
-    add("--evaluation_images", type=int, default=16, metavar="N", help="images of one turn of evaluation")
-    add("--image_size", type=int, default=FULL_SIZE, metavar="PIXELS", help="on a side; the targets are for 512")
-    add("--batch", type=int, default=4, metavar="N", help="images of a step")
-    add("--faces", type=int, default=16, metavar="N", help="faces that are rendered and linked to")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where the passes run")
-    add("--output", type=Path, metavar="FILE", help="JSON file for the figures (default: none)")
-    add(
-        "--page",
-        type=Path,
-        metavar="FILE",
-        help="write the table into this file too, between the lines made for it (default: none)",
-    )
-    asked = parser.parse_args(arguments)
-    if asked.quick:
-        asked.minutes, asked.fewest, asked.pairs = min(asked.minutes, 3), 1, min(asked.pairs, 2000)
-        asked.memory_images = [min(asked.memory_images[0], 8), min(asked.memory_images[1], 40)]
-    lowest = {
-        "minutes": 0,
-        "fewest": 1,
-        "pairs": 100,
-        "evaluation_images": 1,
-        "image_size": 32,
-        "batch": 2,
-        "faces": 8,
-    }
-    for name, least in lowest.items():
-        if getattr(asked, name) < least:
-            raise InputError(f"--{name} is {getattr(asked, name)}; wanted at least {least}.")
-    if asked.image_size % 32:
-        raise InputError(f"--image_size is {asked.image_size}; wanted a multiple of 32.")
-    if not 1 <= asked.memory_images[0] < asked.memory_images[1]:
-        raise InputError(
-            f"--memory_images is {' '.join(map(str, asked.memory_images))}; wanted two numbers above 0, the greater "
-            "one last."
-        )
-    if asked.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device is cuda, but PyTorch finds no GPU here. Leave it out to measure on the CPU.")
-    return asked
 
 
 def make_plan(asked: argparse.Namespace, work: Path) -> Plan:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from scripts.bench import FULL_PAIRS
 from scripts.bench.measuring import ratios, run_measured, spread, take_turns
-from scripts.bench.plan import FULL_PAIRS, Plan, linked_pairs, training_pairs
+from scripts.bench.plan import Plan, linked_pairs, training_pairs
 from scripts.bench.table import Row, Target, number, one
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE

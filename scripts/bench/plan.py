@@ -9,16 +9,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from scripts.bench import FULL_SIZE
 from seg_recipe.faces import make_faces
 
-PARTS = ("loss", "train", "evaluate", "input", "pairs", "processes")
 SHARES = {"loss": 0.08, "train": 0.38, "evaluate": 0.26, "input": 0.04, "pairs": 0.12, "processes": 0.12}
 """What each part may take of the whole time. `pairs` takes what it takes: --pairs makes it shorter."""
 VALIDATION_FACES = 4
-FULL_PAIRS, FULL_SIZE = 100_000, 512
-"""What the targets are about; at another size of the picture, or with fewer pairs, the table has no target for what
-depends on it.
-"""
 
 
 @dataclass(frozen=True)
