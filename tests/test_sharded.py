@@ -41,7 +41,7 @@ def losses(folder):
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-@pytest.mark.parametrize("kind", ["segformer", "dinov2"])
+@pytest.mark.parametrize("kind", ["segformer", pytest.param("dinov2", marks=pytest.mark.nightly)])
 def test_a_sharded_run_is_that_of_ddp_and_is_resumed_to_the_bit(kind, tmp_path):
     runs.workplace(tmp_path)
     settings = {"precision": "fp32", "max_steps": 4, "eval_steps": 2, "save_steps": 2, "learning_rate": 1e-4}
