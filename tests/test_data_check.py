@@ -503,9 +503,17 @@ def test_a_sound_png_image_is_not_inflated_and_a_wrong_byte_in_it_is_found(tmp_p
     wrong[len(wrong) // 2] ^= 1
     assert not checksums_hold(bytes(wrong)) and verdict(wrong) == ["truncated or damaged file"] and "RGB" in inflated
     assert all(verdict(image[:end]) for end in range(20, len(image) - 32, 7)), "wherever pixels are cut off"
+    turning = PngInfo()
+    turning.add_text("XML:com.adobe.xmp", '<x tiff:Orientation="6">')
+    resaved(tmp_path / "a.png", "RGB", pnginfo=turning)
+    assert verdict((tmp_path / "a.png").read_bytes()) == ["image turned by EXIF"], "a text that turns it"
     text = PngInfo()
-    text.add_text("by", "hand")
+    text.add_text("RenderTime", "00:12.34")
     resaved(tmp_path / "a.png", "RGB", pnginfo=text)
+    assert verdict((tmp_path / "a.png").read_bytes()) == [] and set(inflated) == {"L"}, "a renderer's text"
+    packed = PngInfo()
+    packed.add_itxt("by", "hand")
+    resaved(tmp_path / "a.png", "RGB", pnginfo=packed)
     assert verdict((tmp_path / "a.png").read_bytes()) == [] and "RGB" in inflated, "with other chunks it is Pillow's"
     resaved(tmp_path / "a.png", "RGB", dpi=(72, 72))
     assert verdict((tmp_path / "a.png").read_bytes()) == [] and set(inflated) == {"L"}, "with harmless ones it is not"

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from scripts.make_faces import SHEET_CELL, main
+from seg_recipe.data.check import checksums_hold
 from seg_recipe.faces import folder, make_faces, render, sample
 from seg_recipe.faces.circumstances import pick
 from seg_recipe.labels import FACE
@@ -65,6 +66,7 @@ def test_layout_is_the_seeds_and_the_files_hold_what_render_gives(reference):
         assert np.array_equal(np.asarray(Image.open(reference / split / "images" / f"{name}.png")), image)
         with Image.open(reference / split / "annotations" / f"{name}_seg.png") as written:
             assert written.mode == "L" and np.array_equal(np.asarray(written), mask)
+        assert checksums_hold((reference / split / "images" / f"{name}.png").read_bytes()), "checked undecoded"
     lines = [json.loads(line) for line in (reference / "metadata.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [f"{index:06d}" for index in range(24)]
     assert (

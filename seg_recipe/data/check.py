@@ -41,7 +41,9 @@ TURNS = range(2, 9)
 _SIXTEEN_BITS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT"}
+_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIME", b"bKGD", b"sBIT", b"tEXt"}
+_EXIF_AS_TEXT = (b"Raw profile type", b"XML:")
+"""How the text begins in which programs store EXIF and XMP. Other texts, as renderers write them, turn no picture."""
 _CHUNK, _KEYS_AT_ONCE = 32, 256
 _FORK_FROM = 1000
 
@@ -205,6 +207,8 @@ def checksums_hold(data: bytes) -> bool:
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
         kinds.append(bytes(view[place + 4 : place + 8]))
+        if kinds[-1] == b"tEXt" and bytes(view[place + 8 : min(end, place + 24)]).startswith(_EXIF_AS_TEXT):
+            return False
         place = end + 4
     return kinds[-1:] == [b"IEND"] and b"IDAT" in kinds and _PLAIN_CHUNKS.issuperset(kinds)
 
@@ -258,7 +262,7 @@ def _count(
     """Add a mask's pixel counts to `pixels`, ignored ones last. Returns the ids outside the label space."""
     beyond: list[int] = []
     if ids.dtype == np.uint8:
-        counts = np.bincount(ids.ravel(), minlength=256)
+        counts = np.array(Image.fromarray(ids).histogram())  # two thirds of np.bincount's time
     else:
         in_range = (ids >= 0) & (ids < 256)
         counts, beyond = np.bincount(ids[in_range], minlength=256), np.unique(ids[~in_range]).tolist()
