@@ -106,7 +106,8 @@ def _parse(argv):
         "--group",
         metavar="PATTERN",
         help="intervals over groups of images, as the frames of one sequence: a regular expression that finds the "
-        "group's name in an id, as in '(.*)_[0-9]+' (default: each image by itself)",
+        "group's name in an id, as in '(.*)_[0-9]+'; pairs without splits are held out by groups, as in the run that "
+        "trained MODEL (default: each image by itself)",
     )
     add(
         "--background",
@@ -199,6 +200,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         arguments.split,
         label_space,
         val_fraction=arguments.val_fraction,
+        group=arguments.group or "",
         image_column=arguments.image_column,
         label_column=arguments.label_column,
         bad_samples=arguments.bad_samples,

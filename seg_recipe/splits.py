@@ -3,6 +3,11 @@ or moved.
 """
 
 import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
 
 from seg_recipe.runtime.errors import InputError
 
@@ -19,7 +24,45 @@ def in_validation(sample_id: str, val_fraction: float | int) -> bool:
         raise InputError(
             f"val_fraction is {val_fraction}; it is the share of samples held out, from 0 (none) to 1 (all)."
         )
-    # File names that are no valid text reach Python with surrogates in them; they are ids like any other.
-    digest = hashlib.sha256(sample_id.encode("utf-8", "surrogatepass")).digest()
     # Integers, because a float of 2**64 - 1 rounds up to 2**64 and the last ids would fall out of the fraction 1.
-    return int.from_bytes(digest[:8], "big") < round(val_fraction * 2**64)
+    return _place(sample_id) < round(val_fraction * 2**64)
+
+
+def _place(name: str) -> int:
+    """The first 8 bytes of the SHA-256."""
+    # File names that are no valid text reach Python with surrogates in them; they are ids like any other.
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def are_held_out(ids: Sequence[str], val_fraction: float | int, group: str = "") -> Bool[np.ndarray, " ids"]:
+    """Whether each id is held out, see `in_validation`.
+
+    group: the pattern of `group_names`; whole groups are held out by their names. With two groups or more and a
+    fraction above 0 and below 1 each side has one at least: the one nearest to the other side.
+    """
+    if not group:
+        return np.fromiter((in_validation(identity, val_fraction) for identity in ids), bool, len(ids))
+    names = group_names(ids, group)
+    different = sorted(set(names), key=_place)
+    held = {name for name in different if in_validation(name, val_fraction)}
+    if len(different) > 1 and 0 < val_fraction < 1:
+        held = (held | {different[0]}) - {different[-1]}
+    return np.fromiter((name in held for name in names), bool, len(ids))
+
+
+def group_names(ids: Sequence[str], pattern: str, setting: str = "group") -> list[str]:
+    """The name of the group of each id, as the sequence of a frame: what the pattern finds in it.
+
+    pattern: a regular expression; its parentheses count if it has any, else the whole match. Raises InputError, which
+    names `setting`, for a pattern that is none, and for ids in which it finds nothing.
+    """
+    try:
+        found = {name: re.search(pattern, name) for name in ids}
+    except re.error as error:
+        raise InputError(f"{setting} is {pattern}, no regular expression ({error}).") from None
+    if strange := [name for name, match in found.items() if match is None]:
+        raise InputError(
+            f"{setting} {pattern} finds nothing in {len(strange):,} of {len(found):,} ids, as in {strange[0]}; give "
+            "an expression that finds the group's name in each, as in '(.*)_[0-9]+'."
+        )
+    return [" ".join(match.groups("") or [match[0]]) for name in ids if (match := found[name])]

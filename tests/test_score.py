@@ -288,14 +288,16 @@ def test_intervals_over_groups(place, scored, tmp_path, capsys):
     assert content["settings"]["groups"] == 10 and content["settings"]["group"] == words[-1]
     assert content["classes"]["disc"]["iou"]["value"] == scored[1]["classes"]["disc"]["iou"]["value"]
     assert content["figures"]["miou"]["low"] != scored[1]["figures"]["miou"]["low"]
-    assert "The causes are tested on single images, not on the groups of --group." in content["notes"]
+    assert "The causes are tested on single images, not on the groups." in content["notes"]
     assert "bootstrap over 10 groups of images" in (tmp_path / "out" / "report.html").read_text()
     assert "--group is (, no regular expression" in refused(capsys, *words[:2], "--group", "(")
     output = ("--output", tmp_path / "no", *QUICK)
-    assert "--group 7 finds nothing in 13 of 14 ids, as in 001000" in refused(
+    assert "group 7 finds nothing in 13 of 14 ids, as in 001000" in refused(
         capsys, *words[:2], "--group", "7", *output
     )
-    assert "finds 00 in each id: one group has no interval" in refused(capsys, *words[:2], "--group", "^00", *output)
+    alone = score.main([*map(str, words[:2]), "--group", "^00", "--output", str(tmp_path / "one"), *QUICK])
+    assert alone["notes"][-1] == "group ^00 finds one group, which has no interval."
+    assert alone["figures"]["miou"] | {"value": 0} == {"value": 0, "low": None, "high": None}
 
 
 @pytest.mark.slow

@@ -90,6 +90,7 @@ def load_data(
     weights: Sequence[float] = (),
     eval_sources: dict[str, str] | None = None,
     val_fraction: float = 0.1,
+    group: str = "",
     image_column: str = "image",
     label_column: str = "label",
     train_split: str = "train",
@@ -111,6 +112,8 @@ def load_data(
     eval_sources: name -> source, each a split of that name: its evaluation pairs if it has any, the held-out part if
     it is trained on too, else all of it. None: "validation", the evaluation pairs of all sources.
     val_fraction: share in [0, 1) of the ids to hold out of a source without evaluation pairs, by a hash of the id.
+    group: a regular expression that finds in each id its group, as the sequence of a frame (`group_names`): whole
+    groups are held out, and a source with a group on both sides is refused. Empty: each image by itself.
     streaming: read as a stream, unchecked.
     bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and names them in the notes.
     image_size: the model's input size in pixels; with it the notes name classes that are too small for it.
@@ -136,7 +139,7 @@ def load_data(
         for place in dict.fromkeys([*places, *named.values()])
     }
     plan, notes = plan_splits(
-        [read[place] for place in places], {name: read[place] for name, place in named.items()}, val_fraction
+        [read[place] for place in places], {name: read[place] for name, place in named.items()}, val_fraction, group
     )
     notes += [note for pairs in _pairs_of(plan) for note in pairs.notes]
     unused = _unused(read.values(), plan, eval_split)
@@ -170,6 +173,8 @@ def _unused(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split:
         unused["val_fraction"] = (
             "no source is split by its ids: each has evaluation pairs of its own, or none is evaluated on"
         )
+        if not any(isinstance(pairs.rows, Dataset) for pairs in _pairs_of(plan)):
+            unused["group"] = f"{unused['val_fraction']}, and a stream has no report"
     sources = list(sources)
     if all(source.is_folder for source in sources):
         why = "every source is a folder of pictures, which has no columns and splits to name"
@@ -323,13 +328,15 @@ def _streamed(
     plan: dict[str, list[Share]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]
 ) -> Data:
     streams = {
-        name: [stream(s.pairs, s.prefix, val_fraction=s.val_fraction, held_out=s.held_out) for s in shares]
+        name: [
+            stream(s.pairs, s.prefix, val_fraction=s.val_fraction, held_out=s.held_out, group=s.group) for s in shares
+        ]
         for name, shares in plan.items()
     }
     splits = {name: chain_streams(shares) for name, shares in streams.items()}
     splits["train"] = mix_streams(streams["train"], weights, seed)
     settings = [
-        [name, [(share.pairs.place, share.val_fraction, share.held_out) for share in shares]]
+        [name, [(s.pairs.place, s.val_fraction, s.held_out, *[s.group] * bool(s.group)) for s in shares]]
         for name, shares in plan.items()
     ]
     content = _meaning(label_space) + json.dumps([settings, list(weights), seed]).encode()

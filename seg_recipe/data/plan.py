@@ -8,17 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from datasets import Dataset
+from jaxtyping import Int64
 
 from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.data.sources import Pairs, Source
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.splits import in_validation
-
-
-def are_held_out(ids: Sequence[str], val_fraction: float) -> Bool[np.ndarray, " ids"]:
-    """Whether each id is held out for evaluation, see `in_validation`."""
-    return np.fromiter((in_validation(identity, val_fraction) for identity in ids), bool, len(ids))
+from seg_recipe.splits import are_held_out, group_names
 
 
 @dataclass(frozen=True)
@@ -27,6 +23,7 @@ class Share:
 
     prefix: goes before each id.
     val_fraction: the share of the ids that is held out; 0 for no split by id. held_out: these are the held-out ones.
+    group: the pattern of ids that are held out together.
     rows: the rows of `pairs`; empty before they are listed, and for a stream.
     count: samples that an epoch has of these rows; len(rows) for each once.
     """
@@ -35,6 +32,7 @@ class Share:
     prefix: str
     val_fraction: float = 0.0
     held_out: bool = False
+    group: str = ""
     rows: Int64[np.ndarray, " rows"] = field(default_factory=lambda: np.arange(0))
     count: int = 0
 
@@ -42,7 +40,7 @@ class Share:
         """The rows of `pairs` on this side of the split by id, with and without problems."""
         if not self.val_fraction:
             return np.arange(len(self.pairs.ids))
-        return np.flatnonzero(are_held_out(self.pairs.ids, self.val_fraction) == self.held_out)
+        return np.flatnonzero(are_held_out(self.pairs.ids, self.val_fraction, self.group) == self.held_out)
 
     @property
     def ids(self) -> list[str]:
@@ -88,9 +86,13 @@ def validate(
 
 
 def plan_splits(
-    sources: Sequence[Source], named: dict[str, Source], val_fraction: float
+    sources: Sequence[Source], named: dict[str, Source], val_fraction: float, group: str = ""
 ) -> tuple[dict[str, list[Share]], list[str]]:
-    """Plan the splits, "train" first. Returns split -> shares, and notes on what is not used."""
+    """Plan the splits, "train" first. Returns split -> shares, and notes on what is not used.
+
+    group: as `are_held_out` takes it. Raises InputError where it does not fit the ids that are evaluated on, and for
+    a source with one of its groups on both sides.
+    """
     notes: list[str] = []
     train: list[Share] = []
     evaluation: dict[str, Share] = {}
@@ -115,13 +117,14 @@ def plan_splits(
             if source.evaluation is not None:
                 notes.append(f"{source.evaluation.place} is not used: eval_datasets names other sets.")
         else:
-            trained, *others = _split_source(source, source.train, prefix, val_fraction)
+            trained, *others = _split_source(source, source.train, prefix, val_fraction, group)
             train.append(trained)
             if others:
                 evaluation[source.place] = others[0]
             if trained.val_fraction:
+                of, by = ("groups", "name") if group else ("ids", "id")
                 notes.append(
-                    f"{source.place}: {val_fraction:g} of its ids are held out for evaluation, by a hash of the id "
+                    f"{source.place}: {val_fraction:g} of its {of} are held out for evaluation, by a hash of the {by} "
                     "(val_fraction)."
                 )
     if not named and not evaluation:
@@ -133,20 +136,34 @@ def plan_splits(
         if pairs is None:
             raise InputError(f"{source.place} has no pairs for the evaluation set {name}.")
         own = evaluation.get(source.place, Share(pairs, ""))
-        splits[name] = [Share(own.pairs, f"{name}/", own.val_fraction, own.held_out)]
+        _groups(pairs, group)
+        splits[name] = [replace(own, prefix=f"{name}/")]
     return splits, notes
 
 
-def _split_source(source: Source, train: Pairs, prefix: str, val_fraction: float) -> list[Share]:
+def _groups(pairs: Pairs, group: str) -> list[str]:
+    """The group of each id; none for a stream, whose ids are not known."""
+    return group_names(pairs.ids, group) if group and isinstance(pairs.rows, Dataset) else []
+
+
+def _split_source(source: Source, train: Pairs, prefix: str, val_fraction: float, group: str) -> list[Share]:
     """The training share of a source, and its evaluation share if it has one."""
     if source.evaluation is not None:
+        both = set(_groups(train, group)) & set(_groups(source.evaluation, group))
+        if both:
+            raise InputError(
+                f"group {group} finds {min(both)} in training and in evaluation pairs of {source.place}"
+                f"{f', and {len(both) - 1:,} others' * (len(both) > 1)}: what is alike must be on one side. Move "
+                "these pairs, or leave group out."
+            )
         return [Share(train, prefix), Share(source.evaluation, prefix)]
     if set(source.others) - ({"test"} if source.is_folder else set()):  # an import's test set is not for it
         raise InputError(
             f"{source.place} has training pairs and no evaluation pairs under the name that was given, but "
             f"{', '.join(source.others)}: call that folder val, or name that split with --eval_split."
         )
-    own = Share(train, prefix, val_fraction)
+    _groups(train, group)
+    own = Share(train, prefix, val_fraction, group=group)
     return [own, replace(own, held_out=True)] if val_fraction else [own]
 
 

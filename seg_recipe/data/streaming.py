@@ -13,10 +13,9 @@ from PIL import ImageOps
 from PIL.ExifTags import Base as ExifTag
 
 from seg_recipe.data.check import TURNS
-from seg_recipe.data.plan import are_held_out
 from seg_recipe.data.sources import COLUMNS, Pairs, undecoded
 from seg_recipe.masks import NotIds, ids_in
-from seg_recipe.splits import in_validation
+from seg_recipe.splits import are_held_out, group_names, in_validation
 
 SHARDS = 64
 """Largest number of shards of a stream made from files. Each data worker reads its own."""
@@ -35,9 +34,11 @@ EXEMPT = (
 class _OnSide:
     val_fraction: float
     held_out: bool
+    group: str
 
     def __call__(self, identity: str) -> bool:
-        return in_validation(identity, self.val_fraction) == self.held_out
+        name = group_names([identity], self.group)[0] if self.group else identity
+        return in_validation(name, self.val_fraction) == self.held_out
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,18 @@ def _as_png(picture: Picture.Image) -> dict[str, Any]:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def stream(pairs: Pairs, prefix: str, *, val_fraction: float = 0.0, held_out: bool = False) -> IterableDataset:
+def stream(
+    pairs: Pairs, prefix: str, *, val_fraction: float = 0.0, held_out: bool = False, group: str = ""
+) -> IterableDataset:
     """The rows of one source as an undecoded stream: all, or those that are held out by their id, or the others."""
     rows: Any = pairs.rows
     if isinstance(rows, Dataset):
         if val_fraction:
-            rows = rows.select((are_held_out(pairs.ids, val_fraction) == held_out).nonzero()[0])
+            rows = rows.select((are_held_out(pairs.ids, val_fraction, group) == held_out).nonzero()[0])
         # at least one shard per data worker; the Trainer splits rows among the ranks
         rows = undecoded(rows).to_iterable_dataset(num_shards=max(1, min(SHARDS, len(rows))))
     elif val_fraction:
-        rows = rows.filter(_OnSide(val_fraction, held_out), input_columns="id")
+        rows = rows.filter(_OnSide(val_fraction, held_out, group), input_columns="id")
     rows = rows.map(upright)
     return rows.map(_Prefix(prefix), input_columns="id") if prefix else rows
 

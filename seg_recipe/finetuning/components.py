@@ -48,6 +48,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
             weights=settings.dataset_weights,
             eval_sources=dict(entry.split("=", 1) for entry in settings.eval_datasets),
             val_fraction=settings.val_fraction,
+            group=settings.group,
             image_column=settings.image_column,
             label_column=settings.label_column,
             train_split=settings.train_split,

@@ -130,6 +130,7 @@ def _describe(
         batch_size=args.per_device_eval_batch_size,
         progress=not args.disable_tqdm,
         background=recipe.data.background,
+        group=recipe.data.group or None,
         plots=plots,
     )
     say(args, line)

@@ -129,6 +129,11 @@ class DataSettings:
     val_fraction: Annotated[float, Range(0, 1, open_high=True)] = setting(
         0.1, "Share held out of a source that has no evaluation part, by a stable hash of the id."
     )
+    group: str = setting(
+        "",
+        "Regular expression that finds in each id its group, as '(.*)_[0-9]+' the sequence of seq01_000123. Groups "
+        "are held out whole, and the report's intervals are over them. Empty: each picture by itself.",
+    )
     image_column: str = setting("image", "Column of the images in a Hub or saved dataset.")
     label_column: str = setting("label", "Column of the masks in a Hub or saved dataset.")
     train_split: str = setting("train", "Split to train on in a Hub or saved dataset.")

@@ -131,7 +131,9 @@ def score_models(
     if known < len(ids):
         content["notes"].append(f"metadata.jsonl knows {known:,} of the {len(ids):,} pictures.")
     if causes and group is not None:
-        content["notes"].append("The causes are tested on single images, not on the groups of --group.")
+        content["notes"].append("The causes are tested on single images, not on the groups.")
+    if groups is not None and not groups.any():
+        content["notes"].append(f"group {group} finds one group, which has no interval.")
     if other is not None:
         theirs = score_content(tallies[1], samples[1], label_space, ids, groups=groups, background=without)
         both = [(point(one, without), of) for one, of in zip(tallies, samples, strict=True)]

@@ -38,6 +38,7 @@ def report_run(
     batch_size: int,
     progress: bool = True,
     background: Sequence[str] = ("background",),
+    group: str | None = None,
     plots: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], str]:
     """Score the model saved in `folder` on `rows` (id, image, label) and write folder/report.
@@ -60,6 +61,7 @@ def report_run(
             batch_size=batch_size,
             progress=progress,
             background=background,
+            group=group,
         )
         files = {caption: folder / name for caption, name in (plots or {}).items()}
         _, page = write_report(report, folder / REPORT, files)

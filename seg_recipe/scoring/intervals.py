@@ -1,7 +1,6 @@
 """Confidence intervals by the bootstrap over images, or over groups of them."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.splits import group_names
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -34,21 +33,9 @@ def resample_weights(
 
 
 def groups_of(ids: Sequence[str], pattern: str) -> Int64[np.ndarray, " images"]:
-    """The number of each image's group, by what the pattern finds in its id.
-
-    pattern: a regular expression; its first parentheses count, else the whole match. Refuses an id without a match,
-    and a single group.
-    """
-    found = {name: re.search(pattern, name) for name in ids}
-    if strange := [name for name, match in found.items() if match is None]:
-        raise InputError(
-            f"--group {pattern} finds nothing in {len(strange):,} of {len(found):,} ids, as in {strange[0]}; give an "
-            "expression that finds the group's name in each, as in '(.*)_[0-9]+'."
-        )
-    names = [" ".join(match.groups("") or [match[0]]) for name in ids if (match := found[name])]
+    """The number of each image's group, by what the pattern finds in its id, see `group_names`."""
+    names = group_names(ids, pattern)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    if len(numbers) < 2:
-        raise InputError(f"--group {pattern} finds {names[0]} in each id: one group has no interval. Leave it out.")
     return np.array([numbers[name] for name in names], np.int64)
 
 

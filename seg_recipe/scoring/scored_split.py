@@ -15,13 +15,13 @@ from PIL import Image
 
 from seg_recipe.data import DataProblems
 from seg_recipe.data.check import check_pairs, problems_of
-from seg_recipe.data.plan import are_held_out
 from seg_recipe.data.problems import Problem, left_out_notes
 from seg_recipe.data.pseudo import by_whom, pseudo_labelled
 from seg_recipe.data.sources import Pairs, Source, read_source, undecoded
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.pools import Threads, in_order
+from seg_recipe.splits import are_held_out
 from seg_recipe.transforms.cells import ids_of_cell
 
 LABELS = "labels.json"
@@ -94,6 +94,7 @@ def open_split(
     label_space: LabelSpace,
     *,
     val_fraction: float | int = 0.1,
+    group: str = "",
     image_column: str = "image",
     label_column: str = "label",
     bad_samples: str = "error",
@@ -104,8 +105,9 @@ def open_split(
 
     split: "val" (or "validation"), "train", another one of a saved or Hub data set or a folder next to train/ (test),
     or "all": every split together, or all pairs if there are none. These are split by a hash of the id, as in
-    training: "val" is the share `val_fraction`. Ids that occur in two splits get the split's name. limit: the first
-    `limit` only. bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out and names them in the notes.
+    training: "val" is the share `val_fraction`, of whole groups with `group`. Ids that occur in two splits get the
+    split's name. limit: the first `limit` only. bad_samples: "error" raises DataProblems, "skip" leaves bad pairs out
+    and names them in the notes.
     Refuses a split that does not exist or is empty.
     """
     if (record := pseudo_labelled(dataset)) is not None:
@@ -126,7 +128,7 @@ def open_split(
         parts = [(part, np.arange(len(part.ids))) for part in (source.train, source.evaluation, *read_parts) if part]
         notes: list[str] = []
     else:
-        pairs, rows, notes = _choose(source, split, val_fraction)
+        pairs, rows, notes = _choose(source, split, val_fraction, group)
         parts = [(pairs, rows)]
     problems: list[Problem] = []
     good = []
@@ -160,7 +162,7 @@ def _together(parts: list[tuple[Pairs, Int64[np.ndarray, " _"]]]) -> Dataset:
 
 
 def _choose(
-    source: Source, split: str, val_fraction: float | int
+    source: Source, split: str, val_fraction: float | int, group: str
 ) -> tuple[Pairs, Int64[np.ndarray, " rows"], list[str]]:
     """The pairs of a split, the rows of them that belong to it, and notes."""
     train, evaluation = source.train, source.evaluation
@@ -178,10 +180,11 @@ def _choose(
         parts = {"train": train, "val": evaluation}
         there = [name for name, part in parts.items() if part is not None] + list(source.others)
         raise InputError(f"split is {split!r}; {source.place} has {', '.join(there)}: name one of them with --split.")
-    held = are_held_out(train.ids, val_fraction)
+    held = are_held_out(train.ids, val_fraction, group)
+    of = "groups" if group else "ids"
     which = "the others are left out" if split != "train" else "only the others are used"
     note = (
-        f"{source.place} has no splits: {val_fraction:g} of its ids are held out, by a hash of the id, and {which} "
+        f"{source.place} has no splits: {val_fraction:g} of its {of} are held out, by a hash, and {which} "
         "(--split all: all)."
     )
     return train, np.flatnonzero(held == (split != "train")), [note]
