@@ -7,6 +7,6 @@ setup(
     package_dir={"seg_recipe.commands": "scripts", "seg_recipe.recipes": "recipes"},
     package_data={
         "seg_recipe": ["py.typed", "*/templates/*"],
-        "seg_recipe.recipes": ["*.yaml", "accelerate/*.yaml", "*/config.json"],
+        "seg_recipe.recipes": ["*.yaml", "*.json", "accelerate/*.yaml", "*/config.json"],
     },
 )
