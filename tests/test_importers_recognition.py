@@ -288,6 +288,27 @@ def test_replicator_names_cameras_and_sequences_in_several_ways(tmp_path, change
     assert all((mask == fake.masks[name]).all() for name, (_, mask, _) in pairs.items())
 
 
+def two_cameras(common):
+    """One run with two render products, as BasicWriter lays it out with and without use_common_output_dir."""
+    if common:
+        return replicator(prefix="Left").files | replicator(prefix="Right_01").files
+    return replicator(folders=True).files | renamed(replicator(folders=True).files, "^Cam/", "Cam_01/")
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_the_cameras_of_one_frame_stay_on_one_side(tmp_path, common):
+    files = two_cameras(common)
+    assert claimants(files) == ["replicator"]
+    source = make_folder(tmp_path / "in", {f"run/{name}": data for name, data in files.items()})
+    result = run(source, tmp_path / "out", "--val_fraction", "0.5")
+    assert (result["written"], result["damaged"], result["problems"]) == (24, 0, 0)
+    sides = {}
+    for name, (split, _, _) in found(tmp_path / "out").items():
+        sides.setdefault(name[-4:], []).append(split)
+    assert all(len(splits) == 2 and len(set(splits)) == 1 for splits in sides.values())
+    assert {splits[0] for splits in sides.values()} == {"train", "val"}
+
+
 def test_objects_with_several_labels_are_a_class_of_their_own_and_named(tmp_path, capsys):
     fake = replicator(names=("BACKGROUND", "UNLABELLED", "palette,stack", "door"))
     run(make_folder(tmp_path / "in", fake.files), tmp_path / "out")

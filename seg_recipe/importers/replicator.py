@@ -6,12 +6,16 @@ https://docs.omniverse.nvidia.com/extensions/latest/ext_replicator
     semantic_segmentation_labels_0000.json          {"(140, 255, 25, 255)": {"class": "cube"}, ...}; or
                                                     {"2": {"class": "cube"}, ...}
 
-All in one folder; or with rgb/ and semantic_segmentation/ in one for each camera (`Camera/rgb/rgb_0000.png`); or these
-two with the camera in each name (`rgb/Camera_rgb_0000.png`). The number may follow that of a sequence, as in
-`rgb_2_0000.png`. Colours and ids are given anew in each run and may differ from frame to frame, so that each mask is
-read by the json of its own frame. The classes are all names in them, first BACKGROUND and UNLABELLED (objects that
-have no label); merge or ignore them with --id_map. An object with several labels has a class of its own, as
-`palette,stack`. Read against descriptions of the format, not against a set made by NVIDIA.
+One render product: all in one folder. Several: one folder for each, with rgb/ and semantic_segmentation/ in it
+(`Camera/rgb/rgb_0000.png`); or, with use_common_output_dir, these two with the render product in each name
+(`rgb/Camera_rgb_0000.png`). The number may follow that of a sequence, as in `rgb_2_0000.png`. Colours and ids are
+given anew in each run and may differ from frame to frame, so that each mask is read by the json of its own frame. The
+classes are all names in them, first BACKGROUND and UNLABELLED (objects that have no label); merge or ignore them with
+--id_map. An object with several labels has a class of its own, as `palette,stack`. The render products of one frame
+show one scene: they stay together in the split.
+
+Read against the maker's BasicWriter (omni.replicator.core, scripts/writers_default/basicwriter.py, 2024), which gives
+ids as uint32; not against a set made by NVIDIA.
 """
 
 import functools
@@ -43,7 +47,7 @@ _Frame = tuple[str, str]
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
-    """Read the layout above, in the classes of its frames; each frame is a group of its own."""
+    """Read the layout above, in the classes of its frames; a frame, seen by all its cameras, is a group."""
     found: dict[str, dict[_Frame, SourceFile]] = {
         "rgb": {},
         "semantic_segmentation": {},
@@ -89,7 +93,17 @@ def _samples(
         painted = Painted(
             (mask, found["semantic_segmentation_labels"][frame]), functools.partial(_paint, mask, codes, colours)
         )
-        yield Sample(name, image, painted, name)
+        yield Sample(name, image, painted, _group(image.name, frame) or name)
+
+
+def _group(picture: str, frame: _Frame) -> str:
+    """The frame without its camera, where there may be several; empty if a name has none."""
+    folder = _NAME.fullmatch(picture)[1]  # type: ignore[index]
+    inside = _FOLDER.fullmatch(folder)
+    if not inside or not (inside[2] or inside[1]):
+        return ""
+    run = inside[1] if inside[2] else inside[1].rstrip("/").rpartition("/")[0]
+    return f"{run or ''}-{frame[1]}"
 
 
 def _code(value: Iterable[int]) -> int:
