@@ -304,6 +304,54 @@ def labelme_json():
     return Fake(files, masks, ("background", "leaf", "stem"))
 
 
+def brushed(alpha):
+    """Label Studio's run lengths of an RGBA picture with this alpha channel, in both forms that its decoder knows."""
+    flat = np.repeat(alpha.ravel(), 4).tolist()
+    bits, lengths = (
+        f"{len(flat):032b}{8 - 1:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16)),
+        (3, 4, 8, 16),
+    )
+    for place, (value, run) in enumerate(itertools.groupby(flat)):
+        count = len(list(run))
+        kind = next(kind for kind, size in enumerate(lengths) if count <= 2**size)
+        values = f"{value:08b}" * (1 if place % 2 else count)
+        bits += f"{place % 2}{kind:02b}{count - 1:0{lengths[kind]}b}{values}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+def label_studio():
+    """Its JSON: brushes by run lengths or, in every third picture, by PNG; polygons in percent; what is no area."""
+    files, masks, tasks = {}, {}, []
+    for number in range(10):
+        name, wanted, results = f"plant{number}", np.zeros((H, W), np.uint8), []
+        size = {"original_width": W, "original_height": H, "image_rotation": 0, "from_name": "tag", "to_name": "image"}
+        for place, (label, value) in enumerate((("stem", 2), ("leaf", 1), ("background", 0))[: number % 4]):
+            points = rng(name, place, "outline").uniform(-1, 101, (3, 2)).round(2)
+            cover = centres_within(points * (W / 100, H / 100))
+            key = "polygonlabels" if (place + number) % 2 else "brushlabels"
+            shape = {"points": points.tolist()} if key == "polygonlabels" else {"format": "rle"}
+            if key == "brushlabels" and number % 3 == 2:
+                files[f"set/masks/task-{number}-annotation-{number}7-by-1-tag-{label}-0.png"] = png(
+                    cover * np.uint8(255)
+                )
+            elif key == "brushlabels":
+                shape["rle"] = brushed(cover * np.uint8(place + 1))
+            results.append({**size, "id": f"r{place}", "type": key, "value": {**shape, key: [label]}})
+            wanted[cover] = value
+        box = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": ["leaf"]}
+        results.append({**size, "type": "rectanglelabels", "value": box})
+        done = {"id": f"{number}7", "created_at": "2026-01-01", "was_cancelled": False, "result": results}
+        skipped = {"id": 5, "created_at": "2026-02-02", "was_cancelled": True, "result": []}
+        prefix = "" if number % 2 else "0a1b2c3d-"
+        address = f"/data/upload/1/{prefix}{name}.jpg" if number % 5 else f"/data/local-files/?d=pots%5C{name}.jpg"
+        tasks.append({"id": number, "data": {"text": "a pot", "image": address}, "annotations": [done, skipped]})
+        files[f"set/photos/{name}.jpg"] = jpeg(photo(name))
+        masks[name] = wanted
+    files["set/project-1-at-2026-01-01-00-00-0a1b2c3d.json"] = json.dumps(tasks).encode()
+    return Fake(files, masks, ("background", "leaf", "stem"))
+
+
 CVAT_COLOURS = {"background": (0, 0, 0), "leaf": (250, 50, 83), "stem: young": (51, 221, 255)}
 
 
@@ -528,7 +576,7 @@ def replicator(
 
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
-    "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "cvat": cvat, "coco": coco,
-    "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
+    "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "label_studio": label_studio, "cvat": cvat,
+    "coco": coco, "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
 }  # fmt: skip

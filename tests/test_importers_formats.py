@@ -241,7 +241,9 @@ def test_another_layout_is_refused_in_one_line(tmp_path, name):
         "cvat": r"labelmap\.txt",
         "segnet": r"class_names\.txt or classes\.txt",
     }
-    files = r"1 \(notes\.txt\); image without a mask: 1" if name in ("labelme_json", "roboflow") else "2"
+    files = (
+        r"1 \(notes\.txt\); image without a mask: 1" if name in ("labelme_json", "label_studio", "roboflow") else "2"
+    )
     wanted = rf"in\.zip holds no pair as {name} has them; left out: other file: {files}"
     wanted = rf"SOURCE holds no {lists[name]}, which names its classes" if name in lists else wanted
     with pytest.raises(ValueError, match=wanted) as caught:

@@ -35,6 +35,9 @@ _LIKE = (
     ("pictures next to their masks", (r"(?:[^/]+/)?[^/]+_seg\.png",), "face_synthetics",
      "for pictures of your own it needs no import: give that folder to training as --dataset, with --labels "
      "FILE.json for its classes"),
+    ("Label Studio's masks as PNG", (_TOP + r"task-\d+-annotation-\d+-by-.+\.png",), "",
+     "only its JSON says which picture they belong to; export that too (JSON, not JSON-MIN), and put it and the "
+     "pictures next to them"),
     ("BlenderProc's hdf5 files", (r".+\.hdf5",), "",
      "they are not read; have BlenderProc write COCO's JSON (bproc.writer.write_coco_annotations), which is"),
 )  # fmt: skip
