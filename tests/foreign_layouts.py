@@ -6,6 +6,7 @@ import functools
 import io
 import itertools
 import json
+import struct
 import zlib
 from dataclasses import dataclass, field
 
@@ -519,6 +520,48 @@ def urbansyn():
     return Fake(files, masks, STREETS)
 
 
+def png_of_16_bits(pixels):
+    """An RGB PNG of 16 bits a channel, which Pillow does not write; made by hand from the PNG specification."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )  # fmt: skip
+    whole = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+             for kind, data in chunks)  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
+
+
+SYNTHIA_IDS = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11]
+"""Of the 19 classes, in the order of their trainIds."""
+
+
+def synthia():
+    files, masks = {}, {}
+    for number in range(12):
+        name = f"{number:07d}"
+        wanted, _ = street(f"synthia {name}")
+        others = rng(name, "others").choice([0, 13, 14, 22], (H, W))
+        ids = np.where(wanted == 255, others, np.array([*SYNTHIA_IDS, *[0] * 237])[wanted])
+        instances = rng(name, "instances").integers(0, 2**16, (H, W))
+        pixels = np.dstack([ids, instances, np.zeros_like(ids)]).astype(np.uint16)
+        files |= {f"RAND/RGB/{name}.png": png(photo(f"s{name}")), f"RAND/GT/LABELS/{name}.png": png_of_16_bits(pixels),
+                  f"RAND/GT/COLOR/{name}.png": png(photo(f"c{name}"))}  # fmt: skip
+        masks[name] = wanted
+    return Fake(files, masks, STREETS, left_out={"other file": 12})
+
+
+def synscapes():
+    files, masks = {}, {}
+    for number in range(1, 13):
+        wanted, ids = street(f"synscapes {number}")
+        files |= {f"s/img/rgb/{number}.png": png(photo(f"y{number}")), f"s/img/class/{number}.png": png(ids),
+                  f"s/img/rgb-2k/{number}.png": png(photo(f"z{number}")), f"s/meta/{number}.json": b"{}"}  # fmt: skip
+        masks[f"{number}"] = wanted
+    return Fake(files, masks, STREETS, left_out={"other file": 24})
+
+
 def ade20k():
     files, masks, sets = {}, {}, {}
     lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName", "1\t0.1576\t11664\t1172\t1\twall",
@@ -578,5 +621,6 @@ FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "label_studio": label_studio, "cvat": cvat,
     "coco": coco, "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
+    "synthia": synthia, "synscapes": synscapes,
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
 }  # fmt: skip

@@ -8,6 +8,7 @@ labelmap.txt of CVAT                           # label:color_rgb:parts:actions, 
 import re
 from pathlib import Path
 
+from seg_recipe.importers import carla
 from seg_recipe.importers.image_files import Unusable
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
@@ -70,7 +71,9 @@ def read_names(text: str, name: str) -> Table:
 
 
 def table_in(path: Path) -> Table:
-    """Read the table of --table: one of these lists, or a file for `tables`."""
+    """Read the table of --table: a name of `carla`'s, one of these lists, or a file for `tables`."""
+    if str(path) in carla.TABLES and not path.exists():
+        return carla.TABLES[str(path)]
     try:
         text = (
             path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""

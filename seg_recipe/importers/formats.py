@@ -80,6 +80,8 @@ FORMATS = {
     "acdc": _format(streets.ACDC),
     "gta5": _format(streets.GTA5),
     "urbansyn": _format(streets.URBANSYN),
+    "synthia": _format(streets.SYNTHIA),
+    "synscapes": _format(streets.SYNSCAPES),
     "ade20k": _format(ade20k),
     "infinigen": _format(infinigen),
     "solo": _format(solo),

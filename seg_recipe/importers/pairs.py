@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers import replicator
-from seg_recipe.importers.image_files import look_up, read_array, read_colours, read_ids
+from seg_recipe.importers.image_files import look_up, read_array, read_colours, read_ids, read_red
 from seg_recipe.importers.nearest import Nearest
 from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
@@ -278,5 +278,6 @@ def paint(mask: SourceFile, table: Table, nearest: Nearest | None = None) -> Int
         return nearest.look_up(read_colours(mask, blurred=True), table.codes)
     if table.colours:
         return look_up(read_colours(mask), table.codes, show_colour)
-    values = read_array(mask) if mask.name.endswith(".npy") else read_ids(mask)
+    read_image = read_red if table.red else read_ids
+    values = read_array(mask) if mask.name.endswith(".npy") else read_image(mask)
     return look_up(values, table.codes, show="id {}".format)

@@ -6,11 +6,17 @@
                  gt/fog/train/GOPR0475/GOPR0475_frame_000041_gt_labelIds.png     or _gt_labelTrainIds.png
     gta5         images/00001.png  labels/00001.png                              palette PNG of Cityscapes' labelIds
     urbansyn     rgb/rgb_0001.png  ss/ss_0001.png                                Cityscapes' trainIds
+    synthia      RGB/0000001.png  GT/LABELS/0000001.png                          16 bits, SYNTHIA's ids in red
+    synscapes    img/rgb/1.png  img/class/1.png                                  Cityscapes' labelIds
 
 labelIds (0-33) become the 19 classes by the makers' table (cityscapesScripts, helpers/labels.py); the other ids are
-not labelled, as in the benchmark. The published split is kept where the folders name it; of GTA5 and UrbanSyn a hash
-of the picture's name makes one. In Cityscapes' own test set nothing is labelled. Pictures and masks of GTA5 that
-differ in size are left out. Cityscapes, ACDC and GTA5 are for non-commercial use.
+not labelled, as in the benchmark. The published split is kept where the folders name it; of the others a hash of the
+picture's name makes one. In Cityscapes' own test set nothing is labelled. Pictures and masks of GTA5 that
+differ in size are left out. synthia is SYNTHIA-RAND-CITYSCAPES: its void, parking slots, road works and lane markings
+are not labelled, as in the field's comparisons (lhoyer/DAFormer, tools/convert_datasets/synthia.py). The video
+sequences of SYNTHIA have other ids. Of Synscapes img/rgb is read, which has the size of the masks
+(synscapes.on.liu.se/features.html). Cityscapes, ACDC, GTA5, SYNTHIA and Synscapes are for non-commercial use. CARLA
+has no layout of its own: see `carla`.
 """
 
 import functools
@@ -19,9 +25,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Integer
 
-from seg_recipe.importers.image_files import look_up, opened, read_ids
+from seg_recipe.importers.image_files import look_up, opened, read_ids, read_red
 from seg_recipe.importers.published import split_of
 from seg_recipe.importers.samples import NOT_LABELLED, SETS, Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
@@ -40,6 +46,10 @@ _LABEL_IDS = dict.fromkeys(range(35), NOT_LABELLED) | {
     label: place for place, (label, _) in enumerate(CLASSES.values())
 }
 _LABEL_IDS[255] = NOT_LABELLED  # license plate is -1, and 34 in GTA5
+_SYNTHIA = dict.fromkeys(range(23), NOT_LABELLED) | {
+    3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11, 17: 12, 8: 13, 18: 14, 19: 15,
+    20: 16, 12: 17, 11: 18,
+}  # fmt: skip
 _TRAIN_IDS = {**{place: place for place in range(len(CLASSES))}, 255: NOT_LABELLED}
 _TOP = r"(?:.*/)?"
 
@@ -51,6 +61,7 @@ class Street(NamedTuple):
     masks: tuple[tuple[str, dict[int, int]], ...]
     MARKS: tuple[str, ...]
     CONFIRM: Callable[[dict[str, SourceFile]], bool] | None = None
+    ids: Callable[[SourceFile], Integer[np.ndarray, "height width"]] = read_ids
 
     def read(self, files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         """Read the layout above, in the 19 classes. Of several kinds of masks it reads the first that exists."""
@@ -69,7 +80,7 @@ class Street(NamedTuple):
         samples = []
         for key, image, mask in pair_up(images, masks, left_out):
             split = next(filter(None, map(split_of, "/".join(key[:-1]).split("/"))), "")
-            paint = functools.partial(_paint, mask, codes)
+            paint = functools.partial(_paint, mask, codes, self.ids)
             samples.append(Sample(safe_id(key[-1]), image, Painted((mask,), paint), safe_id(key[-1]), split))
         published = {sample.published for sample in samples}
         palette = tuple(colour for _, colour in CLASSES.values())
@@ -118,5 +129,20 @@ URBANSYN = Street(
 )
 
 
-def _paint(mask: SourceFile, codes: dict[int, int]) -> Int32[np.ndarray, "height width"]:
-    return look_up(read_ids(mask), codes, show="id {}".format)
+SYNTHIA = Street(
+    _TOP + r"RGB/(\d{7})\.png",
+    ((_TOP + r"GT/LABELS/(\d{7})\.png", _SYNTHIA),),
+    (_TOP + r"RGB/\d{7}\.png", _TOP + r"GT/LABELS/\d{7}\.png"),
+    ids=read_red,
+)
+SYNSCAPES = Street(
+    _TOP + r"img/rgb/(\d+)\.png",
+    ((_TOP + r"img/class/(\d+)\.png", _LABEL_IDS),),
+    (_TOP + r"img/rgb/\d+\.png", _TOP + r"img/class/\d+\.png"),
+)
+
+
+def _paint(
+    mask: SourceFile, codes: dict[int, int], ids: Callable[[SourceFile], Integer[np.ndarray, "height width"]]
+) -> Int32[np.ndarray, "height width"]:
+    return look_up(ids(mask), codes, show="id {}".format)

@@ -33,7 +33,7 @@ _WANTED = (
 class Table:
     """names: the classes. codes: value in the mask -> class number; colours are red * 65536 + green * 256 + blue.
     colours: the values are colours. mirror_pairs: class numbers that a flip exchanges, None if the file has none.
-    shown_in: a colour for each class, if a file of ids has them.
+    shown_in: a colour for each class, if a file of ids has them. red: the ids are in the red channel.
     """
 
     names: tuple[str, ...]
@@ -41,6 +41,7 @@ class Table:
     colours: bool
     mirror_pairs: tuple[tuple[int, int], ...] | None = None
     shown_in: tuple[tuple[int, int, int], ...] = ()
+    red: bool = False
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
