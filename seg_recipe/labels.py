@@ -1,6 +1,6 @@
-"""The label space: what the ids in a mask mean, how they are coloured, and which swap when a picture is mirrored.
+"""The label space: what the ids in a mask mean, their colours, and which of them a mirror image swaps.
 
-Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else; and how an id map
+Class names, class count, ignore index, palette and mirror pairs are written here and nowhere else. So is how an id map
 renames classes.
 """
 
@@ -28,7 +28,7 @@ _UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069
 """Control characters, line ends, and what turns the direction of the text after it."""
 _WANTED_NAME = "wanted is a text that can be read, without control characters."
 _BY_NAME: tuple[tuple[int, int], ...] = ((-1, -1),)
-"""What stands for mirror pairs that nobody wrote down."""
+"""The default of `mirror_pairs`: find them by the names."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,12 @@ class LabelSpace:
     """The classes of a data set: class i is `names[i]`, and the ids in a mask are 0 .. len(names) - 1 or IGNORE_INDEX.
 
     names: one unique name per class.
-    palette: one (red, green, blue) in 0-255 per class, for pictures of masks. Evenly spread hues when left out.
-    mirror_pairs: pairs of class ids that change places in a horizontal flip, as left eye and right eye do. Found by
-    the names when left out (`pairs_by_name`): whichever side is meant, a mirror image swaps them. Empty for none.
-    ignore: further mask ids (0-255) that mean "not labelled"; they are read as IGNORE_INDEX.
+    palette: one (red, green, blue) in 0-255 per class, for pictures of masks. Default: evenly spread hues.
+    mirror_pairs: pairs of class ids that a horizontal flip swaps, as left eye and right eye. Default: found by the
+    names (`pairs_by_name`). Empty: none.
+    ignore: further mask ids (0-255) that mean "not labelled". They are read as IGNORE_INDEX.
+
+    Raises InputError for fields that contradict each other, with the field and its value.
     """
 
     names: tuple[str, ...]
@@ -119,7 +121,7 @@ class LabelSpace:
 
     @property
     def mirror_table(self) -> UInt8[np.ndarray, "256"]:
-        """Look-up table that a horizontal flip applies to class ids: each mirror pair is swapped, the rest stays."""
+        """Look-up table from class ids to those of the mirror image: each mirror pair is swapped, the rest stays."""
         table = np.arange(256, dtype=np.uint8)
         for left, right in self.mirror_pairs:
             table[left], table[right] = right, left
@@ -127,46 +129,35 @@ class LabelSpace:
 
     @property
     def colour_table(self) -> UInt8[np.ndarray, "256 3"]:
-        """Look-up table from class ids to colours; ids outside the label space, ignored pixels included, are
-        mid grey.
-        """
+        """Look-up table from class ids to colours. Ignored pixels and unknown ids are mid grey."""
         table = np.full((256, 3), 128, dtype=np.uint8)
         table[: len(self)] = self.palette
         return table
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a label file that `load_label_space` reads back."""
+        """The content of a labels file, as `load_label_space` reads it."""
         return {key: getattr(self, key) for key in ("names", "palette", "mirror_pairs", "ignore")}
 
     @property
     def pair_notes(self) -> tuple[str, ...]:
-        """Lines for the user: the mirror pairs that were found by name, and names that look like a pair beside those
-        that were written.
-        """
+        """Lines for the user: mirror pairs that were found by name, or names that look like a pair and are none."""
         shown = [f"{self.names[left]} and {self.names[right]}" for left, right in self.mirror_pairs]
         if self.paired_by_name:
             way_out = 'write "mirror_pairs" into the labels file to say otherwise ([] for none)'
             return (f"A horizontal flip exchanges {', '.join(shown)}, by their names; {way_out}.",)
         paired = {label for pair in self.mirror_pairs for label in pair}
-        rest = (
-            [pair for pair in pairs_by_name(self.names) if not set(pair) & (paired | set(self.ignore))]
-            if paired
-            else []
-        )
+        rest = [pair for pair in pairs_by_name(self.names) if not set(pair) & (paired | set(self.ignore))]
+        if not paired or not rest:
+            return ()
         left_out = ", ".join(f"{self.names[left]} and {self.names[right]}" for left, right in rest)
-        return (
-            (f"{left_out} look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",)
-            if rest
-            else ()
-        )
+        return (f"{left_out} look like sides and stand in no mirror pair: a horizontal flip leaves each as it is.",)
 
 
 def load_label_space(source: str) -> LabelSpace:
-    """The label space called `face`, or the one in a JSON file {names, palette?, mirror_pairs?, ignore?}, or of names
-    by id.
+    """Load a label space: `face`, or a JSON file.
 
-    In the file, mirror_pairs may hold names or ids; where they are not written, they are found by name. Names by id
-    are as `names_by_id` takes them. Raises InputError with the file, the key and what was wanted.
+    The file holds {names, palette?, mirror_pairs?, ignore?}, where mirror_pairs are pairs of names or of ids, or names
+    by id, as `names_by_id` takes them. Raises InputError with the file, the key and what was wanted.
     """
     if source == "face":
         return FACE
@@ -177,51 +168,43 @@ def load_label_space(source: str) -> LabelSpace:
             f'{{"names": [...], "mirror_pairs": [...]}}.'
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        return _label_space(_with_names(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)))
     except InputError as error:
         raise InputError(f"labels: {source}: {error}") from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"labels: {source} is not valid JSON: {error}.") from None
-    try:
-        content = _with_names(content)
-    except InputError as error:
-        raise InputError(f"labels: {source}: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("names"), list):
-        raise InputError(
-            f'labels: {source} must be an object with a list "names", as in {{"names": ["background", "leaf"]}}.'
-        )
-    known = ("names", "palette", "mirror_pairs", "ignore")
-    for key in content.keys() - set(known):
-        near = get_close_matches(key, known, 1)
-        raise InputError(
-            f"labels: {source} has the unknown key {key!r}"
-            + (f"; did you mean {near[0]!r}?" if near else f"; known: {known}.")
-        )
-    try:
-        names = tuple(content["names"])
-        for label, name in enumerate(names):
-            if not isinstance(name, str):
-                raise InputError(f"Class {label} is called {name!r}; {_WANTED_NAME}")
-        ids = {name: label for label, name in enumerate(names)}
-        return LabelSpace(
-            names=names,
-            palette=tuple(_colour(colour) for colour in content.get("palette") or ()),
-            mirror_pairs=_BY_NAME
-            if content.get("mirror_pairs") is None
-            else tuple(_pair(pair, ids) for pair in content["mirror_pairs"]),
-            ignore=tuple(int(label) for label in content.get("ignore") or ()),
-        )
     except KeyError as error:
         raise InputError(f"labels: {source}: mirror_pairs names {error}, which is not among the names.") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"labels: {source}: {error}") from None
 
 
-def names_by_id(content: Any) -> dict[int, str] | None:
-    """Id -> name in JSON as Hugging Face writes it; None for anything else.
+def _label_space(content: Any) -> LabelSpace:
+    """The label space in a file's content. Raises InputError, KeyError, TypeError or ValueError."""
+    if not isinstance(content, dict) or not isinstance(content.get("names"), list):
+        raise InputError('it must be an object with a list "names", as in {"names": ["background", "leaf"]}.')
+    known = ("names", "palette", "mirror_pairs", "ignore")
+    for key in content.keys() - set(known):
+        near = get_close_matches(key, known, 1)
+        raise InputError(f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {known}."))
+    names = tuple(content["names"])
+    for label, name in enumerate(names):
+        if not isinstance(name, str):
+            raise InputError(f"Class {label} is called {name!r}; {_WANTED_NAME}")
+    ids, pairs = {name: label for label, name in enumerate(names)}, content.get("mirror_pairs")
+    return LabelSpace(
+        names=names,
+        palette=tuple(_colour(colour) for colour in content.get("palette") or ()),
+        mirror_pairs=_BY_NAME if pairs is None else tuple(_pair(pair, ids) for pair in pairs),
+        ignore=tuple(int(label) for label in content.get("ignore") or ()),
+    )
 
-    {"0": "sky", "1": "leaf"}, by id; {"sky": 0, "leaf": 1}, in the file's order; or either of them in a model's
-    config, as id2label or label2id. Raises InputError for an id that two names have.
+
+def names_by_id(content: Any) -> dict[int, str] | None:
+    """Id -> name in JSON as Hugging Face writes it. None for any other content.
+
+    {"0": "sky", "1": "leaf"}, {"sky": 0, "leaf": 1}, or a model's config with one of these as id2label or label2id.
+    Raises InputError for an id that two names have.
     """
     if not isinstance(content, dict):
         return None
@@ -243,7 +226,7 @@ def names_by_id(content: Any) -> dict[int, str] | None:
 
 
 def _with_names(content: Any) -> Any:
-    """The content of a labels file, its names in a list where they stood by id; 255 needs none, as it is ignored."""
+    """The content of a labels file, with names by id made a list. A name for 255 is left out: it is ignored."""
     named = names_by_id(content)
     if named is None:
         return content
@@ -258,15 +241,13 @@ def _with_names(content: Any) -> Any:
 
 
 IdMap = dict[str, str | None]
-"""Class name, or a pattern of names (`Tree*`) -> another name, or None, which takes the class away."""
+"""Class name, or a pattern of names (`Tree*`) -> its new name, or None to ignore the class."""
 
 _WANTED = 'wanted: class -> name, or null to leave it out, as in {"earring": "skin", "hat": null}.'
 
 
 def read_id_map(path: str | Path) -> IdMap:
-    """The id map in a JSON file. Raises InputError, naming the file and the key, for anything else, and for a key that
-    is there twice.
-    """
+    """Read an id map from a JSON file. Raises InputError with the file and the key; for a repeated key, too."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
@@ -280,10 +261,8 @@ def read_id_map(path: str | Path) -> IdMap:
 
 
 def renamed(names: Iterable[str], id_map: IdMap) -> list[str | None]:
-    """What the map makes of each name: a key that is the name itself goes before patterns, the first pattern before
-    the second.
-
-    Names without a key stay.
+    """The new name of each class. A key equal to the name goes before patterns, which are tried in order. Names
+    without a key stay.
     """
     known = list(names)
     patterns = [key for key in id_map if key not in known]
@@ -294,13 +273,13 @@ def renamed(names: Iterable[str], id_map: IdMap) -> list[str | None]:
 
 
 def unmatched_keys(id_map: IdMap, names: Iterable[str]) -> list[str]:
-    """The keys that are none of the names, and whose pattern fits none."""
+    """The keys that fit none of the names, neither as a name nor as a pattern."""
     known = list(names)
     return [key for key in id_map if key not in known and not any(fnmatchcase(name, key) for name in known)]
 
 
 def with_nearest(strangers: Sequence[str], names: Sequence[str]) -> str:
-    """Names that are not among the known ones, each with the nearest of those."""
+    """A text of unknown names, each with the nearest known ones."""
     nearest = [(name, get_close_matches(name, names, 2)) for name in strangers[:10]]
     shown = [f"{name!r}" + (f" (nearest: {', '.join(near)})" if near else "") for name, near in nearest]
     return ", ".join(shown + [f"and {len(strangers) - 10:,} more"] * (len(strangers) > 10))
@@ -315,9 +294,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def plain_name(name: str) -> str:
-    """A class name without regard to case and to what stands between its words: "Right eye" and
-    "right_eye" are one.
-    """
+    """A class name in lower case, its words joined by "_": "Right eye" and "right_eye" are one."""
     return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
@@ -335,10 +312,9 @@ def _pair(pair: list[int | str], ids: dict[str, int]) -> tuple[int, int]:
 
 
 def _spread_hues(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
-    """A colour for each class, hues a golden-ratio step apart, which keeps neighbours distinct for any count. A
-    background is dark.
+    """A colour for each class: hues a golden-ratio step apart, so that neighbours differ. A background is dark.
 
-    None is black: a class in black could not be told from a picture's own shadows, nor from no colour at all.
+    None is black, which would look like shadow, or like no colour.
     """
     hues = [(0.618034 * i % 1.0, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3 == 2)) for i in range(len(names))]
     if names and plain_name(names[0]) == "background":
@@ -351,25 +327,23 @@ def _spread_hues(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
 FACE = LabelSpace(
     names=(
         "background", "skin", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "right_ear", "left_ear",
-        "mouth_interior",
-        "top_lip", "bottom_lip", "neck", "hair", "beard", "clothing", "glasses", "headwear", "facewear",
+        "mouth_interior", "top_lip", "bottom_lip", "neck", "hair", "beard", "clothing", "glasses", "headwear",
+        "facewear",
     ),
     palette=(
-        (0, 0, 0), (255, 187, 150), (255, 120, 60), (40, 120, 255), (0, 220, 255), (20, 60, 140), (60, 150, 160), (200,
-        90, 200),
-        (255, 150, 255), (110, 0, 20), (255, 30, 70), (255, 110, 140), (190, 140, 90), (140, 80, 20), (90, 60, 40),
-        (70, 180, 70),
-        (250, 240, 60), (150, 60, 240), (160, 255, 120),
+        (0, 0, 0), (255, 187, 150), (255, 120, 60), (40, 120, 255), (0, 220, 255), (20, 60, 140), (60, 150, 160),
+        (200, 90, 200), (255, 150, 255), (110, 0, 20), (255, 30, 70), (255, 110, 140), (190, 140, 90), (140, 80, 20),
+        (90, 60, 40), (70, 180, 70), (250, 240, 60), (150, 60, 240), (160, 255, 120),
     ),
     mirror_pairs=((3, 4), (5, 6), (7, 8)),
 )  # fmt: skip
-"""The 19 classes of Microsoft FaceSynthetics. Right and left are the VIEWER's: right_eye lies in the right half of an
+"""The 19 classes of Microsoft FaceSynthetics. Right and left are the viewer's: right_eye is in the right half of an
 upright picture.
 """
 
 
 def faces_are_few(seen: int) -> bool:
-    """Whether so many of the FACE classes in a whole data set are too few for faces: fewer than half. Other classes'
-    ids look like that.
+    """Whether fewer than half of the FACE classes occur in a data set: then its ids are probably those of other
+    classes.
     """
     return seen < len(FACE) / 2

@@ -1,13 +1,13 @@
-"""The class ids in a mask, whatever its pixel format: the numbers that are stored, not what a viewer makes of them.
+"""The class ids in a mask of any pixel format: the numbers that are stored, not the colours that a viewer shows.
 
-All who read masks read them here: the check, training, scoring, importing. What is taken:
+The check, training, scoring and importing all read masks here. What is taken:
 
     grey of 1, 2, 4, 8 or 16 bits    the stored number (Pillow scales 1, 2 and 4 bits to 0-255, and a PGM by its
                                      greatest value: undone here)
     palette of 1, 2, 4 or 8 bits     the place in the palette
     RGB, RGBA or LA of 8 bits        the number, where all colour channels are equal and nothing is transparent
 
-Anything else is refused by its own kind (see `seg_recipe.data.problems`), never guessed.
+Anything else is refused, each with its kind (see `seg_recipe.data.problems`), and never guessed.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from PIL.ExifTags import Base as ExifTag
 
 from seg_recipe.runtime.errors import InputError
 
-# How Pillow names the bits of a file ("raw modes"), where its pixels are the stored numbers. PNG, TIFF and BMP have
-# many more.
+# Pillow's names of pixel formats in files ("raw modes") whose pixels it leaves as they are stored. There are many
+# more.
 _AS_STORED = {
     "", "1", "1;R", "L", "L;R", "P", "P;1", "P;2", "P;4", "P;R", "P;1R", "P;2R", "P;4R", "PX", "LA", "I", "I;12",
     "I;16", "I;16B", "I;16L",
@@ -37,7 +37,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr, 3: lambda ids: np.rot90(ids, 2), 4: np.flipud, 5: np.transpose,
     6: lambda ids: np.rot90(ids, -1), 7: lambda ids: np.rot90(ids, 2).T, 8: np.rot90,
 }  # fmt: skip
-"""EXIF orientation -> what makes the stored ids those of the picture as it is displayed."""
+"""EXIF orientation -> what turns the stored ids upright."""
 
 _BLURRING = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _BLURRED_TIFF = ("jpeg", "tiff_jpeg", "webp")
@@ -54,8 +54,7 @@ class NotIds(InputError):
 def ids_in(picture: Image.Image) -> Integer[np.ndarray, "height width"]:
     """The ids of a picture, uint8 or of a larger type. Raises NotIds.
 
-    picture: as `Image.open` gives it; one whose pixels are loaded does not know any more how many bits they were
-    stored in.
+    picture: as `Image.open` gives it. After `load` it has forgotten how many bits a pixel had in the file.
     """
     greatest = _greatest_stored(picture)
     mode = picture.mode
@@ -84,9 +83,7 @@ def ids_in(picture: Image.Image) -> Integer[np.ndarray, "height width"]:
 
 
 def ids_of_file(data: bytes | memoryview) -> Integer[np.ndarray, "height width"]:
-    """The ids of a mask file, turned by its EXIF orientation, as `datasets` turns pictures. Raises NotIds, and what
-    Pillow raises.
-    """
+    """The ids of a mask file, turned by EXIF as `datasets` turns pictures. Raises NotIds, and what Pillow raises."""
     with Image.open(BytesIO(data)) as picture:
         ids = ids_in(picture)
         orientation = picture.getexif().get(ExifTag.Orientation, 1)
@@ -96,11 +93,10 @@ def ids_of_file(data: bytes | memoryview) -> Integer[np.ndarray, "height width"]
 def _check_palette(
     ids: UInt8[np.ndarray, "height width"], palette: bytes | memoryview
 ) -> UInt8[np.ndarray, "height width"]:
-    """The ids, which are places in the palette (red, green, blue of each). Raises NotIds where they may be its colours
-    as well.
+    """The ids, which are places in the palette. Raises NotIds where its greys may be the ids instead.
 
-    Programs that shrink PNGs make a palette of the greys of an 8-bit mask, in any order: then the ids are the greys.
-    Such a palette is all grey, and each place that is used has a grey of its own.
+    Programs that shrink PNGs turn an 8-bit grey mask into a palette of its greys, in any order. Such a palette is all
+    grey, and each place that is used has a grey of its own.
     """
     greys = bytes(palette[0::3])
     if not greys or not greys == bytes(palette[1::3]) == bytes(palette[2::3]) or greys == bytes(range(len(greys))):
@@ -113,14 +109,12 @@ def _check_palette(
 
 
 def stored_in_16_bits(picture: Image.Image) -> bool:
-    """Whether Pillow gives the high bytes alone of a picture in colour; to ask before its pixels are loaded."""
+    """Whether Pillow gives only the high bytes of a picture in colour. Ask before its pixels are loaded."""
     return any(";16" in raw for raw, _ in _raw_modes(picture)) and picture.mode in ("RGB", "RGBA", "LA", "CMYK")
 
 
 def _greatest_stored(picture: Image.Image) -> int | None:
-    """The greatest number that the file stores where Pillow scales it to 255 (or 65535); None where it does not.
-    Raises NotIds.
-    """
+    """The greatest number in the file's format where Pillow scales it to 255 or 65535, else None. Raises NotIds."""
     if picture.format in _BLURRING or picture.info.get("compression") in _BLURRED_TIFF:
         raise NotIds(
             "mask saved as JPEG",
@@ -146,9 +140,7 @@ def _greatest_stored(picture: Image.Image) -> int | None:
 
 
 def _raw_modes(picture: Image.Image) -> list[tuple[str, int | None]]:
-    """For each part of a picture that is not loaded yet: its raw mode, "" where there is none, and the greatest value
-    that a PPM tells.
-    """
+    """The raw mode of each part of a picture that is not loaded yet ("" for none), and the greatest value of a PPM."""
     found: list[tuple[str, int | None]] = []
     for codec, _, _, arguments in getattr(picture, "tile", ()):
         parts = arguments if isinstance(arguments, tuple) else (arguments,)

@@ -1,7 +1,7 @@
-"""Segmentation metrics from confusion counts: made per image on the device, added up on the host in constant memory.
+"""Segmentation metrics from confusion counts.
 
-The network's logits never reach the host, nor exist at full size: `confusion_matrices` turns a batch of them into one
-classes x classes matrix per image, and `SegmentationMetrics` adds those up.
+`confusion_matrices` turns the logits of a batch into one classes x classes matrix per image, on the device, and
+`SegmentationMetrics` adds these up on the host. Logits never reach the host, and never exist at full size.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
-from transformers import EvalPrediction
 
 from seg_recipe.fast import kernels_for, kernels_work, loops_for, without_kernels
 from seg_recipe.figure_names import FOREGROUND, background_of
@@ -22,7 +21,7 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.upsampling import Tile, all_finite, map_tiles, tiles
 
 LabelMaps = Integer[np.ndarray, "images height width"] | Integer[Tensor, "images height width"] | Sequence[Any]
-"""Class ids, an array of equally large maps or a sequence of maps (height, width) of any sizes."""
+"""Class ids: an array of maps of one size, or a sequence of maps (height, width) of any sizes."""
 
 
 @torch.no_grad()
@@ -31,13 +30,12 @@ def confusion_matrices(
     labels: Integer[Tensor, "images height width"],
     label_sizes: Integer[Tensor, "images 2"],
 ) -> Int64[Tensor, "images classes classes"]:
-    """How many pixels of each image have true class i (rows) and predicted class j (columns), on the logits' device.
+    """Count the pixels of each image by true class (rows) and predicted class (columns), on the logits' device.
 
     The prediction is the class with the greatest logit after bilinear upsampling (align_corners=False) to each image's
-    own label size.
+    own label size. Memory does not grow with that size.
     labels: class ids or IGNORE_INDEX (not counted), padded at the bottom and right to the batch's largest.
-    label_sizes: (height, width) of each label before padding. What lies outside is not looked at.
-    Memory does not grow with the label size. Reading the sizes waits for the device once in a batch.
+    label_sizes: (height, width) of each label without its padding. On a device, reading it waits once per batch.
 
     Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that
     are not finite.
@@ -65,7 +63,7 @@ def _fast_counts(
     labels: Integer[Tensor, "images height width"],
     sizes: list[tuple[int, int]],
 ) -> tuple[Int64[Tensor, "images classes classes"], bool] | None:
-    """The counts, and whether there are unknown ids, as a GPU's kernel or a CPU's loops find them, if they can."""
+    """The counts, and whether there are unknown ids, by a GPU's kernel or a CPU's loops. None where neither can."""
     kernels = kernels_for(logits, labels, "triton_counts")
     if kernels and kernels_work():
         try:
@@ -92,7 +90,7 @@ def _tiled_counts(
 ) -> Int64[Tensor, "images classes classes"]:
     classes, h, w = logits.shape[1:]
     source = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nowhere = classes * classes  # where ignored pixels are counted, to be thrown away
+    nowhere = classes * classes  # ignored pixels are counted here, which is dropped
     counts = torch.zeros(len(logits), nowhere + 1, dtype=torch.int64, device=logits.device)
     one = counts.new_ones(())
     for size in dict.fromkeys(sizes):
@@ -116,9 +114,7 @@ def _tiled_counts(
 
 
 def first_greatest(values: Float[Tensor, "images classes rows columns"]) -> Int64[Tensor, "images rows columns"]:
-    """argmax over the classes, the first of equals. On a CPU as passes over whole rows, which take a tenth of the time
-    of torch's own.
-    """
+    """argmax over the classes; of equals the first. On a CPU in passes over whole rows: a tenth of argmax's time."""
     if values.device.type != "cpu":
         return values.argmax(1)
     classes = values.shape[1]
@@ -128,28 +124,25 @@ def first_greatest(values: Float[Tensor, "images classes rows columns"]) -> Int6
 
 
 class SegmentationMetrics(evaluate.Metric):
-    """Mean IoU in its three kinds, accuracies, and both per class, as a streaming `evaluate.Metric`.
+    """Mean IoU of three kinds, accuracies, and both per class, as a streaming `evaluate.Metric`.
 
-    Feed it label maps with `add_batch(predictions=..., references=...)`, or counts with `add_counts`, or the Trainer
-    with `trainer_hook`; `compute()` gives the result and starts anew. What is kept is a few classes x classes arrays,
-    however many images come. It needs no network and no cache folder, communicates with no other process (each process
-    computes what it was fed), and returns its result in every process, where the stock `compute` returns None off the
-    first.
+    Add label maps with `add_batch(predictions=..., references=...)`, or counts with `add_counts`. `compute()` returns
+    the result and starts again. Memory does not grow with the number of images. Unlike a stock metric it needs neither
+    network nor cache folder, and each process gets the result of what was added there.
 
-    The result, floats in [0, 1] but for the count. A class is present if it occurs in the truth; absent ones are in no
+    The result: floats in [0, 1], and one count. A class is present if it occurs in the truth. Absent classes are in no
     mean.
-        miou: mIoU-D, the headline: one IoU per class over all pixels of all images, then the mean over the classes
-        present.
+        miou: mIoU-D, the usual one: the IoU of each class over all pixels of all images, then the mean over the
+        classes present.
         classes_present: the number of classes in that mean.
         miou_i: mIoU-I: per image the mean IoU of the classes present in it, then the mean over images.
         miou_c: mIoU-C: per class the mean of its IoU in the images where it is present, then the mean over the classes
         present.
-        miou_foreground: miou without the classes of `background`; there where one of the names is, and another class
-        is present.
-        accuracy: the share of counted pixels that are right. mean_accuracy: the mean over the classes present of their
-        accuracy. iou_{name}, accuracy_{name}: for each class present, over all images. Accuracy is the share of its
-        true pixels that are found.
-    Ignored pixels (IGNORE_INDEX in the truth) are not counted; an image with no counted pixel changes nothing.
+        miou_foreground: miou without the classes of `background`. Left out where there is no such class, or no other.
+        accuracy: the share of counted pixels that are right.
+        iou_{name}, accuracy_{name}: of each class present, over all images. A class's accuracy is the share of its
+        true pixels that are found. mean_accuracy: its mean over the classes present.
+    Ignored pixels (IGNORE_INDEX in the truth) are not counted. An image without a counted pixel changes nothing.
 
     mIoU-D, -I, -C: Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation", NeurIPS 2023, Datasets and
     Benchmarks.
@@ -173,7 +166,7 @@ class SegmentationMetrics(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        return ""  # the stock class makes a cache folder here, for label maps that this one does not keep
+        return ""  # stock makes a cache folder here, for label maps; this class keeps none
 
     def __len__(self) -> int:
         """The number of images with a counted pixel since the last `compute` or `reset`."""
@@ -185,7 +178,7 @@ class SegmentationMetrics(evaluate.Metric):
         return self._last
 
     def reset(self) -> None:
-        """Forgets what was added since the last `compute`."""
+        """Forget what was added since the last `compute`."""
         count = len(self.names)
         self._confusion = np.zeros((count, count), dtype=np.int64)
         self._images = 0
@@ -194,7 +187,7 @@ class SegmentationMetrics(evaluate.Metric):
         self._class_images = np.zeros(count, dtype=np.int64)
 
     def add_counts(self, counts: Integer[Tensor, "images _ _"] | Integer[np.ndarray, "images _ _"]) -> None:
-        """Adds the confusion counts of some images, rows = truth, columns = prediction.
+        """Add the confusion counts of some images, rows = truth, columns = prediction.
 
         Raises ValueError for another number of classes, or negative counts.
         """
@@ -221,8 +214,7 @@ class SegmentationMetrics(evaluate.Metric):
     def add_batch(
         self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any
     ) -> None:
-        """Adds label maps: predictions with class ids, references with class ids or IGNORE_INDEX, pairwise of equal
-        size.
+        """Add label maps: predictions of class ids, and references of class ids or IGNORE_INDEX, of equal sizes.
 
         Raises ValueError for a missing or unknown argument, unequal numbers or sizes, and ids that are no class
         (the stock mean_iou drops those).
@@ -240,7 +232,7 @@ class SegmentationMetrics(evaluate.Metric):
 
     @no_type_check  # as add_batch
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Adds one pair of label maps, as `add_batch` does."""
+        """Add one pair of label maps, as `add_batch` does."""
         if kwargs or prediction is None or reference is None:
             raise ValueError(f"add takes prediction and reference, both; got {sorted(kwargs) or 'one of them'}.")
         predicted, truth = (
@@ -264,8 +256,7 @@ class SegmentationMetrics(evaluate.Metric):
     def compute(
         self, *, predictions: LabelMaps | None = None, references: LabelMaps | None = None, **kwargs: Any
     ) -> dict[str, float | int]:
-        """The result over all that was added since the last time, after adding `predictions` and `references` if
-        given; then starts anew.
+        """Return the result over all that was added, `predictions` and `references` included, and start again.
 
         Raises ValueError if no pixel was counted.
         """
@@ -295,16 +286,6 @@ class SegmentationMetrics(evaluate.Metric):
             **{f"iou_{name}": float(iou[label]) for name, label in named},
             **{f"accuracy_{name}": float(accuracy[label]) for name, label in named},
         }
-
-    def trainer_hook(self, eval_pred: EvalPrediction, compute_result: bool = True) -> dict[str, float | int]:
-        """A Trainer's `compute_metrics` for `batch_eval_metrics=True`, where the predictions are the counts of
-        `confusion_matrices`.
-
-        Called once for each gathered batch; only the last call, with `compute_result`, has a result. The others return
-        nothing ({}).
-        """
-        self.add_counts(eval_pred.predictions)  # type: ignore[arg-type]
-        return self.compute() if compute_result else {}
 
 
 def _ratios(

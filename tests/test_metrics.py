@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import EvalPrediction
 
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 
@@ -168,21 +167,16 @@ def test_writes_nothing_and_needs_no_network(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the Trainer's hook
-# -----------------------------------------------------------------------------------------------------------------
-
-
-def test_trainer_hook_does_not_see_how_counts_are_concatenated():
+def test_batches_and_their_order_do_not_change_the_result():
     """One process with batches of 2, or two ranks whose gathered batches interleave the images: the same numbers."""
     predictions, references = maps()
     counts = torch.from_numpy(counts_of(predictions, references))
-    metric = SegmentationMetrics(NAMES)
 
     def evaluate(batches):
-        *rest, last = batches
-        for batch in rest:
-            assert metric.trainer_hook(EvalPrediction(predictions=batch, label_ids=None), compute_result=False) == {}
-        return metric.trainer_hook(EvalPrediction(predictions=last, label_ids=None), compute_result=True)
+        metric = SegmentationMetrics(NAMES)
+        for batch in batches:
+            metric.add_counts(batch)
+        return metric.compute()
 
     expected = slow_result(predictions, references)
     assert evaluate(counts.split(2)) == pytest.approx(expected)

@@ -1,6 +1,4 @@
-"""A model for a label space, from a checkpoint or from scratch, with a note on every tensor that is not the
-checkpoint's.
-"""
+"""Build a model for a label space, from a checkpoint or from scratch, and say which tensors are the checkpoint's."""
 
 import re
 from collections.abc import Sequence
@@ -35,11 +33,9 @@ from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
 WHOLE_PICTURES = "whole pictures"
-"""What `trained_on` in the config of a model from here says: it saw pictures squeezed to its size, and no pieces of
-larger ones.
-"""
+"""Value of `trained_on` in a model's config: it saw whole pictures, squeezed to its size."""
 CROPS = "crops"
-"""What it says where they were crops of that size at the pictures' own resolution."""
+"""Value of `trained_on`: it saw crops of its size, at the pictures' own resolution."""
 
 _SEGFORMER_SIZES: dict[str, dict[str, Any]] = {
     "b0": {"hidden_sizes": [32, 64, 160, 256], "decoder_hidden_size": 256, "depths": [2, 2, 2, 2]},
@@ -54,9 +50,7 @@ convert_segformer_original_to_pytorch.py, after table 6 of Xie et al., NeurIPS 2
 strides, drop path) is SegformerConfig's default.
 """
 _STAGE_NORMS = "backbone.hidden_states_norms."
-"""What transformers' pyramids (Swin, ConvNeXt, Hiera) put on the maps that they hand to a head; their checkpoints
-lack them.
-"""
+"""Norms that transformers' pyramids (Swin, ConvNeXt, Hiera) apply to the maps for a head. Checkpoints lack them."""
 
 
 def build_model(
@@ -70,8 +64,7 @@ def build_model(
     seed: int = 0,
     channels_last: bool = False,
 ) -> tuple[PreTrainedModel, SegformerImageProcessorPil, list[str]]:
-    """The model in float32 on the CPU in eval mode, the image processor to save beside it, and notes to print, one
-    line each.
+    """Build a model in float32 on the CPU, in eval mode. Returns it, its image processor, and notes, one line each.
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
     or AutoBackbone knows; the latter gets a head (see `add_head`).
@@ -141,9 +134,7 @@ def _known_config(name: str) -> SegformerConfig | None:
 def _write_settings(
     config: PreTrainedConfig, label_space: LabelSpace, new_size: tuple[int, int] | None, resize: Resize
 ) -> list[str]:
-    """Writes label space, ignored id, what is trained on and, where the weights are new, the image size into the
-    config; returns notes.
-    """
+    """Write label space, ignored id, `trained_on` and, for new weights, the image size. Returns notes."""
     config.id2label, config.label2id = label_space.id2label, label_space.label2id
     config.trained_on = WHOLE_PICTURES if resize == "squeeze" else CROPS
     for key in ("semantic_loss_ignore_index", "loss_ignore_index"):
@@ -165,10 +156,10 @@ def _write_settings(
 def _load(
     files: CheckpointFiles, name: str, config: PreTrainedConfig, unused: list[str], *, backbone_alone: bool
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model with the checkpoint's tensors, and notes on what came from it.
+    """Load the checkpoint's tensors into a model. Returns it, and notes.
 
-    config: of the whole model. unused: names of parameters without a part in the logits, which may be new.
-    backbone_alone: the checkpoint is that of `config.backbone_config`, and the head is new.
+    config: of the whole model. unused: names of parameters that the logits do not use. These may be new.
+    backbone_alone: the checkpoint is one of `config.backbone_config`, and the head is new.
 
     Raises InputError for damaged files and for tensors of the backbone that the checkpoint lacks.
     """
@@ -194,11 +185,10 @@ def _load(
 
 
 def _read(kind: Any, files: CheckpointFiles, name: str, config: PreTrainedConfig) -> tuple[Any, dict[str, Any]]:
-    """What the class makes of the checkpoint, and transformers' report of the tensors.
+    """Load a checkpoint by a class. Returns the model, and transformers' report on its tensors.
 
-    `ignore_mismatched_sizes` is needed for a head of another size, and makes transformers replace ANY tensor of
-    another shape, and any that is not there, by random numbers with a warning in a log; `_refuse_lost` makes that an
-    error for the backbone.
+    `ignore_mismatched_sizes`, for a head of another size, has transformers fill any tensor of another shape, or that
+    is missing, with random numbers and a warning in a log. `_refuse_lost` makes that an error for the backbone.
     """
     try:
         return kind.from_pretrained(
@@ -222,7 +212,7 @@ def _read(kind: Any, files: CheckpointFiles, name: str, config: PreTrainedConfig
 
 
 def _refuse_lost(model: PreTrainedModel, name: str, new: set[str], reshaped: set[str], unused: list[str]) -> None:
-    """Raises InputError if tensors of the backbone are new; norms of stages and unused parameters may be."""
+    """Raise InputError if tensors of the backbone are new, other than norms of stages and unused parameters."""
     prefix = backbone_prefix(model)
     backbone = [key for key in model.state_dict() if key.startswith(prefix)]
     lost = sorted(
@@ -258,12 +248,10 @@ def _shortened(names: list[str]) -> str:
 def _image_processor(
     files: CheckpointFiles | None, name: str, model: PreTrainedModel, size: tuple[int, int], *, pretrained: bool
 ) -> tuple[SegformerImageProcessorPil, list[str]]:
-    """The processor that does in `pipeline("image-segmentation")` what evaluation does: resize to `size`, scale to
-    0-1, normalise.
+    """The processor that makes `pipeline("image-segmentation")` do what evaluation does: resize, scale, normalise.
 
-    One class for all architectures, because each one's own has steps that evaluation has not (crops, kept aspect
-    ratios). Mean and standard deviation are the checkpoint's, which also serve for a checkpoint that does not
-    normalise (0 and 1) or scales otherwise.
+    It is of one class for all architectures: their own ones also crop, or keep the aspect ratio. Mean and standard
+    deviation are the checkpoint's; 0 and 1 where it does not normalise.
     """
     mean, std, notes = list(IMAGENET_MEAN), list(IMAGENET_STD), []
     own = (
@@ -296,7 +284,7 @@ def _image_processor(
 
 
 def _take_rgb(model: PreTrainedModel) -> None:
-    """Reverses the input channels of the first convolution."""
+    """Reverse the input channels of the first convolution."""
     stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
     with torch.no_grad():
         stem.weight.copy_(stem.weight.flip(1))

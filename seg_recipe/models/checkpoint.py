@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint lie: a local folder, else the cache, else the Hub, asked with a deadline."""
+"""Find the files of a checkpoint: in a local folder, else in the cache, else on the Hub, within a deadline."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,7 @@ from seg_recipe.runtime.deadlines import within
 from seg_recipe.runtime.errors import InputError
 
 DEADLINE = 8.0
-"""Seconds in which the Hub must have said what a repository holds. `from_pretrained` itself took 23.5 s on a refused
-connection.
-"""
+"""Seconds for the Hub to list a repository. `from_pretrained` itself took 23.5 s on a refused connection."""
 
 _INDEX = "model.safetensors.index.json"
 _WANTED = [
@@ -32,9 +30,7 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", 
 
 
 class CheckpointFiles(NamedTuple):
-    """The local files of a checkpoint, each a path: config.json, the folder of the safetensors,
-    preprocessor_config.json.
-    """
+    """The paths of a checkpoint's config.json, of the folder of its safetensors, of its preprocessor_config.json."""
 
     config: Path
     weights: Path | None
@@ -42,15 +38,13 @@ class CheckpointFiles(NamedTuple):
 
 
 def find_checkpoint(name: str, *, with_weights: bool) -> CheckpointFiles:
-    """The files of the model `name`: of a local folder, else out of the Hub's cache, else fetched from the Hub.
+    """Find the files of the model `name`: in a local folder, else in the Hub's cache, else fetch them from the Hub.
 
-    Files in the cache are used without a look at the network. Only config, image processor and safetensors are ever
-    fetched. A checkpoint whose weights are a pickle is refused, unless the Hub's conversion bot has offered the same
-    weights as safetensors, which transformers takes too (`transformers.safetensors_conversion`). Nothing asks for a
-    conversion.
+    Cached files are used without asking the network. Only config, image processor, card and safetensors are fetched.
+    A checkpoint whose weights are a pickle is refused, unless the Hub's conversion bot offers them as safetensors in a
+    pull request.
 
-    Raises InputError or FileNotFoundError with one line that names the model and the ways out, within `DEADLINE` if
-    the Hub is silent.
+    Raises InputError that names the model and the ways out, within `DEADLINE` if the Hub is silent.
     """
     folder = Path(name).expanduser()
     if folder.is_file() and folder.name == "config.json":
@@ -94,7 +88,7 @@ def _in_folder(folder: Path, name: str, with_weights: bool) -> CheckpointFiles:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    """The files without which the folder holds no whole set of weights; empty when nothing is missing."""
+    """The files of weights that the folder lacks."""
     index = folder / _INDEX
     if not index.is_file():
         return [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
@@ -110,9 +104,7 @@ def _pickle_only(name: str) -> str:
 
 
 def _in_cache(name: str, with_weights: bool) -> CheckpointFiles | None:
-    """The cached files of `name` (branch main, and the weights of a conversion offered as a pull request), or None if
-    some are missing.
-    """
+    """The cached files of `name`, weights also from a pull request. None if some are missing."""
     snapshots = _snapshots(name)
 
     def holding(file: str) -> Path | None:
@@ -137,8 +129,9 @@ def _snapshots(name: str) -> list[Path]:
 
 
 def licence_of(name: str) -> str:
-    """The licence that the checkpoint's own card (README.md) states: an identifier of the Hub, or the name of another
-    licence; empty where there is no card, or none that can be read, or it states none. Asks no network.
+    """The licence in the checkpoint's own card (README.md): a Hub identifier, or the name of another licence.
+
+    Empty where there is no card, where it cannot be read or states none. Asks no network.
     """
     folder = Path(name).expanduser()
     for card in [place / "README.md" for place in ([folder] if folder.exists() else _snapshots(name))]:
@@ -153,7 +146,7 @@ def licence_of(name: str) -> str:
 
 
 def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:
-    """Fetches the files into the cache and returns them."""
+    """Fetch the files into the cache."""
     try:
         files = within(DEADLINE, lambda: {sibling.rfilename for sibling in HfApi().model_info(name).siblings or []})
         if "config.json" not in files:
@@ -187,7 +180,7 @@ def _converted_revision(name: str) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """Why a request to the Hub failed, in a few words on one line."""
+    """Why a request to the Hub failed, in one line."""
     endpoint = constants.ENDPOINT
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"

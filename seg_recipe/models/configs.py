@@ -1,4 +1,4 @@
-"""The config of a checkpoint: a head for a backbone, changes by name, the pictures that it takes."""
+"""Read and change the config of a checkpoint: add a head, override settings, check the image size."""
 
 import math
 import re
@@ -26,8 +26,9 @@ _OF_THE_RECIPE = frozenset(("image_size", "loss_ignore_index", "semantic_loss_ig
 
 
 def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) -> PreTrainedConfig:
-    """The checkpoint's config; ValueError for one that needs code of its own, or whose architecture has no semantic
-    segmentation and, where `backbone` is allowed, is no backbone in transformers.
+    """Read the checkpoint's config. Raises InputError where it needs code of its own or has no semantic segmentation.
+
+    backbone: take a backbone of transformers, too.
     """
     try:
         config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
@@ -71,9 +72,7 @@ def add_head(config: PreTrainedConfig) -> tuple[PreTrainedConfig, list[str]]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' load report, progress bar and torchvision remarks off the terminal: the notes say it in
-    lines.
-    """
+    """Keep transformers' load report, progress bar and torchvision remarks off the terminal."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -88,10 +87,9 @@ def quiet_transformers() -> Iterator[None]:
 def override_config(config: PreTrainedConfig, entries: Sequence[str]) -> None:
     """Write settings such as "drop_path_rate=0.0" or "depths=[1, 1, 2, 2]" into a config, in place.
 
-    Only settings that belong to the architecture and hold a number, a text or a list of numbers can be changed, and
-    only to a value of the same type (and a list to one of the same length). What every transformers config has, such
-    as the labels, is the recipe's to set. Raises InputError, in one line, for an entry of another form, a name that
-    the architecture has not, and a value of another type.
+    Only an architecture's own settings can be changed, which hold a number, a text or a list of numbers, and only to
+    a value of the same type, lists to one of the same length. Raises InputError for an entry of another form, an
+    unknown name, or a value of another type.
     """
     set_elsewhere = _OF_THE_RECIPE | PreTrainedConfig().to_dict().keys()
     own = {name: value for name, value in config.to_dict().items() if name not in set_elsewhere and _kind(value)}
@@ -127,7 +125,7 @@ def _read(text: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """The type of a value in words; empty for one that no text can give."""
+    """The type of a value in words. Empty for types that cannot be overridden."""
     if isinstance(value, list):
         kinds = {_kind(part) for part in value}
         return f"list of {len(value)} numbers" if kinds and kinds <= {"whole number", "number"} else ""
@@ -136,7 +134,7 @@ def _kind(value: Any) -> str:
 
 
 def check_patches(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> None:
-    """Refuses a size of which a vision transformer would silently drop the last rows and columns."""
+    """Refuse an image size that is no multiple of the patch size: the last rows and columns would be dropped."""
     patch = _patch_size(config)
     if any(side % patch for side in size):
         raise InputError(
@@ -146,9 +144,7 @@ def check_patches(config: PreTrainedConfig, name: str, size: tuple[int, int]) ->
 
 
 def _patch_size(config: PreTrainedConfig) -> int:
-    """Side of the patches of a vision transformer, 1 for other models (MobileViT's `patch_size` is one of its inner
-    maps).
-    """
+    """Side of a vision transformer's patches. 1 for other models; MobileViT's `patch_size` means something else."""
     part = getattr(config, "backbone_config", None) or config
     patch = getattr(part, "patch_size", 1)
     if isinstance(patch, (list, tuple)) and len(set(patch)) == 1:
@@ -161,14 +157,13 @@ def _multiple(size: tuple[int, int], step: int) -> str:
 
 
 def _own_size(config: PreTrainedConfig) -> Any:
-    """What a vision transformer's config says of the pictures that it was trained on; None where it says nothing."""
+    """The image size in a vision transformer's config, if there is one."""
     part = getattr(config, "backbone_config", None) or config
     return getattr(part, "image_size", None)
 
 
 def unused_parameters(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> list[str]:
-    """The names of the parameters that have no part in the logits, found by a forward and backward pass without data
-    (device "meta").
+    """Find the parameters that the logits do not use, by a forward and backward pass on device "meta".
 
     Raises InputError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
     would shift them.

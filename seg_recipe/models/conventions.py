@@ -1,6 +1,4 @@
-"""Settings of TensorFlow's networks that transformers took over by their number, while PyTorch means the opposite by
-it.
-"""
+"""Mend settings that transformers copied from TensorFlow, where the same number means the opposite."""
 
 from collections.abc import Sequence
 
@@ -8,16 +6,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 MOMENTUM = 0.1
-"""PyTorch's own, and that of every other architecture."""
+"""PyTorch's default."""
 _KEPT, _DROPPED = 0.8, 0.2
 
 
 def mend_momentum(model: PreTrainedModel) -> list[str]:
-    """Has each BatchNorm average its statistics over some ten batches; returns notes.
+    """Set a BatchNorm momentum above a half to PyTorch's default, 0.1. Returns notes.
 
-    MobileNetV2's are made with momentum=0.997. For TensorFlow that is the share of the old statistics which is kept,
-    for PyTorch that of the new ones which is taken: what is evaluated and saved would be the last batch's. No network
-    means more than a half by it.
+    MobileNetV2 has momentum=0.997. In TensorFlow that is the share of the old statistics, in PyTorch that of the new
+    ones: the statistics would be those of the last batch.
     """
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and (module.momentum or 0) > 0.5]
     if not layers:
@@ -32,10 +29,9 @@ def mend_momentum(model: PreTrainedModel) -> list[str]:
 
 
 def mend_dropout(config: PreTrainedConfig, overrides: Sequence[str]) -> list[str]:
-    """Has MobileNetV2's head keep the share of its channels that TensorFlow's keeps, unless `overrides` say otherwise;
-    returns notes.
+    """Set the dropout of MobileNetV2's head to 0.2, unless `overrides` set it. Returns notes.
 
-    0.8 is TensorFlow's dropout_keep_prob, and transformers drops with that probability (its issue #22767).
+    0.8 is TensorFlow's dropout_keep_prob; transformers drops with that probability (its issue #22767).
     """
     name = "classifier_dropout_prob"
     chosen = any(entry.partition("=")[0].strip() == name for entry in overrides)

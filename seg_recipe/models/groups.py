@@ -1,4 +1,4 @@
-"""The optimizer's groups: backbone and head learn at different rates, and what is no matrix is not decayed."""
+"""Parameter groups of the optimizer: learning rates for backbone and head, weight decay for matrices only."""
 
 from typing import Any
 
@@ -32,17 +32,15 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer, called backbone, backbone_no_decay, head and head_no_decay (key "name"); an empty one
-    is left out.
+    """Make the optimizer's groups: backbone, backbone_no_decay, head, head_no_decay (key "name"), if not empty.
 
-    Every parameter that is trained (requires_grad) stands in exactly one. The head, which is everything outside the
-    backbone, learns at `learning_rate * head_learning_rate_factor`. No decay on norms, biases, other one-dimensional
-    parameters (layer scales) and embeddings of positions and tokens. The order is the model's own, so that optimizer
-    states are restored to the parameters that they belong to.
+    Every parameter with requires_grad is in exactly one, in the model's order. The head is everything outside the
+    backbone and learns at `learning_rate * head_learning_rate_factor`. Norms, biases, other one-dimensional parameters
+    (layer scales) and embeddings of positions and tokens have no decay.
 
-    layer_decay: below 1 each layer of the backbone has groups of its own, backbone_0 (the stem) to backbone_{B + 1}
-    (norms behind the B blocks), from the last to the first. Layer i learns at
-    `learning_rate * layer_decay ** (B + 1 - i)`, as in Bao et al., ICLR 2022, "BEiT".
+    layer_decay: below 1, each layer of the backbone has its own groups, backbone_{B + 1} (norms after the B blocks)
+    down to backbone_0 (the stem). Layer i learns at `learning_rate * layer_decay ** (B + 1 - i)`, as in Bao et al.,
+    ICLR 2022, "BEiT".
     """
     rates, part_of = {"backbone": 1.0, "head": head_learning_rate_factor}, dict[str, str]()
     if layer_decay < 1:

@@ -1,4 +1,4 @@
-"""The layers of a backbone, and which parts of it stand still in training."""
+"""The layers of a backbone, and freezing them."""
 
 import re
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _PYRAMIDS = ("convnext", "convnextv2", "dinov3_convnext", "hiera", "pvt_v2", "re
 
 
 class Place(NamedTuple):
-    """Where a parameter of a backbone stands.
+    """The place of a backbone's parameter.
 
     stage: 0 for the stem (patch and position embeddings), then 1, 2, ... for the stages of a pyramid or the blocks of
     a plain vision transformer; one more for the norms behind the last. layer: the same, counted in blocks throughout.
@@ -26,9 +26,9 @@ class Place(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The places of a backbone's parameters by name, in the model's order; and how many stages and blocks there are.
+    """The places of a backbone's parameters by name, in the model's order, and the numbers of stages and blocks.
 
-    unit: what a stage is here, `stages` or `blocks`.
+    unit: what a stage is called, `stages` or `blocks`.
     """
 
     places: dict[str, Place]
@@ -38,8 +38,7 @@ class Layers(NamedTuple):
 
 
 def backbone_prefix(model: PreTrainedModel) -> str:
-    """What the names of the backbone's tensors begin with, dot included (`segformer.`); all other tensors are the
-    head's.
+    """The prefix of the backbone's tensor names, with its dot (`segformer.`). All other tensors are the head's.
 
     Raises InputError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`.
     """
@@ -55,9 +54,8 @@ def backbone_prefix(model: PreTrainedModel) -> str:
 def layers_of(model: PreTrainedModel, setting: str) -> Layers:
     """The layers of the model's backbone.
 
-    What stands in a stage but in no block (convolutions between stages, norms) counts with the block before it in the
-    stage, or else with the stage's first. Raises InputError for a backbone whose layers are not known here, naming the
-    `setting` that needs them.
+    A parameter of a stage outside its blocks (convolutions between stages, norms) belongs to the block before it, or
+    to the first. Raises InputError for a backbone whose layers are not known here, naming the `setting`.
     """
     kind = str((getattr(model.config, "backbone_config", None) or model.config).model_type)
     if kind not in _PLAIN + _PYRAMIDS:
@@ -85,10 +83,10 @@ def layers_of(model: PreTrainedModel, setting: str) -> Layers:
 
 
 def freeze(model: PreTrainedModel, setting: str) -> list[str]:
-    """Freeze the backbone for good, as the setting `freeze_backbone` says; returns notes.
+    """Freeze the backbone for the whole run, as the setting `freeze_backbone` says. Returns notes.
 
-    all: the whole of it. stages=N, blocks=N: the stem and the first N stages of a pyramid, or blocks of a plain vision
-    transformer. Of steps=N and an empty text nothing is frozen for good. Raises InputError for parts that it has not.
+    all: the whole backbone. stages=N, blocks=N: the stem and the first N stages of a pyramid, or blocks of a plain
+    vision transformer. steps=N and an empty text freeze nothing here. Raises InputError for parts that do not exist.
     """
     kind, _, count = setting.partition("=")
     if kind in ("", "steps"):
@@ -109,11 +107,11 @@ def freeze(model: PreTrainedModel, setting: str) -> list[str]:
 
 
 class Frozen:
-    """What of a model runs as in evaluation while the rest is trained: BatchNorm keeps its statistics, nothing drops.
+    """Keeps frozen modules in evaluation mode during training: BatchNorm keeps its statistics, and nothing is dropped.
 
-    These are the modules of which no parameter is trained, and the whole backbone in the first `steps` steps. In these
-    steps its gradients are computed and forgotten, so that an optimizer does nothing to it and keeps no state of it.
-    That takes time, but a model that is spread over processes knows from its start which gradients to wait for.
+    Frozen are modules without a trained parameter, and the whole backbone in the first `steps` steps. In these steps
+    its gradients are computed and forgotten, so that the optimizer neither changes it nor keeps a state for it. That
+    takes time, but DistributedDataParallel must know from the start which gradients to wait for.
     """
 
     def __init__(self, model: nn.Module, steps: int = 0):
@@ -122,12 +120,12 @@ class Frozen:
         self._at_first = [model.get_submodule(backbone_prefix(model)[:-1])] if steps else []  # type: ignore[arg-type]
 
     def hold(self, step: int) -> None:
-        """Put what stands still in the step (from 0) in evaluation mode, after `model.train()`."""
+        """Put what is frozen in the step (from 0) into evaluation mode, after `model.train()`."""
         for part in [*self._for_good, *(self._at_first if step < self._steps else [])]:
             part.eval()
 
     def forget_gradients(self, step: int) -> None:
-        """Forget the gradients of what stands still in the step, before they are clipped and used."""
+        """Forget the gradients of what is frozen in the step, before they are clipped and used."""
         for part in self._at_first if step < self._steps else []:
             part.zero_grad(set_to_none=True)
 
