@@ -56,6 +56,7 @@ from seg_recipe.importers import (
     pairs,
     recognise,
 )
+from seg_recipe.importers.backdrops import Backdrops
 from seg_recipe.importers.destination import (
     begin,
     check_apart,
@@ -82,6 +83,7 @@ _FACEWEAR = (
     "FaceSynthetics' pairs with a mask worn over the face, which is painted as background: keep, ignore (their "
     "background), leave_out"
 )
+_BACKGROUNDS = "photographs: a part of one, by the picture's id, stands behind each picture with transparent pixels"
 _NEAREST = (
     "a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and else ignored "
     "(default: all such are ignored)"
@@ -105,6 +107,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     wanted = load_label_space(arguments.labels) if arguments.labels else None
     table = class_lists.table_in(Path(arguments.table)) if arguments.format == PAIRS else None
     nearest = None if arguments.nearest_colour is None else Nearest(arguments.nearest_colour)
+    backdrops = _backdrops(arguments)
     check_apart(source, destination)
     with open_source(source, left_out) as files:
         name, layout = _read(arguments, files, table, nearest, left_out)
@@ -112,9 +115,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         _check_split(arguments, name, layout)
         val_fraction = 0.1 if arguments.val_fraction is None else arguments.val_fraction
         settings = _settings(arguments, name, layout, labelling)
+        settings["backgrounds"] = backdrops.record if backdrops else None
         with own_folder(destination):
             placements, moved = plan(
-                layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination)
+                layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination), backdrops
             )
             placed, record = earlier_files(source, destination, placements, val_fraction, settings)
             chosen = list(placements.values())[: arguments.limit]
@@ -138,13 +142,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "nearest": dict(nearest.pixels) if nearest else {},
         **look_at([destination / mask for _, mask in there], arguments.count, arguments.workers, labelling.space),
     }
-    notes = [*layout.notes, *split_notes(layout, result, moved), *(nearest.lines() if nearest else ())]
+    notes = [*layout.notes, *split_notes(layout, result, moved)]
+    notes += [line for part in (nearest, backdrops) if part for line in part.lines()]
     ids = [Path(image).stem for image, _ in there if image.startswith("train/")]
     print(*report_lines(result, destination, left_out, notes), *command_lines(result, destination, ids), sep="\n")
     result["problems"] = (
         None if arguments.no_check or not there else _check(destination, labelling.space, arguments.workers)
     )
     return result
+
+
+def _backdrops(arguments: argparse.Namespace) -> Backdrops | None:
+    given = arguments.backgrounds
+    return Backdrops(Path(given), arguments.background_seed, arguments.premultiplied) if given else None
 
 
 def _settings(arguments: argparse.Namespace, name: str, layout: Layout, labelling: Labelling) -> dict[str, Any]:
@@ -214,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
     add("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets were published")
     add("--facewear", choices=facewear.TREATMENTS, help=f"{_FACEWEAR} (default: keep)")
+    add("--backgrounds", metavar="DIR", help=f"{_BACKGROUNDS} (default: they are left out)")
+    add("--background_seed", type=int, default=0, metavar="N", help="chooses the photographs behind (default: 0)")
+    add("--premultiplied", action="store_true", help="colours of transparent pictures are multiplied by alpha already")
     add(
         "--limit",
         type=int,
@@ -264,6 +277,8 @@ def _parse(argv):
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
     if arguments.nearest_colour is not None and not 0 <= arguments.nearest_colour < FARTHEST:
         parser.error(f"--nearest_colour is {arguments.nearest_colour}; it is a distance in RGB, 0 to {FARTHEST - 1}")
+    if not arguments.backgrounds and (arguments.premultiplied or arguments.background_seed):
+        parser.error("--premultiplied and --background_seed have no effect without --backgrounds")
     given = [
         name
         for name in ("images", "masks", "table", "group", "nearest_colour")

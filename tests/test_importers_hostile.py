@@ -142,7 +142,7 @@ def test_transparent_and_deep_pictures_are_refused_and_opaque_ones_taken(tmp_pat
     clear = np.dstack([photo("x"), np.full((H, W), 255, np.uint8)])
     np.testing.assert_array_equal(rgb(tmp_path, in_memory(png(clear))), photo("x"))
     clear[0, 0, 3] = 254
-    with pytest.raises(Unusable, match="has transparent pixels: put it on a background"):
+    with pytest.raises(Unusable, match="has transparent pixels: give --backgrounds"):
         rgb(tmp_path, in_memory(png(clear)))
     with pytest.raises(Unusable, match="has mode I;16: save it as 8-bit RGB"):
         rgb(tmp_path, in_memory(png(np.zeros((4, 4), np.uint16))))

@@ -228,16 +228,22 @@ def is_plain_rgb(file: SourceFile) -> bool:
         )
 
 
-def write_rgb(file: SourceFile, out: IO[bytes]) -> bool:
-    """Write the upright image as 8-bit RGB, as PNG or JPEG by its name. Returns whether EXIF had it turned."""
+def write_rgb(file: SourceFile, out: IO[bytes], behind: Callable[[Image.Image], Image.Image] | None = None) -> bool:
+    """Write the upright image as 8-bit RGB, as PNG or JPEG by its name. Returns whether EXIF had it turned.
+
+    behind: makes RGB of an image with transparent pixels, which is refused without it.
+    """
     with opened(file) as picture:
         if picture.mode not in ("L", "1", "P", "LA", "RGB", "RGBA", "PA", "CMYK"):
             raise Unusable(f"{file.name} has mode {picture.mode}: save it as 8-bit RGB")
-        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
-            raise Unusable(f"{file.name} has transparent pixels: put it on a background, save as RGB")
-        turn, pixels = _turn(picture), picture.convert("RGB")
+        clear = picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
+        if clear and behind is None:
+            raise Unusable(f"{file.name} has transparent pixels: give --backgrounds")
+        turn, pixels = _turn(picture), picture.convert("RGBA" if clear else "RGB")
     if turn is not None:
         pixels = pixels.transpose(turn)
+    if clear and behind is not None:
+        pixels = behind(pixels)
     if file.name.lower().endswith((".jpg", ".jpeg")):
         pixels.save(out, "JPEG", quality=95, subsampling=0, exif=b"")
     else:

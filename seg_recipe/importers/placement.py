@@ -7,6 +7,7 @@ from typing import IO, NamedTuple
 
 from PIL import Image
 
+from seg_recipe.importers.backdrops import Backdrops
 from seg_recipe.importers.groups import joined, sides
 from seg_recipe.importers.image_files import (
     QUARTER_TURNS,
@@ -71,11 +72,13 @@ def plan(
     val_from: list[str] | None,
     left_out: LeftOut,
     moved: dict[str, str] | None = None,
+    backdrops: Backdrops | None = None,
 ) -> Plan:
     """Plan the split of each sample: the published one, else by the hash of its group.
 
     val_from: the published sets that become val; by default val. train and test stay, others go to `left_out`. Without
-    a set for val the hash splits train. Paths are made from the checked id, never from a name in the source.
+    a set for val the hash splits train. backdrops: what is put behind transparent pixels. Paths are made from the
+    checked id, never from a name in the source.
     """
     samples = list(unique(layout.samples, left_out))
     chosen = val_from or ["val"]
@@ -109,7 +112,7 @@ def plan(
             continue
         taken.add(f"{split}/{sample.id}".casefold())
         suffix = ".jpg" if sample.image.name.lower().endswith((".jpg", ".jpeg")) else ".png"
-        image = sample.image if layout.rgb else _picture(sample.image)
+        image = sample.image if layout.rgb else _picture(sample.image, sample.id, backdrops)
         placements[f"{split}/{sample.id}"] = {
             f"{split}/images/{sample.id}{suffix}": image,
             f"{split}/annotations/{sample.id}_seg.png": _mask(sample, labelling, len(layout.names)),
@@ -136,8 +139,9 @@ def without_sets(layout: Layout) -> Layout:
     return replace(layout, samples=samples, sets=())
 
 
-def _picture(file: SourceFile) -> Made:
-    return Made((file,), functools.partial(write_rgb, file), functools.partial(is_plain_rgb, file))
+def _picture(file: SourceFile, sample: str, backdrops: Backdrops | None) -> Made:
+    behind = functools.partial(backdrops.behind, sample=sample) if backdrops else None
+    return Made((file,), functools.partial(write_rgb, file, behind=behind), functools.partial(is_plain_rgb, file))
 
 
 def _mask(sample: Sample, labelling: Labelling, classes: int) -> SourceFile | Made:

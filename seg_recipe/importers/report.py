@@ -39,6 +39,8 @@ def report_lines(result: Result, destination: Path, left_out: LeftOut, notes: It
             "NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
             "--nearest_colour 100."
         )
+    if any("transparent pixels" in name for name in left_out.first.get("damaged pair", ())):
+        yield "NOTE: --backgrounds DIR puts photographs of a folder behind transparent pixels."
     if result["masks"]:
         yield from _class_lines(result)
     yield from _side_lines(result["sides"])
