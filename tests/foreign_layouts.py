@@ -617,10 +617,63 @@ def replicator(
     return Fake(files, masks, names)
 
 
+EASYSYNTH = {"Undefined": (0, 0, 0), "Road": (255, 0, 10), "Tree, old": (0, 200, 0)}
+
+
+def easysynth():
+    """Two cameras of a rig; the classes as SemanticCsvInterface.cpp prints them, but a name with a comma in quotes."""
+    lines = [f'"{name}",{red},{green},{blue}' for name, (red, green, blue) in EASYSYNTH.items()]
+    files, masks, groups = {"out/SemanticClasses.csv": "\n".join(lines).encode(), "out/CameraRig.json": b"{}"}, {}, {}
+    for camera in ("Left", "Right"):
+        files[f"out/{camera}/CameraPoses.csv"] = b"id,tx"
+        for number in range(12):
+            frame = f"Street.{number:04d}"
+            ids = rng(camera, frame, "easysynth").integers(0, 3, (H, W), dtype=np.uint8)
+            colours = np.array([*EASYSYNTH.values()], np.uint8)[ids]
+            files |= {f"out/{camera}/ColorImage/{frame}.jpeg": jpeg(photo(camera + frame)),
+                      f"out/{camera}/SemanticImage/{frame}.png": png(colours)}  # fmt: skip
+            name = f"out_{camera}-Street_{number:04d}"
+            masks[name], groups[name] = ids, f"out-{frame}"
+    return Fake(files, masks, tuple(EASYSYNTH), groups, left_out={"other file": 3})
+
+
+def kubric():
+    """Twelve scenes; the instances of each have an order of their own."""
+    files, masks, groups = {}, {}, {}
+    for scene in range(12):
+        order = rng(scene, "kubric").permutation(3).tolist()
+        kinds = [{"category": "chair"}, {"shape": "cube", "asset_id": "x"}, {"asset_id": "Lamp_1", "category": ""}]
+        content = {"instances": [{**kinds[place], "mass": 1.0} for place in order], "camera": {}, "metadata": {}}
+        files[f"movi/{scene}/metadata.json"] = json.dumps(content).encode()
+        files[f"movi/{scene}/events.json"] = b"{}"
+        for frame in range(2):
+            values = rng(scene, frame, "instances").integers(0, 4, (H, W), dtype=np.uint8)
+            wanted = np.array([0, *({0: 2, 1: 3, 2: 1}[place] for place in order)], np.uint8)[values]
+            rgba = np.dstack([photo(f"{scene} {frame}"), np.full((H, W), 255, np.uint8)])
+            files |= {f"movi/{scene}/rgba_{frame:05d}.png": png(rgba),
+                      f"movi/{scene}/segmentation_{frame:05d}.png": palette_png(values),
+                      f"movi/{scene}/depth_{frame:05d}.tiff": b""}  # fmt: skip
+            name = f"movi_{scene}-{frame:05d}"
+            masks[name], groups[name] = wanted, f"movi/{scene}"
+    return Fake(files, masks, ("background", "Lamp_1", "chair", "cube"), groups, left_out={"other file": 36})
+
+
+def synth_human():
+    files, masks = {}, {}
+    for number in range(12):
+        name = f"{number:07d}"
+        alpha = rng(name, "alpha").choice([0, 1, 127, 128, 200, 255], (H, W)).astype(np.uint8)
+        files |= {f"people/rgb_{name}.png": png(photo(f"h{name}")), f"people/alpha_{name}.png": png(alpha),
+                  f"people/cam_{name}.txt": b"1 0 0", f"people/depth_{name}.exr": b""}  # fmt: skip
+        masks[f"people-{name}"] = (alpha > 127).astype(np.uint8)
+    return Fake(files, masks, ("background", "person"), left_out={"other file": 24})
+
+
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "label_studio": label_studio, "cvat": cvat,
     "coco": coco, "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
     "synthia": synthia, "synscapes": synscapes,
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
+    "easysynth": easysynth, "kubric": kubric, "synth_human": synth_human,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from seg_recipe.splits import in_validation
 from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
 from tests.foreign_layouts import FAKES, celebamask_hq, listed, photo
 
+RENDERS = ("camvid", "segnet", "infinigen", "solo", "replicator", "kubric", "synth_human")
 STREETS = ("cityscapes", "acdc", "gta5", "urbansyn", "synthia", "synscapes")
 
 
@@ -67,9 +68,7 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     for pair, (_, mask, image) in pairs.items():
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, fake.masks[pair])
-        assert image.suffix == (
-            ".png" if name in ("camvid", "segnet", "infinigen", "solo", "replicator", *STREETS) else ".jpg"
-        )
+        assert image.suffix == (".png" if name in (*RENDERS, *STREETS) else ".jpg")
         assert pixels(image, "RGB").shape[:2] == mask.shape
     assert (result["found"], result["written"], result["damaged"], result["problems"]) == (
         len(splits),
@@ -102,7 +101,7 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     }
 
 
-@pytest.mark.parametrize("name", ["synth_face", "celebamask_hq", "infinigen", "solo"])
+@pytest.mark.parametrize("name", ["synth_face", "celebamask_hq", "infinigen", "solo", "easysynth", "kubric"])
 def test_groups_are_never_split(tmp_path, name):
     fake = FAKES[name]()
     run(

@@ -3,8 +3,10 @@
 class_names.txt of labelme2voc, classes.txt    a name a line: the first is id 0; labelme's _background_ is
                                                background, __ignore__ no class
 labelmap.txt of CVAT                           # label:color_rgb:parts:actions, then name:R,G,B:: a line
+SemanticClasses.csv of EasySynth               name,R,G,B a line; a head of other words is skipped
 """
 
+import csv
 import re
 from pathlib import Path
 
@@ -46,6 +48,22 @@ def read_labelmap(text: str, name: str) -> Table:
         raise InputError(f"{name}: {error}; give each class a colour of its own and export again.") from None
 
 
+def read_colour_csv(text: str, name: str) -> Table:
+    """Read the colours of a csv, name,R,G,B a line. Refuses other lines and two classes with one colour."""
+    colours: dict[str, int] = {}
+    for place, row in enumerate(csv.reader(text.splitlines())):
+        cells = [cell.strip() for cell in row]
+        parts = [int(cell) if cell.isdecimal() else 256 for cell in cells[1:]]
+        if len(parts) == 3 and max(parts) < 256 and cells[0] not in colours:
+            colours[cells[0]] = (parts[0] << 16) + (parts[1] << 8) + parts[2]
+        elif cells and (place or any(cell.isdecimal() for cell in cells)):
+            raise InputError(f"{name} has the line {','.join(row)[:80]!r}; wanted is name,R,G,B, each name once.")
+    try:
+        return colour_table(colours)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}; give each class a colour of its own and render again.") from None
+
+
 def read_names(text: str, name: str) -> Table:
     """Read the ids of a list of names. Refuses repeated names and lines that are no names.
 
@@ -74,14 +92,15 @@ def table_in(path: Path) -> Table:
     """Read the table of --table: a name of `carla`'s, one of these lists, or a file for `tables`."""
     if str(path) in carla.TABLES and not path.exists():
         return carla.TABLES[str(path)]
+    listed = path.suffix in (".txt", ".csv")
     try:
-        text = (
-            path.read_text(encoding="utf-8-sig") if path.suffix == ".txt" and path.stat().st_size <= MAX_BYTES else ""
-        )
+        text = path.read_text(encoding="utf-8-sig") if listed and path.stat().st_size <= MAX_BYTES else ""
     except (OSError, UnicodeDecodeError):
         text = ""
     if is_labelmap(text):
         return read_labelmap(text, f"--table {path}")
+    if text and path.suffix == ".csv":
+        return read_colour_csv(text, f"--table {path}")
     if re.fullmatch(r"semantic_segmentation_labels_\d+\.json", path.name):
         raise InputError(
             f"--table {path} is of one frame of Replicator; leave out --images, --masks and --table: each has its own "

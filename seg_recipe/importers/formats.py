@@ -11,9 +11,11 @@ from seg_recipe.importers import (
     celebamask_hq,
     coco,
     cvat,
+    easysynth,
     face_synthetics,
     helen,
     infinigen,
+    kubric,
     label_studio,
     labelme,
     labelme_json,
@@ -24,6 +26,7 @@ from seg_recipe.importers import (
     solo,
     streets,
     synth_face,
+    synth_human,
     voc,
 )
 from seg_recipe.importers.samples import Layout
@@ -86,4 +89,7 @@ FORMATS = {
     "infinigen": _format(infinigen),
     "solo": _format(solo),
     "replicator": _format(replicator),
+    "easysynth": _format(easysynth),
+    "kubric": _format(kubric),
+    "synth_human": _format(synth_human),
 }
