@@ -22,6 +22,7 @@ from seg_recipe.figure_names import by_set
 from seg_recipe.hub.card import evaluation_at, write_card
 from seg_recipe.hub.licences import licence_identifier, licence_statement
 from seg_recipe.labels import FACE
+from seg_recipe.runtime.errors import InputError
 
 SEGFORMER = "NVIDIA Source Code License for SegFormer: research only, non-commercial"
 FACESYNTHETICS = "Microsoft FaceSynthetics: research only, non-commercial, models included"
@@ -138,6 +139,32 @@ def test_pictures_of_others_are_not_said_to_be_generated(generated):
     statement = licence_statement(data_license=OWN, model_license="mit", base_model=None, generated_only=generated)
     assert ("says the recipe, but there are other images among them" in statement.text) == (not generated)
     assert statement.identifier == ("mit" if generated else None)
+
+
+@pytest.mark.parametrize(
+    ("stated", "own", "name"),
+    [
+        ("mit", "dinov3-license", "dinov3-license"),
+        ("Apache License 2.0", "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("mit", "nvidia-source-code-license-for-segformer", "nvidia-source-code-license-for-segformer"),
+    ],
+)
+def test_a_recipe_that_contradicts_the_checkpoint_s_own_card_is_refused_or_noted(stated, own, name):
+    settings = {"data_license": OWN, "base_model": "acme/backbone", "generated_only": True, "own_license": own}
+    with pytest.raises(InputError, match=rf"^model_license is {stated}, and the card of acme/backbone says {own}, wh"):
+        licence_statement(model_license=stated, **settings)
+    statement = licence_statement(model_license=stated, pushing=False, **settings)
+    assert (statement.identifier, statement.name, statement.shippable) == ("other", name, False)
+    assert f"{stated}, says the recipe, but the checkpoint's own card says {own}." in statement.text
+
+
+@pytest.mark.parametrize(
+    ("stated", "own"), [("mit", "apache-2.0"), ("apache-2.0", ""), ("Acme's terms", "cc-by-nc-4.0"), ("mit", "mit")]
+)
+def test_no_contradiction_is_seen_where_the_checkpoint_is_as_free_or_nothing_free_is_claimed(stated, own):
+    """With one of the same freedom the recipe's word counts; a statement with terms of its own is the user's."""
+    settings = {"data_license": OWN, "model_license": stated, "base_model": "acme/backbone", "generated_only": True}
+    assert licence_statement(own_license=own, **settings) == licence_statement(**settings)
 
 
 def test_a_push_needs_both_statements():

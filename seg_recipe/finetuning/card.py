@@ -49,9 +49,11 @@ def write_model_card(
 def licence_settings(recipe: Recipe) -> dict[str, Any]:
     """The arguments of `licence_statement`. A missing model_license is read from the checkpoint's own card."""
     start = None if recipe.model.from_scratch else recipe.model.model
+    own = "" if start is None else licence_of(start)
     return {
         "data_license": recipe.reporting.data_license,
-        "model_license": recipe.reporting.model_license or ("" if start is None else licence_of(start)),
+        "model_license": recipe.reporting.model_license or own,
+        "own_license": own,
         "base_model": start,
         "generated_only": all(map(is_all_drawn, recipe.data.dataset)),
         "over_photographs": any(map(stands_before_photographs, recipe.data.dataset)),

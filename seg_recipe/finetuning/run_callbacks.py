@@ -54,8 +54,10 @@ def make_callbacks(
         )
         callbacks.append(wandb)
     if (repo_id := repositories.model) is not None:
+        from seg_recipe.hub.licences import licence_statement
         from seg_recipe.hub.push import HubCallback
 
+        licence_statement(**licence_settings(recipe))  # a contradiction is refused before the training
         hub = HubCallback(
             repo_id,
             output_dir=recipe.output_dir,
