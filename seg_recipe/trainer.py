@@ -213,7 +213,8 @@ class SegmentationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Our loss, on logits at the model's stride and labels at full size, instead of the model's own.
+        """Our loss, on logits at the model's stride and labels at full size, instead of the model's own; of a model
+        with `own_loss` (mask classification) that one.
 
         SegFormer's own cross entropy is NaN for an all-ignored target, and a device assert for an id out of range.
         """
@@ -221,11 +222,16 @@ class SegmentationTrainer(Trainer):
         self.frozen.hold(self.state.global_step)
         with QuickResizing():
             outputs = model(pixel_values=inputs["pixel_values"])
-        terms = self.loss.train()(outputs.logits, inputs["labels"])
-        for name in ("jaccard", "cross_entropy"):
-            self._loss_terms[name] = self._loss_terms.get(name, 0) + getattr(terms, name).detach().float()
+        own_loss = getattr(self.accelerator.unwrap_model(self.model), "own_loss", None)
+        if own_loss:  # a mask classifier's
+            terms = own_loss(outputs, inputs["labels"])
+        else:
+            terms = self.loss.train()(outputs.logits, inputs["labels"])._asdict()
+        total = terms.pop("total")
+        for name, term in terms.items():
+            self._loss_terms[name] = self._loss_terms.get(name, 0) + term.detach().float()
         self._loss_terms_count += 1
-        return (terms.total, outputs) if return_outputs else terms.total
+        return (total, outputs) if return_outputs else total
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None

@@ -210,6 +210,8 @@ def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel
             channels_last=settings.channels_last,
         )
     say(args, *notes, *freeze(model, settings.freeze_backbone))
+    if hasattr(model, "own_loss"):
+        say(args, "The training loss is Mask2Former's own; the recipe's loss settings make eval_loss alone.")
     refuse_what_cannot_train(model, args, settings.image_size)
     return model, image_processor
 

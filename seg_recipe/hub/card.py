@@ -91,7 +91,7 @@ def write_card(
         _opening(base_model, datasets, len(label_names)) + _pseudo_labels(pseudo_labelled or {}),
         "## Results\n\n" + _results(metrics, step, len(label_names)),
         _pictures(folder, pictures or {}),
-        "## How to use it\n\n" + _usage(name),
+        "## How to use it\n\n" + _usage(name, folder),
         "## Labels\n\n" + _labels(label_names, metrics),
         "" if generated_only else _facewear(label_names, metrics),
         "## Licences\n\n" + licence.text,
@@ -187,12 +187,16 @@ def _pictures(folder: Path, pictures: Mapping[str, str]) -> str:
     return "\n\n".join(f"![{literal(caption)}]({path})\n\n{literal(caption)}" for caption, path in pictures.items())
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, folder: Path) -> str:
+    config = folder / "config.json"
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else ""
+    # the pipeline makes segments of a mask classifier's queries, unless it is told otherwise
+    asked = ', subtask="semantic"' if kind == "mask2former" else ""
     return f"""```python
 from transformers import pipeline
 
 segment = pipeline("image-segmentation", model={json.dumps(name, ensure_ascii=False)})
-for part in segment("photo.png"):
+for part in segment("photo.png"{asked}):
     print(part["label"], part["mask"].size)  # one 8-bit mask per class found: photo's size, 255 where the class is
 ```"""
 

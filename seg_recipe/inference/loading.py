@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel
+from transformers import AutoImageProcessor, PreTrainedModel
 
 from seg_recipe.fast.segformer import quicken
 from seg_recipe.inference.segmenter import Precision, Segmenter
 from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
-from seg_recipe.models.configs import quiet_transformers, read_config
+from seg_recipe.models.configs import model_class, quiet_transformers, read_config
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.precision import computes_in_bf16
 
@@ -23,7 +23,7 @@ IDENTITY = "identity.json"
 
 def load_segmenter(source: str | Path, *, device: str = "auto", precision: str = "auto") -> Segmenter:
     """The model of a folder that `save_pretrained` wrote or of a Hub id, ready to predict; any
-    AutoModelForSemanticSegmentation.
+    AutoModelForSemanticSegmentation, or Mask2Former.
 
     device: auto (an accelerator where there is one), cpu, cuda, cuda:1 and so on.
     precision: fp32, bf16, fp16, or auto: bf16 where the hardware computes in it, as in training, else fp32.
@@ -130,7 +130,7 @@ def _model(files: CheckpointFiles, name: str) -> PreTrainedModel:
     if getattr(config, "use_auxiliary_head", False):
         config.use_auxiliary_head = False  # takes no part in the prediction
     try:
-        model, report = AutoModelForSemanticSegmentation.from_pretrained(
+        model, report = model_class(config).from_pretrained(
             str(files.weights),
             config=config,
             use_safetensors=True,

@@ -8,19 +8,23 @@ import torch
 from torch import nn
 from transformers import (
     AutoImageProcessor,
-    AutoModelForSemanticSegmentation,
+    Mask2FormerImageProcessorPil,
     PreTrainedConfig,
     PreTrainedModel,
     SegformerConfig,
     SegformerImageProcessorPil,
 )
+from transformers.image_processing_utils import BaseImageProcessor
 
 from seg_recipe.fast.segformer import quicken
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.models.configs import (
+    MASK_CLASSIFICATION,
     add_head,
     check_patches,
+    model_class,
+    new_model,
     override_config,
     quiet_transformers,
     read_config,
@@ -63,11 +67,11 @@ def build_model(
     config_overrides: Sequence[str] = (),
     seed: int = 0,
     channels_last: bool = False,
-) -> tuple[PreTrainedModel, SegformerImageProcessorPil, list[str]]:
+) -> tuple[PreTrainedModel, BaseImageProcessor, list[str]]:
     """Build a model in float32 on the CPU, in eval mode. Returns it, its image processor, and notes, one line each.
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
-    or AutoBackbone knows; the latter gets a head (see `add_head`).
+    or AutoBackbone knows; the latter gets a head (see `add_head`). Or Mask2Former: see models/mask_classification.py.
     image_size: side of the square pictures of training, or their height and width, in pixels.
     resize: "squeeze": the processor resizes whole pictures to just that. "crop": it leaves their size as it is.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file
@@ -98,7 +102,7 @@ def build_model(
         check_patches(config, name, size)
         unused = unused_parameters(config, name, size)
         if from_scratch or files is None:
-            model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            model = new_model(config)
             notes.insert(
                 0,
                 f"{name}: from scratch, {len(model.state_dict())} tensors initialised with seed {seed}; nothing is "
@@ -137,7 +141,7 @@ def _write_settings(
     """Write label space, ignored id, `trained_on` and, for new weights, the image size. Returns notes."""
     config.id2label, config.label2id = label_space.id2label, label_space.label2id
     config.trained_on = WHOLE_PICTURES if resize == "squeeze" else CROPS
-    for key in ("semantic_loss_ignore_index", "loss_ignore_index"):
+    for key in ("semantic_loss_ignore_index", "loss_ignore_index", "ignore_value"):
         if hasattr(config, key):
             setattr(config, key, IGNORE_INDEX)
     if new_size is not None:
@@ -164,7 +168,7 @@ def _load(
     Raises InputError for damaged files and for tensors of the backbone that the checkpoint lacks.
     """
     if backbone_alone:
-        model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model = new_model(config)
         # AutoBackbone.from_pretrained asks the Hub and takes no folder; the class that it would choose takes one
         backbone, report = _read(type(model.backbone), files, name, config.backbone_config)
         model.backbone.load_state_dict(backbone.state_dict(), strict=True)
@@ -172,7 +176,7 @@ def _load(
         reshaped = {f"backbone.{entry[0]}" for entry in report["mismatched_keys"]}
         new = {f"backbone.{key}" for key in report["missing_keys"]} | head | reshaped
     else:
-        model, report = _read(AutoModelForSemanticSegmentation, files, name, config)
+        model, report = _read(model_class(config), files, name, config)
         reshaped = {str(entry[0]) for entry in report["mismatched_keys"]}
         new = {str(key) for key in report["missing_keys"]} | reshaped
     tensors = model.state_dict().keys()
@@ -247,10 +251,10 @@ def _shortened(names: list[str]) -> str:
 
 def _image_processor(
     files: CheckpointFiles | None, name: str, model: PreTrainedModel, size: tuple[int, int], *, pretrained: bool
-) -> tuple[SegformerImageProcessorPil, list[str]]:
+) -> tuple[BaseImageProcessor, list[str]]:
     """The processor that makes `pipeline("image-segmentation")` do what evaluation does: resize, scale, normalise.
 
-    It is of one class for all architectures: their own ones also crop, or keep the aspect ratio. Mean and standard
+    It is of one class for all architectures but Mask2Former: their own ones also crop, or keep the aspect ratio. Mean and standard
     deviation are the checkpoint's; 0 and 1 where it does not normalise.
     """
     mean, std, notes = list(IMAGENET_MEAN), list(IMAGENET_STD), []
@@ -275,7 +279,10 @@ def _image_processor(
                 "red-green-blue."
             )
     sides = {"height": size[0], "width": size[1]}
-    processor = SegformerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False)
+    if model.config.model_type == MASK_CLASSIFICATION:  # its own post-processing makes maps of the queries
+        processor = Mask2FormerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False, do_pad=False)
+    else:
+        processor = SegformerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False)
     processor.image_mean, processor.image_std = (
         mean,
         std,

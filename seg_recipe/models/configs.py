@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, UperNetConfig
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel, UperNetConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_BACKBONE_MAPPING,
     MODEL_FOR_BACKBONE_MAPPING_NAMES,
@@ -22,6 +22,8 @@ from seg_recipe.models.checkpoint import CheckpointFiles
 from seg_recipe.picture_size import size_text
 from seg_recipe.runtime.errors import InputError
 
+MASK_CLASSIFICATION = "mask2former"
+"""The one type of transformers' universal segmentation that is trained here."""
 _OF_THE_RECIPE = frozenset(("image_size", "loss_ignore_index", "semantic_loss_ignore_index", "use_auxiliary_head"))
 
 
@@ -37,14 +39,35 @@ def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) ->
         raise InputError(
             f"model: the config of {name} cannot be read without running code of its own: {first}"
         ) from None
-    if type(config) in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING or (backbone and _is_backbone(config)):
+    if _is_whole(config) or (backbone and _is_backbone(config)):
         return config
-    known = ", ".join(sorted(MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES))
+    known = ", ".join(sorted([*MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, MASK_CLASSIFICATION]))
     backbones = ", or a backbone: " + ", ".join(sorted(MODEL_FOR_BACKBONE_MAPPING_NAMES)) if backbone else ""
     raise InputError(
         f"model: {name} is of type {config.model_type!r}, which has no semantic segmentation here; wanted one of: "
         f"{known}{backbones}."
     )
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """The class with `from_pretrained` for a config that `read_config` lets through."""
+    if config.model_type != MASK_CLASSIFICATION:
+        return AutoModelForSemanticSegmentation
+    from seg_recipe.models.mask_classification import Mask2FormerForUniversalSegmentation  # takes time to import
+
+    return Mask2FormerForUniversalSegmentation
+
+
+def new_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a config in float32, with new weights. Raises ImportError for a library that it needs."""
+    kind = model_class(config)
+    if kind is AutoModelForSemanticSegmentation:
+        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return kind._from_config(config, dtype=torch.float32)
+
+
+def _is_whole(config: PreTrainedConfig) -> bool:
+    return type(config) in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING or config.model_type == MASK_CLASSIFICATION
 
 
 def _is_backbone(config: PreTrainedConfig) -> bool:
@@ -59,7 +82,7 @@ def add_head(config: PreTrainedConfig) -> tuple[PreTrainedConfig, list[str]]:
     of its patches. UperNet is the only head of transformers that takes any backbone, and so the only one whose folder
     loads without code from here. A config that has semantic segmentation comes back as it is.
     """
-    if type(config) in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
+    if _is_whole(config):
         return config, []
     names = [name for name in config.stage_names if name != "stem"]
     config.out_features = [names[len(names) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)] if names[3:] else names
@@ -165,14 +188,14 @@ def _own_size(config: PreTrainedConfig) -> Any:
 def unused_parameters(config: PreTrainedConfig, name: str, size: tuple[int, int]) -> list[str]:
     """Find the parameters that the logits do not use, by a forward and backward pass on device "meta".
 
+    A mask classifier looks at values on its way: its pass is on the CPU.
+
     Raises InputError if the model cannot take the `size`, or if its logits do not divide the picture evenly, which
     would shift them.
     """
     try:
-        with torch.device("meta"):
-            model = AutoModelForSemanticSegmentation.from_config(
-                config, dtype=torch.float32, trust_remote_code=False
-            ).eval()
+        with torch.device("cpu" if config.model_type == MASK_CLASSIFICATION else "meta"):
+            model = new_model(config).eval()
             picture = torch.zeros(1, 3, *size)
     except ImportError as error:  # transformers' DiNAT needs natten
         first = str(error).strip().splitlines()[0].rstrip(".")

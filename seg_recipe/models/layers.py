@@ -40,8 +40,11 @@ class Layers(NamedTuple):
 def backbone_prefix(model: PreTrainedModel) -> str:
     """The prefix of the backbone's tensor names, with its dot (`segformer.`). All other tensors are the head's.
 
-    Raises InputError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`.
+    Raises InputError for a model that keeps its backbone elsewhere than in `base_model_prefix` or `backbone`, and has
+    no `backbone_path`.
     """
+    if path := getattr(model, "backbone_path", ""):
+        return f"{path}."
     for name in (model.base_model_prefix, "backbone"):
         if name and isinstance(getattr(model, name, None), nn.Module):
             return f"{name}."

@@ -61,7 +61,8 @@ class ModelSettings:
 
     model: str = setting(
         "nvidia/mit-b0",
-        "Segmentation checkpoint, or a backbone, which gets a UperNet head: an id on the Hub, or a folder.",
+        "Segmentation checkpoint (Mask2Former's too), or a backbone, which gets a UperNet head: an id on the Hub, or "
+        "a folder.",
     )
     from_scratch: bool = setting(
         False, "Take only the architecture, with random weights; needs no network for the SegFormer sizes."
