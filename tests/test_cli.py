@@ -66,8 +66,8 @@ def test_version(capsys):
 def test_an_unknown_command_is_one_line(capsys):
     assert ended("train") == 2
     assert capsys.readouterr().err == (
-        "error: train is no command; wanted one of finetune, import, faces, score, predict, pseudo-label, demo. See "
-        "--help.\n"
+        "error: train is no command; wanted one of finetune, import, faces, score, predict, pseudo-label, study, "
+        "demo. See --help.\n"
     )
 
 

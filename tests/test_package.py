@@ -184,7 +184,7 @@ def test_the_commands_of_the_wheel_in_an_empty_folder(installed, alone):
     assert "quickstart" in manual and "predict" in manual and time.monotonic() - started < 5
     assert str(installed.parent) in manual  # its recipes, not those of this clone
     assert ran(installed / "seg-recipe", "--version", **alone) == f"{seg_recipe.__version__}\n"
-    for command in ("finetune", "import", "faces", "score", "predict", "pseudo-label", "demo"):
+    for command in ("finetune", "import", "faces", "score", "predict", "pseudo-label", "study", "demo"):
         manual = ran(installed / "seg-recipe", command, "--help", **alone)
         assert f"usage: seg-recipe {command} " in manual
     (alone["cwd"] / "input" / "foreign").mkdir(parents=True)

@@ -23,6 +23,7 @@ COMMANDS = {
     "score": ("score", "judge a model on images with masks"),
     "predict": ("predict", "segment images, folders, zips and videos"),
     "pseudo-label": ("pseudo_label", "make a data set of pictures without masks, by what a model is sure of"),
+    "study": ("study", "compare settings of a recipe, with several seeds, in one table"),
     "demo": ("demo", "show a model at work in the browser"),
 }
 """Command -> its script, and what it does."""
