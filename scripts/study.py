@@ -3,7 +3,7 @@
     python scripts/study.py recipes/segformer.yaml runs/study --seeds 1 2 3 \\
         --cell learning_rate=1e-4 --cell "learning_rate=2e-4 head_learning_rate_factor=5" \\
         --with image_size=128 max_steps=500 --metric miou
-    python scripts/study.py recipes/quickstart.yaml runs/strength --cell augment_scale=0.5,2 --cell augment_rotation=30
+    python scripts/study.py recipes/quickstart.yaml runs/zoom --cell augment_scale=0.5,2
 
 The first cell is the recipe as it is, with the settings of --with, and every other changes the settings that --cell
 names; a list has its values behind commas, as in augment_scale=0.8,1.4. OUT gets a run of finetune.py for each cell
