@@ -254,8 +254,8 @@ def _image_processor(
 ) -> tuple[BaseImageProcessor, list[str]]:
     """The processor that makes `pipeline("image-segmentation")` do what evaluation does: resize, scale, normalise.
 
-    It is of one class for all architectures but Mask2Former: their own ones also crop, or keep the aspect ratio. Mean and standard
-    deviation are the checkpoint's; 0 and 1 where it does not normalise.
+    It is of one class for all architectures but Mask2Former: their own ones also crop, or keep the aspect ratio. Mean
+    and standard deviation are the checkpoint's; 0 and 1 where it does not normalise.
     """
     mean, std, notes = list(IMAGENET_MEAN), list(IMAGENET_STD), []
     own = (
