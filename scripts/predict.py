@@ -24,6 +24,7 @@ others are done, and the exit code is 1. Videos need the extra `video`, --onnx n
 """
 
 import argparse
+import math
 import os
 import signal
 import warnings
@@ -48,6 +49,7 @@ def _parse(argv):
     add("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video; one or more")
     add("--output", type=Path, metavar="FOLDER", required=True, help="folder to make, or to go on with; needed")
     add("--overlay", action="store_true", help="also write each picture, and each video, under its masks")
+    add("--contours", action="store_true", help="overlays with the borders between classes alone, in their colours")
     add(
         "--table",
         type=Path,
@@ -60,6 +62,13 @@ def _parse(argv):
         metavar="FILE.json",
         help="also write all masks of --output into one JSON of COCO's, as run lengths; can be asked for later "
         "(default: none)",
+    )
+    add(
+        "--polygons",
+        type=float,
+        metavar="PIXELS",
+        help="polygons in --coco, which stay as near as that to the outlines; 0 keeps every pixel (default: run "
+        "lengths)",
     )
     add(
         "--min_confidence",
@@ -117,6 +126,9 @@ def _parse(argv):
     )
     arguments = parser.parse_args(argv)
     arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
+    arguments.overlay = arguments.overlay or arguments.contours
+    if arguments.polygons is not None and not (arguments.coco and 0 <= arguments.polygons < math.inf):
+        parser.error(f"--polygons is {arguments.polygons}; it is a distance in pixels, at least 0, and needs --coco")
     if arguments.min_confidence is not None and not 0 < arguments.min_confidence <= 1:
         parser.error(f"--min_confidence is {arguments.min_confidence}; it is a probability, above 0 and at most 1")
     if not arguments.max_megapixels > 0:
@@ -181,7 +193,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         options = {"flip": arguments.flip, "scales": arguments.scales, "window": window}
         values = read_values(arguments.table, segmenter.label_space) if arguments.table else None
         settings = _settings(segmenter, arguments, options, found.root) | {"table": values and values.record}
-        wanted = Wanted(arguments.overlay, arguments.min_confidence, tuple(arguments.probabilities), values)
+        wanted = Wanted(
+            *(arguments.overlay, arguments.contours, arguments.min_confidence, tuple(arguments.probabilities)), values
+        )
         with (
             open_predictions(arguments.output, segmenter.label_space, settings, wanted) as output,
             tqdm(total=found.count(), unit=" pictures", desc="predicting") as bar,
@@ -198,7 +212,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             if arguments.overlay:
                 outcome.broken |= write_overlay_videos(found.videos, output)
             if arguments.coco:
-                write_coco(arguments.coco, output, arguments.workers)
+                write_coco(arguments.coco, output, arguments.workers, arguments.polygons)
                 bar.write(f"{arguments.coco}: {len(output.lines):,} pictures of {arguments.output}")
     counts = {reason: count for reason, count in left_out.counts.items() if reason != NO_PICTURE}
     for line in left_out.lines():
@@ -225,7 +239,7 @@ def _settings(
         "engine": "onnxruntime" if arguments.onnx else "torch",
         "precision": segmenter.precision,
         **options,
-        "overlay": arguments.overlay,
+        "overlay": "contours" if arguments.contours else arguments.overlay,
         "min_confidence": arguments.min_confidence,
         "probabilities": arguments.probabilities or None,
         "names_relative_to": str(root),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -70,6 +71,16 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity:g}; wanted 0 (the image alone) to 1 (the mask alone).")
     return Image.blend(Image.fromarray(image), colour_mask(mask, label_space), opacity)
+
+
+def outlined(
+    image: UInt8[np.ndarray, "height width 3"], mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace
+) -> Image.Image:
+    """Draw the borders between classes over the image, each side in the colour of its class."""
+    reach = max(1, round(min(mask.shape) / 300))
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    border = cv2.erode(mask, window) != cv2.dilate(mask, window)
+    return Image.fromarray(np.where(border[:, :, None], label_space.colour_table[mask], image))
 
 
 def legend(masks: Sequence[UInt8[np.ndarray, "..."]], label_space: LabelSpace, width: int) -> Image.Image:

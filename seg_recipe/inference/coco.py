@@ -1,7 +1,7 @@
-"""A prediction as COCO's JSON: per picture and class the pixels as compressed run lengths, which hold a mask exactly.
+"""A prediction as COCO's JSON: per picture and class the pixels, as compressed run lengths or as polygons.
 
-Polygons would not: who draws them decides which pixels of the outline are theirs. The format is that of the masks in
-https://cocodataset.org/#format-data, read against common/maskApi.c of cocodataset/cocoapi (rleEncode, rleToString).
+The format is that of the masks in https://cocodataset.org/#format-data, read against common/maskApi.c of
+cocodataset/cocoapi (rleEncode, rleToString, rleFrPoly).
 """
 
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from seg_recipe.inference.decoding import SUFFIXES
+from seg_recipe.inference.outlines import polygons
 from seg_recipe.inference.outputs import Predictions
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
@@ -35,12 +36,13 @@ def check_coco(path: Path) -> None:
                 raise InputError(f"--coco {path} is there, and not of an earlier prediction; name another file.")
 
 
-def write_coco(path: Path, output: Predictions, workers: int) -> None:
+def write_coco(path: Path, output: Predictions, workers: int, tolerance: float | None = None) -> None:
     """Write all pictures that `output` holds, in the order of their names; `path` is replaced when all are written.
 
     categories: the classes, whose ids are those in the masks, class ids where masks are colours. annotations: one for
     each class of a picture. Pixels that are not labelled are in none. file_name: the picture below the folder that the
     names are relative to; frames of videos are called .png.
+    tolerance: None for run lengths, else that of `polygons`.
     """
     lines = [line for _, line in sorted(output.lines.items())]
     ids = output.values.values if not output.values.colours else range(len(output.label_space))
@@ -49,7 +51,7 @@ def write_coco(path: Path, output: Predictions, workers: int) -> None:
         {"id": number, "file_name": _file_name(line), "width": line["width"], "height": line["height"]}
         for number, line in enumerate(lines, 1)
     ]
-    read = functools.partial(_objects, output)
+    read = functools.partial(_objects, output, tolerance)
     with replaced_file(path) as part, part.open("w", encoding="utf-8") as stream, Threads(workers) as pool:
         stream.write(f'{_MADE_BY},\n"images": {json.dumps(images)},\n"categories": {json.dumps(categories)},\n')
         stream.write('"annotations": [')
@@ -69,12 +71,15 @@ def _file_name(line: dict[str, Any]) -> str:
     return line["name"] if line["name"].endswith(suffix) else line["name"] + suffix
 
 
-def _objects(output: Predictions, line: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+def _objects(output: Predictions, tolerance: float | None, line: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     mask = output.values.mask(output.mask_file(line["name"]))
-    return [
-        (label, {"segmentation": {"size": list(mask.shape), "counts": text(counts)}, "area": area, "bbox": box})
-        for label, counts, area, box in _runs(mask)
-    ]
+    found = []
+    for label, counts, area, box in _runs(mask):
+        segmentation: Any = {"size": list(mask.shape), "counts": text(counts)}
+        if tolerance is not None:
+            segmentation = [polygon.ravel().tolist() for polygon in polygons(mask == label, tolerance)]
+        found.append((label, {"segmentation": segmentation, "area": area, "bbox": box}))
+    return found
 
 
 def _runs(mask: UInt8[np.ndarray, "height width"]) -> Iterator[tuple[int, Int64[np.ndarray, " runs"], int, list[int]]]:

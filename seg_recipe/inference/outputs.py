@@ -34,7 +34,7 @@ from seg_recipe.inference.values import MaskValues
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import locked, make_writable
-from seg_recipe.visualize import legend, overlay
+from seg_recipe.visualize import legend, outlined, overlay
 
 RECORD, SHARES, PARTIAL = "predict.json", "shares.jsonl", ".partial"
 LEAST_LEGEND_WIDTH = 320
@@ -44,12 +44,13 @@ LEAST_LEGEND_WIDTH = 320
 class Wanted:
     """What is written of each picture beside its mask.
 
-    values: what classes are in the masks, None for their ids.
+    values: what classes are in the masks, None for their ids. contours: overlays have the borders alone.
     min_confidence: pixels whose class is less probable become IGNORE_INDEX. probabilities: some of
     `probabilities.KINDS`.
     """
 
     overlays: bool = False
+    contours: bool = False
     min_confidence: float | None = None
     probabilities: tuple[str, ...] = ()
     values: MaskValues | None = None
@@ -99,7 +100,7 @@ class Predictions:
                 mask = np.where(found.confidence < self.wanted.min_confidence, np.uint8(IGNORE_INDEX), mask)
             self._write_probabilities(picture, found)
         if image is not None:
-            shown = _with_legend(image, mask, self.label_space)
+            shown = _with_legend(self.covered(np.asarray(image.convert("RGB")), mask), mask, self.label_space)
             self.place(lambda part: shown.save(part, quality=90), self.folder / "overlays" / f"{picture.name}.jpg")
         self.place(self.values.image(mask).save, self.mask_file(picture.name))
         parts = np.array_split(mask, 1 + mask.size // 2**22)  # bincount makes 8 bytes of each pixel
@@ -116,6 +117,12 @@ class Predictions:
             with (self.folder / SHARES).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
             self.lines[picture.name] = line
+
+    def covered(
+        self, image: UInt8[np.ndarray, "height width 3"], mask: UInt8[np.ndarray, "height width"]
+    ) -> Image.Image:
+        """The picture under its mask."""
+        return (outlined if self.wanted.contours else overlay)(image, mask, self.label_space)
 
     def mask_file(self, name: str) -> Path:
         """The mask of a picture."""
@@ -244,9 +251,8 @@ def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def _with_legend(image: Image.Image, mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> Image.Image:
+def _with_legend(shown: Image.Image, mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> Image.Image:
     """The picture under its mask, and below it the classes that occur in it."""
-    shown = overlay(np.asarray(image.convert("RGB")), mask, label_space)
     foot = legend([mask], label_space, max(shown.width, LEAST_LEGEND_WIDTH))
     sheet = Image.new("RGB", (foot.width, shown.height + foot.height), "white")
     sheet.paste(shown, ((foot.width - shown.width) // 2, 0))

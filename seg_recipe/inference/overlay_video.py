@@ -18,7 +18,6 @@ from seg_recipe.inference.decoding import problem
 from seg_recipe.inference.outputs import Predictions
 from seg_recipe.inference.video import Video, opened, turns_of, upright
 from seg_recipe.runtime.errors import InputError, is_fault
-from seg_recipe.visualize import overlay
 
 _IN_MP4 = {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
 _QUALITY = {"libx264": {"crf": "18", "preset": "veryfast"}, "mpeg4": {"qscale": "2"}}
@@ -76,9 +75,7 @@ def _write(part: Path, path: Path, masks: Sequence[Path], output: Predictions) -
                 if mask is None:
                     raise InputError("not all of its frames are predicted")
                 picture = np.asarray(upright(frame, turns_of(frame)))
-                drawn = av.VideoFrame.from_ndarray(
-                    _even(overlay(picture, output.values.mask(mask), output.label_space))
-                )
+                drawn = av.VideoFrame.from_ndarray(_even(output.covered(picture, output.values.mask(mask))))
                 drawn.pts, drawn.time_base = frame.pts, frame.time_base
                 made.mux(frames.encode(drawn))
         made.mux(frames.encode())
