@@ -1,5 +1,6 @@
 """One evaluation: counts and loss of each image, on the device; the figures at the end."""
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +13,7 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.runtime.errors import InputError
 
+Checks = list[Callable[[], None]] | None
 MOST_WAITING = 2**28
 """Bytes of confusion matrices that an evaluation collects on an accelerator before it fetches them."""
 
@@ -31,12 +33,15 @@ def counts_and_losses(
     scores: list[Float[Tensor, "_ classes _ _"]],
     labels: Integer[Tensor, "images height width"],
     sizes: Integer[Tensor, "images 2"],
+    late: Checks = None,
 ) -> tuple[Int64[Tensor, "images classes classes"], Float[Tensor, " images"]]:
-    """The confusion counts and the loss of each image, at its own label size. scores: as `scores_of` returns them."""
+    """The confusion counts and the loss of each image, at its own label size. scores: as `scores_of` returns them.
+    late: as in `confusion_matrices`.
+    """
     counts, losses, first = [], [], 0
     for part in scores:
         images = slice(first, first + len(part))
-        counts.append(confusion_matrices(part, labels[images], sizes[images]))
+        counts.append(confusion_matrices(part, labels[images], sizes[images], late))
         losses.append(losses_of_each(loss, part, labels[images], sizes[images].tolist()))
         first += len(part)
     return torch.cat(counts), torch.cat(losses)
@@ -71,16 +76,23 @@ def losses_of_each(
 class Tally:
     """The counts and losses of one evaluation. They stay on their device until the end, or until they are many."""
 
-    def __init__(self, metrics: SegmentationMetrics):
+    def __init__(self, metrics: SegmentationMetrics, device: torch.device):
         metrics.reset()
         self.metrics = metrics
+        self.late = device.type != "cpu"
+        self._checks: list[Callable[[], None]] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._losses: list[Float[np.ndarray, " images"]] = []
 
-    def add(self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"]) -> None:
-        """Add images, of all ranks."""
+    def add(
+        self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"], checks: Checks
+    ) -> None:
+        """Add images, of all ranks. checks: of this rank's batch, made at the next call, without a wait."""
+        before, self._checks = self._checks, checks or []
+        for check in before:
+            check()
         self._waiting.append((counts, losses))
-        if counts.device.type == "cpu" or len(self._waiting) * counts.nbytes > MOST_WAITING:
+        if not self.late or len(self._waiting) * counts.nbytes > MOST_WAITING:
             self._fetch()
 
     def _fetch(self) -> None:
@@ -91,6 +103,8 @@ class Tally:
 
     def figures(self) -> dict[str, float]:
         """Loss and metrics; empty without a labelled batch."""
+        for check in self._checks:
+            check()
         if self._waiting:
             self._fetch()
         if not self._losses:

@@ -4,7 +4,8 @@
 `SegmentationMetrics` adds these up on the host. Logits never reach the host, and never exist at full size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, no_type_check
 
 import datasets
@@ -18,6 +19,7 @@ from seg_recipe.fast import kernels_for, kernels_work, loops_for, without_kernel
 from seg_recipe.figure_names import FOREGROUND, background_of
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.signals import LateCopy
 from seg_recipe.upsampling import Tile, all_finite, map_tiles, tiles
 
 LabelMaps = Integer[np.ndarray, "images height width"] | Integer[Tensor, "images height width"] | Sequence[Any]
@@ -29,13 +31,16 @@ def confusion_matrices(
     logits: Float[Tensor, "images classes h w"],
     labels: Integer[Tensor, "images height width"],
     label_sizes: Integer[Tensor, "images 2"],
+    late: list[Callable[[], None]] | None = None,
 ) -> Int64[Tensor, "images classes classes"]:
     """Count the pixels of each image by true class (rows) and predicted class (columns), on the logits' device.
 
     The prediction is the class with the greatest logit after bilinear upsampling (align_corners=False) to each image's
     own label size. Memory does not grow with that size.
     labels: class ids or IGNORE_INDEX (not counted), padded at the bottom and right to the batch's largest.
-    label_sizes: (height, width) of each label without its padding. On a device, reading it waits once per batch.
+    label_sizes: (height, width) of each label without its padding.
+    late: gets a function that raises the errors below, but that of the sizes; to find them waits for an accelerator.
+    None: they are raised here.
 
     Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that
     are not finite.
@@ -47,22 +52,41 @@ def confusion_matrices(
                 f"label_sizes holds {size}; the labels of this batch are {tuple(labels.shape[1:])} (height, width), "
                 "padding included."
             )
-    if not all_finite(logits):
+    classes = logits.shape[1]
+    finite = torch.tensor(all_finite(logits)) if logits.device.type == "cpu" else logits.isfinite().all()
+    counts, unknown = _fast_counts(logits, labels, sizes) or (
+        _tiled_counts(logits, labels, sizes),
+        _unknown(labels, classes).any(),
+    )
+    check = partial(_refuse, LateCopy(torch.stack([finite, unknown])), labels, classes)
+    if late is None:
+        check()
+    else:
+        late.append(check)
+    return counts
+
+
+def _refuse(finite_and_unknown: LateCopy, labels: Integer[Tensor, "images height width"], classes: int) -> None:
+    finite, unknown = finite_and_unknown.read()
+    if not finite:
         raise InputError(
             "The logits of this batch are not all finite, so they predict nothing: the model has diverged, or its "
             "weights are broken."
         )
-    fast = _fast_counts(logits, labels, sizes)
-    if fast is None or fast[1]:
-        _refuse_unknown_ids(labels, logits.shape[1])
-    return _tiled_counts(logits, labels, sizes) if fast is None else fast[0]
+    if unknown:
+        ids = labels[_unknown(labels, classes)].unique().tolist()
+        raise ValueError(_unknown_ids("Labels hold", ids, classes))
+
+
+def _unknown(labels: Integer[Tensor, "*shape"], classes: int) -> Bool[Tensor, "*shape"]:
+    return ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
 
 
 def _fast_counts(
     logits: Float[Tensor, "images classes h w"],
     labels: Integer[Tensor, "images height width"],
     sizes: list[tuple[int, int]],
-) -> tuple[Int64[Tensor, "images classes classes"], bool] | None:
+) -> tuple[Int64[Tensor, "images classes classes"], Bool[Tensor, ""]] | None:
     """The counts, and whether there are unknown ids, by a GPU's kernel or a CPU's loops. None where neither can."""
     kernels = kernels_for(logits, labels, "triton_counts")
     if kernels and kernels_work():
@@ -77,12 +101,6 @@ def _fast_counts(
     return None
 
 
-def _refuse_unknown_ids(labels: Integer[Tensor, "images height width"], classes: int) -> None:
-    wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
-    if wrong.any():
-        raise ValueError(_unknown_ids("Labels hold", labels[wrong].unique().tolist(), classes))
-
-
 def _tiled_counts(
     logits: Float[Tensor, "images classes h w"],
     labels: Integer[Tensor, "images height width"],
@@ -90,20 +108,22 @@ def _tiled_counts(
 ) -> Int64[Tensor, "images classes classes"]:
     classes, h, w = logits.shape[1:]
     source = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nowhere = classes * classes  # ignored pixels are counted here, which is dropped
+    nowhere = classes * classes  # ignored pixels and unknown ids are counted here, which is dropped
     counts = torch.zeros(len(logits), nowhere + 1, dtype=torch.int64, device=logits.device)
-    one = counts.new_ones(())
+    one, nothing = counts.new_ones(()), _unknown(labels, classes) | (labels == IGNORE_INDEX)
     for size in dict.fromkeys(sizes):
         members: list[int] | Tensor = [image for image, other in enumerate(sizes) if other == size]
         whole = len(members) == len(sizes)  # the usual case, which needs no copies
         if not whole:
             members = torch.tensor(members, device=logits.device)
-        some, truths, part = (each if whole else each[members] for each in (source, labels, counts))
+        some, truths, out, part = (each if whole else each[members] for each in (source, labels, nothing, counts))
 
-        def pairs(chosen: slice, tile: Tile, some: Tensor = some, truths: Tensor = truths) -> Tensor:
+        def pairs(
+            chosen: slice, tile: Tile, some: Tensor = some, truths: Tensor = truths, out: Tensor = out
+        ) -> Tensor:
             predicted = first_greatest(tile.upsample(some[chosen]))
             truth = truths[chosen, tile.rows, tile.columns].long()
-            return torch.where(truth == IGNORE_INDEX, nowhere, truth * classes + predicted)
+            return torch.where(out[chosen, tile.rows, tile.columns], nowhere, truth * classes + predicted)
 
         cuts = tiles((h, w), size, images=len(members), classes=classes, dtype=source.dtype, device=source.device)
         for chosen, _, found in map_tiles(pairs, cuts, logits.device):

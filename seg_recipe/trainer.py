@@ -164,7 +164,7 @@ class SegmentationTrainer(Trainer):
         self.add_callback(self.course)
         self._set_aside: dict[str, Any] = {}  # arguments hidden from the stock loop
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
-        self._tally = Tally(self.metrics)
+        self._tally = Tally(self.metrics, self.args.device)
         self.begin()
         self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # of a running predict
 
@@ -378,8 +378,9 @@ class SegmentationTrainer(Trainer):
                 masks = [mask_of(one.float(), tuple(size)) for one, size in each]
                 self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
             if labels is not None:
-                counted = counts_and_losses(self.loss, scores, labels, sizes)
-                self._tally.add(*self.accelerator.gather_for_metrics(counted))
+                checks: Any = [] if self._tally.late else None
+                counted = counts_and_losses(self.loss, scores, labels, sizes, checks)
+                self._tally.add(*self.accelerator.gather_for_metrics(counted), checks)
         return None, None, None
 
     def predict(
@@ -415,7 +416,7 @@ class SegmentationTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the same network on all ranks, with empty counts."""
-        self._tally = Tally(self.metrics)
+        self._tally = Tally(self.metrics, self.args.device)
         share_buffers(self.accelerator.unwrap_model(self.model))
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")

@@ -1,18 +1,21 @@
 """What an accelerator would be asked to do, counted on device `meta`, where tensors have sizes and no numbers.
 
-python -m tests.launches        print the table of docs/gpu.md
+python -m tests.launches        print the tables of docs/gpu.md
 """
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from seg_recipe import metrics, upsampling
+from seg_recipe.fast.resizing import QuickResizing
+from seg_recipe.fast.segformer import quicken
 from seg_recipe.losses import SegmentationLoss, tiled
 from seg_recipe.losses.pixel_sums import wrong_labels
 
@@ -20,7 +23,7 @@ NO_LAUNCH = {
     "view", "_unsafe_view", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze", "detach",
     "alias", "as_strided", "split", "split_with_sizes", "unbind", "unflatten", "empty", "empty_like", "new_empty",
     "empty_strided", "new_empty_strided", "lift_fresh", "item", "_local_scalar_dense", "scalar_tensor",
-    "promote_types",
+    "promote_types", "_record_function_enter_new", "_record_function_exit",
 }  # fmt: skip
 """Operations that make another view of a tensor, memory without numbers, or a number on the host."""
 
@@ -130,5 +133,70 @@ def table():
     return "\n".join(lines)
 
 
+BEFORE = {
+    "network, forward": (308, 9_463_161_940),
+    "loss, forward and backward": (326, 5_893_631_102),
+    "network, backward": (385, 12_320_197_900),
+    "gradient norm": (8, 29_755_536),
+    "optimizer": (2, 59_506_072),
+}
+"""A step of commit f98e92f, the last before anything was made for GPUs, counted in the same way."""
+
+
+def step_parts(images=8, classes=19, size=512):
+    """(launches, bytes) of the parts of a training step: SegFormer-B0, float32, fused AdamW.
+
+    Of the loss with kernels: see `counted`.
+    """
+    with torch.device("meta"):
+        model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=classes))
+    quicken(model)
+    model.train()
+    pictures = meta(images, 3, size, size)
+    with on_meta():
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        for _ in range(2):  # the first step makes the optimizer's state
+            model.zero_grad()
+            with Launches() as forward, QuickResizing():
+                logits = model(pixel_values=pictures).logits
+            with Launches() as backward:
+                logits.backward(torch.empty_like(logits))
+            with Launches() as norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            with Launches() as update:
+                optimizer.step()
+    found = [(part.count, part.bytes) for part in (forward, backward, norm, update)]
+    return dict(zip(BEFORE, [found[0], counted(images, classes, size)[2], *found[1:]], strict=True))
+
+
+@contextmanager
+def on_meta():
+    """Lets device `meta` take what an accelerator takes: autocast, and many tensors in one operation."""
+    autocast = torch.autocast
+    with (
+        mock.patch.object(
+            torch, "autocast", lambda kind, **k: nullcontext() if kind == "meta" else autocast(kind, **k)
+        ),
+        mock.patch("torch.nn.utils.clip_grad._has_foreach_support", return_value=True),
+        mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=["meta"]),
+        products_without_settings(),
+    ):
+        yield
+
+
+def step_table():
+    """Markdown: a training step before and after."""
+    now = step_parts()
+    rows = [(name, BEFORE[name], now[name]) for name in BEFORE]
+    rows.append(
+        ("together", *(tuple(map(sum, zip(*part, strict=True))) for part in ([*BEFORE.values()], [*now.values()])))
+    )
+    cells = [
+        f"| {name} | " + " | ".join(f"{count:,}; {size / 1e9:.3g} GB" for count, size in each) + " |"
+        for name, *each in rows
+    ]
+    return "\n".join(["| | before | now |", "|---|---|---|", *cells])
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), step_table(), sep="\n\n")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Trainer, TrainerCallback
 
-from seg_recipe import steps
+from seg_recipe import metrics, steps
+from seg_recipe.evaluation import Tally
 from seg_recipe.steps import FiniteWatch, NonFiniteLossError
 from seg_recipe.transforms import collate
 from tests import tiny
@@ -206,6 +207,66 @@ def test_a_nan_that_stays_ends_the_run_with_the_weights_of_the_step_before(tmp_p
 
 
 # ---- evaluation
+
+
+def reads_of_an_evaluation(folder, monkeypatch, images, late=True):
+    """Reads in the project's files, by name. Those of sizes, which are on the host, are left out."""
+    run = trainer(folder, val=images, per_device_eval_batch_size=2)
+    run.loss.of_each = lambda logits, labels: logits.mean((1, 2, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "loops_for", lambda logits: False)
+        run.evaluate()  # the weights of the resizing are kept
+        patch.setattr(metrics, "all_finite", lambda logits: logits.isfinite().all())
+        patch.setattr(metrics.torch, "tensor", lambda value, **_: torch.as_tensor(value))
+        begin = Tally.__init__
+        patch.setattr(Tally, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", late))[0])
+        found = Counter()
+        originals = {name: getattr(torch.Tensor, name) for name in READS}
+        for name in READS:
+
+            def read(tensor, *args, name=name, **options):
+                stack = traceback.extract_stack()[:-1]
+                inside = [frame for frame in stack if "/seg_recipe/" in frame.filename]
+                collates = any("data_loader" in frame.filename for frame in stack)
+                waits = not inside[-1].filename.endswith("signals.py") if inside else False
+                if waits and not collates and tensor.shape[1:] != (2,):
+                    found[name] += 1
+                return originals[name](tensor, *args, **options)
+
+            patch.setattr(torch.Tensor, name, read)
+        run.evaluate()
+    return found
+
+
+def test_an_evaluation_reads_from_the_device_once_at_its_end(tmp_path, monkeypatch):
+    few, many = (reads_of_an_evaluation(tmp_path / str(images), monkeypatch, images) for images in (2, 8))
+    assert few == many == {"cpu": 2, "numpy": 2}, "counts and losses; then they are on the host"
+
+
+def test_the_count_would_see_the_reads_of_an_evaluation(tmp_path, monkeypatch):
+    few, many = (reads_of_an_evaluation(tmp_path / str(images), monkeypatch, images, late=False) for images in (2, 8))
+    assert few == {"cpu": 2, "numpy": 2} and many == {"cpu": 8, "numpy": 8}
+
+
+@pytest.mark.parametrize("batch", [0, 3])
+def test_an_unknown_id_is_named_one_batch_later(tmp_path, monkeypatch, batch):
+    """Of the last batch at the end."""
+    run = trainer(tmp_path, val=8, per_device_eval_batch_size=2)
+    run.loss.of_each = lambda logits, labels: logits.mean((1, 2, 3))
+    begin, seen = Tally.__init__, []
+    monkeypatch.setattr(Tally, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", True))[0])
+    original = run.prediction_step
+
+    def step(model, inputs, *args, **options):
+        if len(seen) == batch:
+            inputs["labels"][0, 0, 0] = 77
+        seen.append(None)
+        return original(model, inputs, *args, **options)
+
+    run.prediction_step = step
+    with pytest.raises(ValueError, match="Labels hold the ids 77; the classes are 0-3"):
+        run.evaluate()
+    assert len(seen) == min(batch + 2, 4)
 
 
 def emptied(run, monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from seg_recipe.fast import kernels
@@ -14,7 +14,7 @@ def counts(
     labels: Integer[Tensor, "images height width"],
     sizes: list[tuple[int, int]],
     ignore_index: int,
-) -> tuple[Int64[Tensor, "images classes classes"], bool]:
+) -> tuple[Int64[Tensor, "images classes classes"], Bool[Tensor, ""]]:
     """The counts of `seg_recipe.metrics.confusion_matrices`, and whether an id is neither a class nor ignored."""
     images, classes, h, w = logits.shape
     total = np.zeros((images, classes, classes), np.int64)
@@ -36,4 +36,4 @@ def counts(
     for image, _, (part, wrong) in map_bands(count, cuts):
         any_wrong |= wrong > 0
         total[image] += part
-    return torch.from_numpy(total), any_wrong
+    return torch.from_numpy(total), torch.tensor(any_wrong)

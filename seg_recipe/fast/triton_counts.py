@@ -5,7 +5,7 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from seg_recipe.fast.triton_kernels import SIZES
@@ -68,7 +68,7 @@ def counts(
     labels: Integer[Tensor, "images height width"],
     sizes: list[tuple[int, int]],
     ignore_index: int,
-) -> tuple[Int64[Tensor, "images classes classes"], bool]:
+) -> tuple[Int64[Tensor, "images classes classes"], Bool[Tensor, ""]]:
     """The counts of `seg_recipe.metrics.confusion_matrices`, and whether an id is neither a class nor ignored."""
     images, classes, h, w = logits.shape
     found = torch.zeros(images, classes * classes + 1, dtype=torch.int64, device=logits.device)
@@ -79,4 +79,4 @@ def counts(
             logits, labels, on_device, found, classes, h, w, *logits.stride(), *labels.stride(),
             IGNORE=ignore_index, P=128,
         )  # fmt: skip
-    return found[:, :-1].unflatten(1, (classes, classes)), bool(found[:, -1].any())
+    return found[:, :-1].unflatten(1, (classes, classes)), found[:, -1].any()
