@@ -20,7 +20,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from seg_recipe.fast import triton_counts, triton_loss
+from seg_recipe.fast import triton_counts, triton_loss, triton_terms
+from seg_recipe.losses import SegmentationLoss
+from seg_recipe.losses.segmentation import _FusedTerms
 
 BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = {
@@ -29,6 +31,7 @@ KERNELS = {
     "gradient_kernel": triton_loss.kernels,
     "join_kernel": triton_loss.kernels,
     "counts_kernel": triton_counts,
+    "terms_kernel": triton_terms,
 }
 VARIANTS = [
     {"classes": 2},
@@ -49,7 +52,7 @@ VARIANTS = [
 
 def compiled(capability, *, classes, stride=4, power=1.5, smoothing=False, dtype="float32", labels="uint8",
              ignored=255, last=False, source=(32, 32)):  # fmt: skip
-    """(kernel, its code) of each launch: the loss forward and backward, then the counts."""
+    """(kernel, its code) of each launch: the loss forward and backward, the counts, and the terms."""
     found, (h, w) = [], source
     target = GPUTarget("cuda", capability, 32)
     driver.set_active(
@@ -84,6 +87,8 @@ def compiled(capability, *, classes, stride=4, power=1.5, smoothing=False, dtype
         triton_loss.sums(logits, truth, log_z, **case)
         triton_loss.gradient(logits, truth, torch.zeros(4, 2, classes), log_z, **case)
         triton_counts.counts(logits, truth, [truth.shape[1:]] * 2, ignored)
+        loss = SegmentationLoss(label_smoothing=0.1 * smoothing)
+        _FusedTerms.apply(*torch.zeros(5, 64, classes), loss, True, triton_terms.write)
     finally:
         triton_loss._settings = settings
         for name, kernel in real.items():

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from seg_recipe.losses import pixel_sums as fused
 from tests.test_losses import eager_jaccard, gradient
 
 pytest.importorskip("triton", reason="Triton, which torch brings along for NVIDIA's GPUs alone, is not installed")
-from seg_recipe.fast import triton_loss
+from seg_recipe.fast import triton_loss, triton_terms
 
 DEVICE = "cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
 pytestmark = [
@@ -135,6 +136,46 @@ def test_loss_sums_and_gradient_are_those_of_float64(setting, monkeypatch):
     assert torch.equal(kept[0].pixels.double(), exact[5, :, 0])
     assert errors["loss"] < 1e-6 and errors["sums"] < 1e-6
     assert errors["gradient"] < {fp32: 2e-6 if spread < 10 else 5e-6, fp16: 1e-3, bf16: 2**-8}[dtype]
+
+
+def some_sums(images, classes):
+    """Of pixels that may be: a class in three is absent, the last of several images has no pixel that counts."""
+    generator = torch.Generator().manual_seed(images * classes)
+    counts = torch.randint(1, 400, (images, classes), generator=generator).float()
+    counts[:, ::3] = 0
+    if images > 1:
+        counts[-1] = 0
+    share, more = torch.rand(2, images, classes, generator=generator)
+    parts = [counts * share, counts * share + (counts.sum(1, keepdim=True) * more), counts * more * 9, 99 * more]
+    return [part.to(DEVICE) for part in (*parts, counts, counts.sum(1))]
+
+
+@pytest.mark.parametrize(
+    "setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting[1:2] + setting[5:8] + setting[10:11]))
+)
+@pytest.mark.parametrize(("choice", "smooth"), [("present", 1.0), ("all", 0.0)])
+def test_terms_and_their_slopes_are_those_of_float64(setting, choice, smooth, monkeypatch):
+    """Each term alone, for each image and as a mean; of the sums alone."""
+    _, classes, _, _, _, smoothing, weighted, reduction, *_, ids, ignored, _, _ = setting
+    loss = SegmentationLoss(
+        jaccard_weight=0.7, cross_entropy_weight=0.4, reduction=reduction, ignore_index=ignored, classes=choice,
+        smooth=smooth, label_smoothing=smoothing, class_weights=torch.linspace(0.2, 2, classes) if weighted else None,
+    ).to(DEVICE)  # fmt: skip
+    logits, labels = torch.zeros(1, classes, 1, 1, device=DEVICE), torch.zeros(1, 1, 1, dtype=ids, device=DEVICE)
+    for images, mean, term in product((3, 1), (True, False), ("total", "jaccard", "cross_entropy")):
+        found = []
+        for dtype, door in ((fp32, fast.kernels_for), (torch.float64, lambda *_: None)):
+            monkeypatch.setattr(segmentation, "kernels_for", door)
+            sums = [part.to(dtype).requires_grad_() for part in some_sums(images, classes)]
+            value = getattr(loss._terms(fused.PixelSums(*sums), logits, labels, mean=mean), term)
+            assert value.shape == (() if mean else (images,))
+            slopes = torch.autograd.grad(value.square().sum(), sums[:4], allow_unused=True)
+            slopes = [torch.zeros_like(sums[0]) if slope is None else slope for slope in slopes]
+            found.append((value.detach(), torch.stack(slopes)))
+        (ours, at_ours), (theirs, at_theirs) = found
+        assert float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)) < 1e-6
+        assert worst(at_ours, at_theirs) < 1e-6
+        assert float((at_ours - at_theirs).norm() / at_theirs.norm().clamp(min=1e-9)) < 2e-6
 
 
 @pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[2], SETTINGS[7]], ids=["2", "3", "8"])
@@ -268,21 +309,21 @@ def test_the_kernels_fit_the_registers_of_gpus_that_are_not_here(tmp_path):
         [sys.executable, "-m", "tests.gpu_kernels"], env=environment, stdout=subprocess.PIPE, check=True
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 2 * 12 * 5
+    assert len(found) == 2 * 12 * 6
     assert [each for each in found if each["spilled"]] == []
 
 
-def test_a_forward_and_a_backward_pass_are_four_launches(monkeypatch):
+def test_a_forward_and_a_backward_pass_launch_five_kernels(monkeypatch):
     launched = []
-    for name in ("sums_kernel", "add_kernel", "gradient_kernel", "join_kernel"):
-        kernel = getattr(triton_loss.kernels, name)
-        monkeypatch.setattr(triton_loss.kernels, name, Noted(kernel, name, launched))
+    for name in ("sums_kernel", "add_kernel", "terms_kernel", "gradient_kernel", "join_kernel"):
+        place = triton_terms if name == "terms_kernel" else triton_loss.kernels
+        monkeypatch.setattr(place, name, Noted(getattr(place, name), name, launched))
     logits, labels = make(1, 5, 1, (3, 3))
     SegmentationLoss()(logits, labels).total.backward()
-    assert launched == ["sums_kernel", "add_kernel", "gradient_kernel", "join_kernel"]
+    assert launched == ["sums_kernel", "add_kernel", "terms_kernel", "gradient_kernel", "join_kernel"]
     with torch.no_grad():
         SegmentationLoss()(logits, labels)
-    assert launched[4:] == ["sums_kernel", "add_kernel"]
+    assert launched[5:] == ["sums_kernel", "add_kernel", "terms_kernel"]
 
 
 class Noted:

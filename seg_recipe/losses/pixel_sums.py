@@ -150,11 +150,14 @@ def _(logits, labels, slopes, kept, power, ignore_index, uniform):
 def _keep(ctx, inputs, output):
     logits, labels, *ctx.settings, _ = inputs
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # zeros for the others would each be a launch
     ctx.save_for_backward(logits, labels, output[3])
 
 
 def _backward(ctx, slopes, *_):
     logits, labels, kept = ctx.saved_tensors
+    if slopes is None:
+        return (None,) * 6
     return _gradient(logits, labels, slopes, kept, *ctx.settings), None, None, None, None, None
 
 

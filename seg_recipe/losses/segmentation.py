@@ -3,13 +3,16 @@ ranks.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from seg_recipe.fast import kernels_for, kernels_work, without_kernels
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.losses.pixel_sums import PixelSums, pixel_sums
 
@@ -157,11 +160,11 @@ class SegmentationLoss(nn.Module):
             total = self(outputs["logits"] if isinstance(outputs, dict) else outputs.logits, labels).total
             return total if num_items_in_batch is None else total * (labels != -100).sum() / num_items_in_batch
         sums = _reduced(self._sums(logits, labels), self.reduction, synchronize=self.training)
-        return LossTerms(*(term.mean() for term in self._terms(sums, soft=labels.is_floating_point())))
+        return self._terms(sums, logits, labels, mean=True)
 
     def of_each(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> Float[Tensor, " batch"]:
         """The loss of each image as a batch of its own has it, on no rank but this one."""
-        return self._terms(self._sums(logits, labels), soft=labels.is_floating_point()).total
+        return self._terms(self._sums(logits, labels), logits, labels, mean=False).total
 
     def _sums(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> PixelSums:
         weights = self.class_weights
@@ -173,13 +176,20 @@ class SegmentationLoss(nn.Module):
             logits, labels, power=self.power, ignore_index=self.ignore_index, uniform=self.label_smoothing > 0
         )
 
-    def _terms(self, sums: PixelSums, soft: bool) -> LossTerms:
-        """For each row of the sums."""
+    def _terms(self, sums: PixelSums, logits: Tensor, labels: Labels, *, mean: bool) -> LossTerms:
+        """For each row of the sums, or their mean."""
+        kernels = None if torch.compiler.is_compiling() else kernels_for(logits, labels, "triton_terms")
+        if kernels and kernels_work():
+            try:
+                return LossTerms(*_FusedTerms.apply(*sums[:5], self, mean, kernels.write))
+            except Exception as error:  # whatever a compiler may have to say
+                without_kernels(error)
         jaccard = _jaccard(sums, self.smooth, self.reduction, self.classes)
+        soft = labels.is_floating_point()
         cross_entropy = _cross_entropy(sums, self.class_weights, self.label_smoothing, soft=soft)
-        return LossTerms(
-            self.jaccard_weight * jaccard + self.cross_entropy_weight * cross_entropy, jaccard, cross_entropy
-        )
+        total = self.jaccard_weight * jaccard + self.cross_entropy_weight * cross_entropy
+        terms = LossTerms(total, jaccard, cross_entropy)
+        return LossTerms(*(term.mean() for term in terms)) if mean else terms
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""
@@ -188,6 +198,37 @@ class SegmentationLoss(nn.Module):
             f"power={self.power}, smooth={self.smooth}, reduction={self.reduction!r}, classes={self.classes!r}, "
             f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"
         )
+
+
+class _FusedTerms(torch.autograd.Function):
+    """The three terms and their slopes at the sums, as a GPU's kernel writes them at once."""
+
+    @staticmethod
+    def forward(ctx, intersection, powers, surprise, uniform, target, loss, mean, write):
+        sums = [part.contiguous() for part in (intersection, powers, surprise, uniform, target)]
+        values = [powers.new_empty(() if mean else len(powers)) for _ in range(3)]
+        slopes = powers.new_empty(2, 4, *powers.shape)
+        write(
+            sums, loss.class_weights, values, slopes,
+            smooth=float(loss.smooth), smoothing=float(loss.label_smoothing),
+            jaccard_weight=float(loss.jaccard_weight), entropy_weight=float(loss.cross_entropy_weight),
+            PRESENT=loss.classes == "present", MICRO=loss.reduction == "micro",
+        )  # fmt: skip
+        ctx.save_for_backward(slopes)
+        ctx.set_materialize_grads(False)
+        return tuple(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, total, jaccard, cross_entropy):
+        (slopes,) = ctx.saved_tensors
+        parts = [] if total is None else [slopes[0] * total.view(-1, 1)]
+        for value, some in ((jaccard, slice(0, 2)), (cross_entropy, slice(2, 4))):
+            if value is not None:
+                part = torch.zeros_like(slopes[1])
+                part[some] = slopes[1, some] * value.view(-1, 1)
+                parts.append(part)
+        return *reduce(torch.add, parts).unbind(), None, None, None, None
 
 
 def _jaccard(sums: PixelSums, smooth: float, reduction: str, classes: str) -> Float[Tensor, " rows"]:
