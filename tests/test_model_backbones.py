@@ -1,5 +1,7 @@
 """Checkpoints that are a backbone alone: they get a head, train, go on, and are saved as transformers' own."""
 
+import json
+
 import huggingface_hub.constants
 import numpy as np
 import pytest
@@ -131,6 +133,25 @@ def test_what_is_no_backbone_is_refused_and_a_backbone_is_no_model_to_predict_wi
     SegformerImageProcessorPil().save_pretrained(tmp_path / "convnext")
     with pytest.raises(InputError, match="'convnext', which has no semantic segmentation here"):
         load_segmenter(tmp_path / "convnext")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "architecture": "resnet18",
+            "num_classes": 1000,
+            "pretrained_cfg": {"tag": "a1_in1k"},
+        },  # timm/resnet18.a1_in1k
+        {"architecture": "resnet18", "model_type": "timm_wrapper", "num_classes": 0},
+        {"model_type": "timm_backbone", "backbone": "resnet18"},
+    ],
+)
+def test_a_checkpoint_of_timm_is_refused_with_the_reason(config, tmp_path):
+    """Of the first two transformers asks for timm in an ImportError, and the third has no stages in its config."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"^model: .* is a checkpoint of timm\. .* such as microsoft/resnet-50"):
+        build(str(tmp_path), from_scratch=True)
 
 
 @pytest.mark.parametrize(

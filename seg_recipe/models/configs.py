@@ -1,5 +1,6 @@
 """Read and change the config of a checkpoint: add a head, override settings, check the image size."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) ->
 
     backbone: take a backbone of transformers, too.
     """
+    _refuse_timm(files, name)
     try:
         config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError) as error:
@@ -42,11 +44,26 @@ def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) ->
     if _is_whole(config) or (backbone and _is_backbone(config)):
         return config
     known = ", ".join(sorted([*MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, MASK_CLASSIFICATION]))
-    backbones = ", or a backbone: " + ", ".join(sorted(MODEL_FOR_BACKBONE_MAPPING_NAMES)) if backbone else ""
+    backbones = ", or a backbone: " + ", ".join(sorted({*MODEL_FOR_BACKBONE_MAPPING_NAMES} - {"timm_backbone"}))
+    backbones = backbones if backbone else ""
     raise InputError(
         f"model: {name} is of type {config.model_type!r}, which has no semantic segmentation here; wanted one of: "
         f"{known}{backbones}."
     )
+
+
+def _refuse_timm(files: CheckpointFiles, name: str) -> None:
+    """Refuse a checkpoint of timm: without timm, transformers cannot even read its config."""
+    try:
+        content = json.loads(files.config.read_text(encoding="utf-8"))
+    except ValueError:
+        return  # AutoConfig says what is wrong with it
+    if isinstance(content, dict) and ("pretrained_cfg" in content or str(content.get("model_type"))[:5] == "timm_"):
+        raise InputError(
+            f"model: {name} is a checkpoint of timm. transformers knows its maps only where timm runs, so no head can "
+            "be put on it, and the folder would not load without timm. Take transformers' own checkpoint of the "
+            "architecture, such as microsoft/resnet-50 for timm/resnet50.a1_in1k."
+        )
 
 
 def model_class(config: PreTrainedConfig) -> Any:
