@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from matplotlib.path import Path as Outline
 from PIL import Image
 
@@ -658,6 +659,36 @@ def kubric():
     return Fake(files, masks, ("background", "Lamp_1", "chair", "cube"), groups, left_out={"other file": 36})
 
 
+def hdf5(**arrays):
+    """A file as BlenderProc's write_hdf5 makes it: lists of objects are JSON in bytes, the rest is compressed."""
+    h5py = pytest.importorskip("h5py")
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as content:
+        for key, data in arrays.items():
+            if isinstance(data, list):
+                content.create_dataset(key, data=np.bytes_(json.dumps(data)))
+            else:
+                content.create_dataset(key, data=data, compression="gzip")
+        content.create_dataset("blender_proc_version", data=np.bytes_("2.8.0"))
+    return stream.getvalue()
+
+
+def blenderproc():
+    """Categories by a csv; in turn their own map, that of classes, and instances with their attributes."""
+    files, masks = {"set/classes.csv": b"id,name\n0,void\n7,leaf\n300,stem\n", "set/notes.csv": b"a,b\n1,2\n"}, {}
+    for number in range(12):
+        ids = rng(number, "blenderproc").integers(0, 3, (H, W), dtype=np.uint8)
+        values = np.array([0, 7, 300], np.uint16)[ids]
+        maps = {("category_id_segmaps", "class_segmaps")[number % 2]: values}
+        if number % 3 == 2:  # instances: two leaves and a stem
+            instances = np.where(ids == 1, rng(number, "instances").choice([1, 3], (H, W)), ids)
+            listed = [{"idx": 1, "category_id": 7}, {"idx": 2, "category_id": 300}, {"idx": 3, "category_id": 7}]
+            maps = {"instance_segmaps": instances.astype(np.float64), "instance_attribute_maps": listed}
+        files[f"set/{number}.hdf5"] = hdf5(colors=photo(f"b{number}"), depth=np.zeros((H, W), np.float32), **maps)
+        masks[f"set-{number}"] = ids
+    return Fake(files, masks, ("void", "leaf", "stem"), left_out={"other file": 1})
+
+
 def synth_human():
     files, masks = {}, {}
     for number in range(12):
@@ -675,5 +706,5 @@ FAKES = {
     "coco": coco, "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
     "synthia": synthia, "synscapes": synscapes,
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
-    "easysynth": easysynth, "kubric": kubric, "synth_human": synth_human,
+    "easysynth": easysynth, "kubric": kubric, "synth_human": synth_human, "blenderproc": blenderproc,
 }  # fmt: skip

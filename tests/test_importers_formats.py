@@ -19,7 +19,7 @@ from seg_recipe.splits import in_validation
 from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
 from tests.foreign_layouts import FAKES, celebamask_hq, listed, photo
 
-RENDERS = ("camvid", "segnet", "infinigen", "solo", "replicator", "kubric", "synth_human")
+RENDERS = ("camvid", "segnet", "infinigen", "solo", "replicator", "kubric", "synth_human", "blenderproc")
 STREETS = ("cityscapes", "acdc", "gta5", "urbansyn", "synthia", "synscapes")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from seg_recipe.importers import (
     ade20k,
+    blenderproc,
     camvid,
     celebamask_hq,
     coco,
@@ -92,4 +93,5 @@ FORMATS = {
     "easysynth": _format(easysynth),
     "kubric": _format(kubric),
     "synth_human": _format(synth_human),
+    "blenderproc": _format(blenderproc),
 }

@@ -38,8 +38,7 @@ _LIKE = (
     ("Label Studio's masks as PNG", (_TOP + r"task-\d+-annotation-\d+-by-.+\.png",), "",
      "only its JSON says which picture they belong to; export that too (JSON, not JSON-MIN), and put it and the "
      "pictures next to them"),
-    ("BlenderProc's hdf5 files", (r".+\.hdf5",), "",
-     "they are not read; have BlenderProc write COCO's JSON (bproc.writer.write_coco_annotations), which is"),
+    ("hdf5 files", (r".+\.hdf5",), "blenderproc", ""),
 )  # fmt: skip
 _MASKS = re.compile(r"mask|seg|label|annot|gt|class|anno|truth|ids", re.IGNORECASE)
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
