@@ -38,7 +38,24 @@ _LIKE = (
     ("Label Studio's masks as PNG", (_TOP + r"task-\d+-annotation-\d+-by-.+\.png",), "",
      "only its JSON says which picture they belong to; export that too (JSON, not JSON-MIN), and put it and the "
      "pictures next to them"),
+    ("Hypersim", (r"(?:.*/)?scene_cam_\d+_geometry_hdf5/.+\.hdf5",), "",
+     "it has no reader; store its semantic maps as PNG, and see --images, --masks and --table"),
     ("hdf5 files", (r".+\.hdf5",), "blenderproc", ""),
+    ("YOLO's outlines", (r"(?:.*/)?labels/.+\.txt", r"(?:.*/)?images/.+\.(?:jpe?g|png)"), "",
+     "they are not read; have the tool that wrote them export COCO's JSON, or masks"),
+    ("CVAT's XML", (r"(?:.*/)?annotations\.xml",), "",
+     "it is not read; export 'Segmentation mask' or COCO from CVAT, with the images saved"),
+    ("VIA's project", (r"(?:.*/)?via_(?:project|region|export).*\.(?:json|csv)",), "",
+     "it is not read; export COCO's JSON from VIA"),
+    ("older Perception packages of Unity", (r"(?:.*/)?captures_\d+\.json",), "",
+     "they are not read; render with a Perception package that writes SOLO"),
+    ("Mapillary Vistas", (r"(?:.*/)?config_v\d\.\d\.json", r".+/v\d\.\d/labels/.+\.png"), "",
+     "it has no reader of its own; its labels are palette images, which --images, --masks and --table read"),
+    ("AirSim's recording", (r"(?:.*/)?airsim_rec\.txt",), "",
+     "it has no reader, as its names pair by that text alone; give a picture and its mask one name, and see --images, "
+     "--masks and --table for the colours"),
+    ("TFRecord files", (r".+\.tfrecord(?:-\d+-of-\d+)?",), "",
+     "they are not read; store pictures and masks as files"),
 )  # fmt: skip
 _MASKS = re.compile(r"mask|seg|label|annot|gt|class|anno|truth|ids", re.IGNORECASE)
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
