@@ -3,6 +3,7 @@
     python scripts/predict.py runs/segformer photo.jpg holiday/ --output predicted --overlay
     python scripts/predict.py runs/segformer 'shots/**/*.png' faces.zip clip.mp4 --output predicted
     python scripts/predict.py runs/segformer photos/ --output predicted --onnx segformer.onnx
+    python scripts/predict.py runs/segformer camera:0 --output seen --overlay
 
 MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safetensors. --output gets
 
@@ -16,8 +17,9 @@ MODEL is a folder or a Hub id, of any AutoModelForSemanticSegmentation with safe
                          npz holds `probabilities`, float16 (classes, height, width), and `names`
 
 {name} is the path below the deepest folder that all INPUTs share, without the extension. A zip counts as a folder of
-its files, a video as a folder of its frames. If a/x.png and a/x.jpg both occur, their names keep the extension. With
---min_confidence a pixel whose class is less probable is 255, and in no share.
+its files, a video as a folder of its frames. camera:0 is the first camera: its frames are camera-0-DATE-TIME/NNNNNN,
+as fast as the machine takes them, until Ctrl-C, which ends the command well. If a/x.png and a/x.jpg both occur, their
+names keep the extension. With --min_confidence a pixel whose class is less probable is 255, and in no share.
 
 The same command run again does only what is missing or was changed since. A picture that cannot be read is named, the
 others are done, and the exit code is 1. Videos need the extra `video`, --onnx needs the extra `onnx`.
@@ -46,7 +48,7 @@ def _parse(argv):
     parser = make_parser(program("predict"), __doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder that finetune.py or save_pretrained wrote, or Hub id")
-    add("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip or video; one or more")
+    add("inputs", metavar="INPUT", nargs="+", help="picture, folder, glob pattern, zip, video or camera:0")
     add("--output", type=Path, metavar="FOLDER", required=True, help="folder to make, or to go on with; needed")
     add("--overlay", action="store_true", help="also write each picture, and each video, under its masks")
     add("--contours", action="store_true", help="overlays with the borders between classes alone, in their colours")

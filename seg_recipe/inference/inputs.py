@@ -1,13 +1,14 @@
 """What the command line named as INPUT, as a list of pictures with the names that their masks will have.
 
 A name is the path below the deepest folder that all INPUTs share, without its extension; a zip and a video count as
-folders (of files, of frames). Two pictures that differ in the extension alone keep it: x.png and x.jpg become
-masks/x.png.png and masks/x.jpg.png.
+folders (of files, of frames), a camera as one in the working directory. Two pictures that differ in the extension
+alone keep it: x.png and x.jpg become masks/x.png.png and masks/x.jpg.png.
 """
 
 import functools
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +19,8 @@ from typing import IO
 from PIL import Image
 
 from seg_recipe.importers.sources import LeftOut, open_source
+from seg_recipe.inference.camera import NAME as CAMERA
+from seg_recipe.inference.camera import Camera
 from seg_recipe.inference.decoding import SUFFIXES, decode, measure
 from seg_recipe.inference.video import VIDEO_SUFFIXES, Video
 from seg_recipe.runtime.errors import InputError
@@ -45,7 +48,7 @@ class Found:
 
     root: Path
     pictures: list[Picture]
-    videos: list[tuple[str, Video]]
+    videos: list[tuple[str, Video | Camera]]
 
     def __iter__(self) -> Iterator[Picture]:
         yield from self.pictures
@@ -88,14 +91,15 @@ class _File:
 
 @contextmanager
 def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Iterator[Found]:
-    """The pictures and videos behind `inputs` (files, folders, globs, zips, videos), readable while the context lasts.
+    """The pictures, videos and cameras behind `inputs` (files, folders, globs, zips, camera:0), readable while the
+    context lasts.
 
     Folders are searched to any depth, links to folders and names that begin with a dot are passed by. What cannot be
     used goes to `left_out`. Raises InputError or OSError in one line: nothing there, no picture at all, two pictures
     for one name, `output` inside of an INPUT.
     """
     files: dict[str, _File] = {}
-    videos: dict[Path, Video] = {}
+    videos: dict[Path, Video | Camera] = {}
     roots: list[Path] = []
     with ExitStack() as opened:
         for path, root in _paths(inputs):
@@ -115,8 +119,13 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
                 root = root or _virtual(path)
             elif path.is_file():
                 found = [_plain_file(path)]
+            elif name := re.fullmatch(CAMERA, str(path)):
+                found, camera = [], Camera(int(name[1]))
+                videos[_absolute(camera.folder)] = camera
             else:
-                raise InputError(f"INPUT {path} does not exist; give pictures, folders, globs, zips or videos.")
+                raise InputError(
+                    f"INPUT {path} does not exist; give pictures, folders, globs, zips, videos or camera:0."
+                )
             roots.append(root or (_absolute(path) if path.is_dir() else _absolute(path).parent))
             files.update((file.source, file) for file in found)
         if not files and not videos:

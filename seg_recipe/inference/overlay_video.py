@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from seg_recipe.inference.camera import Camera
 from seg_recipe.inference.decoding import problem
 from seg_recipe.inference.outputs import Predictions
 from seg_recipe.inference.video import Video, opened, turns_of, upright
@@ -25,10 +26,15 @@ _QUALITY = {"libx264": {"crf": "18", "preset": "veryfast"}, "mpeg4": {"qscale": 
 _BT601 = 6  # what RGB becomes; where no file says so, players take high pictures for BT.709
 
 
-def write_overlay_videos(videos: Sequence[tuple[str, Video]], output: Predictions) -> dict[str, str]:
-    """Write the videos that are missing or old. Return source -> what is wrong, for those that cannot be written."""
+def write_overlay_videos(videos: Sequence[tuple[str, Video | Camera]], output: Predictions) -> dict[str, str]:
+    """Write the videos that are missing or old. Return source -> what is wrong, for those that cannot be written.
+
+    Of a camera there is none: its frames are kept nowhere but in their overlays.
+    """
     broken = {}
     for name, video in videos:
+        if isinstance(video, Camera):
+            continue
         masks = list(_masks(name, output))
         path = output.folder / "overlays" / f"{video.path.stem if name == '.' else name}{_suffix(video.path)}"
         if not masks or (path.is_file() and path.stat().st_mtime >= max(mask.stat().st_mtime for mask in masks)):
