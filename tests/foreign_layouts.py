@@ -2,6 +2,7 @@
 the readers.
 """
 
+import base64
 import functools
 import io
 import itertools
@@ -354,6 +355,52 @@ def label_studio():
     return Fake(files, masks, ("background", "leaf", "stem"))
 
 
+def packed(cover, palette):
+    """A bitmap as Supervisely packs it: a PNG with a transparent 0 (or of plain grey), zlib, base64."""
+    picture = Image.fromarray(cover.astype(np.uint8) * (1 if palette else 255))
+    stream = io.BytesIO()
+    if palette:
+        picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.save(stream, "png", **({"transparency": 0} if palette else {}))
+    return base64.b64encode(zlib.compress(stream.getvalue())).decode()
+
+
+def supervisely():
+    """Polygons with holes, bitmaps that lie at a place of their own, and a box."""
+    classes = [
+        {"title": "stem", "shape": "any"},
+        {"title": "leaf", "shape": "any"},
+        {"title": "pot", "shape": "point"},
+    ]
+    files, masks, sets = {"plants/meta.json": json.dumps({"classes": classes, "tags": []}).encode()}, {}, {}
+    for number in range(12):
+        folder, published = (("train", "train"), ("train", "train"), ("valid", "val"))[number % 3]
+        name, wanted, objects = f"{number:03d}", np.zeros((H, W), np.uint8), []
+        for place, (label, value) in enumerate((("leaf", 2), ("stem", 1), ("leaf", 2))[: 1 + number % 3]):
+            if (place + number) % 2:
+                outline, hole = (rng(name, place, part).uniform(-1, W, (3, 2)).round(2) for part in "oh")
+                cover = centres_within(outline) & ~centres_within(hole)
+                points = {"exterior": outline.tolist(), "interior": [hole.tolist()]}
+                objects.append({"classTitle": label, "geometryType": "polygon", "points": points})
+            else:
+                part = rng(name, place, "part").integers(0, 2, (3, 4)).astype(bool)
+                top, left = rng(name, place, "origin").integers(0, (H - 2, W - 2)).tolist()  # some leave the picture
+                cover = np.zeros((H + 3, W + 4), bool)
+                cover[top : top + 3, left : left + 4] = part
+                cover = cover[:H, :W]
+                bitmap = {"data": packed(part, palette=number % 4 < 2), "origin": [left, top]}
+                objects.append({"classTitle": label, "geometryType": "bitmap", "bitmap": bitmap})
+            wanted[cover] = value
+        corners = {"exterior": [[0, 0], [5, 5]], "interior": []}
+        objects.append({"classTitle": "leaf", "geometryType": "rectangle", "points": corners})
+        content = {"size": {"height": H, "width": W}, "tags": [], "objects": objects}
+        files |= {f"plants/{folder}/img/{name}.jpg": jpeg(photo(f"p{name}")),
+                  f"plants/{folder}/ann/{name}.jpg.json": json.dumps(content).encode()}  # fmt: skip
+        masks[f"plants_{folder}-{name}"], sets[f"plants_{folder}-{name}"] = wanted, published
+    files["plants/README.md"] = b"plants"
+    return Fake(files, masks, ("background", "stem", "leaf"), sets=sets, left_out={"other file": 1})
+
+
 CVAT_COLOURS = {"background": (0, 0, 0), "leaf": (250, 50, 83), "stem: young": (51, 221, 255)}
 
 
@@ -703,6 +750,7 @@ def synth_human():
 FAKES = {
     "synth_face": synth_face, "celebamask_hq": celebamask_hq, "lapa": lapa, "helen": helen, "voc": voc,
     "camvid": camvid, "labelme": labelme, "labelme_json": labelme_json, "label_studio": label_studio, "cvat": cvat,
+    "supervisely": supervisely,
     "coco": coco, "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
     "synthia": synthia, "synscapes": synscapes,
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,

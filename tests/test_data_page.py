@@ -54,7 +54,7 @@ SOURCES = {
     "cutouts": [cutouts],
     "carla": [carla],
     "old_carla": [carla],
-    "export": fakes("labelme_json", "labelme", "label_studio", "cvat", "roboflow", "coco"),
+    "export": fakes("labelme_json", "labelme", "label_studio", "supervisely", "cvat", "roboflow", "coco"),
     "dataset_1000.zip": fakes("face_synthetics", "synth_face", "synth_human"),
     "faces": fakes("celebamask_hq", "lapa", "helen"),
     "streets": fakes("cityscapes", "acdc", "gta5", "urbansyn", "synthia", "synscapes", "camvid"),
