@@ -14,7 +14,6 @@ from transformers import (
     SegformerConfig,
     SegformerImageProcessorPil,
 )
-from transformers.image_processing_utils import BaseImageProcessor
 
 from seg_recipe.fast.segformer import quicken
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
@@ -35,6 +34,8 @@ from seg_recipe.models.layers import backbone_prefix
 from seg_recipe.picture_size import ImageSize, Resize, height_and_width
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
+
+Processor = SegformerImageProcessorPil | Mask2FormerImageProcessorPil
 
 WHOLE_PICTURES = "whole pictures"
 """Value of `trained_on` in a model's config: it saw whole pictures, squeezed to its size."""
@@ -67,7 +68,7 @@ def build_model(
     config_overrides: Sequence[str] = (),
     seed: int = 0,
     channels_last: bool = False,
-) -> tuple[PreTrainedModel, BaseImageProcessor, list[str]]:
+) -> tuple[PreTrainedModel, Processor, list[str]]:
     """Build a model in float32 on the CPU, in eval mode. Returns it, its image processor, and notes, one line each.
 
     name: a folder that save_pretrained wrote or a Hub id, of any architecture that AutoModelForSemanticSegmentation
@@ -251,7 +252,7 @@ def _shortened(names: list[str]) -> str:
 
 def _image_processor(
     files: CheckpointFiles | None, name: str, model: PreTrainedModel, size: tuple[int, int], *, pretrained: bool
-) -> tuple[BaseImageProcessor, list[str]]:
+) -> tuple[Processor, list[str]]:
     """The processor that makes `pipeline("image-segmentation")` do what evaluation does: resize, scale, normalise.
 
     It is of one class for all architectures but Mask2Former: their own ones also crop, or keep the aspect ratio. Mean
@@ -279,6 +280,7 @@ def _image_processor(
                 "red-green-blue."
             )
     sides = {"height": size[0], "width": size[1]}
+    processor: Processor
     if model.config.model_type == MASK_CLASSIFICATION:  # its own post-processing makes maps of the queries
         processor = Mask2FormerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False, do_pad=False)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel, UperNetConfig
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, UperNetConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_BACKBONE_MAPPING,
     MODEL_FOR_BACKBONE_MAPPING_NAMES,
@@ -67,7 +67,7 @@ def _refuse_timm(files: CheckpointFiles, name: str) -> None:
 
 
 def model_class(config: PreTrainedConfig) -> Any:
-    """The class with `from_pretrained` for a config that `read_config` lets through."""
+    """Return the class with `from_pretrained` for a config that `read_config` lets through."""
     if config.model_type != MASK_CLASSIFICATION:
         return AutoModelForSemanticSegmentation
     from seg_recipe.models.mask_classification import Mask2FormerForUniversalSegmentation  # takes time to import
@@ -75,8 +75,8 @@ def model_class(config: PreTrainedConfig) -> Any:
     return Mask2FormerForUniversalSegmentation
 
 
-def new_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of a config in float32, with new weights. Raises ImportError for a library that it needs."""
+def new_model(config: PreTrainedConfig) -> Any:
+    """Make the model of a config, in float32 with new weights. Raises ImportError for a library that is missing."""
     kind = model_class(config)
     if kind is AutoModelForSemanticSegmentation:
         return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)

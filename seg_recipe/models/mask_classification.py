@@ -62,11 +62,14 @@ class Mask2FormerForUniversalSegmentation(stock.Mask2FormerForUniversalSegmentat
                 }
                 for each in layers
             ]
-            parts = self.get_loss_dict(
-                **last, mask_labels=masks, class_labels=classes, auxiliary_predictions=before or None
-            )
-        terms = {name: sum(v for key, v in parts.items() if f"loss_{name}" in key) for name in _PARTS}
-        return {"total": sum(terms.values()), **terms}  # type: ignore[dict-item]  # `sum` of tensors
+            # its annotations say tensors where it takes lists
+            targets: Any = {"mask_labels": masks, "class_labels": classes, "auxiliary_predictions": before or None}
+            parts = self.get_loss_dict(**last, **targets)
+        terms = {
+            name: torch.stack([value for key, value in parts.items() if f"loss_{name}" in key]).sum()
+            for name in _PARTS
+        }
+        return {"total": torch.stack([*terms.values()]).sum(), **terms}
 
 
 _PARTS = ("cross_entropy", "mask", "dice")
