@@ -15,10 +15,10 @@ test.
 Each format is described at the head of its module in seg_recipe/importers, with its terms:
 face_synthetics, synth_face, synth_human, celebamask_hq, lapa, helen, voc, camvid, labelme, labelme_json, label_studio,
 supervisely, cvat, coco, roboflow, segnet, cityscapes, acdc, gta5, urbansyn, synthia, synscapes, ade20k, infinigen,
-solo, replicator, easysynth, kubric, blenderproc; and pairs, for anything else. pairs needs --images, --masks and
---table, and is assumed if one of these is given. {split} in both patterns stands for train, val, test and the like. A
-labelling tool's list of classes (class_names.txt, labelmap.txt) in SOURCE is read. CARLA's masks are pairs too, with
---table carla-0.9.14, or carla-0.9.13 for older ones.
+solo, replicator, easysynth, kubric, airsim, blenderproc; and pairs, for anything else. pairs needs --images, --masks
+and --table, and is assumed if one of these is given. {split} in both patterns stands for train, val, test and the
+like. A labelling tool's list of classes (class_names.txt, labelmap.txt) in SOURCE is read. CARLA's masks are pairs
+too, with --table carla-0.9.14, or carla-0.9.13 for older ones.
 
 An id map is a JSON object of names, {"earring": "skin", "neck*": "neck", "hat": null}. It renames, merges, and ignores
 (null).

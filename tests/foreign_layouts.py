@@ -685,6 +685,27 @@ def easysynth():
     return Fake(files, masks, tuple(EASYSYNTH), groups, left_out={"other file": 3})
 
 
+def airsim():
+    """A flight with two cameras; each file has a time of its own, and the record is the only link."""
+    colours = {"sky": (70, 130, 180), "tree": (0, 90, 0)}
+    files = {"flight/classes.csv": b"sky,70,130,180\ntree,0,90,0\n", "flight/settings.json": b"{}"}
+    masks, groups, time = {}, {}, 1600
+    lines = ["VehicleName\tTimeStamp\tPOS_X\tPOS_Y\tPOS_Z\tQ_W\tQ_X\tQ_Y\tQ_Z\tImageFile"]
+    for moment in range(12):
+        names = []
+        for camera in ("My_Drone_0", "My_Drone_front_1"):
+            ids = rng(moment, camera, "airsim").integers(0, 2, (H, W), dtype=np.uint8)
+            rgba = np.dstack([photo(f"{moment}{camera}"), np.full((H, W), 255, np.uint8)])
+            for kind, data in ((0, png(rgba)), (5, png(np.array([*colours.values()], np.uint8)[ids]))):
+                time += 7
+                names.append(f"img_{camera}_{kind}_{time}.png")
+                files[f"flight/images/{names[-1]}"] = data
+            masks[f"flight-{camera}-{moment:06d}"], groups[f"flight-{camera}-{moment:06d}"] = ids, f"flight-{moment}"
+        lines.append("\t".join(["My_Drone", str(time), *"0001000", ";".join([*names, f"img_0_2_{time}.pfm"])]))
+    files["flight/airsim_rec.txt"] = ("\n".join(lines) + "\n").encode()
+    return Fake(files, masks, tuple(colours), groups, left_out={"other file": 1})
+
+
 def kubric():
     """Twelve scenes; the instances of each have an order of their own."""
     files, masks, groups = {}, {}, {}
@@ -754,5 +775,5 @@ FAKES = {
     "coco": coco, "roboflow": roboflow, "cityscapes": cityscapes, "acdc": acdc, "gta5": gta5, "urbansyn": urbansyn,
     "synthia": synthia, "synscapes": synscapes,
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
-    "easysynth": easysynth, "kubric": kubric, "synth_human": synth_human, "blenderproc": blenderproc,
+    "easysynth": easysynth, "kubric": kubric, "airsim": airsim, "synth_human": synth_human, "blenderproc": blenderproc,
 }  # fmt: skip

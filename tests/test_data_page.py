@@ -49,7 +49,7 @@ def fakes(*names):
 
 
 SOURCES = {
-    "renders": fakes("replicator", "solo", "easysynth", "infinigen", "kubric"),
+    "renders": fakes("replicator", "solo", "easysynth", "infinigen", "kubric", "airsim"),
     "blenderproc": fakes("coco", "blenderproc"),
     "cutouts": [cutouts],
     "carla": [carla],

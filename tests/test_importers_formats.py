@@ -19,7 +19,7 @@ from seg_recipe.splits import in_validation
 from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
 from tests.foreign_layouts import FAKES, celebamask_hq, listed, photo
 
-RENDERS = ("camvid", "segnet", "infinigen", "solo", "replicator", "kubric", "synth_human", "blenderproc")
+RENDERS = ("camvid", "segnet", "infinigen", "solo", "replicator", "kubric", "synth_human", "blenderproc", "airsim")
 STREETS = ("cityscapes", "acdc", "gta5", "urbansyn", "synthia", "synscapes")
 
 
@@ -101,7 +101,7 @@ def test_pairs_in_pairs_out(tmp_path, name, kind, capsys):
     }
 
 
-@pytest.mark.parametrize("name", ["synth_face", "celebamask_hq", "infinigen", "solo", "easysynth", "kubric"])
+@pytest.mark.parametrize("name", ["synth_face", "celebamask_hq", "infinigen", "solo", "easysynth", "kubric", "airsim"])
 def test_groups_are_never_split(tmp_path, name):
     fake = FAKES[name]()
     run(

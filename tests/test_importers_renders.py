@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from seg_recipe.importers import LeftOut, easysynth, kubric
+from seg_recipe.importers import LeftOut, airsim, easysynth, kubric
 from seg_recipe.importers.class_lists import read_colour_csv
 from seg_recipe.importers.image_files import Unusable
 from seg_recipe.runtime.errors import InputError
@@ -91,3 +91,16 @@ def test_transparent_renders_of_kubric_get_photographs(tmp_path):
     source = make_folder(tmp_path / "in", fake.files)
     result = run(source, tmp_path / "out", "--backgrounds", tmp_path / "photographs", "--no_check")
     assert (result["written"], result["damaged"]) == (24, 0)
+
+
+def test_a_recording_of_airsim_needs_names_and_its_column():
+    fake = foreign_layouts.airsim().files
+    with pytest.raises(
+        InputError, match=r"SOURCE holds 0 classes\.csv; put one there, with a line name,red,green,blue"
+    ):
+        airsim.read(listed({name: data for name, data in fake.items() if "csv" not in name}), LeftOut())
+    with pytest.raises(InputError, match=r"airsim_rec\.txt has no column ImageFile"):
+        airsim.read(listed(fake | {"flight/airsim_rec.txt": b"a\tb\n"}), LeftOut())
+    left_out, lost = LeftOut(), next(name for name in fake if "_5_" in name)
+    assert len(list(airsim.read(listed({n: d for n, d in fake.items() if n != lost}), left_out).samples)) == 23
+    assert left_out.counts["picture of the recording without its mask, or missing"] == 1

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from seg_recipe.importers import (
     ade20k,
+    airsim,
     blenderproc,
     camvid,
     celebamask_hq,
@@ -94,6 +95,7 @@ FORMATS = {
     "replicator": _format(replicator),
     "easysynth": _format(easysynth),
     "kubric": _format(kubric),
+    "airsim": _format(airsim),
     "synth_human": _format(synth_human),
     "blenderproc": _format(blenderproc),
 }

@@ -52,8 +52,7 @@ _LIKE = (
     ("Mapillary Vistas", (r"(?:.*/)?config_v\d\.\d\.json", r".+/v\d\.\d/labels/.+\.png"), "",
      "it has no reader of its own; its labels are palette images, which --images, --masks and --table read"),
     ("AirSim's recording", (r"(?:.*/)?airsim_rec\.txt",), "",
-     "it has no reader, as its names pair by that text alone; give a picture and its mask one name, and see --images, "
-     "--masks and --table for the colours"),
+     "the masks are missing; record images of the type segmentation too"),
     ("TFRecord files", (r".+\.tfrecord(?:-\d+-of-\d+)?",), "",
      "they are not read; store pictures and masks as files"),
 )  # fmt: skip
