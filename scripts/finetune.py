@@ -60,7 +60,7 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
     if recipe.run.check:
         recipe.training.output_dir = scratch_folder()
     # loss, metrics, callbacks
-    metrics = SegmentationMetrics(label_space.names, recipe.data.background)
+    metrics = SegmentationMetrics(label_space.names, recipe.data.background, boundary=recipe.data.boundary_iou)
     callbacks = make_callbacks(recipe, label_space, metrics, panel, repositories)
     # trainer
     trainer = SegmentationTrainer(

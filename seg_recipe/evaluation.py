@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
+from seg_recipe.prediction import mask_of
 from seg_recipe.runtime.errors import InputError
 
 Checks = list[Callable[[], None]] | None
@@ -45,6 +46,23 @@ def counts_and_losses(
         losses.append(losses_of_each(loss, part, labels[images], sizes[images].tolist()))
         first += len(part)
     return torch.cat(counts), torch.cat(losses)
+
+
+def boundaries_of(
+    scores: list[Float[Tensor, "_ classes _ _"]],
+    labels: Integer[Tensor, "images height width"],
+    sizes: Integer[Tensor, "images 2"],
+) -> Int64[Tensor, "images widths 3 classes"]:
+    """The `boundary_pixels` of each image, counted on the host, on the labels' device."""
+    from seg_recipe.boundary import boundary_pixels  # few runs need it
+
+    counts = []
+    for one, label, (height, width) in zip(
+        (one for part in scores for one in part), labels, sizes.tolist(), strict=True
+    ):
+        truth = label[:height, :width].to(torch.uint8).cpu().numpy()
+        counts.append(boundary_pixels(truth, mask_of(one.float(), (height, width)), len(one)))
+    return torch.from_numpy(np.stack(counts)).to(labels.device)
 
 
 def share_buffers(model: nn.Module) -> None:

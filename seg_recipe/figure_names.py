@@ -14,6 +14,8 @@ HEADLINES = ("miou", "classes_present", "miou_i", "miou_c", "accuracy", "mean_ac
 """What `SegmentationMetrics` computes over all classes."""
 FOREGROUND = "miou_foreground"
 """And where the classes have a background, its mean IoU without that."""
+BOUNDARY = ("boundary_iou_0.5", "boundary_iou_2")
+"""And with `boundary_iou`: the IoU near contours, within those percentages of the picture's diagonal."""
 OF_A_CLASS = ("iou", "accuracy")
 """And for each class, as `iou_{class}`."""
 OF_THE_TRAINER = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
@@ -21,7 +23,13 @@ OF_THE_TRAINER = ("loss", "runtime", "samples_per_second", "steps_per_second", "
 
 def figure_names(classes: Iterable[str]) -> list[str]:
     """Every figure of one evaluation set, without the set's name."""
-    return [*HEADLINES, FOREGROUND, *(f"{kind}_{name}" for kind in OF_A_CLASS for name in classes), *OF_THE_TRAINER]
+    return [
+        *HEADLINES,
+        FOREGROUND,
+        *BOUNDARY,
+        *(f"{kind}_{name}" for kind in OF_A_CLASS for name in classes),
+        *OF_THE_TRAINER,
+    ]
 
 
 def background_of(classes: Sequence[str], background: Iterable[str]) -> list[int]:
@@ -30,12 +38,13 @@ def background_of(classes: Sequence[str], background: Iterable[str]) -> list[int
     return [label for label, name in enumerate(classes) if plain_name(name) in wanted]
 
 
-def choosers(classes: Sequence[str], background: Iterable[str]) -> list[str]:
+def choosers(classes: Sequence[str], background: Iterable[str], boundary: bool = False) -> list[str]:
     """The figures that may choose the best checkpoint: those of which more is better."""
     foreground = [FOREGROUND] if background_of(classes, background) else []
     return [
         *(name for name in HEADLINES if name != "classes_present"),
         *foreground,
+        *(BOUNDARY if boundary else ()),
         *(f"{kind}_{name}" for kind in OF_A_CLASS for name in classes),
     ]
 

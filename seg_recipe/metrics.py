@@ -159,6 +159,7 @@ class SegmentationMetrics(evaluate.Metric):
         miou_c: mIoU-C: per class the mean of its IoU in the images where it is present, then the mean over the classes
         present.
         miou_foreground: miou without the classes of `background`. Left out where there is no such class, or no other.
+        boundary_iou_0.5, boundary_iou_2: with boundary=True, of `add_boundaries`: miou, of the pixels near contours.
         accuracy: the share of counted pixels that are right.
         iou_{name}, accuracy_{name}: of each class present, over all images. A class's accuracy is the share of its
         true pixels that are found. mean_accuracy: its mean over the classes present.
@@ -168,8 +169,8 @@ class SegmentationMetrics(evaluate.Metric):
     Benchmarks.
     """
 
-    def __init__(self, names: Sequence[str], background: Sequence[str] = ("background",)):
-        self.names = tuple(names)
+    def __init__(self, names: Sequence[str], background: Sequence[str] = ("background",), *, boundary: bool = False):
+        self.names, self.boundary = tuple(names), boundary
         self._background = background_of(self.names, background)
         self._last: Int64[np.ndarray, "classes classes"] | None = None
         self.reset()
@@ -205,6 +206,16 @@ class SegmentationMetrics(evaluate.Metric):
         self._image_iou_sum = 0.0
         self._class_iou_sums = np.zeros(count)
         self._class_images = np.zeros(count, dtype=np.int64)
+        self._boundary: Any = 0
+
+    def _near(self, counts: Any, present: Bool[np.ndarray, " classes"]) -> dict[str, float]:
+        from seg_recipe.boundary import boundary_ious  # few runs need it
+
+        return boundary_ious(counts, present)
+
+    def add_boundaries(self, counts: Integer[np.ndarray, "images widths 3 classes"]) -> None:
+        """Add the `boundary_pixels` of some images."""
+        self._boundary = self._boundary + counts.sum(0)
 
     def add_counts(self, counts: Integer[Tensor, "images _ _"] | Integer[np.ndarray, "images _ _"]) -> None:
         """Add the confusion counts of some images, rows = truth, columns = prediction.
@@ -283,7 +294,7 @@ class SegmentationMetrics(evaluate.Metric):
         if kwargs or predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references, **kwargs)
         confusion, images, image_iou_sum = self._confusion, self._images, self._image_iou_sum
-        class_iou_sums, class_images = self._class_iou_sums, self._class_images
+        class_iou_sums, class_images, boundary = self._class_iou_sums, self._class_images, self._boundary
         self.reset()
         self._last = confusion
         if images == 0:
@@ -301,6 +312,7 @@ class SegmentationMetrics(evaluate.Metric):
             "miou_i": image_iou_sum / images,
             "miou_c": float((class_iou_sums[present] / class_images[present]).mean()),
             **({FOREGROUND: float(iou[front].mean())} if self._background and front.any() else {}),
+            **(self._near(boundary, present) if np.ndim(boundary) else {}),
             "accuracy": float(np.trace(confusion) / confusion.sum()),
             "mean_accuracy": float(accuracy[present].mean()),
             **{f"iou_{name}": float(iou[label]) for name, label in named},

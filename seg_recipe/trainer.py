@@ -30,7 +30,7 @@ from seg_recipe.checkpoints import (
     write_json,
 )
 from seg_recipe.course import Course, LeftTraining, Resumed, callback_states, chosen_checkpoint, find_best
-from seg_recipe.evaluation import Tally, check_batch, counts_and_losses, share_buffers
+from seg_recipe.evaluation import Tally, boundaries_of, check_batch, counts_and_losses, share_buffers
 from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
@@ -381,6 +381,9 @@ class SegmentationTrainer(Trainer):
                 checks: Any = [] if self._tally.late else None
                 counted = counts_and_losses(self.loss, scores, labels, sizes, checks)
                 self._tally.add(*self.accelerator.gather_for_metrics(counted), checks)
+                if self.metrics.boundary:
+                    near = self.accelerator.gather_for_metrics(boundaries_of(scores, labels, sizes))
+                    self.metrics.add_boundaries(near.cpu().numpy())
         return None, None, None
 
     def predict(

@@ -28,7 +28,7 @@ ORDER = (
     ("transforms",),
     ("models",),
     ("losses",),
-    ("metrics",),
+    ("boundary", "metrics"),
     ("prediction",),
     ("charts", "visualize"),
     ("checkpoints", "steps", "loaders", "evaluation", "course", "trainer"),

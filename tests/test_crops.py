@@ -160,7 +160,7 @@ def run(tmp_path_factory):
     """A finished run on pictures of 48 x 48 with crops of 32."""
     place = tmp_path_factory.mktemp("crops")
     recipe = runs.workplace(place)
-    runs.write_recipe(place, resize="crop", image_size=32, precision="fp32")
+    runs.write_recipe(place, resize="crop", image_size=32, precision="fp32", boundary_iou=True)
     return place, runs.train(recipe)
 
 
@@ -169,11 +169,13 @@ def test_score_and_the_report_see_what_training_s_evaluation_saw(run):
     place, metrics = run
     report = json.loads((place / "run" / "report" / "score.json").read_text())
     assert report["settings"]["window"] and report["settings"]["trained_on"] == CROPS
-    assert report["figures"]["miou"]["value"] == pytest.approx(metrics["miou"], abs=1e-6)
     content = score.main(
         [*map(str, (place / "run", place / "data", "--output", place / "scored", "--precision", "fp32"))]
     )
-    assert content["figures"]["miou"]["value"] == pytest.approx(metrics["miou"], abs=1e-6)
+    for name in ("miou", "boundary_iou_0.5", "boundary_iou_2"):
+        assert report["figures"][name]["value"] == pytest.approx(metrics[name], abs=1e-6)
+        assert content["figures"][name]["value"] == pytest.approx(metrics[name], abs=1e-6)
+    assert metrics["boundary_iou_0.5"] != metrics["miou"]
 
 
 @pytest.mark.slow

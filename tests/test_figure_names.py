@@ -7,6 +7,7 @@ import pytest
 
 from seg_recipe.callbacks.progress import evaluation_line
 from seg_recipe.figure_names import (
+    BOUNDARY,
     FOREGROUND,
     HEADLINES,
     OF_A_CLASS,
@@ -41,8 +42,14 @@ def evaluation(prefix="", classes=AWKWARD):
 def test_the_names_are_those_of_the_metric():
     metrics = SegmentationMetrics(AWKWARD)
     metrics.add_counts(np.eye(len(AWKWARD), dtype=np.int64)[None])
-    assert sorted(metrics.compute()) == sorted(set(figure_names(AWKWARD)) - {*OF_THE_TRAINER, FOREGROUND})
-    assert len(set(figure_names(AWKWARD))) == len(HEADLINES) + 1 + len(OF_A_CLASS) * len(AWKWARD) + len(OF_THE_TRAINER)
+    assert sorted(metrics.compute()) == sorted(set(figure_names(AWKWARD)) - {*OF_THE_TRAINER, FOREGROUND, *BOUNDARY})
+    near = SegmentationMetrics(AWKWARD, boundary=True)
+    near.add_counts(np.eye(len(AWKWARD), dtype=np.int64)[None])
+    near.add_boundaries(np.ones((1, 2, 3, len(AWKWARD)), np.int64))
+    assert sorted(near.compute()) == sorted(set(figure_names(AWKWARD)) - {*OF_THE_TRAINER, FOREGROUND})
+    assert len(set(figure_names(AWKWARD))) == len(HEADLINES) + 1 + len(BOUNDARY) + len(OF_A_CLASS) * len(
+        AWKWARD
+    ) + len(OF_THE_TRAINER)
 
 
 def test_the_foreground_is_there_where_a_class_is_background():

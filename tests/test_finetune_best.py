@@ -24,7 +24,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("figure", ["iou_background", "miou_foreground"])
+@pytest.mark.parametrize("figure", ["iou_background", "miou_foreground", "boundary_iou_2"])
 def test_the_checkpoint_with_the_highest_of_that_figure_is_kept(place, tmp_path, capsys, figure):
     sets = [f"a={place / 'data'}", f"b={place / 'other'}"]
     changes = {
@@ -33,6 +33,7 @@ def test_the_checkpoint_with_the_highest_of_that_figure_is_kept(place, tmp_path,
         "eval_steps": 2,
         "save_steps": 2,
         "metric_for_best_model": figure,
+        "boundary_iou": figure == "boundary_iou_2",
     }
     figures = runs.train(runs.write_recipe(place, f"{figure}.yaml", output_dir=str(tmp_path / "run"), **changes))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -49,6 +50,8 @@ def test_the_checkpoint_with_the_highest_of_that_figure_is_kept(place, tmp_path,
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"| mIoU-D without background | {figures['a_miou_foreground']:.4f} |" in card
     score = json.loads((tmp_path / "run" / "report" / "score.json").read_text())["figures"]
+    for name in ("boundary_iou_2", "boundary_iou_0.5") if figure == "boundary_iou_2" else ():
+        assert score[name]["value"] == pytest.approx(figures[f"a_{name}"], abs=1e-6)
     assert score["miou_foreground"]["value"] == pytest.approx(figures["a_miou_foreground"], abs=1e-6)
     assert score["miou_foreground"]["low"] <= score["miou_foreground"]["value"] <= score["miou_foreground"]["high"]
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.nn.functional import interpolate, softmax
 
+from seg_recipe.boundary import BOUNDARY_WIDTHS, boundary_width, near_contour, shares_of_widths
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
-from seg_recipe.scoring.boundary import boundary_width, near_contour
 from seg_recipe.scoring.examples import Example, choose
 from seg_recipe.scoring.figures import figures, point, resampled
 from seg_recipe.scoring.intervals import groups_of, interval, resample_weights, t_quantile
 from seg_recipe.scoring.matching import check_id_map, match_labels, mirror_pairs
 from seg_recipe.scoring.page import confusion_view, example_groups
 from seg_recipe.scoring.result import OTHER, by_miou, score_content, swapped_sides
-from seg_recipe.scoring.tally import BINS, BOUNDARY_WIDTHS, Tally, count_pixels, predict_pixels, shares_of_widths
+from seg_recipe.scoring.tally import BINS, Tally, count_pixels, predict_pixels
 
 NAMES = ("background", "leaf", "stem", "never")
 SPACE = LabelSpace(NAMES)

@@ -201,7 +201,10 @@ def _chooser(values: Values) -> Iterator[str]:
     strange = [name for name in background if not background_of(classes, [name])]
     if strange and background != settings.DataSettings().background:
         yield f"background holds {with_nearest(strange, classes)}; wanted names of classes in {values['labels']}."
-    asked, known = values["metric_for_best_model"].removeprefix("eval_"), choosers(classes, background)
+    asked, known = (
+        values["metric_for_best_model"].removeprefix("eval_"),
+        choosers(classes, background, values["boundary_iou"]),
+    )
     so = f"{FOREGROUND} where a class is called as in background ({', '.join(background) or 'empty'}), "
     if asked not in known:
         yield f"metric_for_best_model is {asked!r}; wanted {', '.join(known[:5])}, {so}iou_ or accuracy_ and a class."

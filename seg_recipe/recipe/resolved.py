@@ -26,6 +26,7 @@ HARMLESS = frozenset(
         # how the run begins; the data themselves are compared apart from the recipe
         "resume", "check", "preview", "generate_faces", "generate_size", "generate_portraits",
         # saving and logging
+        "boundary_iou",
         "output_dir", "save_strategy", "save_steps", "save_total_limit", "save_only_model",
         "logging_strategy", "logging_steps", "logging_first_step",
         "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",

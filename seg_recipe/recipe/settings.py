@@ -124,6 +124,11 @@ class DataSettings:
         "or that of one class, as iou_hair or accuracy_hair.",
     )
     background: list[str] = setting(["background"], "Classes that miou_foreground leaves out.")
+    boundary_iou: bool = setting(
+        False,
+        "Log boundary_iou_0.5 and boundary_iou_2 too, the IoU near contours as score.py has it; either may choose the "
+        "best. Each picture is predicted once more, at its full size, on the CPU.",
+    )
     labels: str = setting(
         "face", "The label space: face (built in), or a JSON file {names, palette?, mirror_pairs?, ignore?}."
     )

@@ -2,7 +2,7 @@
 
 matching.py    matches a model's classes to the data's, by name
 scored_split.py the split to score
-tally.py       sums of each image; boundary.py: the pixels near a contour
+tally.py       sums of each image
 figures.py     figures from the sums; intervals.py: the bootstrap
 causes.py      groups of images by the columns of metadata.jsonl
 result.py      score.json

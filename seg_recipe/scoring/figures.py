@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from seg_recipe.boundary import shares_of_widths
 from seg_recipe.figure_names import FOREGROUND
 from seg_recipe.scoring.intervals import RESAMPLES, resample_weights
-from seg_recipe.scoring.tally import Tally, shares_of_widths
+from seg_recipe.scoring.tally import Tally
 
 OVER = 0.5
 """The mean IoU from which on an image counts as found."""

@@ -17,11 +17,11 @@ from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from seg_recipe.boundary import shares_of_widths
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.scoring.examples import KINDS, Example
 from seg_recipe.scoring.result import OTHER
-from seg_recipe.scoring.tally import shares_of_widths
 from seg_recipe.visualize import IGNORED_NAME, error_map
 
 LEAST_CAUSES, MOST_CAUSES = 4, 12

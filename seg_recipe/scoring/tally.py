@@ -1,20 +1,17 @@
 """The sums of each scored image, from which all figures and intervals are made."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8, UInt32
 from torch import Tensor
 
+from seg_recipe.boundary import BOUNDARY_WIDTHS, boundary_pixels
 from seg_recipe.labels import IGNORE_INDEX
-from seg_recipe.metrics import confusion_matrices, first_greatest
-from seg_recipe.scoring.boundary import boundary_width, near_contour
+from seg_recipe.metrics import confusion_matrices
+from seg_recipe.prediction import mask_of
 from seg_recipe.scoring.matching import LabelMatch
 from seg_recipe.upsampling import map_tiles, tiles
 
-BOUNDARY_WIDTHS = (0.005, 0.02)
-"""Of the picture's diagonal. Cheng et al. take 0.02, and 0.005 where pictures are large and masks are fine."""
 BINS = 15
 """Equal bins of the confidence, from 0 to 1, for the calibration error."""
 
@@ -78,13 +75,7 @@ class Tally:
         self.bin_right[image] = np.bincount(places[true == found], minlength=BINS)
         self.bin_confidence[image] = np.bincount(places, weights=sure, minlength=BINS)
 
-        here = np.where(counted, predicted, IGNORE_INDEX).astype(np.uint8)
-        for number, share in enumerate(BOUNDARY_WIDTHS):
-            width = boundary_width((truth.shape[0], truth.shape[1]), share)
-            of_truth, of_prediction = near_contour(truth, width) & counted, near_contour(here, width) & counted
-            both = of_truth & of_prediction & (truth == predicted)
-            for row, (labels, region) in enumerate(((truth, of_truth), (predicted, of_prediction), (truth, both))):
-                self.boundary[number, row, image] = np.bincount(labels[region], minlength=count + 1)[:count]
+        self.boundary[:, :, image] = boundary_pixels(truth, predicted, count)
 
     @property
     def present(self) -> Bool[np.ndarray, "images classes"]:
@@ -110,30 +101,26 @@ def predict_pixels(
 ) -> tuple[UInt8[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
     """The data's class of each pixel at (height, width), and the confidence, from scores at the model's stride.
 
-    The class is the greatest of the bilinearly upsampled scores, as in an evaluation; the confidence is its softmax
-    over the kept classes. A class that the data do not have is their number of classes. Computed in tiles: full-size
-    scores do not exist.
+    The class is that of `mask_of`, as in an evaluation; the confidence is its softmax over the kept classes. A class
+    that the data do not have is their number of classes. Computed in tiles: full-size scores do not exist.
     """
     source = scores.float()[None]
     if len(match.kept) < source.shape[1]:
         source = source[:, list(match.kept)]
-    target = torch.from_numpy(match.target.astype(np.float32)).to(source.device)
 
     def predict(chosen: slice, tile) -> Tensor:
         values = tile.upsample(source)
         greatest = values.amax(1, keepdim=True)
-        confidence = 1 / values.sub(greatest).exp_().sum(1)
-        return torch.cat([target[first_greatest(values)], confidence])
+        return 1 / values.sub(greatest).exp_().sum(1)[0]
 
     classes = source.shape[1]
-    result = torch.empty(2, *size, device=source.device)
+    confidence = torch.empty(*size, device=source.device)
     cuts = tiles(
         (source.shape[2], source.shape[3]), size, images=1, classes=classes, dtype=source.dtype, device=source.device
     )
     for _, tile, found in map_tiles(predict, cuts, source.device):
-        result[:, tile.rows, tile.columns] = found
-    predicted, confidence = result.cpu().numpy()
-    return predicted.astype(np.uint8), confidence
+        confidence[tile.rows, tile.columns] = found
+    return match.target[mask_of(source[0], size)].astype(np.uint8), confidence.cpu().numpy()
 
 
 def count_pixels(
@@ -151,8 +138,3 @@ def count_pixels(
     result = np.zeros((classes, classes + 1), np.int64)
     np.add.at(result.T, match.target, counts[:classes, : len(match.kept)].T)
     return result
-
-
-def shares_of_widths() -> Sequence[str]:
-    """The boundary widths as keys have them: 0.5 and 2 percent."""
-    return [f"{100 * share:g}" for share in BOUNDARY_WIDTHS]
