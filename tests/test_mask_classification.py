@@ -153,6 +153,18 @@ def test_it_is_checked_trained_stopped_resumed_scored_predicted_and_loaded_by_tr
     predict.main([str(tmp_path / "run"), str(pictures), "--output", str(tmp_path / "masks"), *alike])
     assert len(list((tmp_path / "masks").rglob("*.png"))) >= 5
 
+    with pytest.raises(InputError, match=r"^--onnx: an export of Mask2Former keeps the number of pictures"):
+        predict.main(
+            [
+                str(tmp_path / "run"),
+                str(pictures),
+                "--output",
+                str(tmp_path / "o"),
+                "--onnx",
+                str(tmp_path / "it.onnx"),
+            ]
+        )
+
     model = AutoModelForUniversalSegmentation.from_pretrained(tmp_path / "run").eval()
     assert type(model) is stock.Mask2FormerForUniversalSegmentation
     processor = AutoImageProcessor.from_pretrained(tmp_path / "run")

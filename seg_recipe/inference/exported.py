@@ -67,6 +67,10 @@ def use_onnx(segmenter: Segmenter, path: Path, pictures: Sequence[Picture]) -> N
         raise InputError(
             f"--onnx needs {error.name}, which is not installed; install it with: pip install 'seg-recipe[onnx]'"
         ) from None
+    if hasattr(segmenter.model, "own_loss"):
+        raise InputError(
+            "--onnx: an export of Mask2Former keeps the number of pictures that it was made with; leave --onnx out."
+        )
     wanted = fingerprint(segmenter)
     if not path.exists():
         with replaced_file(path) as part:
