@@ -41,6 +41,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FOREIGN = (
     *("wandb login", "hf auth login", "kill -9", "setting: value", "AutoModelForSemanticSegmentation"),
     *("accelerate launch", "error:", "pip install", "seg-recipe", "HF_HUB_OFFLINE=1", "pre-commit install"),
+    *("AutoModelForUniversalSegmentation", 'subtask="semantic"', "pip install seg-recipe[mask2former]", "eval_loss"),
     *("--machine_rank", "InputError", "__init__.py", ".logits", "ignore_index", "import seg_recipe"),
     "Mask ... holds ids ...; the label space has ...",
 )
@@ -74,6 +75,9 @@ def _fresh_clone(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "input").mkdir()
     (tmp_path / "input" / "leaves.json").write_text(blocks(DATA, "json")[0])
+    for drawn in ("streets", "spots"):  # what tests/drawn_*.py make
+        (tmp_path / "input" / drawn).mkdir()
+        (tmp_path / "input" / drawn / "labels.json").write_text('{"names": ["ground", "spot"]}')
     monkeypatch.chdir(tmp_path)
 
 
