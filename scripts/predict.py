@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """
     arguments = _parse(argv)
     if arguments.coco:
-        check_coco(arguments.coco)
+        check_coco(arguments.coco, arguments.output)
     left_out = LeftOut()
     with (
         warnings.catch_warnings(),

@@ -126,7 +126,8 @@ def test_in_the_json_and_back_by_the_import(checkpoint, tmp_path, capsys):
     for number, image in enumerate(pictures()[:3]):
         image.convert("RGB").save(tmp_path / "photos" / f"{number}.png")
     words = (tmp_path / "photos", "--output", tmp_path / "out")
-    run(checkpoint, *words, "--coco", tmp_path / "runs.json")
+    run(checkpoint, *words, "--coco", tmp_path / "out" / "runs.json")  # a folder that the command makes
+    (tmp_path / "out" / "runs.json").rename(tmp_path / "runs.json")
     run(checkpoint, *words, "--coco", tmp_path / "photos" / "result.json", "--polygons", "0")
     runs, content = (
         json.loads(path.read_text()) for path in (tmp_path / "runs.json", tmp_path / "photos" / "result.json")

@@ -24,9 +24,9 @@ from seg_recipe.runtime.pools import Threads, in_order
 _MADE_BY = '{"info": {"description": "masks predicted by seg_recipe"}'
 
 
-def check_coco(path: Path) -> None:
-    """Raise InputError for a FILE that is somebody else's, or whose folder is not there."""
-    if not path.parent.is_dir():
+def check_coco(path: Path, output: Path) -> None:
+    """Raise InputError for a FILE that is somebody else's, or whose folder is neither there nor `output`."""
+    if not path.parent.is_dir() and path.parent.resolve() != output.resolve():
         raise InputError(f"--coco {path}: there is no folder {path.parent}; make it first.")
     if path.is_dir():
         raise InputError(f"--coco {path} is a folder; name a file.")
