@@ -380,7 +380,8 @@ class SegmentationTrainer(Trainer):
             if labels is not None:
                 checks: Any = [] if self._tally.late else None
                 counted = counts_and_losses(self.loss, scores, labels, sizes, checks)
-                self._tally.add(*self.accelerator.gather_for_metrics(counted), checks=checks)
+                counts, losses = self.accelerator.gather_for_metrics(counted)
+                self._tally.add(counts, losses, checks)
                 if self.metrics.boundary:
                     near = self.accelerator.gather_for_metrics(boundaries_of(scores, labels, sizes))
                     self.metrics.add_boundaries(near.cpu().numpy())
