@@ -59,7 +59,7 @@ class Data:
     fingerprint: str
     class_pixels: dict[str, Int64[np.ndarray, " classes"]] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
-    mixed: tuple[list[Share], int, list[Float64[np.ndarray, " pictures"]] | None] | None = None
+    mixed: tuple[list[Share], int, list[Float64[np.ndarray, " _"]] | None] | None = None
     class_chances: Float64[np.ndarray, " classes"] | None = None
 
     def training_rows(self, transform: Any) -> Any:
