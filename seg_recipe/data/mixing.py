@@ -60,7 +60,7 @@ class EpochRows:
         rows: Dataset,
         shares: Sequence[Share],
         seed: int,
-        chances: Sequence[Float64[np.ndarray, " pictures"]] | None,
+        chances: Sequence[Float64[np.ndarray, " _"]] | None,
         transform: Any,
     ):
         self.rows, self.seed, self.chances, self.transform = rows, seed, chances, transform
