@@ -137,8 +137,7 @@ def test_an_output_folder_that_is_a_file(place, error):
 LABELS = {
     '{"names": ["a", "b"': "is not valid JSON",
     '{"name": ["a", "b"]}': 'must be an object with a list "names"',
-    '{"names": ["a", "b"], "mirror_pair": [[0, 1]]}': "has the unknown key 'mirror_pair'; did you mean "
-    "'mirror_pairs'?",
+    '{"names": ["a", "b"], "mirror_pair": [[0, 1]]}': "unknown key 'mirror_pair'; did you mean 'mirror_pairs'?",
     '{"names": ["a", "a"]}': "Label names must be unique; repeated: a.",
     '{"names": ["a", "b"], "mirror_pairs": [["a", "c"]]}': "mirror_pairs names 'c', which is not among the names.",
 }
