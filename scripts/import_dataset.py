@@ -56,6 +56,7 @@ from seg_recipe.importers import (
     open_source,
     pairs,
     recognise,
+    synth_human,
 )
 from seg_recipe.importers.backdrops import Backdrops
 from seg_recipe.importers.destination import (
@@ -85,6 +86,10 @@ _FACEWEAR = (
     "background), leave_out"
 )
 _BACKGROUNDS = "photographs: a part of one, by the picture's id, stands behind each picture with transparent pixels"
+_ALPHA = (
+    "SynthHuman: the alpha from which a pixel is person, 1-255; with two, background is below the first, and what is "
+    "between them is ignored"
+)
 _NEAREST = (
     "a colour that the table has not is the class of its nearest one, up to N away in RGB (0-441), and else ignored "
     "(default: all such are ignored)"
@@ -168,6 +173,7 @@ def _settings(arguments: argparse.Namespace, name: str, layout: Layout, labellin
         "resplit": arguments.resplit,
         "facewear": arguments.facewear or "keep",
         "nearest_colour": arguments.nearest_colour,
+        "alpha": arguments.alpha or [synth_human.HALF],
     }
 
 
@@ -189,7 +195,10 @@ def _read(
         }
         options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
         readers[PAIRS] = functools.partial(pairs.read, table=table, **options)
+    if arguments.alpha:
+        readers["synth_human"] = functools.partial(synth_human.read, alpha=arguments.alpha)
     name = arguments.format or recognise(files, left_out)
+    _check_formats_own(arguments, name)
     layout = readers[name](files, left_out)
     layout = replace(layout, samples=list(layout.samples))
     if not layout.samples:
@@ -198,14 +207,20 @@ def _read(
     if name == "face_synthetics":
         treatment = arguments.facewear or "keep"
         layout = facewear.treated(layout, files, treatment, arguments.count, arguments.workers, left_out)
-    elif arguments.facewear:
+    if arguments.resplit:
+        layout = without_sets(layout)
+    return name, layout
+
+
+def _check_formats_own(arguments: argparse.Namespace, name: str) -> None:
+    """Refuse options of one format with another."""
+    if arguments.facewear and name != "face_synthetics":
         raise InputError(
             f"--facewear {arguments.facewear} has no effect: SOURCE is {name}, and FaceSynthetics alone hides "
             "facewear."
         )
-    if arguments.resplit:
-        layout = without_sets(layout)
-    return name, layout
+    if arguments.alpha and name != "synth_human":
+        raise InputError(f"--alpha has no effect: SOURCE is {name}, and SynthHuman alone has alpha_*.png.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--val_from", nargs="+", metavar="SET", help="published sets that become val (default: val)")
     add("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets were published")
     add("--facewear", choices=facewear.TREATMENTS, help=f"{_FACEWEAR} (default: keep)")
+    add("--alpha", type=int, nargs="+", metavar="N", help=f"{_ALPHA} (default: {synth_human.HALF})")
     add("--backgrounds", metavar="DIR", help=f"{_BACKGROUNDS} (default: they are left out)")
     add("--background_seed", type=int, default=0, metavar="N", help="chooses the photographs behind (default: 0)")
     add("--premultiplied", action="store_true", help="colours of transparent pictures are multiplied by alpha already")
@@ -276,6 +292,9 @@ def _parse(argv):
             parser.error(f"--{name} is {value}; it is at least {least}")
     if arguments.val_fraction is not None and not 0 <= arguments.val_fraction <= 1:
         parser.error(f"--val_fraction is {arguments.val_fraction}; it is a share, from 0 (no validation) to 1 (all)")
+    alpha = arguments.alpha or [synth_human.HALF]
+    if len(alpha) > 2 or sorted({*alpha}) != alpha or not 1 <= alpha[0] <= alpha[-1] <= 255:
+        parser.error(f"--alpha is {' '.join(map(str, alpha))}; it is one number or two, rising, in 1-255")
     if arguments.nearest_colour is not None and not 0 <= arguments.nearest_colour < FARTHEST:
         parser.error(f"--nearest_colour is {arguments.nearest_colour}; it is a distance in RGB, 0 to {FARTHEST - 1}")
     if not arguments.backgrounds and (arguments.premultiplied or arguments.background_seed):

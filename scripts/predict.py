@@ -55,8 +55,8 @@ def _parse(argv):
     add(
         "--table",
         type=Path,
-        metavar="TABLE.json",
-        help="masks in your own ids or colours: the table that import_dataset.py --table took (default: class ids)",
+        metavar="TABLE",
+        help="masks in your own ids or colours: what import_dataset.py --table takes (default: class ids)",
     )
     add(
         "--coco",

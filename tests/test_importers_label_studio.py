@@ -10,7 +10,9 @@ import pytest
 from seg_recipe.importers import LeftOut, recognise
 from seg_recipe.importers.image_files import Unusable
 from seg_recipe.importers.label_studio import CONFIRM, brush, read
+from tests.face_files import make_folder, run
 from tests.foreign_layouts import H, W, brushed, jpeg, label_studio, listed, photo
+from tests.test_importers_formats import found
 
 SIZE = {"original_width": W, "original_height": H}
 SQUARE = {"points": [[25, 0], [75, 0], [75, 50], [25, 50]]}
@@ -105,6 +107,47 @@ def test_a_picture_that_is_not_there_and_a_skipped_task_are_named():
 def test_another_json_is_not_claimed(content):
     assert not CONFIRM(listed({"a.json": content}))
     assert CONFIRM(listed({"a.json": content, **{n: d for n, d in label_studio().files.items() if "json" in n}}))
+
+
+def records_of(tasks):
+    """What convert_to_json_min of label_studio_sdk.converter makes of tasks: a record for each annotation that was not
+    skipped, the newest first; the results of one control under its name.
+    """
+    for task in tasks:
+        done = [one for one in task["annotations"] if not one["was_cancelled"]]
+        for one in sorted(done, key=lambda one: one["created_at"], reverse=True) or [{"id": None, "result": []}]:
+            of_controls = {}
+            for region in one["result"]:
+                sizes = {name: region[name] for name in SIZE if name in region}
+                name = region.get("from_name", "box")
+                of_controls[name] = [*of_controls.get(name, ()), {**region["value"], **sizes}]
+            dates = dict.fromkeys(("updated_at", "lead_time"))
+            who = {"annotator": 1, "annotation_id": one["id"], "created_at": one.get("created_at"), **dates}
+            yield {**task["data"], "id": task["id"], **of_controls, **who}
+
+
+def test_json_min_makes_the_same_masks_as_json(tmp_path, capsys):
+    fake = label_studio()
+    (name,) = (name for name in fake.files if name.endswith(".json"))
+    tasks = json.loads(fake.files[name])
+    older = {"id": 99, "created_at": "2025-01-01", "was_cancelled": False, "result": [region(label="old")]}
+    tasks[3]["annotations"].append(older)
+    source = make_folder(tmp_path / "in", fake.files | {name: json.dumps([*records_of(tasks)]).encode()})
+    assert run(source, tmp_path / "out", "--val_fraction", "0.5")["format"] == "label_studio"
+    for one, (_, mask, _) in found(tmp_path / "out").items():
+        np.testing.assert_array_equal(mask, fake.masks[one])
+    assert len(found(tmp_path / "out")) == len(fake.masks)
+    assert json.loads((tmp_path / "out" / "labels.json").read_text())["names"] == list(fake.names)
+    said = capsys.readouterr().out
+    assert "NOTE: JSON-MIN does not say what was turned" in said and "10 results are rectanglelabels, no area" in said
+
+
+def test_a_record_without_an_annotation_is_a_task_without_one():
+    tasks = [{"id": 3, "data": {"image": "a.jpg"}, "annotations": []}]
+    left_out = LeftOut()
+    files = listed({"a.json": json.dumps([*records_of(tasks)]).encode(), "a.jpg": jpeg(photo("a"))})
+    assert list(read(files, left_out).samples) == []
+    assert left_out.lines() == ["task without an annotation: 1 (a.jpg)"]
 
 
 def test_pngs_without_their_json_are_refused_with_the_way_out():

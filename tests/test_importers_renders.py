@@ -104,3 +104,41 @@ def test_a_recording_of_airsim_needs_names_and_its_column():
     left_out, lost = LeftOut(), next(name for name in fake if "_5_" in name)
     assert len(list(airsim.read(listed({n: d for n, d in fake.items() if n != lost}), left_out).samples)) == 23
     assert left_out.counts["picture of the recording without its mask, or missing"] == 1
+
+
+def people(values):
+    files = {}
+    for number in range(4):
+        files |= {f"rgb_{number:07d}.png": png(photo(number)), f"alpha_{number:07d}.png": png(values)}
+    return files
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], [0, 0, 0, 1, 1, 1]),
+        (["--alpha", "1"], [0, 1, 1, 1, 1, 1]),
+        (["--alpha", "255"], [0, 0, 0, 0, 0, 1]),
+        (["--alpha", "13", "242"], [0, 0, 255, 255, 255, 1]),
+    ],
+)
+def test_alpha_has_one_threshold_or_two(words, wanted, tmp_path):
+    values = np.array([0, 12, 127, 128, 241, 255], np.uint8)
+    alpha = np.tile(values, (H, W // 6 + 1))[:, :W]
+    source = make_folder(tmp_path / "in", people(alpha))
+    run(source, tmp_path / "out", *words)
+    expected = np.array(wanted, np.uint8)[np.searchsorted(values, alpha)]
+    for _, mask, _ in found(tmp_path / "out").values():
+        np.testing.assert_array_equal(mask, expected)
+    with pytest.raises(InputError, match="was imported with other alpha"):
+        run(source, tmp_path / "out", "--alpha", "7")
+
+
+def test_thresholds_of_alpha_without_sense_are_refused(tmp_path, capsys):
+    for words in (["0"], ["256"], ["9", "9"], ["9", "8"], ["1", "2", "3"]):
+        with pytest.raises(SystemExit):
+            run(tmp_path, tmp_path / "out", "--alpha", *words)
+        assert f"--alpha is {' '.join(words)}; it is one number or two, rising, in 1-255" in capsys.readouterr().err
+    source = make_folder(tmp_path / "in", foreign_layouts.FAKES["kubric"]().files)
+    with pytest.raises(InputError, match="--alpha has no effect: SOURCE is kubric, and SynthHuman alone has"):
+        run(source, tmp_path / "out", "--alpha", "9")

@@ -84,6 +84,39 @@ def test_what_was_imported_with_a_table_is_written_with_it_bit_for_bit(name, tmp
         assert np.array_equal(theirs, back)
 
 
+def test_easysynth_s_csv_gives_its_colours_and_carla_s_name_its_tags(tmp_path):
+    (tmp_path / "SemanticClasses.csv").write_text("sky,0,0,255\nleaf,0,255,0\nstem,255,7,9\nUndefined,9,9,9\n")
+    values = read_values(tmp_path / "SemanticClasses.csv", SPACE)
+    assert values.record == {"sky": [0, 0, 255], "leaf": [0, 255, 0], "stem": [255, 7, 9], "not labelled": [0, 0, 0]}
+    streets = LabelSpace(("road", "car", "sky", "terrain"))
+    new, old = (read_values(Path(f"carla-0.9.{version}"), streets).record for version in (14, 13))
+    assert new == {"road": 1, "car": 14, "sky": 11, "terrain": 10, "not labelled": 0}
+    assert old == {"road": 7, "car": 10, "sky": 13, "terrain": 22, "not labelled": 0}
+
+
+@pytest.mark.parametrize("version", ["carla-0.9.14", "carla-0.9.13"])
+def test_tags_that_were_written_are_imported_as_what_they_were(version, tmp_path):
+    """Into the red channel of a picture, as CARLA has them, and as they are."""
+    from seg_recipe.importers.carla import TABLES
+
+    known = {number for number in TABLES[version].codes.values() if number >= 0}
+    streets = LabelSpace(tuple(TABLES[version].names[number] for number in sorted(known)))
+    values = read_values(Path(version), streets)
+    ids = np.random.default_rng(2).choice(np.array([*range(len(streets)), 255], np.uint8), (20, 30))
+    wanted = np.array([*map(TABLES[version].names.index, streets.names), *[255] * (256 - len(streets))], np.uint8)[ids]
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        Image.fromarray(np.full((20, 30, 3), number, np.uint8)).save(tmp_path / f"in/{number}_rgb.png")
+    values.image(ids).save(tmp_path / "in/0_tags.png")
+    Image.fromarray(np.dstack([np.asarray(values.image(ids)), *[np.zeros_like(ids)] * 2])).save(
+        tmp_path / "in/1_tags.png"
+    )
+    words = ["--images", "*_rgb.png", "--masks", "*_tags.png", "--table", version, "--val_fraction", "0"]
+    import_dataset([str(tmp_path / "in"), str(tmp_path / "out"), *words])
+    for path in (tmp_path / "out").rglob("annotations/*.png"):
+        assert np.array_equal(read(path), wanted)
+
+
 def test_masks_without_a_table_are_as_they_were(tmp_path):
     mask = np.array([[0, 1], [2, 255]], np.uint8)
     image = MaskValues(SPACE).image(mask)

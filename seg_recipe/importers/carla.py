@@ -17,13 +17,13 @@ from seg_recipe.importers.tables import Table
 
 _NEW = {tag: tag - 1 for tag in range(1, 20)} | {24: 0}
 _OLD = {
-    1: "building", 2: "fence", 4: "person", 5: "pole", 6: "road", 7: "road", 8: "sidewalk", 9: "vegetation", 10: "car",
+    1: "building", 2: "fence", 4: "person", 5: "pole", 7: "road", 6: "road", 8: "sidewalk", 9: "vegetation", 10: "car",
     11: "wall", 12: "traffic sign", 13: "sky", 18: "traffic light", 22: "terrain",
 }  # fmt: skip
 
 
 def _table(tags: int, classes: dict[int, int]) -> Table:
-    codes = dict.fromkeys(range(tags), NOT_LABELLED) | classes
+    codes = classes | dict.fromkeys(sorted({*range(tags)} - classes.keys()), NOT_LABELLED)
     palette = tuple(colour for _, colour in CLASSES.values())
     return Table(tuple(CLASSES), codes, colours=False, shown_in=palette, red=True)
 

@@ -3,6 +3,8 @@
     project-1-at-2026-01-01.json
         [{"id", "data": {"image": "/data/upload/1/0a1b2c3d-leaf.jpg"}, "annotations": [{"id", "result": [{"type":
         "brushlabels", "original_width", "original_height", "value": {"rle": [...], "brushlabels": ["leaf"]}}]}]}]
+        or JSON-MIN, one record for each annotation: [{"id", "image": "/data/upload/1/0a1b2c3d-leaf.jpg", "tag":
+        [{"rle": [...], "brushlabels": ["leaf"], "original_width", "original_height"}], "annotation_id", ...}]
     leaf.jpg                                   anywhere below SOURCE, under the name of the task or without 0a1b2c3d-
     task-1-annotation-1-by-1-tag-leaf-0.png    of the export "Brush labels to PNG": read in place of the RLE
 
@@ -11,7 +13,8 @@ ones. Boxes, ellipses and key points are not: a note counts them. A pixel is in 
 the makers' COCO export. Of several annotations of one task the ground truth is taken, else the newest that was not
 skipped. The classes are the labels in alphabetical order behind background; a region with several labels has a class
 of its own (`leaf-stem`, as the PNG is called), one without is `no_label`. --id_map renames and merges them. A task
-without an annotation, or turned in Label Studio, is left out.
+without an annotation, or turned in Label Studio, is left out. JSON-MIN says neither which annotation is the ground
+truth nor what was turned: a note tells.
 
 Read against label_studio_converter (brush.py, converter.py), now label_studio_sdk.converter.
 """
@@ -41,6 +44,8 @@ _LOOKED_AT = 50
 _PICTURE = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)
 _BRUSHED = re.compile(r"(?:.*/)?task-\d+-annotation-\d+-by-.*\.png")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
+_OF_RECORD = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
+"""Keys of each record of JSON-MIN."""
 _AREAS = ("brushlabels", "polygonlabels", "labels")
 """Keys of the labels of a region that is an area; labels: of any tool beside <Labels>."""
 
@@ -78,6 +83,11 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     regions = [region for _, annotation, _ in chosen for region in annotation["result"]]
     others = Counter(kind for kind in map(_kind, regions) if kind not in _AREAS)
     notes = [f"{count:,} results are {kind}, no area: not painted." for kind, count in sorted(others.items())]
+    if any("json_min" in task for task, _, _ in chosen):
+        notes.append(
+            "JSON-MIN does not say what was turned in Label Studio, nor which annotation is the ground truth: where "
+            "that matters, export JSON."
+        )
     labels = {_label(region) for region in regions if _kind(region) in _AREAS} - {"background"}
     numbers = {name: place for place, name in enumerate(["background", *sorted(labels)])}
     samples = []
@@ -110,7 +120,29 @@ def _load(file: SourceFile) -> list[dict[str, Any]] | None:
         isinstance(task, dict) and isinstance(task.get("data"), dict) and _objects(task.get("annotations"))
         and all(_objects(annotation.get("result")) for annotation in task["annotations"]) for task in tasks
     )  # fmt: skip
-    return tasks if whole else None
+    if whole:
+        return tasks
+    json_min = tasks and all(isinstance(record, dict) and record.keys() >= _OF_RECORD for record in tasks)
+    return _of_records(tasks) if json_min else None
+
+
+def _of_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """JSON-MIN's records, one an annotation, as tasks."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for record in records:
+        data = {key: value for key, value in record.items() if isinstance(value, str)}
+        new = {"id": record["id"], "data": data, "annotations": [], "json_min": True}
+        task = tasks.setdefault(str(record["id"]), new)
+        if record["annotation_id"] is not None:
+            result = [
+                {**value, "from_name": name, "type": next((key for key in value if key.endswith("labels")), name),
+                 "value": value}
+                for name, values in record.items() if isinstance(values, list)
+                for value in values if isinstance(value, dict)
+            ]  # fmt: skip
+            same = {"id": record["annotation_id"], "created_at": record["created_at"], "result": result}
+            task["annotations"].append(same)
+    return [*tasks.values()]
 
 
 def _objects(value: Any) -> bool:

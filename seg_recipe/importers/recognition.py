@@ -36,7 +36,7 @@ _LIKE = (
      "for pictures of your own it needs no import: give that folder to training as --dataset, with --labels "
      "FILE.json for its classes"),
     ("Label Studio's masks as PNG", (_TOP + r"task-\d+-annotation-\d+-by-.+\.png",), "",
-     "only its JSON says which picture they belong to; export that too (JSON, not JSON-MIN), and put it and the "
+     "only its JSON says which picture they belong to; export that too (JSON or JSON-MIN), and put it and the "
      "pictures next to them"),
     ("Hypersim", (r"(?:.*/)?scene_cam_\d+_geometry_hdf5/.+\.hdf5",), "",
      "it has no reader; store its semantic maps as PNG, and see --images, --masks and --table"),

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from seg_recipe.importers.class_lists import table_in
 from seg_recipe.importers.samples import NOT_LABELLED
-from seg_recipe.importers.tables import UNLABELLED, Table, read_table, show_colour
+from seg_recipe.importers.tables import UNLABELLED, Table, show_colour
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace, plain_name, with_nearest
 from seg_recipe.runtime.errors import InputError
 
@@ -72,12 +73,13 @@ class MaskValues:
 
 
 def read_values(path: Path, label_space: LabelSpace) -> MaskValues:
-    """The values of a file that `scripts/import_dataset.py --table` takes.
+    """The values of a file, or a name for CARLA, that `scripts/import_dataset.py --table` takes. Of several values of
+    a class the first counts.
 
     Pixels without a label get the table's own value for them, else that of a name like void or unlabelled, else 255,
     or black. Raises InputError for a class without a value, ids beyond 16 bits, or no value left for such pixels.
     """
-    table = read_table(path)
+    table = table_in(path)
     by_number: dict[int, int] = {}
     for value, number in table.codes.items():
         by_number.setdefault(number, value)
