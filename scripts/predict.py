@@ -158,7 +158,7 @@ from seg_recipe.inference.decoding import reading_up_to
 from seg_recipe.inference.exported import fingerprint, use_onnx
 from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
 from seg_recipe.inference.loop import predict
-from seg_recipe.inference.outputs import Wanted, open_predictions
+from seg_recipe.inference.outputs import OutputChoices, open_predictions
 from seg_recipe.inference.overlay_video import write_overlay_videos
 from seg_recipe.inference.values import read_values
 from seg_recipe.runtime.memory import keep_freed_memory
@@ -195,11 +195,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         options = {"flip": arguments.flip, "scales": arguments.scales, "window": window}
         values = read_values(arguments.table, segmenter.label_space) if arguments.table else None
         settings = _settings(segmenter, arguments, options, found.root) | {"table": values and values.record}
-        wanted = Wanted(
+        choices = OutputChoices(
             *(arguments.overlay, arguments.contours, arguments.min_confidence, tuple(arguments.probabilities)), values
         )
         with (
-            open_predictions(arguments.output, segmenter.label_space, settings, wanted) as output,
+            open_predictions(arguments.output, segmenter.label_space, settings, choices) as output,
             tqdm(total=found.count(), unit=" pictures", desc="predicting") as bar,
         ):
             outcome = predict(

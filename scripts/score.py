@@ -162,7 +162,7 @@ from seg_recipe.figure_names import background_of
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import read_id_map, with_nearest
 from seg_recipe.runtime.memory import keep_freed_memory
-from seg_recipe.scoring import SCALES, contestant, score_models, write_report
+from seg_recipe.scoring import TTA_SCALES, contestant, score_models, write_report
 from seg_recipe.scoring.causes import METADATA, read_metadata
 from seg_recipe.scoring.matching import check_id_map
 from seg_recipe.scoring.page import TITLES, interval_text, shown_figures
@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         other=models[1] if arguments.compare else None,
         metadata=metadata,
         flip="flip" in arguments.tta,
-        scales=SCALES if "scales" in arguments.tta else (1.0,),
+        scales=TTA_SCALES if "scales" in arguments.tta else (1.0,),
         window=arguments.window,
         batch_size=arguments.batch_size,
         resamples=arguments.resamples,

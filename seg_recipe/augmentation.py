@@ -20,7 +20,7 @@ LIMITS = {
 class Augmentation:
     """The ranges of the random augmentation. 0 (or a scale of (1, 1)) turns a part off.
 
-    scale: (least, greatest) zoom, log-uniform; 1 = the whole image squeezed to the square.
+    scale: (least, greatest) zoom, log-uniform; 1 = the whole image squeezed to image_size.
     rotation, shear: greatest angle in degrees, either way, in the image's own proportions.
     translation: greatest shift of the centre, either way, as a share of the scaled width and height.
     flip: probability of the left-right mirror image.

@@ -105,6 +105,15 @@ def _filled(temporary: Path, publishes: bool) -> Iterator[None]:
         raise
 
 
+def refuse_model_only(checkpoint: Path) -> None:
+    """Raise InputError for a checkpoint without the optimizer."""
+    if json.loads((checkpoint / RUN_STATE).read_text(encoding="utf-8"))["model_only"]:
+        raise InputError(
+            f"{checkpoint} holds the model alone (save_only_model), so its run cannot go on. Start anew: --resume "
+            f"never (in a new folder), or another --output_dir; --model {checkpoint} begins with its weights."
+        )
+
+
 def damage(folder: Path) -> str | None:
     """Verify a checkpoint folder. Returns what is wrong, or None."""
     try:

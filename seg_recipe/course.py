@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
-from seg_recipe.checkpoints import RUN_STATE, checkpoint_path, choose_checkpoint, damages
+from seg_recipe.checkpoints import RUN_STATE, checkpoint_path, choose_checkpoint, damages, refuse_model_only
 from seg_recipe.loaders import stable_seed
 from seg_recipe.runtime.errors import InputError
 
@@ -168,11 +168,7 @@ def chosen_checkpoint(resume: str | Path | bool | None, output_dir: Path) -> tup
     folder, lines = choose_checkpoint(output_dir, "auto" if resume is True else str(resume), tidy=resume is True)
     if folder is None:
         raise InputError(" ".join([f"{output_dir} holds no checkpoint to resume from: leave it out.", *lines]))
-    if json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))["model_only"]:
-        raise InputError(
-            f"The checkpoint {folder} holds the model alone (save_only_model), without the optimizer: it cannot be "
-            "resumed from. Its weights can be loaded with from_pretrained, as the model to begin with."
-        )
+    refuse_model_only(folder)
     return folder, lines
 
 

@@ -34,15 +34,15 @@ def counts_and_losses(
     scores: list[Float[Tensor, "_ classes _ _"]],
     labels: Integer[Tensor, "images height width"],
     sizes: Integer[Tensor, "images 2"],
-    late: Checks = None,
+    deferred: Checks = None,
 ) -> tuple[Int64[Tensor, "images classes classes"], Float[Tensor, " images"]]:
     """The confusion counts and the loss of each image, at its own label size. scores: as `scores_of` returns them.
-    late: as in `confusion_matrices`.
+    deferred: as in `confusion_matrices`.
     """
     counts, losses, first = [], [], 0
     for part in scores:
         images = slice(first, first + len(part))
-        counts.append(confusion_matrices(part, labels[images], sizes[images], late))
+        counts.append(confusion_matrices(part, labels[images], sizes[images], deferred))
         losses.append(losses_of_each(loss, part, labels[images], sizes[images].tolist()))
         first += len(part)
     return torch.cat(counts), torch.cat(losses)
@@ -91,13 +91,13 @@ def losses_of_each(
     return torch.cat(losses).float()
 
 
-class Tally:
+class RunningCounts:
     """The counts and losses of one evaluation. They stay on their device until the end, or until they are many."""
 
     def __init__(self, metrics: SegmentationMetrics, device: torch.device):
         metrics.reset()
         self.metrics = metrics
-        self.late = device.type != "cpu"
+        self.defers = device.type != "cpu"
         self._checks: list[Callable[[], None]] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._losses: list[Float[np.ndarray, " images"]] = []
@@ -110,7 +110,7 @@ class Tally:
         for check in before:
             check()
         self._waiting.append((counts, losses))
-        if not self.late or len(self._waiting) * counts.nbytes > MOST_WAITING:
+        if not self.defers or len(self._waiting) * counts.nbytes > MOST_WAITING:
             self._fetch()
 
     def _fetch(self) -> None:

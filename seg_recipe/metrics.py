@@ -31,7 +31,7 @@ def confusion_matrices(
     logits: Float[Tensor, "images classes h w"],
     labels: Integer[Tensor, "images height width"],
     label_sizes: Integer[Tensor, "images 2"],
-    late: list[Callable[[], None]] | None = None,
+    deferred: list[Callable[[], None]] | None = None,
 ) -> Int64[Tensor, "images classes classes"]:
     """Count the pixels of each image by true class (rows) and predicted class (columns), on the logits' device.
 
@@ -39,8 +39,8 @@ def confusion_matrices(
     own label size. Memory does not grow with that size.
     labels: class ids or IGNORE_INDEX (not counted), padded at the bottom and right to the batch's largest.
     label_sizes: (height, width) of each label without its padding.
-    late: gets a function that raises the errors below, but that of the sizes; to find them waits for an accelerator.
-    None: they are raised here.
+    deferred: gets a function that raises the errors below, but that of the sizes, for finding them waits for an
+    accelerator. None: they are raised here.
 
     Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that
     are not finite.
@@ -59,10 +59,10 @@ def confusion_matrices(
         _unknown(labels, classes).any(),
     )
     check = partial(_refuse, LateCopy(torch.stack([finite, unknown])), labels, classes)
-    if late is None:
+    if deferred is None:
         check()
     else:
-        late.append(check)
+        deferred.append(check)
     return counts
 
 

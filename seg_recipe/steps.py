@@ -40,7 +40,8 @@ def make_optimizer(
 
 
 def make_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Make the schedule of a run of `steps` optimizer steps. Refuses one without a rate of at least 0 at every step.
+    """Make the schedule of a run of `steps` optimizer steps. Refuses one whose rate is below 0 or not finite at one of
+    the steps tried: the first, the last, the middle and those around the end of the warm-up.
 
     The warm-up ends before the last step. A stock warm-up of a run of one step is the whole run, at a rate of 0, and
     then the polynomial schedule divides by zero (transformers 5.23).
@@ -114,7 +115,7 @@ class FiniteWatch:
     """
 
     def __init__(self, device: torch.device, last_good: Callable[[], str]):
-        self.late = device.type != "cpu"
+        self.defers = device.type != "cpu"
         self.skipped = 0
         self._last_good = last_good
         self._losses: list[Float[Tensor, ""]] = []
@@ -125,7 +126,7 @@ class FiniteWatch:
 
     def see_loss(self, loss: Float[Tensor, ""], images: Sequence[Any], *, step: int, scaled: bool) -> None:
         """The loss of a micro-batch. images: their ids. step: from 1. scaled: whether a loss scaler is used."""
-        if self.late or scaled:
+        if self.defers or scaled:
             self._losses.append(loss.detach().float())
             self._images.append(images)
         else:
@@ -133,7 +134,7 @@ class FiniteWatch:
 
     def see_norm(self, norm: Any, optimizer: Any, *, step: int, scaled: bool) -> None:
         """The gradient norm of an optimizer step, before the optimizer uses the gradient."""
-        if not (self.late or scaled):
+        if not (self.defers or scaled):
             self._judge_norm(float(norm), step)
             return
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
@@ -141,7 +142,7 @@ class FiniteWatch:
         before, self._pending = self._pending, _Seen(LateCopy(seen), self._images, step, scaled)
         self._losses, self._images = [], []
         self._judge(before)
-        if not self.late or not (scaled or self._skips_on_device(optimizer, seen)):
+        if not self.defers or not (scaled or self._skips_on_device(optimizer, seen)):
             self.settle()
 
     def _skips_on_device(self, optimizer: Any, seen: Float[Tensor, " values"]) -> bool:

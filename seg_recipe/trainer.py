@@ -30,7 +30,7 @@ from seg_recipe.checkpoints import (
     write_json,
 )
 from seg_recipe.course import Course, LeftTraining, Resumed, callback_states, chosen_checkpoint, find_best
-from seg_recipe.evaluation import Tally, boundaries_of, check_batch, counts_and_losses, share_buffers
+from seg_recipe.evaluation import RunningCounts, boundaries_of, check_batch, counts_and_losses, share_buffers
 from seg_recipe.fast.resizing import QuickResizing
 from seg_recipe.loaders import StreamSteps, WholeRounds, make_loader, stable_seed, train_sampler
 from seg_recipe.losses import SegmentationLoss
@@ -164,7 +164,7 @@ class SegmentationTrainer(Trainer):
         self.add_callback(self.course)
         self._set_aside: dict[str, Any] = {}  # arguments hidden from the stock loop
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
-        self._tally = Tally(self.metrics, self.args.device)
+        self._counts = RunningCounts(self.metrics, self.args.device)
         self.begin()
         self._masks: list[UInt8[np.ndarray, "_ _"]] | None = None  # of a running predict
 
@@ -378,10 +378,10 @@ class SegmentationTrainer(Trainer):
                 masks = [mask_of(one.float(), tuple(size)) for one, size in each]
                 self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
             if labels is not None:
-                checks: Any = [] if self._tally.late else None
+                checks: Any = [] if self._counts.defers else None
                 counted = counts_and_losses(self.loss, scores, labels, sizes, checks)
                 counts, losses = self.accelerator.gather_for_metrics(counted)
-                self._tally.add(counts, losses, checks)
+                self._counts.add(counts, losses, checks)
                 if self.metrics.boundary:
                     near = self.accelerator.gather_for_metrics(boundaries_of(scores, labels, sizes))
                     self.metrics.add_boundaries(near.cpu().numpy())
@@ -420,11 +420,11 @@ class SegmentationTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the same network on all ranks, with empty counts."""
-        self._tally = Tally(self.metrics, self.args.device)
+        self._counts = RunningCounts(self.metrics, self.args.device)
         share_buffers(self.accelerator.unwrap_model(self.model))
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        figures = {f"{prefix}_{name}": value for name, value in self._tally.figures().items()}
+        figures = {f"{prefix}_{name}": value for name, value in self._counts.figures().items()}
         return output._replace(metrics={**figures, **(output.metrics or {})})
 
     # ---- saving

@@ -7,10 +7,10 @@ of it, use it up, and take the next.
 On the CPU a part is a band of rows of one image, and the loops of `seg_recipe.fast.kernels` walk through it, several
 bands at a time.
 
-On an accelerator, and in float64 everywhere, it is a tile. Bilinear interpolation is linear and separable, so a tile
-is two small matrix products, rows @ (source @ columns), and its adjoint, which a gradient needs, is the same two
-products transposed. Any pair of sizes works, up or down, and the adjoint adds in a fixed order, which that of
-`torch.nn.functional.interpolate` does not on an accelerator.
+Elsewhere (float64, and an accelerator without Triton's kernels) it is a tile. Bilinear interpolation is linear and
+separable, so a tile is two small matrix products, rows @ (source @ columns), and its adjoint, which a gradient needs,
+is the same two products transposed. Any pair of sizes works, up or down, and the adjoint adds in a fixed order, which
+that of `torch.nn.functional.interpolate` does not on an accelerator.
 """
 
 from collections.abc import Callable, Iterable, Iterator

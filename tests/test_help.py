@@ -120,11 +120,11 @@ def test_what_a_parser_writes_down_is_what_the_package_has():
     from scripts import make_faces, predict, score
     from seg_recipe.faces.oversampling import RARE
     from seg_recipe.inference.probabilities import KINDS
-    from seg_recipe.scoring import SCALES
+    from seg_recipe.scoring import TTA_SCALES
     from seg_recipe.scoring.intervals import RESAMPLES
 
     assert predict.KINDS == KINDS and tuple(RARE) == make_faces.RARE and score.RESAMPLES == RESAMPLES
-    assert SCALES == (0.75, 1.0, 1.25)  # in the text of --tta
+    assert TTA_SCALES == (0.75, 1.0, 1.25)  # in the text of --tta
 
 
 def test_every_setting_of_a_recipe_has_a_default_in_the_manual():

@@ -13,7 +13,7 @@ from PIL import Image
 from scripts.import_dataset import main as import_dataset
 from seg_recipe.inference.coco import _runs, text, write_coco
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.inference.outputs import Wanted, open_predictions
+from seg_recipe.inference.outputs import OutputChoices, open_predictions
 from seg_recipe.inference.values import read_values
 from seg_recipe.labels import LabelSpace
 from tests.test_inference import checkpoint, pictures
@@ -151,7 +151,7 @@ def test_it_is_imported_as_it_was(table, tmp_path):
     if table:
         (tmp_path / "table.json").write_text(json.dumps(table))
         values = read_values(tmp_path / "table.json", SPACE)
-    with open_predictions(tmp_path / "out", SPACE, {}, Wanted(values=values)) as output:
+    with open_predictions(tmp_path / "out", SPACE, {}, OutputChoices(values=values)) as output:
         for number, (height, width) in enumerate([(20, 30), (31, 7), (16, 16)] * 2):
             mask = rng.choice(np.array([0, 1, 2], np.uint8), (height // 3 + 1, width // 3 + 1))
             masks[str(number)] = mask.repeat(3, 0).repeat(3, 1)[:height, :width]

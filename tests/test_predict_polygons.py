@@ -176,4 +176,4 @@ def test_contours_are_the_borders_in_the_colours_of_both_sides(checkpoint, tmp_p
     with pytest.raises(ValueError, match=r"was made with overlay contours \(now True\)"):
         run(checkpoint, *words[:3], "--overlay")
     with open_predictions(tmp_path / "new", LABELS, {}) as output:
-        assert not output.wanted.contours
+        assert not output.choices.contours

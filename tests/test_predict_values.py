@@ -9,7 +9,7 @@ from PIL import Image
 
 from scripts.import_dataset import main as import_dataset
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.inference.outputs import Wanted, open_predictions
+from seg_recipe.inference.outputs import OutputChoices, open_predictions
 from seg_recipe.inference.values import MaskValues, read_values
 from seg_recipe.labels import LabelSpace, load_label_space
 from tests.test_inference import checkpoint, pictures
@@ -74,8 +74,8 @@ def test_what_was_imported_with_a_table_is_written_with_it_bit_for_bit(name, tmp
     words = ["--images", "photos/*.png", "--masks", "theirs/*.png", "--table", str(table(tmp_path, content))]
     import_dataset([str(tmp_path / "data"), str(tmp_path / "ours"), *words, "--val_fraction", "0.5"])
     space = load_label_space(str(tmp_path / "ours" / "labels.json"))
-    wanted = Wanted(values=read_values(tmp_path / "table.json", space))
-    with open_predictions(tmp_path / "out", space, {}, wanted) as output:
+    choices = OutputChoices(values=read_values(tmp_path / "table.json", space))
+    with open_predictions(tmp_path / "out", space, {}, choices) as output:
         for path in (tmp_path / "ours").rglob("annotations/*.png"):
             one = path.stem.removesuffix("_seg")
             output.write(Picture(one, one, "1", lambda: (30, 20), Image.Image), read(path))

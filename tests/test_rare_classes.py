@@ -70,7 +70,7 @@ def folder(tmp_path):
 def test_an_epoch_shows_the_rare_picture_often_and_each_time_augmented_anew(folder):
     data = load_data(str(folder), label_space=SPACE, rare_class_sampling=0.4, seed=3, progress=False)
     clock = EpochClock()
-    rows = data.training_rows(TrainTransform(SPACE, 32, clock=clock, resize="crop", wanted=data.class_chances))
+    rows = data.training_rows(TrainTransform(SPACE, 32, clock=clock, resize="crop", class_chances=data.class_chances))
     assert isinstance(rows, EpochRows) and len(rows) == data.epoch_length == 20
     seen = {}
     for epoch in range(20):

@@ -19,7 +19,7 @@ from scripts import score
 from seg_recipe.data.check import check_pairs
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
-from seg_recipe.scoring import SCALES
+from seg_recipe.scoring import TTA_SCALES
 from seg_recipe.scoring.causes import find_causes, read_metadata
 from seg_recipe.scoring.page import report_page
 from seg_recipe.scoring.tally import Tally
@@ -197,7 +197,7 @@ def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
     """The accuracy and IoUs of the masks that the same options make, counted with numpy."""
     content = score.main([str(place / "model"), str(place / "data"), *options, "--output", str(tmp_path), *QUICK])
     paths = sorted((place / "data" / "val" / "images").iterdir())
-    chosen = {"flip": "flip" in options[1], "scales": SCALES, "window": "--window" in options}
+    chosen = {"flip": "flip" in options[1], "scales": TTA_SCALES, "window": "--window" in options}
     masks = np.stack(
         load_segmenter(place / "model", device="cpu", precision="fp32").masks(
             [Image.open(path) for path in paths], **chosen
@@ -213,7 +213,7 @@ def test_scales_and_windows_are_those_of_the_masks(place, tmp_path, options):
         assert content["classes"][name]["iou"]["value"] == pytest.approx(
             (found & true).sum() / (found | true).sum(), abs=1e-4
         )
-    assert {key: content["settings"][key] for key in chosen} == {**chosen, "scales": list(SCALES)}
+    assert {key: content["settings"][key] for key in chosen} == {**chosen, "scales": list(TTA_SCALES)}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from seg_recipe import metrics, steps
-from seg_recipe.evaluation import Tally
+from seg_recipe.evaluation import RunningCounts
 from seg_recipe.steps import FiniteWatch, NonFiniteLossError
 from seg_recipe.transforms import collate
 from tests import tiny
@@ -27,7 +27,7 @@ def late(monkeypatch):
 
     def begin(self, *args):
         original(self, *args)
-        self.late = True
+        self.defers = True
 
     monkeypatch.setattr(FiniteWatch, "__init__", begin)
 
@@ -219,8 +219,10 @@ def reads_of_an_evaluation(folder, monkeypatch, images, late=True):
         run.evaluate()  # the weights of the resizing are kept
         patch.setattr(metrics, "all_finite", lambda logits: logits.isfinite().all())
         patch.setattr(metrics.torch, "tensor", lambda value, **_: torch.as_tensor(value))
-        begin = Tally.__init__
-        patch.setattr(Tally, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", late))[0])
+        begin = RunningCounts.__init__
+        patch.setattr(
+            RunningCounts, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", late))[0]
+        )
         found = Counter()
         originals = {name: getattr(torch.Tensor, name) for name in READS}
         for name in READS:
@@ -254,8 +256,10 @@ def test_an_unknown_id_is_named_one_batch_later(tmp_path, monkeypatch, batch):
     """Of the last batch at the end."""
     run = trainer(tmp_path, val=8, per_device_eval_batch_size=2)
     run.loss.of_each = lambda logits, labels: logits.mean((1, 2, 3))
-    begin, seen = Tally.__init__, []
-    monkeypatch.setattr(Tally, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", True))[0])
+    begin, seen = RunningCounts.__init__, []
+    monkeypatch.setattr(
+        RunningCounts, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", True))[0]
+    )
     original = run.prediction_step
 
     def step(model, inputs, *args, **options):

@@ -178,7 +178,7 @@ def make_transforms(
     seen: dict[str, Any] = {"label_space": label_space, "image_size": recipe.model.image_size}
     seen["resize"] = recipe.model.resize
     seen |= {"mean": image_processor.image_mean, "std": image_processor.image_std}
-    drawn: dict[str, Any] = {"wanted": data.class_chances, "seed": recipe.training.seed}
+    drawn: dict[str, Any] = {"class_chances": data.class_chances, "seed": recipe.training.seed}
     train = TrainTransform(**seen, **drawn, augmentation=recipe.augmentation.as_augmentation())
     return train, EvalTransform(**seen)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from seg_recipe.checkpoints import checkpoints_of, choose_checkpoint
+from seg_recipe.checkpoints import checkpoints_of, choose_checkpoint, refuse_model_only
 from seg_recipe.data import Data
 from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe.loading import Recipe
@@ -102,11 +102,7 @@ def where_to_start(recipe: Recipe, identity: dict[str, Any]) -> tuple[Path | Non
                 f"on: --model {args.output_dir} with another --output_dir."
             )
     assert checkpoint is not None
-    if json.loads((checkpoint / "run_state.json").read_text(encoding="utf-8")).get("model_only"):
-        raise InputError(
-            f"{checkpoint} holds the model alone (save_only_model), so its run cannot go on. Start anew: --resume "
-            f"never (in a new folder), or another --output_dir; --model {checkpoint} begins with its weights."
-        )
+    refuse_model_only(checkpoint)
     before = _identity_in(checkpoint, now)
     say(args, f"Going on from {checkpoint}.", *_split_differently(before, now))
     return checkpoint, None

@@ -14,7 +14,7 @@ from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
 
-_HARMLESS = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
+_MAY_STAND_THERE = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
 """Files that a run may leave before its first checkpoint. They do not make an output_dir foreign."""
 
 
@@ -45,7 +45,7 @@ def refuse_foreign(folder: Path) -> None:
         return
     from seg_recipe.faces.ours import JUNK
 
-    if names := sorted(path.name for path in folder.iterdir() if path.name not in _HARMLESS | JUNK):
+    if names := sorted(path.name for path in folder.iterdir() if path.name not in _MAY_STAND_THERE | JUNK):
         found = ", ".join(names[:3] + ["..."] * (len(names) > 3))
         raise InputError(
             f"output_dir is {folder}, which holds {found} and no run of this recipe; give a new or an empty folder."

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.inference.outputs import Wanted
+from seg_recipe.inference.outputs import OutputChoices
 from seg_recipe.upsampling import map_tiles, tiles
 
 LEVELS = 256
@@ -58,7 +58,7 @@ class Confidences:
     It takes the place of `Predictions` in `predict`; several threads may write at once.
     """
 
-    wanted = Wanted(min_confidence=0.0)  # asks for the scores
+    choices = OutputChoices(min_confidence=0.0)  # asks for the scores
 
     def __init__(self, folder: Path, unfinished: Path):
         self.folder, self._unfinished = folder, unfinished

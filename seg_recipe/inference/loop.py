@@ -61,7 +61,7 @@ def predict(
     """
     outcome = Outcome(0, 0, {})
     extra = options["flip"] or options["window"] or list(options["scales"]) != [1.0]
-    overlays, keeps_scores = output.wanted.overlays, output.wanted.scores
+    overlays, keeps_scores = output.choices.overlays, output.choices.scores
     readers, writers = Threads(workers, "read"), Threads(workers, "write")
     writing: deque[tuple[int, Future[None]]] = deque()
 

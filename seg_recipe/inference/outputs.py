@@ -41,7 +41,7 @@ LEAST_LEGEND_WIDTH = 320
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputChoices:
     """What is written of each picture beside its mask.
 
     values: what classes are in the masks, None for their ids. contours: overlays have the borders alone.
@@ -64,9 +64,9 @@ class Wanted:
 class Predictions:
     """The open folder: what is done in it, and how to add to it. Several threads may write at once."""
 
-    def __init__(self, folder: Path, label_space: LabelSpace, wanted: Wanted):
-        self.folder, self.label_space, self.wanted = folder, label_space, wanted
-        self.values = wanted.values or MaskValues(label_space)
+    def __init__(self, folder: Path, label_space: LabelSpace, choices: OutputChoices):
+        self.folder, self.label_space, self.choices = folder, label_space, choices
+        self.values = choices.values or MaskValues(label_space)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._made: set[Path] = set()
@@ -91,13 +91,13 @@ class Predictions:
     ) -> None:
         """Write all that is wanted of a picture, and then its line.
 
-        image: for the overlay. scores: those that the mask is made of, where `wanted.scores`.
+        image: for the overlay. scores: those that the mask is made of, where `choices.scores`.
         """
         if scores is not None:
-            of_classes = bool({"png", "npz"} & {*self.wanted.probabilities})
+            of_classes = bool({"png", "npz"} & {*self.choices.probabilities})
             found = Probabilities(scores, (mask.shape[0], mask.shape[1]), of_classes=of_classes)
-            if self.wanted.min_confidence is not None:
-                mask = np.where(found.confidence < self.wanted.min_confidence, np.uint8(IGNORE_INDEX), mask)
+            if self.choices.min_confidence is not None:
+                mask = np.where(found.confidence < self.choices.min_confidence, np.uint8(IGNORE_INDEX), mask)
             self._write_probabilities(picture, found)
         if image is not None:
             shown = _with_legend(self.covered(np.asarray(image.convert("RGB")), mask), mask, self.label_space)
@@ -122,7 +122,7 @@ class Predictions:
         self, image: UInt8[np.ndarray, "height width 3"], mask: UInt8[np.ndarray, "height width"]
     ) -> Image.Image:
         """The picture under its mask."""
-        return (outlined if self.wanted.contours else overlay)(image, mask, self.label_space)
+        return (outlined if self.choices.contours else overlay)(image, mask, self.label_space)
 
     def mask_file(self, name: str) -> Path:
         """The mask of a picture."""
@@ -135,7 +135,7 @@ class Predictions:
         part.replace(self.folder / SHARES)
 
     def _write_probabilities(self, picture: Picture, found: Probabilities) -> None:
-        kinds, names = self.wanted.probabilities, self.label_space.names
+        kinds, names = self.choices.probabilities, self.label_space.names
         if "winner" in kinds:
             confidence = Image.fromarray(in_8_bits(found.confidence))
             self.place(confidence.save, self.folder / "confidences" / f"{picture.name}.png")
@@ -149,9 +149,9 @@ class Predictions:
 
     def _files(self, picture: Picture) -> Iterator[Path]:
         """The files that a picture gets."""
-        kinds, name = self.wanted.probabilities, picture.name
+        kinds, name = self.choices.probabilities, picture.name
         yield self.mask_file(name)
-        if self.wanted.overlays:
+        if self.choices.overlays:
             yield self.folder / "overlays" / f"{name}.jpg"
         if "winner" in kinds:
             yield self.folder / "confidences" / f"{name}.png"
@@ -177,7 +177,7 @@ class Predictions:
 
 @contextlib.contextmanager
 def open_predictions(
-    folder: Path, label_space: LabelSpace, settings: dict[str, Any], wanted: Wanted | None = None
+    folder: Path, label_space: LabelSpace, settings: dict[str, Any], choices: OutputChoices | None = None
 ) -> Iterator[Predictions]:
     """The folder with what is done in it, held for this process; it is not made until something is to be kept, and
     gone if nothing is.
@@ -199,7 +199,7 @@ def open_predictions(
             shutil.rmtree(folder / PARTIAL)
         (folder / PARTIAL).mkdir()
         write_json(folder / RECORD, settings)
-        predictions = Predictions(folder, label_space, wanted or Wanted())
+        predictions = Predictions(folder, label_space, choices or OutputChoices())
         try:
             yield predictions
         finally:

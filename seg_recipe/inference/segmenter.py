@@ -21,7 +21,7 @@ from seg_recipe.windows import blended_strips, whole_size, whole_steps
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-SCALES = (0.25, 4.0)
+SCALE_LIMITS = (0.25, 4.0)
 """The least and the greatest of `scales`."""
 
 
@@ -127,7 +127,7 @@ class Segmenter:
         the model was trained on crops, and then of smaller pictures too, enlarged to fill a window.
         Memory: the batch is as large as `images`, and the grid of a windowed picture grows with the picture.
 
-        Raises InputError for scales out of SCALES or that the model cannot take.
+        Raises InputError for scales out of SCALE_LIMITS or that the model cannot take.
         """
         checked = _checked_scales(scales)
         window = self.uses_windows if window is None else window
@@ -275,10 +275,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _checked_scales(scales: Sequence[float | int]) -> list[float]:
-    if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
+    if not scales or not all(SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1] for scale in scales):
         raise InputError(
-            f"scales is {list(scales)}; wanted one or more numbers in {SCALES[0]:g}-{SCALES[1]:g} (1 = the model's "
-            "image size)."
+            f"scales is {list(scales)}; wanted one or more numbers in {SCALE_LIMITS[0]:g}-{SCALE_LIMITS[1]:g} "
+            "(1 = the model's image size)."
         )
     return [float(scale) for scale in scales]
 

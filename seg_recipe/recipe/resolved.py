@@ -14,7 +14,7 @@ from seg_recipe.recipe.reading import read_settings
 from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.files import replaced_file
 
-HARMLESS = frozenset(
+MAY_CHANGE = frozenset(
     (
         # where it runs, and how fast
         "cpu_threads", "channels_last", "use_cpu", "torch_empty_cache_steps", "per_device_eval_batch_size",
@@ -80,13 +80,13 @@ def read_flat_dict(path: str | Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The differences between two recipes, as `learning_rate: 6e-05 -> 0.0001`, except for settings in HARMLESS.
+    """The differences between two recipes, as `learning_rate: 6e-05 -> 0.0001`, except for settings in MAY_CHANGE.
 
     Both are flat dicts (`Recipe.as_flat_dict`, `read_flat_dict`, or either from JSON). A missing setting counts as its
     default.
     """
     defaults = {**settings.defaults(), **arguments.defaults()}
-    names = [name for name in defaults if name not in HARMLESS]
+    names = [name for name in defaults if name not in MAY_CHANGE]
     pairs = ((name, old.get(name, defaults[name]), new.get(name, defaults[name])) for name in names)
     return [
         f"{name}: {as_text(before)} -> {as_text(after)}"

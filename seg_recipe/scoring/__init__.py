@@ -34,9 +34,9 @@ from seg_recipe.scoring.result import FORMAT, by_miou, compared_content, drawn_f
 from seg_recipe.scoring.scored_split import Pictures
 from seg_recipe.scoring.tally import Tally, count_pixels, predict_pixels
 
-__all__ = ["SCALES", "Contestant", "Report", "contestant", "measure", "score_models", "write_report"]
+__all__ = ["TTA_SCALES", "Contestant", "Report", "contestant", "measure", "score_models", "write_report"]
 
-SCALES = (0.75, 1.0, 1.25)
+TTA_SCALES = (0.75, 1.0, 1.25)
 """What `scales` of the test-time augmentation stands for."""
 
 

@@ -23,8 +23,8 @@ def decoded_image(cell: Any) -> Image.Image:
 
 
 def ids_of_cell(sample_id: str, cell: Any) -> UInt8[np.ndarray, "height width"]:
-    """The ids of a mask: of a file's content, or of a picture that somebody decoded already. ValueError that names the
-    sample.
+    """The ids of a mask: of a file's content, or of a picture that somebody decoded already. Raises InputError that
+    names the sample.
     """
     try:
         ids = ids_in(cell) if isinstance(cell, Image.Image) else ids_of_file(_content(cell))

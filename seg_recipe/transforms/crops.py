@@ -20,20 +20,20 @@ def draw_crop_centre(
     ids: UInt8[np.ndarray, "height width"],
     image_size: ImageSize,
     scale: float,
-    wanted: Float[np.ndarray, " classes"] | None = None,
+    class_chances: Float[np.ndarray, " classes"] | None = None,
 ) -> tuple[float, float]:
     """Draw the centre (x, y) of a crop of `image_size`, in pixels of the picture.
 
     ids: the picture's mask. scale: the zoom, 1 for the picture's own resolution. The crop lies within the picture; a
     side of the picture that is shorter than the crop is shown whole, in the middle.
-    wanted: a chance for each class. One of the mask's classes is drawn by it, and the crop holds a pixel of it.
+    class_chances: a chance for each class. One of the mask's classes is drawn by it, and the crop holds a pixel of it.
     """
     reach = [side / (2 * scale) for side in reversed(height_and_width(image_size))]
     ends = [
         (min(half, length / 2), max(length - half, length / 2))
         for half, length in zip(reach, reversed(ids.shape), strict=True)
     ]
-    about = None if wanted is None else _pixel_of_a_class(generator, ids, wanted)
+    about = None if class_chances is None else _pixel_of_a_class(generator, ids, class_chances)
     centre = (0.0, 0.0)
     for _ in range(PLACES):
         u = generator.random(2).tolist()
@@ -55,11 +55,13 @@ def _between(ends: tuple[float, float], part: float) -> float:
 
 
 def _pixel_of_a_class(
-    generator: np.random.Generator, ids: UInt8[np.ndarray, "height width"], wanted: Float[np.ndarray, " classes"]
+    generator: np.random.Generator,
+    ids: UInt8[np.ndarray, "height width"],
+    class_chances: Float[np.ndarray, " classes"],
 ) -> tuple[float, float] | None:
     """The middle of a pixel of one of the classes, drawn by their chances; None where the mask has none of them."""
-    present = np.bincount(ids.ravel(), minlength=IGNORE_INDEX + 1)[: len(wanted)]
-    chances = np.where(present > 0, wanted, 0.0)
+    present = np.bincount(ids.ravel(), minlength=IGNORE_INDEX + 1)[: len(class_chances)]
+    chances = np.where(present > 0, class_chances, 0.0)
     first, second = generator.random(2).tolist()
     if not chances.sum():
         return None

@@ -1,4 +1,4 @@
-"""One affine resampling for image and mask: where each pixel of the square comes from in the picture.
+"""One affine resampling for image and mask: where each pixel of the output comes from in the picture.
 
 All coordinates are continuous, in pixels, with (0, 0) at the outer corner of the first pixel, whose centre lies at
 (0.5, 0.5): so Pillow's Image.transform, Image.reduce and Image.resize have it. OpenCV counts from the first pixel's
@@ -21,7 +21,7 @@ cv2.setNumThreads(
 )  # the transforms have threads or workers of their own, and a pool of OpenCV's does not survive a fork
 
 CROP_MARGIN = 6
-"""Pixels of the reduced picture kept at least around the window that the square shows. A blur that reaches further
+"""Pixels of the reduced picture kept at least around the window that the output shows. A blur that reaches further
 keeps more.
 """
 
@@ -54,10 +54,10 @@ def output_to_source(
 
 
 class Window(NamedTuple):
-    """The part of a picture that the square shows, averaged over whole-factor boxes where it shrinks.
+    """The part of a picture that the output shows, averaged over whole-factor boxes where it shrinks.
 
     factors: sides of the boxes, across and down. box: left, top, right and bottom of the part, in boxes.
-    matrix: the map from the square to the part, as that from the square to the picture.
+    matrix: the map from the output to the part, as that from the output to the picture.
     """
 
     pixels: UInt8[np.ndarray, "height width 4"]
@@ -72,10 +72,10 @@ def window_of(
     image_size: ImageSize,
     blur: float = 0.0,
 ) -> Window:
-    """The window of a picture that the square shows, with as much around it as bilinear weights and a blur of it
+    """The window of a picture that the output shows, with as much around it as bilinear weights and a blur of it
     reach.
 
-    blur: the radius, in pixels of the square.
+    blur: the radius, in pixels of the output.
     A bilinear resampling that shrinks by 2 or more skips pixels, and training pictures would be harsher than those of
     evaluation. Averaging starts 0.3 before the next whole factor: from there on the result is closer to an antialiased
     resize with it than without (mean squared error on a face at 1.65: 4.2 without, 5.5 with; at 1.75: 4.8 and 4.7; at
@@ -92,7 +92,7 @@ def window_of(
         first = max(math.floor(min(corners) / factor) - margin, 0)
         last = min(math.ceil(max(corners) / factor) + margin, math.ceil(length / factor))
         factors.append(factor)
-        box.append((min(first, last - 1), max(last, 1)))  # a square beside the picture shows nothing of it
+        box.append((min(first, last - 1), max(last, 1)))  # an output beside the picture shows nothing of it
     (across, down), ((left, right), (top, bottom)) = factors, box
     if (across, down) == (1, 1):
         pixels = picture[top:bottom, left:right]
@@ -106,7 +106,7 @@ def window_of(
 def warp(
     pixels: UInt8[np.ndarray, "height width *channels"], matrix: Float[np.ndarray, "2 3"], image_size: ImageSize
 ) -> UInt8[np.ndarray, "tall wide *channels"]:
-    """The square of a picture, bilinearly and rounded to 8 bits: what Pillow's Image.transform in mode F gives.
+    """The output of a picture, bilinear and rounded to 8 bits: what Pillow's Image.transform in mode F gives.
 
     At its border the outermost pixels count alone. What lies outside of it is to be filled by the caller.
     """
@@ -120,7 +120,7 @@ def warp(
 def warp_nearest(
     mask: UInt8[np.ndarray, "height width"], matrix: Float[np.ndarray, "2 3"], image_size: ImageSize
 ) -> UInt8[np.ndarray, "tall wide"]:
-    """The square of a mask, each pixel the nearest one of it; 0 outside. Places are right to 2.5/1024 pixel."""
+    """The output of a mask, each pixel the nearest one of it; 0 outside. Places are right to 2.5/1024 pixel."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(mask, _from_centres(matrix), height_and_width(image_size)[::-1], flags=flags))
 

@@ -44,7 +44,8 @@ class TrainTransform:
     image_size: H and W, what the model sees, in pixels; one number for a square.
     augmentation: the ranges from which each sample draws.
     resize: "squeeze" shows the whole picture; "crop" a part of it, `scale` 1 being its own resolution. Where that part
-    lies is drawn, so `translation` has no effect. wanted: a chance for each class that a crop is drawn around it.
+    lies is drawn, so `translation` has no effect.
+    class_chances: for each class the chance that a crop is drawn around it.
     mean, std: of red, green and blue in 0-1; those of ImageNet by default. Outside of the picture the image has the
     colour `mean`, in 8 bits, and the labels are IGNORE_INDEX.
     seed, clock: with the sample's id they decide everything that is random. Left out, the clock is one of its own, at
@@ -60,7 +61,7 @@ class TrainTransform:
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         *,
         resize: Resize = "squeeze",
-        wanted: Float[np.ndarray, " classes"] | None = None,
+        class_chances: Float[np.ndarray, " classes"] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
@@ -68,7 +69,7 @@ class TrainTransform:
     ):
         self.augmentation = augmentation
         self.image_size = height_and_width(image_size)
-        self.resize, self.wanted = resize, wanted
+        self.resize, self.class_chances = resize, class_chances
         self.levels = normalisation(list(mean), list(std))
         self.fill = np.array([*(round(255 * part) for part in mean), 0], np.uint8).view("<u4")
         self.label_space = label_space
@@ -116,16 +117,16 @@ class TrainTransform:
         matrix = output_to_source(sampled, (picture.shape[1], picture.shape[0]), size, centre)
         window = window_of(picture, matrix, size, sampled.blur)
         radius = [sampled.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
-        square = warp(degrade(window.pixels, sampled, (radius[0], radius[1]), generator), window.matrix, size)
+        output = warp(degrade(window.pixels, sampled, (radius[0], radius[1]), generator), window.matrix, size)
         outside = warp_nearest(np.ones_like(mask), matrix, size) == 0  # for both, so that they end at the same pixel
-        np.copyto(square.view("<u4")[:, :, 0], self.fill, where=outside)
+        np.copyto(output.view("<u4")[:, :, 0], self.fill, where=outside)
         found = cv2.LUT(warp_nearest(mask, matrix, size), self._read[sampled.mirrored])
         np.copyto(found, IGNORE_INDEX, where=outside)
         if sampled.mirrored:
-            square, found = cv2.flip(square, 1), cv2.flip(found, 1)
+            output, found = cv2.flip(output, 1), cv2.flip(found, 1)
         ids[:] = found
         _refuse_foreign_ids(sample_id, ids, self.label_space)
-        normalise_into(values, square, self.levels)
+        normalise_into(values, output, self.levels)
 
     def _crop_centre(
         self, sample_id: str, epoch: int, mask: UInt8[np.ndarray, "height width"], scale: float
@@ -133,7 +134,7 @@ class TrainTransform:
         """Where the crop lies. Its generator is its own: how many places it tries moves no other draw."""
         generator = sample_generator(self.seed, epoch, f"{sample_id}\0crop")
         ids = np.asarray(cv2.LUT(mask, self._read[False]))
-        return draw_crop_centre(generator, ids, self.image_size, scale, self.wanted)
+        return draw_crop_centre(generator, ids, self.image_size, scale, self.class_chances)
 
 
 class EvalTransform:
@@ -264,7 +265,7 @@ def _checked_pair(
     image: Image.Image | UInt8[np.ndarray, "height width 4"],
     label: Image.Image | UInt8[np.ndarray, "height width"],
 ) -> tuple[UInt8[np.ndarray, "height width 4"], UInt8[np.ndarray, "height width"]]:
-    """The image as pixels and the mask as ids; ValueError that names the sample where that cannot be."""
+    """The image as pixels and the mask as ids. Raises InputError that names the sample where that cannot be."""
     if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
         raise InputError(
             f"Sample {sample_id}: its image has mode {image.mode} (more than 8 bits); save it as 8-bit RGB."

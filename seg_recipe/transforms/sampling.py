@@ -57,7 +57,7 @@ def sample_generator(seed: int, epoch: int, sample_id: str) -> np.random.Generat
 class Sampled(NamedTuple):
     """The augmentation of one sample in one epoch."""
 
-    # 1 = the whole picture squeezed to the square, as in evaluation; 2 = twice as large: its middle fills the square
+    # 1 = the whole picture squeezed to image_size, as in evaluation; 2 = twice as large: its middle fills that
     scale: float = 1.0
     rotation: float = 0.0  # degrees, clockwise as one sees the picture
     shear: float = 0.0  # degrees: the lower half moves to the right
