@@ -5,7 +5,6 @@ the same with torch.
 
 loss.py, counts.py  the loss and the metric on a CPU, by the loops of kernels.py; compilation.py: how numba makes them
 triton_*.py         the same on a GPU
-joining.py          a head's feature maps upsampled and added in one pass
 resizing.py         resizing inside a model; segformer.py its attention and head with fewer copies
 """
 

@@ -19,11 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, interpolate
 from transformers import PreTrainedModel, SegformerForSemanticSegmentation
 from transformers.models.segformer import modeling_segformer as stock
-
-from seg_recipe.fast.joining import add_upsampled
 
 _Side = Any  # an int; while torch exports the model, a tensor
 
@@ -46,12 +44,11 @@ class FoldedDecodeHead(stock.SegformerDecodeHead):
             features.contiguous(memory_format=torch.channels_last) for features in encoder_hidden_states
         )
         joined = conv2d(largest, matrices[0], offset)
-        projected = [conv2d(features, matrix) for features, matrix in zip(smaller, matrices[1:], strict=True)]
+        for features, matrix in zip(smaller, matrices[1:], strict=True):
+            joined += interpolate(conv2d(features, matrix), joined.shape[2:], mode="bilinear", align_corners=False)
         if self.batch_norm.training:
-            joined = self.activation(self.batch_norm(add_upsampled(joined, projected)))
-        else:
-            joined = add_upsampled(joined, projected, relu=True)
-        return self.classifier(self.dropout(joined))
+            joined = self.batch_norm(joined)
+        return self.classifier(self.dropout(self.activation(joined)))
 
     def _folded(self) -> tuple[list[Float[Tensor, "width channels 1 1"]], Float[Tensor, " width"]]:
         """A matrix for each stage, and what is added to their sum; computed in float32 or float64."""

@@ -118,11 +118,11 @@ def warp(
 
 
 def warp_nearest(
-    mask: UInt8[np.ndarray, "height width"], matrix: Float[np.ndarray, "2 3"], image_size: ImageSize
+    mask: UInt8[np.ndarray, "height width"], matrix: Float[np.ndarray, "2 3"], image_size: ImageSize, outside: int = 0
 ) -> UInt8[np.ndarray, "tall wide"]:
-    """The output of a mask, each pixel the nearest one of it; 0 outside. Places are right to 2.5/1024 pixel."""
-    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(mask, _from_centres(matrix), height_and_width(image_size)[::-1], flags=flags))
+    """The output of a mask, each pixel the nearest one of it, or `outside`. Places are right to 2.5/1024 pixel."""
+    size, flags = height_and_width(image_size)[::-1], cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(mask, _from_centres(matrix), size, flags=flags, borderValue=outside))
 
 
 def _from_centres(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:

@@ -118,9 +118,11 @@ class TrainTransform:
         window = window_of(picture, matrix, size, sampled.blur)
         radius = [sampled.blur * math.hypot(a, b) for a, b, _ in window.matrix.tolist()]  # in pixels of the window
         output = warp(degrade(window.pixels, sampled, (radius[0], radius[1]), generator), window.matrix, size)
-        outside = warp_nearest(np.ones_like(mask), matrix, size) == 0  # for both, so that they end at the same pixel
+        unused = next((value for value in range(254, -1, -1) if value not in mask), IGNORE_INDEX)
+        nearest = warp_nearest(mask, matrix, size, outside=unused)
+        outside = nearest == unused  # of both, so that they end at the same pixel
         np.copyto(output.view("<u4")[:, :, 0], self.fill, where=outside)
-        found = cv2.LUT(warp_nearest(mask, matrix, size), self._read[sampled.mirrored])
+        found = cv2.LUT(nearest, self._read[sampled.mirrored])
         np.copyto(found, IGNORE_INDEX, where=outside)
         if sampled.mirrored:
             output, found = cv2.flip(output, 1), cv2.flip(found, 1)
