@@ -221,7 +221,7 @@ def reads_of_an_evaluation(folder, monkeypatch, images, late=True):
         patch.setattr(metrics.torch, "tensor", lambda value, **_: torch.as_tensor(value))
         begin = RunningCounts.__init__
         patch.setattr(
-            RunningCounts, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", late))[0]
+            RunningCounts, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "defers", late))[0]
         )
         found = Counter()
         originals = {name: getattr(torch.Tensor, name) for name in READS}
