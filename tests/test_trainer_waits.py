@@ -161,7 +161,7 @@ def test_the_bits_are_the_same_late_or_at_once(tmp_path, monkeypatch):
         FiniteWatch,
         "see_loss",
         lambda self, *args, original=FiniteWatch.see_loss, **kwargs: (
-            setattr(self, "late", True),
+            setattr(self, "defers", True),
             original(self, *args, **kwargs),
         )[1],
     )
@@ -258,7 +258,7 @@ def test_an_unknown_id_is_named_one_batch_later(tmp_path, monkeypatch, batch):
     run.loss.of_each = lambda logits, labels: logits.mean((1, 2, 3))
     begin, seen = RunningCounts.__init__, []
     monkeypatch.setattr(
-        RunningCounts, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "late", True))[0]
+        RunningCounts, "__init__", lambda self, *args: (begin(self, *args), setattr(self, "defers", True))[0]
     )
     original = run.prediction_step
 
