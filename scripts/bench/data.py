@@ -19,7 +19,7 @@ from seg_recipe.labels import FACE
 from seg_recipe.transforms import Augmentation, EpochClock, EvalTransform, TrainTransform, collate
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
-FIRST_START, SECOND_START, START_MEMORY = 60, 10, 1024
+FIRST_START, SECOND_START, START_MEMORY = 90, 10, 1024
 """Targets for FULL_PAIRS: seconds, seconds and MB."""
 
 
@@ -106,7 +106,7 @@ def pairs_part(plan: Plan) -> tuple[list[Row], dict[str, Any]]:
         "use_cpu": "true" if plan.device == "cpu" else "false",
         "per_device_train_batch_size": 1,
     }
-    options |= {"gradient_accumulation_steps": 1}
+    options |= {"gradient_accumulation_steps": 1, "per_device_eval_batch_size": 1}
     command = [
         sys.executable,
         str(plan.script),

@@ -2,11 +2,11 @@
 
 Segmentation heads bring their feature maps to one size. The gradient of that, torch's `upsample_bilinear2d_backward`,
 adds up pixel by pixel. On a CPU that was 22 % of the time of a training step of SegFormer-B0 in bfloat16, 30 % in
-float32, with all maps at their full width (torch 2.13, AVX-512 and AMX). On a GPU it adds with atomics in the gradient's own precision, in no fixed order
-(pytorch #140096): emulated in bfloat16 at eight times the size, the sum is rounded after each of 256 summands, and the
-gradient is 2 to 4 % off. Resizing is linear and separable, and its adjoint is two small matrix products, which add in
-float32 and always in the same order. What is resized to the size that it has already needs none. May go when torch's
-own backward pass is as good.
+float32, with all maps at their full width (torch 2.13, AVX-512 and AMX). On a GPU it adds with atomics in the
+gradient's own precision, in no fixed order (pytorch #140096): emulated in bfloat16 at eight times the size, the sum is
+rounded after each of 256 summands, and the gradient is 2 to 4 % off. Resizing is linear and separable, and its adjoint
+is two small matrix products, which add in float32 and always in the same order. What is resized to the size that it
+has already needs none. May go when torch's own backward pass is as good.
 """
 
 from collections.abc import Callable, Iterable
