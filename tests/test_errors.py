@@ -296,3 +296,15 @@ def test_two_processes_print_an_error_once(tmp_path, case):
         "KeyError: 'spam'",
     ]
     assert ours == (expected if case == "a bug in both" else ["error: refused"]), output
+
+
+@pytest.mark.parametrize(("first", "most"), [("check_first(lambda _: None, [])", 3), ("pass", 1000)])
+def test_a_bar_in_a_file_is_a_few_lines(first, most):
+    program = (
+        f"from seg_recipe.runtime.errors import check_first\n{first}\nimport time\nfrom tqdm import tqdm\n"
+        "for _ in tqdm(range(60)): time.sleep(0.02)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    written = done.stderr.count("\r")
+    assert "60/60" in done.stderr
+    assert written <= most and (first != "pass" or written > 6), "tqdm alone writes ten times a second"

@@ -72,7 +72,12 @@ def run_program(main: Callable[[list[str]], object], stopped: str, argv: list[st
 
 
 def check_first(check: Callable[[list[str]], object], argv: list[str] | None = None) -> None:
-    """Check the command line before the imports of a script, which take seconds. Errors end as in `run_program`."""
+    """Check the command line before the imports of a script, which take seconds. Errors end as in `run_program`.
+
+    A progress bar that goes to a file is written twice a minute instead of ten times a second.
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # read by tqdm when it is imported
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         check([argument for argument in given if argument != "--traceback"])
