@@ -197,7 +197,7 @@ def test_what_is_not_ours_stays_as_it_is(checkpoint, photos, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_and_run_again_it_is_the_data_set_of_a_run_that_was_not_stopped(checkpoint, tmp_path, number):
     (tmp_path / "photos").mkdir()
     for place in range(60):
@@ -214,7 +214,10 @@ def test_stopped_and_run_again_it_is_the_data_set_of_a_run_that_was_not_stopped(
         time.sleep(0.02)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode in (130, 143, 1) and "stopped; nothing is half-written" in said, said
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode in (130, 143, 1) and "stopped; nothing is half-written" in said, said
     left = len(list((tmp_path / "parts" / ".partial" / "views").glob("*.png")))
     assert 0 < left < 60
     with pytest.raises(InputError, match=r"parts is an unfinished pseudo-label \(it holds \.partial\)"):
