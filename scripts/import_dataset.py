@@ -53,6 +53,7 @@ from seg_recipe.importers import (
     SourceFile,
     class_lists,
     facewear,
+    marks_of_others,
     open_source,
     pairs,
     recognise,
@@ -126,6 +127,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             placements, moved = plan(
                 layout, labelling, val_fraction, arguments.val_from, left_out, moved_groups(destination), backdrops
             )
+            if not placements:
+                raise InputError(f"SOURCE {source} holds no pair that can be used: {'; '.join(left_out.lines())}.")
             placed, record = earlier_files(source, destination, placements, val_fraction, settings)
             chosen = list(placements.values())[: arguments.limit]
             missing = (
@@ -203,7 +206,10 @@ def _read(
     layout = replace(layout, samples=list(layout.samples))
     if not layout.samples:
         others = "; ".join(left_out.lines()) or "nothing"
-        raise InputError(f"SOURCE {arguments.source} holds no pair as {name} has them; left out: {others}.")
+        raise InputError(
+            f"SOURCE {arguments.source} holds no pair as {name} has them{marks_of_others(name, files)}; left out: "
+            f"{others}."
+        )
     if name == "face_synthetics":
         treatment = arguments.facewear or "keep"
         layout = facewear.treated(layout, files, treatment, arguments.count, arguments.workers, left_out)
@@ -273,12 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         help='ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}, or a name for CARLA; needed, no '
         "default",
     )
-    add(
-        "--group",
-        type=int,
-        metavar="N",
-        help="the N-th * of the patterns names a group that is never split (default: none)",
-    )
+    add("--group", type=int, metavar="N", help="the N-th * of the patterns is a group, never split (default: none)")
     add("--nearest_colour", type=int, metavar="N", help=_NEAREST)
     return parser
 

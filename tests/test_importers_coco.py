@@ -197,3 +197,29 @@ def test_a_picture_that_is_not_there_is_said():
     files = {"coco_annotations.json": json.dumps(content([])).encode()}
     assert list(read(listed(files), left_out).samples) == []
     assert any("coco_annotations.json: a.jpg" in line for line in left_out.lines())
+
+
+def test_other_json_beside_the_instances_is_not_read(tmp_path):
+    text = json.dumps(content([{"category_id": 1, "segmentation": LEAF}])).encode()
+    people = json.dumps(content([], names=("person",))).encode()
+    files = {"annotations/instances_val2017.json": text, "annotations/person_keypoints_val2017.json": people,
+             "val2017/a.jpg": jpeg(photo("a"))}  # fmt: skip
+    left_out = LeftOut()
+    layout = read(listed(files), left_out)
+    (sample,) = layout.samples
+    assert layout.names == ("background", "leaf", "stem") and sample.mask.paint().any()
+    assert left_out.lines() == ["other file: 1 (annotations/person_keypoints_val2017.json)"]
+
+
+def test_two_json_of_the_same_pictures_are_refused(tmp_path):
+    text = json.dumps(content([])).encode()
+    files = {f"annotations/instances_{name}.json": text for name in "ab"} | {"images/a.jpg": jpeg(photo("a"))}
+    with pytest.raises(ValueError, match=r"no pair that can be used: id that another pair has too .*: 2 \(images/a"):
+        run(make_folder(tmp_path / "in", files), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_format_is_told_the_right_one(tmp_path):
+    files = {"_annotations.coco.json": json.dumps(content([])).encode(), "a.jpg": jpeg(photo("a"))}
+    with pytest.raises(ValueError, match=r"as voc has them \(it has the marks of coco: leave --format out\); left"):
+        run(make_folder(tmp_path / "in", files), tmp_path / "out", "--format", "voc")

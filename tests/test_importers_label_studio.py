@@ -95,7 +95,10 @@ def test_a_region_that_cannot_be_certain_leaves_its_picture_out(changes, text):
 
 def test_a_picture_that_is_not_there_and_a_skipped_task_are_named():
     for files, line in (
-        (source(region(), address="s3://bucket/b.jpg"), "picture of the JSON that is not there: 1 (task 3: /b.jpg)"),
+        (
+            source(region(), address="s3://bucket/b.jpg"),
+            "picture of the JSON that is not below SOURCE: 1 (task 3: /b.jpg)",
+        ),
         (source(region(), was_cancelled=True), "task without an annotation: 1 (a.jpg)"),
     ):
         left_out = LeftOut()

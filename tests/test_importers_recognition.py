@@ -15,6 +15,7 @@ from seg_recipe.importers.recognition import guess_patterns
 from tests.face_files import contents, make_folder, make_zip, pair, png, run
 from tests.foreign_layouts import FAKES, H, W, camvid, cvat, labelme, listed, photo, replicator, rng, segnet, voc
 from tests.test_importers_formats import found
+from tests.test_readme import DATA
 
 ALL = {**FAKES, "face_synthetics": lambda: None}
 
@@ -317,6 +318,18 @@ def test_objects_with_several_labels_are_a_class_of_their_own_and_named(tmp_path
     (tmp_path / "map.json").write_text('{"*,stack": "stack"}')
     run(tmp_path / "in", tmp_path / "again", "--id_map", tmp_path / "map.json")
     assert "stack" in json.loads((tmp_path / "again" / "labels.json").read_text())["names"]
+
+
+def test_what_has_no_label_is_told_apart_from_nothing_and_made_one_by_the_map_of_the_docs(tmp_path, capsys):
+    fake = replicator()
+    source = make_folder(tmp_path / "in", fake.files)
+    run(source, tmp_path / "out")
+    assert "UNLABELLED (objects without a label) are two classes; --id_map" in capsys.readouterr().out
+    (text,) = (block for block in DATA.split("```text\n") if block.startswith('{"BACKGROUND"'))
+    (tmp_path / "map.json").write_text(text.split("```")[0])
+    run(source, tmp_path / "one", "--id_map", tmp_path / "map.json")
+    for name, (_, mask, _) in found(tmp_path / "one").items():
+        assert np.array_equal(mask, np.array([0, 0, 1, 2])[fake.masks[name]])
 
 
 @pytest.mark.parametrize("colours", [True, False])

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -31,8 +33,8 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
     unreachable = _why_unreachable(place)
     if unreachable and streaming:
         raise InputError(
-            f"{place} is no folder here, and cannot be streamed from the Hub: {unreachable}. Way out: a folder, with "
-            "--dataset."
+            f"{place} is no folder here{_meant(place)}, and cannot be streamed from the Hub: {unreachable}. Way out: "
+            "a folder, with --dataset."
         )
     if not unreachable:
         try:
@@ -46,9 +48,9 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
             return load_dataset(place)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{place} is no folder here, and cannot be had from the Hub: {unreachable}; nor was it downloaded before. "
-            "Ways out: download it where there is a network and copy it here (save_to_disk makes a folder that "
-            "--dataset reads), or name a folder of images and masks with --dataset."
+            f"{place} is no folder here{_meant(place)}, and cannot be had from the Hub: {unreachable}; nor was it "
+            "downloaded before. Ways out: download it where there is a network and copy it here (save_to_disk makes a "
+            "folder that --dataset reads), or name a folder of images and masks with --dataset."
         ) from error
 
 
@@ -62,8 +64,8 @@ def _why_unreachable(place: str) -> str | None:
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise InputError(
-            f"{place} is neither a folder here nor a data set on the Hub; check the spelling, or `hf auth login` if "
-            "it is private."
+            f"{place} is neither a folder here{_meant(place)} nor a data set on the Hub; check the spelling, or "
+            "`hf auth login` if it is private."
         ) from None
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE is set"
@@ -72,6 +74,13 @@ def _why_unreachable(place: str) -> str | None:
     except (OSError, HTTPError) as error:
         return f"{constants.ENDPOINT} does not answer ({type(error).__name__})"
     return None
+
+
+def _meant(place: str) -> str:
+    """The folder here with a name like that, in brackets; empty if there is none."""
+    above, name = Path(place).parent, Path(place).name
+    near = get_close_matches(name, [path.name for path in above.iterdir()] if above.is_dir() else [], 1)
+    return f" (did you mean {above / near[0]}?)" if near else ""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ A new layout is a new module and a row in FORMATS. The module has MARKS, names b
 """
 
 from seg_recipe.importers.formats import FORMATS, PAIRS
-from seg_recipe.importers.recognition import looks_like, recognise
+from seg_recipe.importers.recognition import looks_like, marks_of_others, recognise
 from seg_recipe.importers.samples import Layout, Painted, Sample
 from seg_recipe.importers.sources import LeftOut, SourceFile, open_source
 
@@ -28,6 +28,7 @@ __all__ = [
     "Sample",
     "SourceFile",
     "looks_like",
+    "marks_of_others",
     "open_source",
     "recognise",
 ]

@@ -15,6 +15,8 @@ objects is all background. A polygon has the pixels whose centres are inside it;
 a pixel, differs only at the outline, and its C code is not safe for foreign counts. The split is that of the JSON's
 folder or name. Roboflow's copies of one image (a_jpg.rf.*.jpg) stay together.
 
+Other JSON next to these (person_keypoints_*.json) is not read.
+
 Read against the API of cocodataset/cocoapi (PythonAPI/pycocotools/coco.py, common/maskApi.c) and panopticapi.
 """
 
@@ -61,7 +63,8 @@ def CONFIRM(files: dict[str, SourceFile]) -> bool:
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     """Read the layout above, in the classes of its categories by their ids; a class background comes first."""
-    texts = {name: content for name, file in files.items() if name.endswith(".json") and (content := _load(file))}
+    called = [name for name in files if _JSON.fullmatch(name)] or [name for name in files if name.endswith(".json")]
+    texts = {name: content for name in called if (content := _load(files[name]))}
     instances = {name: content for name, content in texts.items() if not _is_panoptic(content)}
     panoptic = bool(texts) and not instances
     texts = texts if panoptic else instances
@@ -150,7 +153,7 @@ def _samples(
         wanted = str(image.get("file_name", "")).replace("\\", "/")
         picture = _find(wanted, text, by_name)
         if picture is None:
-            left_out.add("picture of the JSON that is not there", f"{text}: {wanted}")
+            left_out.add("picture of the JSON that is not below SOURCE", f"{text}: {wanted}")
             continue
         used.add(picture.name)
         annotations = objects.get(image.get("id"), [])

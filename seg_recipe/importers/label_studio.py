@@ -72,7 +72,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     for task in tasks:
         image = _picture(task, by_name)
         if image is None:
-            left_out.add("picture of the JSON that is not there", f"task {task.get('id')}: {_address(task)}")
+            left_out.add("picture of the JSON that is not below SOURCE", f"task {task.get('id')}: {_address(task)}")
             continue
         used.add(image.name)
         annotation = _annotation(task)

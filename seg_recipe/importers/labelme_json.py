@@ -60,7 +60,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         wanted = str(content.get("imagePath", "")).replace("\\", "/")
         image = files.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted)))
         if image is None:
-            left_out.add("picture of the JSON that is not there", f"{name}: {wanted}")
+            left_out.add("picture of the JSON that is not below SOURCE", f"{name}: {wanted}")
             continue
         used.add(image.name)
         stem = image.name.rpartition(".")[0]

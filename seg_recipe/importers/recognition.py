@@ -77,6 +77,12 @@ def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
     )
 
 
+def marks_of_others(name: str, files: dict[str, SourceFile]) -> str:
+    """A hint at the formats but `name` whose marks these files have; empty if there is none."""
+    found = [other for other, known in FORMATS.items() if other != name and known.claims(files)]
+    return f" (it has the marks of {' and '.join(found)}: leave --format out)" if found else ""
+
+
 def looks_like(folder: Path) -> str:
     """Describe a folder in a foreign layout, with the command to import it; empty if it is unknown."""
     files = dict(itertools.islice(_walk(folder), MOST_NAMES))

@@ -73,6 +73,11 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         for name in names
         if "," in name
     ]
+    if seen >= {*_FIRST}:
+        notes.append(
+            "BACKGROUND (nothing is there) and UNLABELLED (objects without a label) are two classes; --id_map makes "
+            'them one, as in {"UNLABELLED": "BACKGROUND"}, or ignores one, as in {"UNLABELLED": null}.'
+        )
     samples = _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out)
     return Layout(names, samples, notes=tuple(notes))
 
