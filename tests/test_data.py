@@ -2,6 +2,7 @@
 first.
 """
 
+import json
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, load_from_disk
 from PIL import Image as Picture
 
+from scripts.import_dataset import main as import_dataset
 from seg_recipe.data import DataProblems, load_data
 from seg_recipe.data.sources import COLUMNS, read_source
 from seg_recipe.labels import LabelSpace
@@ -122,7 +124,7 @@ def test_nothing_is_opened_by_reading(tmp_path):
 def test_other_files_are_named(tmp_path):
     folder = write_flat(tmp_path / "faces", 30)
     (folder / "000001.bmp").write_bytes(b"")
-    assert f"{folder}: 1 other files were ignored (000001.bmp)." in load(folder).notes
+    assert f"{folder}: 1 other files or folders were ignored (000001.bmp)." in load(folder).notes
 
 
 def test_train_without_val_is_split_by_hash_and_a_misnamed_val_is_not(tmp_path):
@@ -145,6 +147,7 @@ def test_train_without_val_is_split_by_hash_and_a_misnamed_val_is_not(tmp_path):
             r"one half of the first: call it input/train and name its parent.",
         ),
         (["train/images/a.png", "train/masks/a.png"], "input/train has images, masks and no annotations/; wanted"),
+        (["train/images/a.png", "train/masks/a.png"], "--images '{split}/images/*.png' --masks '{split}/masks/*.png'"),
         (["train/annotations/a_seg.png"], "input/train has annotations and no images/; wanted"),
         ([f"{n}.png" for n in range(9)], "holds 0.png, 1.png, 2.png, 3.png, 4.png, and 4 more; wanted"),
     ],
@@ -158,6 +161,31 @@ def test_a_folder_in_no_known_layout(tmp_path, names, text):
         load(tmp_path / "input")
     assert text in str(error.value)
     assert str(tmp_path / "input") in str(error.value)
+
+
+def test_pairs_in_folders_below_are_told_and_come_in_by_patterns(tmp_path):
+    folder = write_halves(tmp_path / "input", 3, 2)
+    for path in [*folder.glob("*/*/*.png")]:
+        path.parent.joinpath("cam").mkdir(exist_ok=True)
+        path.rename(path.parent / "cam" / path.name)
+    with pytest.raises(
+        DataProblems, match=r"no pairs for train; .*train: 2 other files or folders were ignored \(cam"
+    ):
+        load(folder)
+    patterns = ["--images", "{split}/images/*/*.png", "--masks", "{split}/annotations/*/*_seg.png"]
+    (tmp_path / "names.json").write_text(json.dumps({"names": THREE.names}))
+    result = import_dataset([str(folder), str(tmp_path / "out"), *patterns, "--table", str(tmp_path / "names.json")])
+    assert (result["train"], result["validation"]) == (3, 2)
+
+
+def test_a_misspelt_folder_is_told_by_the_one_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "input" / "leaves").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in ("input/leafes", str(tmp_path / "input" / "leafes")):  # the first may be on the Hub
+        with pytest.raises(ValueError, match=r"leafes.* \(did you mean .*input/leaves\?\)"):
+            load(place)
+    with pytest.raises(ValueError, match="There is no folder stones, and a Hub"):
+        load("stones")
 
 
 def test_no_such_folder(tmp_path, monkeypatch):

@@ -157,7 +157,8 @@ other labels with --labels)
     {folder}/train/annotations/000001_seg.png: ids 7; it has 0-2 and 255 (ignored)
     {folder}/train/annotations/000002_seg.png: ids 7; it has 0-2 and 255 (ignored)
     {folder}/train/annotations/000003_seg.png: ids 7; it has 0-2 and 255 (ignored)
-  mask without an image: 1 (the image of 000001_seg.png is called 000001.png (or .jpg))
+  mask without an image: 1 (the image of 000001_seg.png is called 000001.png (or .jpg); \
+import_dataset.py takes other names and formats)
     {folder}/val/annotations/000005_seg.png
   no pair without a problem: 1 (so --bad_samples skip would leave nothing: mend what is named above)
     {folder}/train: each of the 4 pairs for train has one that is named here"""

@@ -178,14 +178,6 @@ def _not_found(handler, status):
     handler.send_header("X-Error-Code", "RepoNotFound")
 
 
-def test_a_misspelt_folder_is_told_by_the_one_beside_it(tmp_path):
-    (tmp_path / "leaves").mkdir()
-    with pytest.raises(ValueError, match=rf"leafes is no folder here \(did you mean {tmp_path}/leaves\?\), and"):
-        load(str(tmp_path / "leafes"))
-    with pytest.raises(ValueError, match="stones is no folder here, and cannot be had"):
-        load(str(tmp_path / "stones"))
-
-
 def test_offline_and_never_downloaded():
     with pytest.raises(
         ValueError,

@@ -299,6 +299,9 @@ def test_no_evaluation_pairs(tmp_path):
         ValueError, match=r"input has evaluation pairs only; name it in eval_datasets, or add its training pairs"
     ):
         load(tmp_path / "input")
+    (tmp_path / "input" / "Train").mkdir()
+    with pytest.raises(ValueError, match=r"input has evaluation pairs only, beside Train; name it .*, as train\."):
+        load(tmp_path / "input")
 
 
 # Streams

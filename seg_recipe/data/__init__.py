@@ -276,7 +276,8 @@ def _why_empty(name: str, part: Share) -> tuple[str, str]:
         return "no pair without a problem", f"each of the {lost:,} pairs for {name} has one that is named here"
     if not count and part.pairs.problems:
         return "no pair without a problem", f"no files in it make a pair for {name}"
-    return "empty split", f"{name} gets none of its {count:,} pairs" if count else f"it holds no pairs for {name}"
+    nothing = "; ".join([f"it holds no pairs for {name}", *part.pairs.notes])
+    return "empty split", f"{name} gets none of its {count:,} pairs" if count else nothing
 
 
 def _assemble(

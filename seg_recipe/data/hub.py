@@ -1,5 +1,6 @@
 """Load a data set from the Hub: one short request, or the copy that was downloaded before."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -33,7 +34,7 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
     unreachable = _why_unreachable(place)
     if unreachable and streaming:
         raise InputError(
-            f"{place} is no folder here{_meant(place)}, and cannot be streamed from the Hub: {unreachable}. Way out: "
+            f"{place} is no folder here{meant(place)}, and cannot be streamed from the Hub: {unreachable}. Way out: "
             "a folder, with --dataset."
         )
     if not unreachable:
@@ -48,7 +49,7 @@ def load_from_hub(place: str, *, streaming: bool) -> Any:
             return load_dataset(place)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{place} is no folder here{_meant(place)}, and cannot be had from the Hub: {unreachable}; nor was it "
+            f"{place} is no folder here{meant(place)}, and cannot be had from the Hub: {unreachable}; nor was it "
             "downloaded before. Ways out: download it where there is a network and copy it here (save_to_disk makes a "
             "folder that --dataset reads), or name a folder of images and masks with --dataset."
         ) from error
@@ -64,7 +65,7 @@ def _why_unreachable(place: str) -> str | None:
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise InputError(
-            f"{place} is neither a folder here{_meant(place)} nor a data set on the Hub; check the spelling, or "
+            f"{place} is neither a folder here{meant(place)} nor a data set on the Hub; check the spelling, or "
             "`hf auth login` if it is private."
         ) from None
     except OfflineModeIsEnabled:
@@ -76,10 +77,10 @@ def _why_unreachable(place: str) -> str | None:
     return None
 
 
-def _meant(place: str) -> str:
+def meant(place: str) -> str:
     """The folder here with a name like that, in brackets; empty if there is none."""
-    above, name = Path(place).parent, Path(place).name
-    near = get_close_matches(name, [path.name for path in above.iterdir()] if above.is_dir() else [], 1)
+    above, name = Path(place).expanduser().parent, Path(place).name
+    near = get_close_matches(name, os.listdir(above) if os.access(above, os.R_OK) else [], 1)  # noqa: PTH208
     return f" (did you mean {above / near[0]}?)" if near else ""
 
 

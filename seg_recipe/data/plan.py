@@ -106,8 +106,10 @@ def plan_splits(
             )
     for source, prefix in zip(sources, prefixes([source.place for source in sources]), strict=True):
         if source.train is None:
+            listed = ", ".join(source.others)
             raise InputError(
-                f"{source.place} has evaluation pairs only; name it in eval_datasets, or add its training pairs."
+                f"{source.place} has evaluation pairs only{f', beside {listed}' * bool(listed)}; name it in "
+                "eval_datasets, or add its training pairs, as train."
             )
         if source.place in pseudo:
             train.append(Share(source.train, prefix))

@@ -14,8 +14,9 @@ FIRST = 5
 
 WAYS_OUT = {
     "unreadable folder": "give this user read access to it, or name another folder",
-    "image without a mask": "the mask of 000001.png is called 000001_seg.png",
-    "mask without an image": "the image of 000001_seg.png is called 000001.png (or .jpg)",
+    "image without a mask": f"the mask of 000001.png is called 000001_seg.png; {program('import')} takes other names",
+    "mask without an image": "the image of 000001_seg.png is called 000001.png (or .jpg); "
+    f"{program('import')} takes other names and formats",
     "duplicate id": "each id stands for one pair; the second one is the problem",
     "file name that is no text": "rename it, in UTF-8",
     "missing file": "it was moved or deleted, or it is a link to nothing",

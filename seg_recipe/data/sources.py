@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image, IterableDataset, Value, load_from_disk
 from datasets.table import InMemoryTable
 
-from seg_recipe.data.hub import load_from_hub
+from seg_recipe.data.hub import load_from_hub, meant
 from seg_recipe.data.problems import DataProblems, Problem
 from seg_recipe.data.pseudo import RECORD
 from seg_recipe.runtime.commands import command
@@ -120,7 +120,8 @@ def read_source(
         splits = load_from_hub(place, streaming=streaming)
     else:
         raise InputError(
-            f"There is no folder {place}, and a Hub data set is called owner/name. Wanted is a folder: {LAYOUTS}."
+            f"There is no folder {place}{meant(place)}, and a Hub data set is called owner/name. Wanted is a folder: "
+            f"{LAYOUTS}."
         )
     return _read_splits(place, splits, image_column, label_column, train_split, eval_split)
 
@@ -217,7 +218,8 @@ def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) ->
         for half, inside in halves.items():
             for wanted in sorted({"images", "annotations"} - inside):
                 raise InputError(
-                    f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}."
+                    f"{place}/{half} has {', '.join(sorted(inside))} and no {wanted}/; wanted is: {LAYOUTS}. "
+                    f"{_import_of(folder)}".rstrip()
                 )
         read = {half: _pair_up(f"{place}/{half}", folder / half, "images", "annotations") for half in halves}
         others = tuple(
@@ -247,9 +249,14 @@ def _way_out(place: str, folder: Path, names: list[str]) -> str:
         )
     if below := next((below for below in _folders_below(folder, depth=2) if _is_readable(below)), None):
         return f"It lies deeper: name {below}."
-    from seg_recipe.importers import looks_like  # only here, for it knows a dozen layouts that training does not
+    return _import_of(folder) or f"Other layouts: {command('import', '--help')}."
 
-    return looks_like(folder) or f"Other layouts: {command('import', '--help')}."
+
+def _import_of(folder: Path) -> str:
+    """The command that imports a folder, if that is known."""
+    from seg_recipe.importers import looks_like  # only here, for it knows many layouts that training does not
+
+    return looks_like(folder)
 
 
 def _folders_below(folder: Path, depth: int) -> list[Path]:
@@ -310,7 +317,9 @@ def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, name
         strangers += [
             name for name in mask_names if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)
         ]
-    notes = (f"{place}: {len(strangers):,} other files were ignored ({_few(strangers)}).",) if strangers else ()
+    notes = (
+        (f"{place}: {len(strangers):,} other files or folders were ignored ({_few(strangers)}).",) if strangers else ()
+    )
     rows = _rows(ids, [image_root + images[i] for i in ids], [mask_root + masks[i] for i in ids])
     return Pairs(place, rows, root, root, tuple(problems), notes)
 

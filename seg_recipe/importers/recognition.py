@@ -24,7 +24,8 @@ MOST_NAMES = 20_000
 _TOP = r"(?:.*/)?"
 _LIKE = (
     # description; patterns that all match some name; the format that it may be; the way out if it is not
-    ("the folders that training reads", (r"(?:train|val)/images/.+", r"(?:train|val)/annotations/.+_seg\.png"), "",
+    ("the folders that training reads", (r"(?:train|val)/images/[^/]+\.(?i:png|jpe?g)",
+     r"(?:train|val)/annotations/[^/]+_seg\.png"), "",
      "it needs no import: give it to training as --dataset"),
     ("Pascal VOC's folders", (_TOP + r"JPEGImages/[^/]+\.jpg", _TOP + r"SegmentationClass(?:PNG)?/[^/]+\.png"), "voc",
      "for a labelling tool's export put its class_names.txt (labelme) or labelmap.txt (CVAT) next to these folders"),
