@@ -151,12 +151,14 @@ if __name__ == "__main__":
 from PIL import Image
 from tqdm import tqdm
 
+from seg_recipe.importers.pairs import SPLIT
+from seg_recipe.importers.recognition import MOST_NAMES, masks_among
 from seg_recipe.importers.sources import LeftOut
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.inference.coco import check_coco, write_coco
 from seg_recipe.inference.decoding import reading_up_to
 from seg_recipe.inference.exported import fingerprint, use_onnx
-from seg_recipe.inference.inputs import NO_PICTURE, find_inputs
+from seg_recipe.inference.inputs import NO_PICTURE, Found, find_inputs
 from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import OutputChoices, open_predictions
 from seg_recipe.inference.overlay_video import write_overlay_videos
@@ -181,6 +183,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         find_inputs(arguments.inputs, arguments.output, left_out) as found,
     ):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter, and an error
+        _note_masks(found)
         precision = "fp32" if arguments.onnx and arguments.precision == "auto" else arguments.precision
         segmenter = load_segmenter(
             arguments.model, device="cpu" if arguments.onnx else arguments.device, precision=precision
@@ -229,6 +232,18 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "broken": outcome.broken,
         "left_out": counts,
     }
+
+
+def _note_masks(found: Found) -> None:
+    """Say where masks would be taken for pictures."""
+    root = f"{found.root}{os.sep}"
+    sources = [picture.source for picture in found.pictures[:MOST_NAMES]]
+    if patterns := masks_among(source.removeprefix(root) for source in sources if source.startswith(root)):
+        images, masks = (f"{root}{text}".replace(SPLIT, "*") for text in patterns)
+        print(
+            f"NOTE: {masks} look like masks, and are predicted as pictures, too. A pattern in quotes takes the "
+            f"pictures alone, as in {images!r}."
+        )
 
 
 def _settings(

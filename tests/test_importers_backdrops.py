@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seg_recipe.data import load_data
 from seg_recipe.importers.backdrops import over
+from seg_recipe.labels import load_label_space
 from seg_recipe.runtime.errors import InputError
 from tests.face_files import make_folder, png, run, tree
 from tests.foreign_layouts import H, W, palette_png, rng
@@ -137,3 +139,16 @@ def test_a_damaged_photograph_is_named(source):
         (place / "photographs" / name).write_bytes(data[:60])
     with pytest.raises(InputError, match=r"--backgrounds: .*\.png cannot be read as a picture"):
         imported(place, "out", "--backgrounds", place / "photographs")
+
+
+def test_imports_with_several_seeds_hold_out_the_same_ids_and_train_together(source):
+    place, _ = source
+    for seed in (0, 1):
+        imported(place, f"seed{seed}", "--backgrounds", place / "photographs", "--background_seed", seed)
+    sides = [{name: split for name, (split, _, _) in found(place / f"seed{seed}").items()} for seed in (0, 1)]
+    assert sides[0] == sides[1] and {*sides[0].values()} == {"train", "val"}
+    folders = [str(place / f"seed{seed}") for seed in (0, 1)]
+    splits = load_data(*folders, label_space=load_label_space(f"{folders[0]}/labels.json")).splits
+    assert len(splits["train"]) == 2 * [*sides[0].values()].count("train")
+    evaluated = [name for name in splits if name != "train"]
+    assert sum(len(splits[name]) for name in evaluated) == 2 * [*sides[0].values()].count("val")

@@ -4,6 +4,7 @@ with hostile input.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +118,21 @@ def test_names_come_from_the_shared_folder_and_keep_the_extension_where_they_mus
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("names", [("x/rgb_{}.png", "x/semantic_segmentation_{}.png"),
+                                   ("train/images/{}.png", "train/annotations/{}_seg.png")])  # fmt: skip
+def test_masks_among_the_pictures_are_told_with_a_pattern_that_leaves_them_out(checkpoint, tmp_path, names, capsys):
+    for number in range(2):
+        for name in names:
+            (tmp_path / "in" / name.format(number)).parent.mkdir(parents=True, exist_ok=True)
+            pictures()[number].save(tmp_path / "in" / name.format(number))
+    assert run(checkpoint, tmp_path / "in", "--output", tmp_path / "out")["written"] == 4
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if "look like masks" in line)
+    (pattern,) = re.findall(r"as in '(.*)'\.$", note)
+    assert run(checkpoint, pattern, "--output", tmp_path / "alone")["written"] == 2
+    assert all("seg" not in line["source"] for line in lines(tmp_path / "alone"))
+    assert "look like masks" not in capsys.readouterr().out
+
+
 def test_done_pictures_are_skipped_and_changed_ones_made_anew(checkpoint, photos, tmp_path):
     output = tmp_path / "out"
     run(checkpoint, photos, "--output", output)

@@ -177,6 +177,12 @@ def guess_patterns(names: Iterable[str]) -> Patterns | None:
     return best[1] if best else None
 
 
+def masks_among(names: Iterable[str]) -> Patterns | None:
+    """The patterns of pictures and of their masks, if the latter are called so; else None."""
+    found = guess_patterns(names)
+    return found if found and _MASKS.search(found.masks) else None
+
+
 def _split_folder(part: str) -> tuple[str, str] | None:
     """(the split, the folder) of train, trainannot, val_images and the like."""
     if match := re.fullmatch(
