@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.runtime.errors import InputError, RunError, explain, is_fault, noted, run_program
+from seg_recipe.runtime.errors import InputError, RunError, explain, is_fault, meant, noted, run_program
 from seg_recipe.transforms import EpochClock
 from tests import finetune_runs as runs
 from tests.test_topologies import CONFIGS, free_port, launch
@@ -308,3 +308,11 @@ def test_a_bar_in_a_file_is_a_few_lines(first, most):
     written = done.stderr.count("%|")
     assert "60/60" in done.stderr
     assert written <= most and (first != "pass" or written > 6), "tqdm alone writes ten times a second"
+
+
+def test_a_misspelt_path_is_told_what_lies_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "input" / "leaves").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert meant("input/leafes") == " (did you mean input/leaves?)"
+    assert meant(tmp_path / "inputs") == f" (did you mean {tmp_path}/input?)"
+    assert meant("stones") == meant("nowhere/leaves") == meant("") == ""

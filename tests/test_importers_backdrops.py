@@ -148,7 +148,7 @@ def test_imports_with_several_seeds_hold_out_the_same_ids_and_train_together(sou
     sides = [{name: split for name, (split, _, _) in found(place / f"seed{seed}").items()} for seed in (0, 1)]
     assert sides[0] == sides[1] and {*sides[0].values()} == {"train", "val"}
     folders = [str(place / f"seed{seed}") for seed in (0, 1)]
-    splits = load_data(*folders, label_space=load_label_space(f"{folders[0]}/labels.json")).splits
+    splits = load_data(folders, label_space=load_label_space(f"{folders[0]}/labels.json")).splits
     assert len(splits["train"]) == 2 * [*sides[0].values()].count("train")
     evaluated = [name for name in splits if name != "train"]
     assert sum(len(splits[name]) for name in evaluated) == 2 * [*sides[0].values()].count("val")

@@ -1,10 +1,7 @@
 """Load a data set from the Hub: one short request, or the copy that was downloaded before."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -20,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from seg_recipe.runtime.deadlines import within
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 
 PATIENCE = 6.0
 """Seconds for one small request, DNS included, before the Hub counts as unreachable."""
@@ -75,13 +72,6 @@ def _why_unreachable(place: str) -> str | None:
     except (OSError, HTTPError) as error:
         return f"{constants.ENDPOINT} does not answer ({type(error).__name__})"
     return None
-
-
-def meant(place: str) -> str:
-    """The folder here with a name like that, in brackets; empty if there is none."""
-    above, name = Path(place).expanduser().parent, Path(place).name
-    near = get_close_matches(name, os.listdir(above) if os.access(above, os.R_OK) else [], 1)  # noqa: PTH208
-    return f" (did you mean {above / near[0]}?)" if near else ""
 
 
 @contextmanager

@@ -17,11 +17,11 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image, IterableDataset, Value, load_from_disk
 from datasets.table import InMemoryTable
 
-from seg_recipe.data.hub import load_from_hub, meant
+from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
 from seg_recipe.data.pseudo import RECORD
 from seg_recipe.runtime.commands import command
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 
 # Plain Image(): with mode="L" `datasets` turns a palette mask into the brightness of its colours.
 COLUMNS = Features({"id": Value("string"), "image": Image(), "label": Image()})

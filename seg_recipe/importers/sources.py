@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 
 MAX_MEMBER_BYTES = 64 * 2**20
 """The largest file that is read from an archive; a 512x512 RGB picture without any compression has 0.75 MiB."""
@@ -100,7 +100,7 @@ def open_source(source: Path, left_out: LeftOut) -> Iterator[dict[str, SourceFil
     if source.is_dir():
         yield _list_folder(source, left_out)
     elif not source.is_file():
-        raise InputError(f"SOURCE {source} does not exist; give the folder or zip of the data set.")
+        raise InputError(f"SOURCE {source} does not exist{meant(source)}; give the folder or zip of the data set.")
     elif not zipfile.is_zipfile(source) and tarfile.is_tarfile(source):
         yield _list_tar(source, left_out)
     else:

@@ -23,7 +23,7 @@ from seg_recipe.inference.camera import NAME as CAMERA
 from seg_recipe.inference.camera import Camera
 from seg_recipe.inference.decoding import SUFFIXES, decode, measure
 from seg_recipe.inference.video import VIDEO_SUFFIXES, Video
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 
 NO_PICTURE = "no picture by its extension"
 
@@ -124,7 +124,8 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
                 videos[_absolute(camera.folder)] = camera
             else:
                 raise InputError(
-                    f"INPUT {path} does not exist; give pictures, folders, globs, zips, videos or camera:0."
+                    f"INPUT {path} does not exist{meant(path)}; give pictures, folders, globs, zips, videos or "
+                    "camera:0."
                 )
             roots.append(root or (_absolute(path) if path.is_dir() else _absolute(path).parent))
             files.update((file.source, file) for file in found)

@@ -11,7 +11,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import httpx, validate_repo_id
 
 from seg_recipe.runtime.deadlines import within
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 
 DEADLINE = 8.0
 """Seconds for the Hub to list a repository. `from_pretrained` itself took 23.5 s on a refused connection."""
@@ -164,7 +164,8 @@ def _from_hub(name: str, with_weights: bool) -> CheckpointFiles:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, etag_timeout=DEADLINE))
     except (OSError, httpx.HTTPError) as error:
         raise InputError(
-            f"model: {name} is not in the cache and cannot be fetched: {_reason(error)}. {_ways_out(with_weights)}"
+            f"model: {name}{meant(name)} is not in the cache and cannot be fetched: {_reason(error)}. "
+            f"{_ways_out(with_weights)}"
         ) from None
     return _in_folder(folder, name, with_weights)
 

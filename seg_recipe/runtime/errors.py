@@ -9,6 +9,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,13 @@ class InputError(ValueError):
 
     Any other exception is a fault of the code or of the machine.
     """
+
+
+def meant(path: str | Path) -> str:
+    """What lies beside a path that does not exist and has a name like it, in brackets; empty if there is nothing."""
+    above, name = Path(path).expanduser().parent, Path(path).name
+    near = get_close_matches(name, os.listdir(above) if os.access(above, os.R_OK) else [], 1)  # noqa: PTH208
+    return f" (did you mean {above / near[0]}?)" if near else ""
 
 
 class RunError(RuntimeError):
