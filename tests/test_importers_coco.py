@@ -223,3 +223,11 @@ def test_a_wrong_format_is_told_the_right_one(tmp_path):
     files = {"_annotations.coco.json": json.dumps(content([])).encode(), "a.jpg": jpeg(photo("a"))}
     with pytest.raises(ValueError, match=r"as voc has them \(it has the marks of coco: leave --format out\); left"):
         run(make_folder(tmp_path / "in", files), tmp_path / "out", "--format", "voc")
+
+
+def test_pictures_without_objects_are_counted():
+    for annotations, notes in (([], 1), ([{"category_id": 1, "segmentation": LEAF}], 0)):
+        text = json.dumps(content(annotations)).encode()
+        layout = read(listed({"result.json": text, "a.jpg": jpeg(photo("a"))}), LeftOut())
+        assert len(layout.notes) == notes
+        assert not notes or layout.notes[0].startswith("1 of the 1 pictures have no object, and are background")

@@ -118,6 +118,14 @@ def test_names_come_from_the_shared_folder_and_keep_the_extension_where_they_mus
 
 
 @pytest.mark.slow
+def test_a_link_to_a_folder_is_named_and_taken_by_its_own_name(checkpoint, photos, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "holiday").symlink_to(photos)
+    with pytest.raises(ValueError, match=r"in it. link to a folder \(name it as an INPUT\): 1 \(.*holiday\)"):
+        run(checkpoint, tmp_path / "links", "--output", tmp_path / "out")
+    assert run(checkpoint, tmp_path / "links" / "holiday", "--output", tmp_path / "out")["written"] == 4
+
+
 @pytest.mark.parametrize("names", [("x/rgb_{}.png", "x/semantic_segmentation_{}.png"),
                                    ("train/images/{}.png", "train/annotations/{}_seg.png")])  # fmt: skip
 def test_masks_among_the_pictures_are_told_with_a_pattern_that_leaves_them_out(checkpoint, tmp_path, names, capsys):

@@ -24,7 +24,7 @@ import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,24 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         if name not in used:
             left_out.add("other file", name)
     published = {sample.published for sample in samples}
-    return Layout(tuple(names), _distinct(samples), sets=SETS if published and "" not in published else ())
+    notes = () if panoptic else _notes(texts.values())
+    return Layout(
+        tuple(names), _distinct(samples), sets=SETS if published and "" not in published else (), notes=notes
+    )
+
+
+def _notes(contents: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """A line for pictures without objects, which may be negative examples or not annotated yet."""
+    empty = total = 0
+    for content in contents:
+        drawn = {annotation.get("image_id") for annotation in content["annotations"]}
+        empty += sum(image.get("id") not in drawn for image in content["images"])
+        total += len(content["images"])
+    line = (
+        f"{empty:,} of the {total:,} pictures have no object, and are background as a whole: if they are only not "
+        "annotated yet, take them out of the JSON."
+    )
+    return (line,) if empty else ()
 
 
 def _load(file: SourceFile) -> dict[str, Any] | None:

@@ -94,8 +94,8 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
     """The pictures, videos and cameras behind `inputs` (files, folders, globs, zips, camera:0), readable while the
     context lasts.
 
-    Folders are searched to any depth, links to folders and names that begin with a dot are passed by. What cannot be
-    used goes to `left_out`. Raises InputError or OSError in one line: nothing there, no picture at all, two pictures
+    Folders are searched to any depth; names that begin with a dot are passed by. What cannot be used, and links to
+    folders, go to `left_out`. Raises InputError or OSError in one line: nothing there, no picture at all, two pictures
     for one name, `output` inside of an INPUT.
     """
     files: dict[str, _File] = {}
@@ -181,6 +181,9 @@ def _open(path: Path) -> IO[bytes]:
 def _in_folder(folder: Path, left_out: LeftOut) -> Iterator[_File]:
     for parent, below, names in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in below:
+            if Path(parent, name).is_symlink():
+                left_out.add("link to a folder (name it as an INPUT)", str(Path(parent, name)))
         for name in sorted(names):
             path = Path(parent, name)
             if name.startswith("."):
