@@ -247,6 +247,27 @@ def test_a_data_set_with_a_labels_file_that_was_not_given(place, error):
     assert "holds a labels.json" not in error("--labels", "face", "--model", "nowhere")
 
 
+def test_labels_that_contradict_those_of_the_data(place, error):
+    def own(names, folder="data"):
+        (place / folder).mkdir(exist_ok=True)
+        (place / folder / "labels.json").write_text(json.dumps({"names": names}))
+
+    own(["background", "left", "disc", "right"])
+    text = one_line(error())
+    assert (
+        f"labels: left is 1 in {place}/data/labels.json, and 2 in " in text and "--id_map where names differ" in text
+    )
+    own(["Background", "Disc", "left", "right", "a fifth"])
+    assert "labels: " not in error("--model", "nowhere")
+    own(["Grund", "Scheibe", "links", "rechts"])  # other words for the same, says who gives --labels
+    assert "labels: " not in error("--model", "nowhere")
+    own(["Grund", "links"], "other")
+    text = one_line(error("--eval_datasets", f"real={place / 'other'}", "--best_on", "real"))
+    assert (
+        f"labels: links is 1 in {place}/other/labels.json, and that id is Scheibe in {place}/data/labels.json" in text
+    )
+
+
 def test_masks_of_another_label_space(place, error):
     (place / "labels.json").write_text(json.dumps({"names": ["background", "disc"]}))
     text = error()

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seg_recipe.checkpoints import MARKER, SAVING, fresh_folder
-from seg_recipe.labels import LabelSpace, load_label_space
+from seg_recipe.labels import LabelSpace, load_label_space, plain_name
 from seg_recipe.recipe.hardware import use_all_cores
 from seg_recipe.recipe.loading import Recipe
 from seg_recipe.report import say
+from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
 
@@ -84,16 +85,33 @@ def read_labels(recipe: Recipe) -> LabelSpace:
 
 
 def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
-    """Refuse the default labels where a data set has a labels.json, left by an import, with other classes."""
-    if recipe.data.labels != "face" or "labels" in recipe.typed:
-        return
+    """Refuse labels that contradict the labels.json that an import left in a data set.
+
+    These are the default ones, where that has other classes; a class with another id there; and two data sets of which
+    each has a class of its own for one id.
+    """
+    default = recipe.data.labels == "face" and "labels" not in recipe.typed
+    known = [*map(plain_name, label_space.names)]
+    before: dict[int, tuple[str, Path]] = {}
     for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
         own = Path(source) / "labels.json"
-        if own.is_file() and load_label_space(str(own)).names != label_space.names:
+        names = load_label_space(str(own)).names if own.is_file() else ()
+        if names and default and names != label_space.names:
             raise InputError(
                 f"labels is face, but {source} holds a labels.json with other classes. Give --labels {own}, or "
                 "--labels face."
             )
+        for number, name in enumerate(names):
+            other, where = before.setdefault(number, (name, own))
+            plain = plain_name(name)
+            moved = plain in known and known[number : number + 1] != [plain]
+            if moved or plain_name(other) != plain:
+                says = f"{known.index(plain)} in {recipe.data.labels}" if moved else f"that id is {other} in {where}"
+                again = command("import", "SOURCE", "DEST", "--labels", recipe.data.labels)
+                raise InputError(
+                    f"labels: {name} is {number} in {own}, and {says}. Masks of other ids are imported anew: {again}, "
+                    "with --id_map where names differ."
+                )
 
 
 class Repositories(NamedTuple):
