@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from seg_recipe.runtime.commands import program
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 from seg_recipe.sides import pairs_by_name
 
 IGNORE_INDEX = 255
@@ -164,7 +164,7 @@ def load_label_space(source: str) -> LabelSpace:
     path = Path(source)
     if not path.is_file():
         raise InputError(
-            f"labels: {source} is neither 'face' nor a JSON file; write one with "
+            f"labels: {source} is neither 'face' nor a JSON file{meant(source)}; write one with "
             f'{{"names": [...], "mirror_pairs": [...]}}.'
         )
     try:

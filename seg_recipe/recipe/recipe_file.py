@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from seg_recipe.runtime.commands import command, recipe
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, meant
 from seg_recipe.runtime.secrets import OPENAI_KEY
 
 EXAMPLE = command("finetune", recipe("segformer"), "--learning_rate", "1e-4")
@@ -46,7 +46,7 @@ class Given:
 def read_file(path: Path) -> dict[str, Given]:
     """Read the settings of a file. Refuses, with the line, what is not flat YAML, is repeated or is a secret."""
     if not path.is_file():
-        raise InputError(f"The recipe {path} is no file. Give one first, as in: {EXAMPLE}")
+        raise InputError(f"The recipe {path} is no file{meant(path)}. Give one first, as in: {EXAMPLE}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

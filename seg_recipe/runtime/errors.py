@@ -34,7 +34,7 @@ class InputError(ValueError):
 def meant(path: str | Path) -> str:
     """What lies beside a path that does not exist and has a name like it, in brackets; empty if there is nothing."""
     above, name = Path(path).expanduser().parent, Path(path).name
-    near = get_close_matches(name, os.listdir(above) if os.access(above, os.R_OK) else [], 1)  # noqa: PTH208
+    near = get_close_matches(name, os.listdir(above) if os.access(above, os.R_OK) else [], 1, 0.75)  # noqa: PTH208
     return f" (did you mean {above / near[0]}?)" if near else ""
 
 
