@@ -65,8 +65,8 @@ class Brow:
         self.side = side
         self.thickness = p.brow_thickness
         raised = p.brow_right if side > 0 else p.brow_left
-        self.inner = p.eye_spacing - 2.0 - 0.25 * p.frown
-        self.outer = p.eye_spacing + 1.95
+        self.inner = p.eye_spacing - 1.8 - 0.25 * p.frown
+        self.outer = p.eye_spacing + 1.75
         self.height = BROW_LINE + 0.9 * raised + 0.15 * side * p.asymmetry
         self.arch = p.brow_arch
         self.inner_drop = 0.25 + 0.65 * p.frown - 0.35 * max(raised, 0)

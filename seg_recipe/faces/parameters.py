@@ -65,15 +65,15 @@ class FaceParameters:
     eye_spacing: float = field(
         default=3.15, metadata=_number(2.8, 3.6, "cm, from the middle of the face to an eye's centre")
     )
-    eye_width: float = field(default=1.2, metadata=_number(0.95, 1.6, "cm, half the width"))
+    eye_width: float = field(default=1.2, metadata=_number(0.8, 1.6, "cm, half the width"))
     eye_tilt: float = field(default=3.0, metadata=_number(-8, 12, "degrees, outer corners up"))
     eye_depth: float = field(default=0.9, metadata=_number(0.4, 1.5, "cm, of the socket"))
     nose_length: float = field(default=0.0, metadata=_number(-0.7, 0.8, "cm"))
     nose_width: float = field(default=1.0, metadata=_number(0.75, 1.45, "factor"))
     nose_height: float = field(default=2.1, metadata=_number(1.3, 3.0, "cm, of the tip above the face"))
     nose_bridge: float = field(default=0.7, metadata=_number(0.2, 1.3, "cm, of the bridge above the face"))
-    lip_upper: float = field(default=0.6, metadata=_number(0.25, 1.1, "cm, height of the top lip"))
-    lip_lower: float = field(default=0.8, metadata=_number(0.35, 1.3, "cm, height of the bottom lip"))
+    lip_upper: float = field(default=0.6, metadata=_number(0.25, 1.6, "cm, height of the top lip"))
+    lip_lower: float = field(default=0.8, metadata=_number(0.35, 1.6, "cm, height of the bottom lip"))
     mouth_width: float = field(default=2.5, metadata=_number(1.9, 3.2, "cm, half the width"))
     ear_size: float = field(default=1.0, metadata=_number(0.75, 1.3, "factor"))
     ear_angle: float = field(default=22.0, metadata=_number(5, 50, "degrees, away from the skull"))
@@ -324,11 +324,11 @@ def _sample_identity(rng: np.random.Generator, drawn: dict[str, Any]) -> dict[st
         "chin_length": rng.normal(0, 0.4),
         "cheek_fullness": rng.normal(0.25, 0.35), "cheekbone": rng.normal(0.35, 0.2), "brow_ridge": rng.normal(0.35,
         0.2),
-        "forehead_slope": rng.normal(0, 0.3), "eye_spacing": rng.normal(3.15, 0.13), "eye_width": rng.normal(1.2, 0.1),
+        "forehead_slope": rng.normal(0, 0.3), "eye_spacing": rng.normal(3.15, 0.13), "eye_width": rng.normal(1.06, 0.1),
         "eye_tilt": rng.normal(2.5, 3), "eye_depth": rng.normal(0.9, 0.2), "nose_length": rng.normal(0, 0.28),
         "nose_width": rng.normal(1 + 0.02 * (tone - 3), 0.13), "nose_height": rng.normal(1.85, 0.25),
         "nose_bridge": rng.normal(0.7, 0.22),
-        "lip_upper": rng.normal(0.76 + 0.03 * tone, 0.16), "lip_lower": rng.normal(0.84 + 0.03 * tone, 0.17),
+        "lip_upper": rng.normal(0.98 + 0.03 * tone, 0.18), "lip_lower": rng.normal(0.97 + 0.03 * tone, 0.18),
         "mouth_width": rng.normal(2.65, 0.22), "ear_size": factor(0.1), "ear_angle": rng.normal(22, 8),
         "neck_width": rng.normal(4.85, 0.5),
         "build": factor(0.08), "age": rng.beta(1.2, 2.0), "skin_tone": tone, "skin_red": rng.normal(0.15, 0.25),
@@ -368,10 +368,10 @@ def _hair_colour(rng: np.random.Generator, age: float, tone: float) -> np.ndarra
 
 
 _HAIR_THICKNESS = {
-    "short": (0.5, 1.8), "bald": (0.15, 0.2), "shaven": (0.15, 0.3), "crop": (0.3, 0.9), "quiff": (0.8, 2.4),
-    "curly": (1.2, 3.2),
-    "afro": (2.5, 6.0), "bob": (0.8, 2.0), "long": (0.6, 1.6), "long_curly": (1.4, 3.0), "bun": (0.5, 1.0),
-    "ponytail": (0.4, 1.0),
+    "short": (0.6, 2.4), "bald": (0.15, 0.2), "shaven": (0.15, 0.3), "crop": (0.4, 1.2), "quiff": (1.0, 3.0),
+    "curly": (1.4, 3.8),
+    "afro": (2.5, 6.0), "bob": (1.0, 2.8), "long": (0.8, 2.4), "long_curly": (1.6, 4.0), "bun": (0.6, 1.4),
+    "ponytail": (0.6, 1.4),
     "horseshoe": (0.3, 1.5),
 }  # fmt: skip
 """cm above the skull, by style."""
