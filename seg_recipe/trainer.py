@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
@@ -44,6 +44,7 @@ from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.signals import StopRequest, leave_together
 from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule
 from seg_recipe.transforms import EpochClock, collate
+from seg_recipe.transforms.photometry import normalisation, normalise_bytes
 from seg_recipe.windows import scores_of
 
 
@@ -76,7 +77,7 @@ class SegmentationTrainer(Trainer):
     None: one over the class names in the model's config.
     clock: the epoch clock that the training transform reads. The Trainer sets it. None: that of the transform of
     `train_dataset`.
-    image_processor: saved with the weights.
+    image_processor: saved with the weights. Its mean and std normalise pixel_values that come in bytes (uint8).
     run_files: name -> text of files to save with every checkpoint and with the final model.
     head_learning_rate_factor: learning rate of everything outside the backbone, as a multiple of `args.learning_rate`.
     layer_decay: below 1, each layer of the backbone learns slower than the next by this factor; see
@@ -162,6 +163,7 @@ class SegmentationTrainer(Trainer):
         self.loss = (loss or SegmentationLoss()).to(args.device)
         self.course = Course(self)
         self.add_callback(self.course)
+        self._levels: Tensor | None = None  # of `_normalised`
         self._set_aside: dict[str, Any] = {}  # arguments hidden from the stock loop
         self._eval_loaders: dict[str | None, Any] = {}  # with persistent workers
         self._counts = RunningCounts(self.metrics, self.args.device)
@@ -221,7 +223,7 @@ class SegmentationTrainer(Trainer):
         check_batch(inputs)
         self.frozen.hold(self.state.global_step)
         with QuickResizing():
-            outputs = model(pixel_values=inputs["pixel_values"])
+            outputs = model(pixel_values=self._normalised(inputs["pixel_values"]))
         own_loss = getattr(self.accelerator.unwrap_model(self.model), "own_loss", None)
         if own_loss:  # a mask classifier's
             terms = own_loss(outputs, inputs["labels"])
@@ -232,6 +234,18 @@ class SegmentationTrainer(Trainer):
             self._loss_terms[name] = self._loss_terms.get(name, 0) + term.detach().float()
         self._loss_terms_count += 1
         return (total, outputs) if return_outputs else total
+
+    def _normalised(self, pictures: Tensor) -> Float[Tensor, "batch 3 height width"]:
+        """The pictures; those in bytes are normalised on their device, by mean and std of the image processor."""
+        if pictures.dtype != torch.uint8:
+            return pictures
+        if self._levels is None:
+            if self.processing_class is None:
+                raise InputError("pixel_values are bytes: give image_processor, whose mean and std normalise them.")
+            processor: Any = self.processing_class
+            levels = normalisation(processor.image_mean, processor.image_std)
+            self._levels = torch.from_numpy(levels).to(pictures.device)
+        return normalise_bytes(pictures, self._levels)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -369,7 +383,8 @@ class SegmentationTrainer(Trainer):
             check_batch(inputs)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            scores = scores_of(model, inputs["pixel_values"], inputs.get("pixel_sizes"), self.window)
+            pictures = self._normalised(inputs["pixel_values"])
+            scores = scores_of(model, pictures, inputs.get("pixel_sizes"), self.window)
             labels = inputs.get("labels")
             shape = (inputs["pixel_values"] if labels is None else labels).shape[-2:]
             sizes = torch.as_tensor(inputs.get("label_sizes", [list(shape)] * len(inputs["pixel_values"])))

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
@@ -45,15 +44,6 @@ class PseudoLabelled(NamedTuple):
     image: UInt8[np.ndarray, "height width 3"]
     predicted: UInt8[np.ndarray, "height width"]
     kept: UInt8[np.ndarray, "height width"]
-
-
-def denormalise(
-    pixel_values: Float[torch.Tensor, "3 height width"], mean: list[float], std: list[float]
-) -> UInt8[np.ndarray, "height width 3"]:
-    """The 8-bit RGB image that was normalised with mean and std (of values in 0-1); what lies outside is clipped."""
-    scale, shift = (np.array(part, np.float32)[:, None, None] for part in (std, mean))
-    values = pixel_values.detach().float().cpu().numpy() * scale + shift
-    return np.rint(255 * values.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
 
 
 def colour_mask(mask: UInt8[np.ndarray, "height width"], label_space: LabelSpace) -> Image.Image:

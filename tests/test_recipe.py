@@ -856,7 +856,7 @@ def test_threads(monkeypatch):
 
 
 def test_data_workers(recipe, tmp_path, monkeypatch):
-    for cores, processes, wanted in (8, "1", 8), (8, "2", 4), (64, "4", 8), (2, "4", 1), (1.5, "1", 1):
+    for cores, processes, wanted in (8, "1", 8), (8, "2", 4), (64, "4", 16), (96, "4", 16), (2, "4", 1), (1.5, "1", 1):
         monkeypatch.setattr(hardware, "available_cores", lambda number=cores: float(number))
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert hardware.data_workers(on_cpu=False, streaming=False) == wanted

@@ -6,18 +6,15 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from seg_recipe.charts import confusion_figure, iou_figure
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
-from seg_recipe.transforms import normalisation, normalise
 from seg_recipe.visualize import (
     Augmented,
     Prediction,
     augmentation_sheet,
     colour_mask,
-    denormalise,
     error_map,
     legend,
     overlay,
@@ -39,13 +36,6 @@ def make_mask(height=20, width=20, seed=0):
 
 def colours_of(picture):
     return {tuple(colour) for colour in np.asarray(picture).reshape(-1, 3).tolist()}
-
-
-def test_denormalise_undoes_normalise():
-    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    assert np.array_equal(denormalise(normalise(Image.fromarray(image), normalisation(MEAN, STD)), MEAN, STD), image)
-    assert denormalise(torch.full((3, 1, 1), 99.0), MEAN, STD).tolist() == [[[255, 255, 255]]], "clipped, not wrapped"
-    assert denormalise(torch.zeros(3, 1, 1, dtype=torch.bfloat16), MEAN, STD).tolist() == [[[124, 116, 104]]]
 
 
 def test_colour_mask_and_overlay():

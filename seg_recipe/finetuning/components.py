@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from seg_recipe.class_weights import balanced_weights, read_class_weights
@@ -188,8 +189,10 @@ def with_transforms(
 ) -> tuple[Any, Any, Panel]:
     """Training rows, evaluation rows (a dict for named sets), and the images shown at each evaluation."""
     main_set = recipe.data.best_on or next(name for name in data.splits if name != "train")
-    rows = {name: attach_transform(split, evaluation) for name, split in data.splits.items() if name != "train"}
     panel = panel_of(data.splits[main_set], evaluation, max(8, recipe.reporting.panel_images))
+    if recipe.training.device.type != "cpu":
+        train.dtype = evaluation.dtype = torch.uint8  # normalised on the device
+    rows = {name: attach_transform(split, evaluation) for name, split in data.splits.items() if name != "train"}
     return data.training_rows(train), rows if recipe.data.eval_datasets else rows[main_set], panel
 
 

@@ -62,11 +62,11 @@ def data_workers(*, on_cpu: bool, streaming: bool) -> int:
     On a CPU none: the model's threads make each batch before its step. Workers compete with these threads for the
     cores. SegFormer-B0 at 512x512 on two cores trained at 0.99 (0.97 to 1.03) of the rate of a loop without data, with
     two workers at 0.95 (0.93 to 0.98); at 128x128 there was no difference. A stream has two. With an accelerator one
-    for each core of this process's share, at most 8: not measured.
+    for each core of this process's share, at most 16: not measured.
     """
     if on_cpu:
         return 2 if streaming else 0
-    return min(8, max(1, int(available_cores() / max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))))
+    return min(16, max(1, int(available_cores() / max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))))
 
 
 def use_all_cores(cpu_threads: int) -> int:

@@ -93,7 +93,7 @@ class TrainerSettings:
     dataloader_num_workers: Count | None = setting(
         None,
         "Processes that make batches.",
-        "0 on a CPU, whose threads make them, else one for each core, at most 8",
+        "0 on a CPU, whose threads make them, else one for each core, at most 16",
     )
     dataloader_pin_memory: bool = setting(True, "Pin the batches in memory, for a quicker way to the GPU.")
     dataloader_persistent_workers: bool = setting(False, "Keep the workers from one epoch to the next.")

@@ -109,26 +109,29 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> Float32[np.nda
     return np.array([(levels - middle) / part for middle, part in zip(mean, std, strict=True)], np.float32)
 
 
-def normalise_into(
-    values: Float32[np.ndarray, "3 height width"],
+def fill_channels(
+    values: Float32[np.ndarray, "3 height width"] | UInt8[np.ndarray, "3 height width"],
     pixels: UInt8[np.ndarray, "height width 4"],
     normalised: Float32[np.ndarray, "3 256"],
 ) -> None:
-    """Fill `values` with what `normalisation` says of each channel's levels."""
+    """Fill float `values` with what `normalisation` says of each channel's levels, uint8 ones with the levels."""
     for channel, levels, place in zip(cv2.split(pixels), normalised, values, strict=False):
-        cv2.LUT(channel, levels, dst=place)
+        if place.dtype == np.uint8:
+            np.copyto(place, channel)
+        else:
+            cv2.LUT(channel, levels, dst=place)
+
+
+def normalise_bytes(
+    pixels: UInt8[Tensor, "batch 3 height width"], normalised: Float32[Tensor, "3 256"]
+) -> Float32[Tensor, "batch 3 height width"]:
+    """The levels of `normalisation` of pictures in bytes, on their device: the very values of `fill_channels`."""
+    first = torch.arange(0, 768, 256, dtype=torch.int32, device=pixels.device)[:, None, None]
+    return normalised.flatten()[pixels.int() + first]
 
 
 def normalise(image: Image.Image, normalised: Float32[np.ndarray, "3 256"]) -> Float32[Tensor, "3 height width"]:
     """The RGB image with the levels of `normalisation`, channels first."""
     values = torch.empty((3, image.height, image.width))
-    normalise_into(values.numpy(), pixels_of(image), normalised)
+    fill_channels(values.numpy(), pixels_of(image), normalised)
     return values
-
-
-def denormalise(
-    values: Float32[np.ndarray, "3 height width"], normalised: Float32[np.ndarray, "3 256"]
-) -> UInt8[np.ndarray, "height width 3"]:
-    """The 8-bit picture that was normalised, exactly."""
-    lowest, step = normalised[:, 0], (normalised[:, 255] - normalised[:, 0]) / 255
-    return np.rint((values.transpose(1, 2, 0) - lowest) / step).astype(np.uint8)

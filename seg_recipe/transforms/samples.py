@@ -25,9 +25,8 @@ from seg_recipe.transforms.photometry import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     degrade,
-    denormalise,
+    fill_channels,
     normalisation,
-    normalise_into,
     picture_of,
     pixels_of,
 )
@@ -50,6 +49,8 @@ class TrainTransform:
     colour `mean`, in 8 bits, and the labels are IGNORE_INDEX.
     seed, clock: with the sample's id they decide everything that is random. Left out, the clock is one of its own, at
     epoch 0 until `transform.clock.epoch` is set.
+    dtype: of pixel_values. torch.uint8: they are not normalised, for SegmentationTrainer does it on the device, which
+    then gets a quarter of the bytes.
 
     Raises InputError for an image_size outside 1-16384 and for a mean or std that is none.
     """
@@ -66,7 +67,9 @@ class TrainTransform:
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
         clock: EpochClock | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
+        self.dtype = dtype
         self.augmentation = augmentation
         self.image_size = height_and_width(image_size)
         self.resize, self.class_chances = resize, class_chances
@@ -85,7 +88,7 @@ class TrainTransform:
         pixel_values, labels out.
         """
         epoch = self.clock.epoch
-        values = torch.empty((len(batch["id"]), 3, *self.image_size))
+        values = torch.empty((len(batch["id"]), 3, *self.image_size), dtype=self.dtype)
         labels = torch.empty((len(batch["id"]), *self.image_size), dtype=torch.uint8)
         places = list(zip(values.numpy(), labels.numpy(), strict=True))
         _each(batch, lambda number, sample: self._augment(*sample, epoch, *places[number]))
@@ -95,9 +98,9 @@ class TrainTransform:
         self, sample_id: str, image: Image.Image, label: Image.Image | UInt8[np.ndarray, "height width"], epoch: int
     ) -> tuple[UInt8[np.ndarray, "tall wide 3"], UInt8[np.ndarray, "tall wide"]]:
         """Image (RGB) and mask of one sample in one epoch, as the model will see them but for the normalisation."""
-        values, ids = np.empty((3, *self.image_size), np.float32), np.empty(self.image_size, np.uint8)
+        values, ids = np.empty((3, *self.image_size), np.uint8), np.empty(self.image_size, np.uint8)
         self._augment(sample_id, image, label, epoch, values, ids)
-        return denormalise(values, self.levels), ids
+        return np.ascontiguousarray(values.transpose(1, 2, 0)), ids
 
     def _augment(
         self,
@@ -105,7 +108,7 @@ class TrainTransform:
         image: Image.Image | UInt8[np.ndarray, "height width 4"],
         label: Image.Image | UInt8[np.ndarray, "height width"],
         epoch: int,
-        values: Float32[np.ndarray, "3 tall wide"],
+        values: Float32[np.ndarray, "3 tall wide"] | UInt8[np.ndarray, "3 tall wide"],
         ids: UInt8[np.ndarray, "tall wide"],
     ) -> None:
         """Fill `values` and `ids` with one sample in one epoch."""
@@ -128,7 +131,7 @@ class TrainTransform:
             output, found = cv2.flip(output, 1), cv2.flip(found, 1)
         ids[:] = found
         _refuse_foreign_ids(sample_id, ids, self.label_space)
-        normalise_into(values, output, self.levels)
+        fill_channels(values, output, self.levels)
 
     def _crop_centre(
         self, sample_id: str, epoch: int, mask: UInt8[np.ndarray, "height width"], scale: float
@@ -145,8 +148,9 @@ class EvalTransform:
 
     label_space: its read table is applied to the mask. image_size: height and width that the model sees, in pixels.
     resize: "squeeze" resizes the picture to it; "crop" keeps the picture's own resolution, in a size that windows of
-    `image_size` cover (`whole_size`). mean, std: of red, green and blue in 0-1, three each. Nothing is rotated for
-    EXIF here: `datasets` has done so, and the check of the data refuses such pictures.
+    `image_size` cover (`whole_size`). mean, std: of red, green and blue in 0-1, three each. dtype: as in
+    TrainTransform. Nothing is rotated for EXIF here: `datasets` has done so, and the check of the data refuses such
+    pictures.
     """
 
     def __init__(
@@ -157,7 +161,9 @@ class EvalTransform:
         resize: Resize = "squeeze",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
     ):
+        self.dtype = dtype
         self.image_size = height_and_width(image_size)
         self.window = self.image_size if resize == "crop" else None
         self.levels = normalisation(list(mean), list(std))
@@ -166,12 +172,12 @@ class EvalTransform:
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """The samples as `with_transform` wants them: columns id, image, label in, id, pixel_values, labels out."""
-        whole = torch.empty((len(batch["id"]), 3, *self.image_size)) if self.window is None else None
+        whole = torch.empty((len(batch["id"]), 3, *self.image_size), dtype=self.dtype) if self.window is None else None
 
         def fill(number: int, sample: tuple[str, Any, Any]) -> tuple[Tensor, Tensor]:
             picture, mask = self._resized(*sample)
-            values = torch.empty((3, *picture.shape[:2])) if whole is None else whole[number]
-            normalise_into(values.numpy(), picture, self.levels)
+            values = torch.empty((3, *picture.shape[:2]), dtype=self.dtype) if whole is None else whole[number]
+            fill_channels(values.numpy(), picture, self.levels)
             return values, torch.from_numpy(mask)
 
         filled = _each(batch, fill)
@@ -204,8 +210,8 @@ class EvalTransform:
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: pixel_values float32 (B, 3, height, width); labels uint8 (B, H, W); label_sizes int64 (B, 2), height
-    and width; ids, a list of str.
+    """A batch: pixel_values float32 or uint8 (B, 3, height, width); labels uint8 (B, H, W); label_sizes int64 (B, 2),
+    height and width; ids, a list of str.
 
     Masks of unequal size are padded with IGNORE_INDEX at the bottom and the right to the largest height and width of
     the batch; `label_sizes` holds what they were. Pictures of unequal size are padded with 0, and `pixel_sizes` holds
@@ -222,7 +228,8 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {"labels": labels, "label_sizes": sizes, "ids": [sample["id"] for sample in samples]}
     if len(set(shapes)) == 1:
         return {"pixel_values": _stacked(pictures), **batch}
-    padded = torch.zeros((len(pictures), 3, max(tall for tall, _ in shapes), max(wide for _, wide in shapes)))
+    largest = max(tall for tall, _ in shapes), max(wide for _, wide in shapes)
+    padded = torch.zeros((len(pictures), 3, *largest), dtype=pictures[0].dtype)
     for row, picture, (tall, wide) in zip(padded, pictures, shapes, strict=True):
         row[:, :tall, :wide] = picture
     return {"pixel_values": padded, **batch, "pixel_sizes": torch.tensor(shapes)}
