@@ -324,7 +324,7 @@ def test_what_has_no_label_is_told_apart_from_nothing_and_made_one_by_the_map_of
     fake = replicator()
     source = make_folder(tmp_path / "in", fake.files)
     run(source, tmp_path / "out")
-    assert "UNLABELLED (objects without a label) are two classes; --id_map" in capsys.readouterr().out
+    assert "UNLABELLED (objects without a label) are two classes of SOURCE; --id_map" in capsys.readouterr().out
     (text,) = (block for block in DATA.split("```text\n") if block.startswith('{"BACKGROUND"'))
     (tmp_path / "map.json").write_text(text.split("```")[0])
     run(source, tmp_path / "one", "--id_map", tmp_path / "map.json")

@@ -32,6 +32,14 @@ def test_strips_give_the_mask_of_the_whole(size, cuts, way):
     assert np.array_equal(found, mask_of(scores, size))
 
 
+@pytest.mark.parametrize("resample", [Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS])
+@pytest.mark.parametrize("size", [(96, 128), (97, 301), (300, 64), (61, 40), (90, 120)])
+def test_bands_are_resized_to_the_picture_that_pillow_makes(size, resample, monkeypatch):
+    monkeypatch.setattr(strips, "_BAND", 17)
+    image = pictures([(120, 90)])[0]
+    assert np.array_equal(strips.resized_in_bands(image, size, resample), image.resize(size[::-1], resample))
+
+
 def test_strips_with_scores_that_are_not_finite_are_refused():
     parts = [torch.zeros(2, 4, 4), torch.full((2, 4, 4), torch.nan)]
     with pytest.raises(ValueError, match="are not all finite"):

@@ -75,8 +75,8 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     ]
     if seen >= {*_FIRST}:
         notes.append(
-            "BACKGROUND (nothing is there) and UNLABELLED (objects without a label) are two classes; --id_map makes "
-            'them one, as in {"UNLABELLED": "BACKGROUND"}, or ignores one, as in {"UNLABELLED": null}.'
+            "BACKGROUND (nothing is there) and UNLABELLED (objects without a label) are two classes of SOURCE; "
+            '--id_map makes them one, as in {"UNLABELLED": "BACKGROUND"}, or ignores one, as in {"UNLABELLED": null}.'
         )
     samples = _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out)
     return Layout(names, samples, notes=tuple(notes))

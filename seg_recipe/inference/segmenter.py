@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax
 from transformers import PreTrainedModel
 
-from seg_recipe.inference.strips import mask_of_strips
+from seg_recipe.inference.strips import mask_of_strips, resized_in_bands
 from seg_recipe.labels import LabelSpace
 from seg_recipe.models.build import CROPS
 from seg_recipe.prediction import mask_of
@@ -229,7 +229,7 @@ class Segmenter:
         """Scores from overlapping windows of `image_size`."""
         size, whole = whole_size((image.height, image.width), self.image_size, scale), _rgb(image)
         if size != (image.height, image.width):
-            whole = whole.resize((size[1], size[0]), self._resample)
+            whole = resized_in_bands(whole, size, self._resample)
 
         def cut(rows: slice, columns: slice) -> Float32[Tensor, "3 height width"]:
             return self._normalised(np.asarray(whole.crop((columns.start, rows.start, columns.stop, rows.stop))))
