@@ -248,6 +248,7 @@ def test_what_is_not_in_the_table_leaves_its_pair_out(tmp_path, capsys):
     assert "Many rare colours are smoothed edges: give --nearest_colour 100." in printed
     assert "c.jpg (c.png is a JPEG, which blurs colours)" in printed
     assert "d.jpg (the mask has 12 x 7 pixels, the picture 12 x 8)" in printed
+    assert "NOTE: mask and picture show the same part of the scene in one size" in printed
     assert (
         subprocess.run([sys.executable, SCRIPT, source, tmp_path / "out", *options], capture_output=True).returncode
         == 1

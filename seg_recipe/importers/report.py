@@ -17,6 +17,16 @@ Result = dict[str, Any]
 """What scripts/import_dataset.py returns."""
 
 
+_WAYS_OUT = {
+    "without a class": "each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
+    "--nearest_colour 100.",
+    "transparent pixels": "--backgrounds DIR puts photographs of a folder behind transparent pixels.",
+    "pixels, the picture": "mask and picture show the same part of the scene in one size, or one of them is a whole "
+    "multiple of the other: export both anew.",
+}
+"""Words in the reason of a damaged pair -> what to do."""
+
+
 def report_lines(result: Result, destination: Path, left_out: LeftOut, notes: Iterable[str]) -> Iterator[str]:
     """The report, line by line."""
     yield (
@@ -34,13 +44,9 @@ def report_lines(result: Result, destination: Path, left_out: LeftOut, notes: It
             "for yours, train with --preview."
         )
     yield from (f"left out: {line}" for line in left_out.lines())
-    if any("without a class" in name for name in left_out.first.get("damaged pair", ())):
-        yield (
-            "NOTE: each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
-            "--nearest_colour 100."
-        )
-    if any("transparent pixels" in name for name in left_out.first.get("damaged pair", ())):
-        yield "NOTE: --backgrounds DIR puts photographs of a folder behind transparent pixels."
+    for reason, way_out in _WAYS_OUT.items():
+        if any(reason in name for name in left_out.first.get("damaged pair", ())):
+            yield f"NOTE: {way_out}"
     if result["masks"]:
         yield from _class_lines(result)
     yield from _side_lines(result["sides"])
