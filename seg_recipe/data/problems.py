@@ -24,7 +24,8 @@ WAYS_OUT = {
     "not an image": "Pillow knows no format that it could be",
     "truncated or damaged file": "copy or download it again",
     "too large a picture": "cut the pair into parts, or scale both down, the mask without smoothing",
-    "image with alpha": "what would shine through is not in the file: put it on a background, save as RGB",
+    "image with alpha": "what would shine through is not in the file: put it on a background "
+    f"({program('import')} --backgrounds does), save as RGB",
     "CMYK image": "save as RGB",
     "16-bit image": "save as 8-bit RGB",
     "image that is not RGB": "save as 8-bit RGB",
