@@ -7,6 +7,7 @@ from PIL import Image
 
 from scripts.predict import main
 from seg_recipe.inference import decoding, load_segmenter, mask_of, strips
+from seg_recipe.inference.loop import _Read
 from seg_recipe.inference.strips import mask_of_strips
 from seg_recipe.windows import blended, blended_strips
 from tests.test_inference import checkpoint, patches, pictures
@@ -101,6 +102,14 @@ def test_predict_uses_strips_where_it_can_and_the_masks_are_the_same(checkpoint,
             with Image.open(output / "masks" / f"{line['name']}.png") as image:
                 assert np.array_equal(np.asarray(image), mask)
             assert sum(line["shares"].values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_picture_that_is_taken_is_held_for_an_overlay_alone(keep):
+    """That it is then freed once it is resized cannot be seen here: the checks of types hold arguments."""
+    image = pictures()[0]
+    read = _Read((image.height, image.width), None, image)
+    assert read.taken(keep) is image and read.image is (image if keep else None)
 
 
 def test_the_limit_of_pixels_can_be_moved(checkpoint, tmp_path, capsys):

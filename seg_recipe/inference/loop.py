@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -18,7 +18,7 @@ from seg_recipe.inference import Segmenter, mask_of
 from seg_recipe.inference.confidences import Confidences
 from seg_recipe.inference.decoding import problem
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.inference.outputs import Predictions
+from seg_recipe.inference.outputs import OutputChoices, Predictions
 from seg_recipe.runtime.errors import is_fault
 from seg_recipe.runtime.pools import Threads, result
 
@@ -28,10 +28,17 @@ alone.
 """
 
 
-class _Read(NamedTuple):
+@dataclass
+class _Read:
     size: tuple[int, int]  # height, width
     prepared: Float32[Tensor, "3 _ _"] | None  # what the model takes, where the picture goes into it as a whole, once
     image: Image.Image | None  # where it is needed again
+
+    def taken(self, keep: bool) -> Image.Image:
+        """The picture, not held here any longer, unless to `keep`: a large one is freed once it is resized."""
+        image, self.image = self.image, self.image if keep else None
+        assert image is not None
+        return image
 
 
 @dataclass
@@ -61,7 +68,7 @@ def predict(
     """
     outcome = Outcome(0, 0, {})
     extra = options["flip"] or options["window"] or list(options["scales"]) != [1.0]
-    overlays, keeps_scores = output.choices.overlays, output.choices.scores
+    overlays = output.choices.overlays
     readers, writers = Threads(workers, "read"), Threads(workers, "write")
     writing: deque[tuple[int, Future[None]]] = deque()
 
@@ -85,7 +92,7 @@ def predict(
 
     try:
         for batch in _batches(_read_ahead(todo(), read, readers, broken, 3 * batch_size), batch_size):
-            found = _predicted(segmenter, [each for _, each in batch], options, extra, keeps_scores)
+            found = _predicted(segmenter, [each for _, each in batch], options, extra, output.choices)
             for (picture, each), (mask, kept) in zip(batch, found, strict=True):
                 shown = each.image if overlays else None
                 writing.append((mask.size, writers.submit(output.write, picture, mask, shown, kept)))
@@ -100,11 +107,11 @@ def predict(
 
 
 def _predicted(
-    segmenter: Segmenter, batch: list[_Read], options: dict[str, Any], extra: bool, keeps_scores: bool
+    segmenter: Segmenter, batch: list[_Read], options: dict[str, Any], extra: bool, choices: OutputChoices
 ) -> Iterator[tuple[UInt8[np.ndarray, "height width"], Float32[Tensor, "classes h w"] | None]]:
     """The mask of each picture, and its scores where they are needed; one in windows has them in strips else."""
     strips = [
-        not keeps_scores and options["window"] and list(options["scales"]) == [1.0]
+        not choices.scores and options["window"] and list(options["scales"]) == [1.0]
         and each.image is not None and segmenter.cuts(each.image)
         for each in batch
     ]  # fmt: skip
@@ -115,11 +122,10 @@ def _predicted(
         scores = iter(segmenter.logits_of([each.prepared for each in whole if each.prepared is not None]))
     for each, in_strips in zip(batch, strips, strict=True):
         if in_strips:
-            assert each.image is not None
-            yield segmenter.mask_in_windows(each.image, flip=options["flip"]), None
+            yield segmenter.mask_in_windows(each.taken(choices.overlays), flip=options["flip"]), None
         else:
             score = next(scores)
-            yield mask_of(score, each.size), score if keeps_scores else None
+            yield mask_of(score, each.size), score if choices.scores else None
 
 
 def _finish(writing: deque[tuple[int, Future[None]]], outcome: Outcome, bar: tqdm) -> None:

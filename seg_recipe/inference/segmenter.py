@@ -175,7 +175,9 @@ class Segmenter:
 
     def mask_in_windows(self, image: Image.Image, *, flip: bool = False) -> UInt8[np.ndarray, "height width"]:
         """The mask of a picture that `cuts`, as `masks` with `window` makes it, without its scores in memory."""
-        return mask_of_strips(self._strips(image, 1.0, flip), (image.height, image.width))
+        size, strips = (image.height, image.width), self._strips(image, 1.0, flip)
+        del image  # so that it is freed once it is resized, if nobody else holds it
+        return mask_of_strips(strips, size)
 
     def cuts(self, image: Image.Image) -> bool:
         """Whether a picture is cut into windows where they are asked for: all are where the model learned from crops,
@@ -228,7 +230,8 @@ class Segmenter:
     ) -> Iterator[tuple[int, Float32[Tensor, "classes rows w"]]]:
         """Scores from overlapping windows of `image_size`."""
         size, whole = whole_size((image.height, image.width), self.image_size, scale), _rgb(image)
-        if size != (image.height, image.width):
+        del image
+        if size != (whole.height, whole.width):
             whole = resized_in_bands(whole, size, self._resample)
 
         def cut(rows: slice, columns: slice) -> Float32[Tensor, "3 height width"]:
