@@ -124,7 +124,7 @@ def _parse(argv):
         type=float,
         default=100,
         metavar="N",
-        help="the largest picture that is read, in millions of pixels; it takes some 12 MB for each",
+        help="the largest picture that is read, in millions of pixels; it takes some 9 MB for each",
     )
     arguments = parser.parse_args(argv)
     arguments.probabilities = [kind for kind in KINDS if kind in arguments.probabilities]
