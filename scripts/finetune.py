@@ -55,7 +55,7 @@ def run(recipe: Recipe, argv: list[str], stop: StopRequest) -> dict[str, Any]:
     # where a former run of this recipe left off
     identity = identity_of(recipe, label_space, data, model)
     checkpoint, finished = where_to_start(recipe, identity)
-    if finished is not None:
+    if finished is not None and not recipe.run.check:
         return push_finished(recipe, label_space, finished, repositories)
     if recipe.run.check:
         recipe.training.output_dir = scratch_folder()

@@ -49,10 +49,11 @@ from seg_recipe.windows import scores_of
 
 
 def _clock_of(dataset: Any) -> EpochClock:
-    """The clock of a datasets.Dataset's transform, or a new one."""
+    """The clock of a data set's transform, or a new one."""
     formatting = getattr(dataset, "format", None)
     options = formatting.get("format_kwargs", {}) if isinstance(formatting, dict) else {}
-    return getattr(options.get("transform"), "clock", None) or EpochClock()
+    transform = options.get("transform", getattr(dataset, "transform", None))
+    return getattr(transform, "clock", None) or EpochClock()
 
 
 def _class_names(model: Any) -> list[str]:

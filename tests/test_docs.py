@@ -78,6 +78,16 @@ def test_the_transform_and_the_trainer_share_a_clock(leaves):
     assert clock.epoch == 7 and _clock_of([1, 2]).epoch == 0
 
 
+@pytest.mark.parametrize("settings", [{}, {"rare_class_sampling": 0.1}, {"streaming": True}], ids=str)
+def test_the_trainer_finds_the_clock_of_all_training_rows(leaves, settings):
+    """Without it the epoch stays 0 and each epoch augments alike."""
+    from seg_recipe.trainer import _clock_of
+
+    data = load_data(["input/leaves"], label_space=LABELS, progress=False, **settings)
+    transform = TrainTransform(LABELS, 32)
+    assert _clock_of(data.training_rows(transform)) is transform.clock
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("steps", [1, 2])

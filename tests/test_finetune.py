@@ -282,6 +282,15 @@ def test_a_finished_run_says_so(whole, capsys):
 
 
 @pytest.mark.slow
+def test_check_checks_a_finished_run_too(whole, capsys):
+    place, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in (place / "run").rglob("*")}
+    assert runs.train(place / "mine.yaml", "--check") == {}
+    assert "Check passed; the first batch is" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (place / "run").rglob("*")} == before
+
+
+@pytest.mark.slow
 def test_moved_data_are_the_same_data(whole, tmp_path):
     place, figures = whole
     shutil.copytree(place / "data", tmp_path / "elsewhere")

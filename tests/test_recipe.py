@@ -368,9 +368,9 @@ def arguments_of(options, tmp_path):
             "data_license is empty, and a model on the Hub states the licence of the training data",
         ),
         (
-            "push_to_hub: true\ndata_license: x",
+            "push_to_hub: true\ndata_license: x\nfrom_scratch: true",
             [],
-            "model_license is empty, and a model on the Hub states the licence of the backbone's",
+            "model_license is empty, and a model on the Hub states the licence of the weights",
         ),
         ("warmup_ratio: 1.0", [], "warmup_ratio is 1.0; wanted a share of all steps, in [0, 1) (FILE, line 1)."),
     ],

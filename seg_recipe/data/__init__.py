@@ -190,11 +190,14 @@ def attach_transform(
     """The split with a transform that is applied when rows are read.
 
     The transform gets undecoded images, {"bytes", "path"}, so it decodes one pair at a time and sees how masks are
-    stored. An IterableDataset has no with_transform; its map is as lazy.
+    stored. An IterableDataset has no with_transform; its map is as lazy. The result's attribute `transform` tells the
+    Trainer whose clock to set.
     """
     if isinstance(split, Dataset):
         return undecoded(split).with_transform(transform)
-    return undecoded(split).map(transform, batched=True, batch_size=8, remove_columns=list(COLUMNS))
+    mapped = undecoded(split).map(transform, batched=True, batch_size=8, remove_columns=list(COLUMNS))
+    vars(mapped)["transform"] = transform
+    return mapped
 
 
 def _pairs_of(plan: dict[str, list[Share]]) -> Iterator[Pairs]:

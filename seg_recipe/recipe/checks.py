@@ -334,7 +334,8 @@ def _reporting(values: Values) -> Iterator[str]:
         )
     if values["resume"] == "":
         yield "resume is empty; wanted auto, never or a checkpoint folder."
-    for name, of in (("data_license", "the training data"), ("model_license", "the backbone's weights")):
+    of_weights = {"model_license": "the weights"} if values["from_scratch"] else {}  # else the checkpoint's card tells
+    for name, of in ({"data_license": "the training data"} | of_weights).items():
         if values["push_to_hub"] and not values[name].strip():
             yield (
                 f"{name} is empty, and a model on the Hub states the licence of {of}; write what holds, as in "

@@ -269,8 +269,8 @@ class ReportingSettings:
     data_license: str = setting("", "Licence of the training data, for the model card; required by push_to_hub.")
     model_license: str = setting(
         "",
-        "Licence of the backbone's weights, for the model card; required by push_to_hub. Empty: what the checkpoint's "
-        "own card says.",
+        "Licence of the weights, for the model card. Empty: what the checkpoint's own card says; where that says "
+        "nothing, and from scratch, push_to_hub requires it.",
     )
     report_to: list[str] = setting(["none"], "Where figures go: none, or several of wandb, tensorboard, trackio.")
     push_to_hub: bool = setting(False, "Send the model to the Hub.")
