@@ -130,12 +130,18 @@ def exact_products(device: torch.device) -> Iterator[None]:
     """Matrix products in the full precision of their operands: no autocast, no TF32, no bfloat16, whatever the run has
     switched on.
     """
-    backend = {"cuda": torch.backends.cuda, "cpu": torch.backends.mkldnn}.get(device.type)
+    backends = {
+        "cuda": (torch.backends.cuda, torch.backends.cudnn),
+        "cpu": (torch.backends.mkldnn, torch.backends.mkldnn),
+    }
+    backend, above = backends.get(device.type, (None, None))
     with torch.autocast(device.type, enabled=False):
         if backend is None:
             yield
             return
         before = backend.matmul.fp32_precision
+        # the value above is inherited; put back as its own, it would stay when a later run sets the one above (tf32)
+        before = "none" if before == above.fp32_precision else before
         backend.matmul.fp32_precision = "ieee"
         try:
             yield

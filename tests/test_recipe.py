@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from transformers import HfArgumentParser, TrainingArguments, get_scheduler
+from transformers import HfArgumentParser, TrainingArguments, get_scheduler, training_args
 
 from seg_recipe.labels import FACE
 from seg_recipe.recipe import arguments, checks, hardware, reading, settings
@@ -26,6 +26,7 @@ from seg_recipe.recipe.manual import manual
 from seg_recipe.recipe.recipe_file import DICT_VALUED
 from seg_recipe.recipe.resolved import MAY_CHANGE, differences, read_flat_dict, resolved_text
 from seg_recipe.recipe.trainer_settings import TrainerSettings
+from seg_recipe.upsampling import exact_products
 
 NAMES = [*settings.defaults(), *arguments.defaults()]
 TOKEN = "hf_" + "PlantedTokenOfNobody" + "0123456789abcd"
@@ -828,8 +829,26 @@ def test_launcher_settings_that_do_not_reach_the_trainer(recipe, monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     assert "torch.compile" in error(recipe)
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    assert "DeepSpeed" in error(recipe)
+    for asked in ("true", "1"):
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", asked)
+        assert "The launcher asks for DeepSpeed. DeepSpeed is not supported" in error(recipe)
+
+
+def test_tf32_reaches_products_and_convolutions(recipe, monkeypatch):
+    """As torch's flags have it, where transformers sees a GPU that has it; the loss computes in float32 even so."""
+    monkeypatch.setattr(training_args, "is_torch_tf32_available", lambda: True)
+    monkeypatch.setattr(training_args, "enable_tf32", training_args.enable_tf32.__wrapped__)  # it remembers its calls
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = torch.backends.fp32_precision
+    try:
+        for asked, found in (("false", "ieee"), ("true", "tf32"), ("false", "ieee")):  # as runs of one process
+            recipe(f"tf32: {asked}")
+            assert (products.fp32_precision, convolutions.fp32_precision) == (found, found)
+            with exact_products(torch.device("cuda")):
+                assert products.fp32_precision == "ieee"
+            assert products.fp32_precision == found
+    finally:
+        torch.backends.fp32_precision = before
 
 
 def test_use_cpu(recipe, monkeypatch):

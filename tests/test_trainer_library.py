@@ -166,6 +166,17 @@ def test_every_refused_argument_is_refused_but_those_that_the_class_takes(tmp_pa
         setattr(args, name, before)
 
 
+@pytest.mark.parametrize("asked", ["true", "1"])
+def test_a_launcher_that_asks_for_deepspeed_is_refused_before_anything_is_set_up(tmp_path, monkeypatch, asked):
+    """Its engine would take the step before the gradient is checked."""
+    args = arguments(tmp_path, **PLAIN)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", asked)
+    monkeypatch.setattr(Trainer, "__init__", lambda *_, **__: pytest.fail("the Trainer was set up"))
+    with pytest.raises(InputError, match=r"^The launcher asks for DeepSpeed\..*fsdp\.yaml") as caught:
+        SegmentationTrainer(tiny.segformer(), args)
+    assert "\n" not in str(caught.value)
+
+
 def test_drop_last_leaves_no_image_out_of_an_evaluation(tmp_path):
     run = library(tmp_path, dataloader_drop_last=True, per_device_eval_batch_size=3)
     run.evaluate()

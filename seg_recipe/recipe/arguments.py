@@ -5,7 +5,8 @@ a new version has a new field.
 """
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -201,8 +202,18 @@ def as_here(name: str) -> tuple[Any, ...]:
     return AS_HERE.get(name, (FIXED.get(name, stock[name]),)) if name in stock else ()
 
 
+def deepspeed_conflicts(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line if the launcher asks for DeepSpeed."""
+    asked = environment.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("true", "1", "yes", "y", "t", "on")
+    return [f"The launcher asks for DeepSpeed. {REFUSED['deepspeed']}"] if asked else []
+
+
 def refuse_arguments(args: TrainingArguments) -> None:
-    """Refuse the arguments that a recipe may not set, except for CLASS_TAKES. For SegmentationTrainer."""
+    """Refuse the arguments that a recipe may not set, except for CLASS_TAKES, and a launcher that asks for DeepSpeed.
+    For SegmentationTrainer.
+    """
+    for problem in deepspeed_conflicts():
+        raise InputError(problem)
     stock = {field.name: _default(field) for field in fields(TrainingArguments)}
     for name, reason in {**REFUSED, **CLASS_REFUSES}.items():
         value = getattr(args, name, None)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from seg_recipe.recipe.arguments import deepspeed_conflicts
 from seg_recipe.recipe.settings import Precision
 from seg_recipe.runtime.commands import launch_with
 from seg_recipe.runtime.errors import InputError
@@ -113,10 +114,7 @@ def launcher_conflicts(
             f"gradient_accumulation_steps is {gradient_accumulation_steps} in the recipe, but {accumulation} in the "
             "launcher, which the Trainer does not read. Set it in the recipe and remove it from the launcher's file."
         )
-    if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        problems.append(
-            f"The launcher asks for DeepSpeed, which is not supported; FSDP shards, too: {launch_with('fsdp')}"
-        )
+    problems += deepspeed_conflicts(environment)
     if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and freeze_backbone.startswith("steps="):
         problems.append(
             f"freeze_backbone is {freeze_backbone}, and the launcher asks for FSDP, which cannot go on from a "
