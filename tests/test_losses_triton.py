@@ -1,7 +1,7 @@
 """The kernels of a GPU, in Triton's interpreter on the CPU: against the eager definition in float64; the same bits
 twice; failures on purpose.
 
-No GPU is needed. Triton is: without it these tests are skipped. The interpreter shows that the formulas, the masks and
+No GPU is needed. Triton is: the extra dev brings it, on Linux. The interpreter shows that the formulas, the masks and
 the addresses are right. It shows nothing about the compiler or speed. With TRITON_INTERPRET=0 the same tests run the
 compiled kernels on a GPU.
 """
