@@ -610,6 +610,19 @@ def synscapes():
     return Fake(files, masks, STREETS, left_out={"other file": 24})
 
 
+def carla():
+    """Tags of 0.9.14 in the red channel, in folders that everybody calls otherwise: read by patterns and the table."""
+    files, masks = {}, {}
+    for number in range(12):
+        tags = rng(number, "carla").integers(1, 20, (H, W), dtype=np.uint8)
+        others = rng(number, "instances").integers(0, 256, (H, W, 2), dtype=np.uint8)
+        files |= {f"rgb/{number:06d}.png": png(photo(f"carla {number}")),
+                  f"semantic/{number:06d}.png": png(np.dstack([tags, others]))}  # fmt: skip
+        masks[f"{number:06d}"] = tags - 1
+    words = ["--images", "rgb/*.png", "--masks", "semantic/*.png", "--table", "carla-0.9.14"]
+    return Fake(files, masks, STREETS, options=words)
+
+
 def ade20k():
     files, masks, sets = {}, {}, {}
     lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName", "1\t0.1576\t11664\t1172\t1\twall",
@@ -777,3 +790,5 @@ FAKES = {
     "ade20k": ade20k, "segnet": segnet, "infinigen": infinigen, "solo": solo, "replicator": replicator,
     "easysynth": easysynth, "kubric": kubric, "airsim": airsim, "synth_human": synth_human, "blenderproc": blenderproc,
 }  # fmt: skip
+PATTERNED = {"carla": carla}
+"""Without marks of their own: --images, --masks and --table are said."""

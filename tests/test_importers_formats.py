@@ -17,7 +17,7 @@ from seg_recipe.importers import FORMATS, LeftOut, recognise
 from seg_recipe.labels import FACE, load_label_space
 from seg_recipe.splits import in_validation
 from tests.face_files import SCRIPT, contents, import_dataset, make_folder, make_zip, png, run, tree
-from tests.foreign_layouts import FAKES, celebamask_hq, listed, photo
+from tests.foreign_layouts import FAKES, PATTERNED, celebamask_hq, listed, photo
 
 RENDERS = ("camvid", "segnet", "infinigen", "solo", "replicator", "kubric", "synth_human", "blenderproc", "airsim")
 STREETS = ("cityscapes", "acdc", "gta5", "urbansyn", "synthia", "synscapes")
@@ -45,7 +45,7 @@ def pixels(path, mode):
 
 
 def options(fake, fraction="0.4"):
-    return [] if fake.sets else ["--val_fraction", fraction]
+    return [*fake.options, *([] if fake.sets else ["--val_fraction", fraction])]
 
 
 def test_there_is_a_fake_of_every_format():
@@ -119,6 +119,19 @@ def test_groups_are_never_split(tmp_path, name):
     assert all(len(splits) == 1 for splits in sides.values())
     assert len(sides) < len(fake.masks)
     assert {split for splits in sides.values() for split in splits} == {"train", "val"}
+
+
+@pytest.mark.parametrize("name", PATTERNED)
+def test_what_has_no_marks_comes_by_patterns(tmp_path, name):
+    fake = PATTERNED[name]()
+    assert [known for known, layout in FORMATS.items() if layout.claims(listed(fake.files))] == []
+    result = run(make_folder(tmp_path / "in", fake.files), tmp_path / "out", *options(fake))
+    assert (result["format"], result["written"], result["damaged"], result["problems"]) == ("pairs", 12, 0, 0)
+    assert load_label_space(result["labels"]).names == fake.names
+    pairs = found(tmp_path / "out")
+    assert {pair: split for pair, (split, _, _) in pairs.items()} == wanted_splits(fake, 0.4)
+    for pair, (_, mask, _) in pairs.items():
+        np.testing.assert_array_equal(mask, fake.masks[pair])
 
 
 def test_pictures_are_the_same_files_where_they_can_be(tmp_path):
@@ -268,9 +281,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", FAKES)
+@pytest.mark.parametrize("name", [*FAKES, *PATTERNED])
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, name):
-    fake, out = FAKES[name](), tmp_path / "out"
+    fake, out = {**FAKES, **PATTERNED}[name](), tmp_path / "out"
     source = make_zip(tmp_path / "in.zip", fake.files)
     command = [sys.executable, "-c", KILLED, str(SCRIPT), str(source), str(out), "--workers", "1", *options(fake)]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL

@@ -13,7 +13,22 @@ from PIL import Image
 from seg_recipe.importers import FORMATS, LeftOut, looks_like, recognise
 from seg_recipe.importers.recognition import guess_patterns
 from tests.face_files import contents, make_folder, make_zip, pair, png, run
-from tests.foreign_layouts import FAKES, H, W, camvid, cvat, labelme, listed, photo, replicator, rng, segnet, voc
+from tests.foreign_layouts import (
+    FAKES,
+    H,
+    W,
+    camvid,
+    celebamask_hq,
+    cvat,
+    jpeg,
+    labelme,
+    listed,
+    photo,
+    replicator,
+    rng,
+    segnet,
+    voc,
+)
 from tests.test_importers_formats import found
 from tests.test_readme import DATA
 
@@ -31,6 +46,71 @@ def claimants(files):
 @pytest.mark.parametrize("name", ALL)
 def test_each_layout_is_claimed_by_one_format(name):
     assert claimants(files_of(name)) == [name]
+
+
+VARIANTS = {
+    "replicator, ids": ("replicator", lambda: replicator(colours=False).files),
+    "replicator, a folder for each camera": ("replicator", lambda: replicator(folders=True).files),
+    "replicator, the camera in the names": ("replicator", lambda: replicator(prefix="Camera_01").files),
+    "labelme2voc with a split": ("labelme", lambda: labelme(texts=True).files),
+    "CVAT with subsets": ("cvat", lambda: cvat(subsets=True).files),
+    "Cityscapes, trainIds alone": ("cityscapes", lambda: without(FAKES["cityscapes"]().files, "_labelIds")),
+    "Cityscapes with panoptic segments": (
+        "cityscapes",
+        lambda: FAKES["cityscapes"]().files | {"data/gtFine/cityscapes_panoptic_train.json": json_of_coco()},
+    ),
+    "Label Studio without PNG": ("label_studio", lambda: without(FAKES["label_studio"]().files, "task-")),
+    "CelebAMask-HQ with its texts": ("celebamask_hq", lambda: celebamask_hq(partition=True).files),
+    **{f"COCO as {writer}": ("coco", lambda names=names: coco_of(*names)) for writer, names in {
+        "BlenderProc": ("coco_data/coco_annotations.json", "coco_data/images/{}.jpg", "images/{}.jpg"),
+        "CVAT": ("annotations/instances_default.json", "images/default/{}.jpg", "{}.jpg"),
+        "COCO 2017": ("annotations/instances_train2017.json", "train2017/{}.jpg", "{}.jpg"),
+        "Label Studio": ("result.json", "images/{}.jpg", "images/{}.jpg"),
+        "labelme2coco": ("annotations.json", "JPEGImages/{}.jpg", "JPEGImages/{}.jpg"),
+        "a script of one's own": ("train.json", "photos/{}.jpg", "./photos/{}.jpg"),
+    }.items()},
+}  # fmt: skip
+"""What else a layout may look like -> the format, its files."""
+
+
+def json_of_coco(names=(), file_name="{}"):
+    images = [{"id": n, "file_name": file_name.format(name), "height": H, "width": W} for n, name in enumerate(names)]
+    square = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 6, 1, 6]], "iscrowd": 0}
+    objects = [{"id": 1 + n, "image_id": n, **square} for n in range(len(names))]
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "leaf"}]}
+    return json.dumps(content).encode()
+
+
+def coco_of(text, picture, file_name):
+    names = [f"{number:06d}" for number in range(10)]
+    return {text: json_of_coco(names, file_name)} | {picture.format(name): jpeg(photo(name)) for name in names}
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_each_variant_of_a_layout_is_told_as_that_and_no_other(kind):
+    name, make = VARIANTS[kind]
+    assert recognise(listed(make()), LeftOut()) == name
+
+
+@pytest.mark.parametrize("kind", [kind for kind in VARIANTS if kind.startswith("COCO")])
+def test_coco_of_each_writer_makes_the_same_masks(tmp_path, kind):
+    result = run(make_folder(tmp_path / "in", VARIANTS[kind][1]()), tmp_path / "out")
+    assert (result["format"], result["written"], result["left_out"]) == ("coco", 10, {})
+    wanted = np.zeros((H, W), np.uint8)
+    wanted[1:6, 1:5] = 1
+    for _, mask, _ in found(tmp_path / "out").values():
+        np.testing.assert_array_equal(mask, wanted)
+
+
+def test_a_json_of_other_keys_is_no_coco():
+    for content in (
+        b"[]",
+        b"{",
+        b'{"images": [], "annotations": []}',
+        b'{"images": 3, "annotations": [], "categories": []}',
+    ):
+        with pytest.raises(ValueError, match="marks of no known data set"):
+            recognise(listed({"train.json": content, "a.jpg": b""}), LeftOut())
 
 
 def without(files, *patterns):
@@ -355,8 +435,65 @@ def test_the_labels_of_one_frame_are_no_table(tmp_path):
         run(source, tmp_path / "out", *options)
 
 
+def with_types(types, colours=True):
+    """Replicator's fake where objects have labels of other semantic types. types: class in the fake -> its labels."""
+    fake = replicator(colours)
+    for name in [name for name in fake.files if name.endswith(".json")]:
+        content = {key: types.get(value["class"], value) for key, value in json.loads(fake.files[name]).items()}
+        fake.files[name] = json.dumps(content).encode()
+    return fake
+
+
+TYPES = {  # labels of cube and door; the names that come out, in the order of the ids in the fake; what is said
+    "one": (
+        {"shape": "cube"}, {"shape": "door"}, ("BACKGROUND", "UNLABELLED", "cube", "door"),
+        "no object has a label of the semantic type class: the type shape names the classes.",
+    ),
+    "class and another": (
+        {"shape": "box", "class": "cube"}, {"class": "door", "colour": "red"},
+        ("BACKGROUND", "UNLABELLED", "cube", "door"), "labels of the semantic types colour, shape are not read",
+    ),
+    "class of some": (
+        {"shape": "sphere", "class": "label_a,label_b"}, {"shape": "cone"},
+        ("BACKGROUND", "UNLABELLED", "label_a,label_b", "UNLABELLED"), "without one of the type class are UNLABELLED",
+    ),
+    "several": (
+        {"shape": "box", "colour": "red"}, {"shape": "door", "colour": "red"},
+        ("BACKGROUND", "UNLABELLED", "colour=red shape=box", "colour=red shape=door"),
+        "each combination is a class of its own",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("colours", [True, False])
+@pytest.mark.parametrize("kind", TYPES)
+def test_semantic_types_of_replicator(tmp_path, kind, colours, capsys):
+    """The labels are those that Isaac Sim's tests of its annotators have: what nothing covers is of the type class."""
+    cube, door, names, said = TYPES[kind]
+    fake = with_types({"cube": cube, "door": door}, colours)
+    source = make_folder(tmp_path / "in", fake.files)
+    result = run(source, tmp_path / "out")
+    assert (result["format"], result["damaged"]) == ("replicator", 0)
+    assert said in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "labels.json").read_text())["names"]
+    assert set(written) == set(names)
+    for name, (_, mask, _) in found(tmp_path / "out").items():
+        np.testing.assert_array_equal(np.array(written)[mask], np.array(names)[fake.masks[name]])
+
+
+def test_combinations_of_semantic_types_are_merged_by_the_pattern_that_is_told(tmp_path, capsys):
+    cube, door, *_ = TYPES["several"]
+    source = make_folder(tmp_path / "in", with_types({"cube": cube, "door": door}).files)
+    run(source, tmp_path / "out")
+    pattern = re.search(r"each combination .*as in (\{.*?\})", capsys.readouterr().out)[1]
+    (tmp_path / "map.json").write_text(pattern.replace("=leaf", "=red"))
+    run(source, tmp_path / "merged", "--id_map", tmp_path / "map.json")
+    names = json.loads((tmp_path / "merged" / "labels.json").read_text())["names"]
+    assert names == ["BACKGROUND", "UNLABELLED", "leaf"]
+
+
 def test_a_json_that_is_not_replicators_is_refused(tmp_path):
-    for content in ("[]", '{"(1, 2)": {"class": "a"}}', '{"1": {"name": "a"}}', '{"1": "a"}', "{"):
+    for content in ("[]", '{"(1, 2)": {"class": "a"}}', '{"1": {}}', '{"1": {"class": ["a"]}}', '{"1": "a"}', "{"):
         files = replicator().files | {"out/semantic_segmentation_labels_0003.json": content.encode()}
         with pytest.raises(ValueError, match=r"labels_0003\.json is not as Replicator writes it"):
             run(make_zip(tmp_path / "in.zip", files), tmp_path / "out")

@@ -4,6 +4,7 @@
     coco_annotations.json  images/0.jpg    BlenderProc
     annotations/instances_train2017.json   CVAT (instances_default.json), COCO; the pictures in train2017/ or images/
     result.json  images/0.jpg              Label Studio
+    train.json, or any other name          told by its content, where SOURCE has the marks of nothing else
     annotations/panoptic_val2017.json  panoptic_val2017/0.png    read where there are no instances
 
     {"images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}], "annotations": [{"image_id",
@@ -21,6 +22,7 @@ Read against the API of cocodataset/cocoapi (PythonAPI/pycocotools/coco.py, comm
 """
 
 import functools
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -43,6 +45,8 @@ MAX_BYTES = 2**30
 """The largest JSON that is read; COCO's own has 470 MB."""
 
 _JSON = re.compile(MARKS[0])
+_KEYS = ("images", "annotations", "categories")
+_LOOKED_AT, _CHUNK = 20, 2**20
 _BACKGROUND = "background"
 
 
@@ -59,6 +63,24 @@ def _is_coco(file: SourceFile) -> bool:
 def CONFIRM(files: dict[str, SourceFile]) -> bool:
     """Whether each JSON that is called so is COCO's."""
     return all(_is_coco(file) for name, file in files.items() if _JSON.fullmatch(name))
+
+
+def OTHERWISE(files: dict[str, SourceFile]) -> bool:
+    """Whether one of the first JSON is COCO's, whatever its name. Only those that hold its keys are parsed."""
+    found = itertools.islice((file for name, file in files.items() if name.endswith(".json")), _LOOKED_AT)
+    return any(map(_is_content, found))
+
+
+def _is_content(file: SourceFile) -> bool:
+    missing, tail = {f'"{key}"'.encode() for key in _KEYS}, b""
+    try:
+        with file.open() as stream:
+            while missing and (part := stream.read(_CHUNK)):
+                missing = {key for key in missing if key not in tail + part}
+                tail = part[-16:]  # a key may lie across two parts
+        return not missing and _load(file) is not None
+    except InputError:
+        return False
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
@@ -108,8 +130,7 @@ def _load(file: SourceFile) -> dict[str, Any] | None:
             content = json.load(stream)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file.name} is no JSON ({str(error)[:100]}).") from None
-    keys = ("images", "annotations", "categories")
-    return content if isinstance(content, dict) and all(_objects(content.get(key)) for key in keys) else None
+    return content if isinstance(content, dict) and all(_objects(content.get(key)) for key in _KEYS) else None
 
 
 def _is_panoptic(content: dict[str, Any]) -> bool:

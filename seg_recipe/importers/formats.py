@@ -42,13 +42,15 @@ class Format(NamedTuple):
     """A layout: its reader, and how to recognise it.
 
     marks: patterns that all match some name. never: patterns that match no name, for layouts with the same folders and
-    other classes. confirm: looks into files, if names do not suffice.
+    other classes. confirm: looks into files, if names do not suffice. otherwise: tells by content a source that has
+    the marks of no layout.
     """
 
     read: Callable[[dict[str, SourceFile], LeftOut], Layout]
     marks: tuple[str, ...]
     never: tuple[str, ...] = ()
     confirm: Callable[[dict[str, SourceFile]], bool] | None = None
+    otherwise: Callable[[dict[str, SourceFile]], bool] | None = None
 
     def claims(self, files: dict[str, SourceFile]) -> bool:
         """Whether these files have the marks of this layout."""
@@ -64,7 +66,8 @@ def _some(pattern: str, files: dict[str, SourceFile]) -> bool:
 
 
 def _format(module: ModuleType | streets.Street) -> Format:
-    return Format(module.read, module.MARKS, getattr(module, "NEVER", ()), getattr(module, "CONFIRM", None))
+    looks = (getattr(module, name, None) for name in ("CONFIRM", "OTHERWISE"))
+    return Format(module.read, module.MARKS, getattr(module, "NEVER", ()), *looks)
 
 
 FORMATS = {
@@ -99,3 +102,9 @@ FORMATS = {
     "synth_human": _format(synth_human),
     "blenderproc": _format(blenderproc),
 }
+
+
+def claimants(files: dict[str, SourceFile]) -> list[str]:
+    """The layouts whose marks these files have; if there is none, those that are told by content."""
+    found = [name for name, known in FORMATS.items() if known.claims(files)]
+    return found or [name for name, known in FORMATS.items() if known.otherwise and known.otherwise(files)]

@@ -163,14 +163,14 @@ def _numbers(file: SourceFile, classes: int):
 
 
 def _write_mask(painted: Painted, image: SourceFile, labelling: Labelling, out: IO[bytes]) -> bool:
-    """The mask at the image's size, turned with the image unless its size shows that it is upright already."""
+    """The mask at the image's size, turned with the image unless it is upright already, by its layout or its size."""
     numbers, size, turn = painted.paint(), size_of(image), turn_of(image)
+    shown = size[::-1] if turn in QUARTER_TURNS else size
+    first, other = ((shown, None), (size, turn)) if painted.upright else ((size, turn), (shown, None))
     try:
-        numbers = fit(numbers, size)
+        numbers, turn = fit(numbers, first[0]), first[1]
     except Unusable:
-        if turn not in QUARTER_TURNS:
-            raise
-        numbers, turn = fit(numbers, (size[1], size[0])), None
+        numbers, turn = fit(numbers, other[0]), other[1]
     mask = Image.fromarray(labelling.ids(numbers))
     (mask if turn is None else mask.transpose(turn)).save(out, "PNG")
     return False

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from seg_recipe.importers.formats import FORMATS
+from seg_recipe.importers.formats import claimants
 from seg_recipe.importers.published import WORDS, split_of
 from seg_recipe.importers.sources import MAX_DEPTH, LeftOut, SourceFile
 from seg_recipe.runtime.commands import command
@@ -63,7 +63,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 
 def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
     """The format whose marks these files have. Refuses none and several, with a description of the source."""
-    found = [name for name, known in FORMATS.items() if known.claims(files)]
+    found = claimants(files)
     if len(found) > 1:
         raise InputError(
             f"SOURCE could be {' or '.join(found)}; say which with --format, or give the folder of one of them."
@@ -80,16 +80,15 @@ def recognise(files: dict[str, SourceFile], left_out: LeftOut) -> str:
 
 def marks_of_others(name: str, files: dict[str, SourceFile]) -> str:
     """A hint at the formats but `name` whose marks these files have; empty if there is none."""
-    found = [other for other, known in FORMATS.items() if other != name and known.claims(files)]
+    found = [other for other in claimants(files) if other != name]
     return f" (it has the marks of {' and '.join(found)}: leave --format out)" if found else ""
 
 
 def looks_like(folder: Path) -> str:
     """Describe a folder in a foreign layout, with the command to import it; empty if it is unknown."""
     files = dict(itertools.islice(_walk(folder), MOST_NAMES))
-    for name, known in FORMATS.items():
-        if known.claims(files):
-            return f"It is in the layout of {name}; import it: {command('import', str(folder), 'DEST')}."
+    for name in claimants(files):
+        return f"It is in the layout of {name}; import it: {command('import', str(folder), 'DEST')}."
     return _sentence(files, str(folder), "DEST")
 
 

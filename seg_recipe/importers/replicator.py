@@ -14,8 +14,13 @@ classes are all names in them, first BACKGROUND and UNLABELLED (objects that hav
 --id_map. An object with several labels has a class of its own, as `palette,stack`. The render products of one frame
 show one scene: they stay together in the split.
 
+With the writer's semantic_types labels are of other types too, as {"shape": "sphere", "class": "ball"}. Those of the
+type class are read, and an object without one is UNLABELLED, which is what the writer makes without semantic_types.
+Where no object has one the other type is read; of several each combination is a class, as `colour=red shape=ball`.
+
 Read against the maker's BasicWriter (omni.replicator.core, scripts/writers_default/basicwriter.py, 2024), which gives
-ids as uint32; not against a set made by NVIDIA.
+ids as uint32, and against the labels that the tests of Isaac Sim's annotators expect of several types; not against a
+set made by NVIDIA.
 """
 
 import functools
@@ -43,7 +48,10 @@ _NAME = re.compile(rf"{_PLACE}(rgb|semantic_segmentation|semantic_segmentation_l
 _FOLDER = re.compile(r"(.*/)?(?:rgb|semantic_segmentation)/(?:([^/]+)_)?")
 _COLOUR = re.compile(r"\(\s*(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\s*\)")
 _FIRST = ("BACKGROUND", "UNLABELLED")
+_CLASS = "class"
 _Frame = tuple[str, str]
+_Labels = dict[str, str]
+"""The labels of an object by their semantic type."""
 
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
@@ -62,12 +70,14 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         else:
             left_out.add("other file", name)
     masks = found["semantic_segmentation"]
-    labels = {
+    lists = {
         frame: read_labels(file) for frame, file in found["semantic_segmentation_labels"].items() if frame in masks
     }
-    seen = {name for named in labels.values() for _, name in named}
+    kind, notes = _kind_of(labels for listed in lists.values() for _, labels in listed)
+    codes = {frame: [(value, _called(labels, kind)) for value, labels in listed] for frame, listed in lists.items()}
+    seen = {name for named in codes.values() for _, name in named}
     names = (*(name for name in _FIRST if name in seen), *sorted(seen - set(_FIRST)))
-    notes = [
+    notes += [
         f"{name}: a class of objects with several labels; --id_map gives them one, as in "
         f'{{"{name}": "{name.rpartition(",")[2]}"}}.'
         for name in names
@@ -78,8 +88,36 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
             "BACKGROUND (nothing is there) and UNLABELLED (objects without a label) are two classes of SOURCE; "
             '--id_map makes them one, as in {"UNLABELLED": "BACKGROUND"}, or ignores one, as in {"UNLABELLED": null}.'
         )
-    samples = _samples(found, labels, {name: number for number, name in enumerate(names)}, left_out)
+    samples = _samples(found, codes, {name: number for number, name in enumerate(names)}, left_out)
     return Layout(names, samples, notes=tuple(notes))
+
+
+def _kind_of(objects: Iterable[_Labels]) -> tuple[str, list[str]]:
+    """The semantic type whose labels are the classes, empty where each combination is one; and a note for the user."""
+    kinds = {kind for labels in objects if labels.get(_CLASS) not in _FIRST for kind in labels}
+    others = ", ".join(sorted(kinds - {_CLASS}))
+    if not others:
+        return _CLASS, []
+    if _CLASS in kinds:
+        return _CLASS, [
+            f"labels of the semantic types {others} are not read, and objects without one of the type class are "
+            "UNLABELLED: for another type render with it alone in semantic_types."
+        ]
+    if len(kinds) == 1:
+        return others, [f"no object has a label of the semantic type class: the type {others} names the classes."]
+    return "", [
+        f"no object has a label of the semantic type class, but of {others}: each combination is a class of its own; "
+        f'--id_map merges them, as in {{"*{min(kinds)}=leaf*": "leaf"}}.'
+    ]
+
+
+def _called(labels: _Labels, kind: str) -> str:
+    """The class of an object by the labels of a semantic type. What nothing covers has the type class in any case."""
+    if (special := labels.get(_CLASS)) in _FIRST:
+        return str(special)
+    if not kind:
+        return " ".join(f"{other}={label}" for other, label in sorted(labels.items()))
+    return labels.get(kind, _FIRST[1])
 
 
 def _samples(
@@ -135,20 +173,18 @@ def _read_rgba(file: SourceFile) -> Int64[np.ndarray, "height width"]:
     return (red << 24) + (green << 16) + (blue << 8) + alpha
 
 
-def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], str]]:
-    """(colour with alpha, or id; class) of each label in a frame's JSON. Refuses another form."""
+def read_labels(file: SourceFile) -> list[tuple[tuple[int, ...], _Labels]]:
+    """(colour with alpha, or id; labels) of each object in a frame's JSON. Refuses another form."""
     try:
         with file.open() as stream:
             content = json.load(stream)
         named = []
         for key, value in content.items():
             match = _COLOUR.fullmatch(key)
-            named.append(
-                (
-                    tuple(int(part) for part in match.groups()) if match else (int(key),),
-                    str(value["class"]).strip() or "unnamed",
-                )
-            )
+            if not value:
+                raise ValueError(f"no label for {key}")
+            labels = {kind: label.strip() or "unnamed" for kind, label in value.items()}
+            named.append((tuple(int(part) for part in match.groups()) if match else (int(key),), labels))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         wanted = 'wanted: {"(140, 255, 25, 255)": {"class": "cube"}} or {"2": {"class": "cube"}}'
         raise InputError(
@@ -164,15 +200,11 @@ def check_table(files: dict[str, SourceFile], masks: Iterable[SourceFile], table
         list_file = re.sub(r"semantic_segmentation_([\d_]+)\.png$", r"semantic_segmentation_labels_\1.json", mask.name)
         if list_file == mask.name or list_file not in files:
             continue
-        for value, name in read_labels(files[list_file]):
-            code = _code(value[:3])
-            known = table.codes.get(code)
-            if (
-                table.colours == (len(value) == 4)
-                and plain_name(name) in names
-                and known is not None
-                and known != names[plain_name(name)]
-            ):
+        for value, labels in read_labels(files[list_file]):
+            known = table.codes.get(_code(value[:3]))
+            meant = {names.get(plain_name(label)): label for label in labels.values()}
+            name = next((label for number, label in meant.items() if number is not None), None)
+            if table.colours == (len(value) == 4) and name is not None and known is not None and known not in meant:
                 raise InputError(
                     f"{list_file} calls {list(value)} {name!r}, and --table {table.names[known]!r}: colours and ids "
                     "may differ from frame to frame here. Leave out --images, --masks and --table: each mask is then "

@@ -23,11 +23,13 @@ class Painted(NamedTuple):
     """A mask that is made from one or several files by `paint`.
 
     `paint` returns the class number of each pixel (an index of the layout's names, or NOT_LABELLED). It raises
-    `Unusable` for files that are not what the layout promises.
+    `Unusable` for files that are not what the layout promises. upright: it was drawn on the image as EXIF has it
+    shown, where its size leaves that open.
     """
 
     parts: tuple[SourceFile, ...]
     paint: Callable[[], Int32[np.ndarray, "height width"]]
+    upright: bool = False
 
 
 class Sample(NamedTuple):
