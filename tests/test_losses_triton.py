@@ -27,6 +27,7 @@ from seg_recipe.fast import triton_loss, triton_terms
 
 DEVICE = "cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="needs a GPU"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy's, for numbers that are not finite
 ]
