@@ -1,6 +1,7 @@
 """Masks predicted by a model: the class of each pixel, at any size, without logits of that size in memory."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from seg_recipe.metrics import first_greatest
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.upsampling import all_finite, axis, bands, float32, map_bands, map_tiles, tiles
 from seg_recipe.windows import scores_of
+
+TOGETHER = 2**27
+"""Pixels of masks that are read from an accelerator at once, at most."""
 
 
 class Panel(NamedTuple):
@@ -66,9 +70,35 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
 
     Raises InputError for scores that are not finite.
     """
+    if scores.device.type != "cpu":
+        return masks_from_device([scores], [size])[0]
     check_finite(scores)
-    if loops_for(scores):
-        return _compiled_mask(scores, size)
+    return _compiled_mask(scores, size) if loops_for(scores) else _tiled_mask(scores, size).numpy()
+
+
+def masks_of(
+    scores: Sequence[Float32[Tensor, "classes _ _"]], sizes: Sequence[tuple[int, int]]
+) -> Iterator[UInt8[np.ndarray, "_ _"]]:
+    """`mask_of` of each. An accelerator is waited for once for all that are TOGETHER pixels, not for each of them."""
+    if all(each.device.type == "cpu" for each in scores) or sum(map(math.prod, sizes)) > TOGETHER:
+        yield from (mask_of(one, size) for one, size in zip(scores, sizes, strict=True))
+    else:
+        yield from masks_from_device(scores, sizes)
+
+
+def masks_from_device(
+    scores: Sequence[Float32[Tensor, "classes _ _"]], sizes: Sequence[tuple[int, int]]
+) -> list[UInt8[np.ndarray, "_ _"]]:
+    """The masks of at least one picture, made on its device. The host reads once: they and whether all is finite."""
+    finite = torch.stack([one.isfinite().all() for one in scores]).all().to(torch.uint8)
+    masks = [_tiled_mask(one, size).flatten() for one, size in zip(scores, sizes, strict=True)]
+    read = torch.cat([finite[None], *masks]).cpu().numpy()
+    _refuse(finite=bool(read[0]))
+    parts = np.split(read[1:], np.cumsum([*map(math.prod, sizes)])[:-1])
+    return [part.reshape(size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _tiled_mask(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[Tensor, "height width"]:
     mask = torch.empty(1, *size, dtype=torch.uint8, device=scores.device)
     cuts = tiles(
         (scores.shape[1], scores.shape[2]), size, images=1, classes=len(scores), dtype=scores.dtype,
@@ -77,12 +107,16 @@ def mask_of(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UI
     found = map_tiles(lambda chosen, tile: first_greatest(tile.upsample(scores[None][chosen])), cuts, scores.device)
     for chosen, tile, classes in found:
         mask[chosen, tile.rows, tile.columns] = classes.to(torch.uint8)
-    return mask[0].cpu().numpy()
+    return mask[0]
 
 
 def check_finite(scores: Float32[Tensor, "*shape"]) -> None:
     """Raise InputError for scores that are not all finite."""
-    if not all_finite(scores):
+    _refuse(finite=all_finite(scores))
+
+
+def _refuse(*, finite: bool) -> None:
+    if not finite:
         raise InputError(
             "The model's logits are not all finite, so they predict nothing: its weights are broken, or too large for "
             "fp16."

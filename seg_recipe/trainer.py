@@ -37,7 +37,7 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.models import Frozen
 from seg_recipe.picture_size import ImageSize, height_and_width
-from seg_recipe.prediction import mask_of
+from seg_recipe.prediction import masks_of
 from seg_recipe.recipe.arguments import refuse_arguments
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
@@ -390,8 +390,7 @@ class SegmentationTrainer(Trainer):
             shape = (inputs["pixel_values"] if labels is None else labels).shape[-2:]
             sizes = torch.as_tensor(inputs.get("label_sizes", [list(shape)] * len(inputs["pixel_values"])))
             if self._masks is not None:
-                each = zip((one for part in scores for one in part), sizes.tolist(), strict=True)
-                masks = [mask_of(one.float(), tuple(size)) for one, size in each]
+                masks = [*masks_of([one.float() for part in scores for one in part], [*map(tuple, sizes.tolist())])]
                 self._masks += self.accelerator.gather_for_metrics(masks, use_gather_object=True)
             if labels is not None:
                 checks: Any = [] if self._counts.defers else None

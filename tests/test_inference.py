@@ -3,6 +3,8 @@ what is loaded.
 """
 
 import json
+import traceback
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +14,12 @@ import torch
 from PIL import Image
 from transformers import DPTImageProcessorPil, PreTrainedConfig, PreTrainedModel, SegformerImageProcessorPil, pipeline
 
+from seg_recipe import metrics, prediction
 from seg_recipe.inference import Segmenter, load_segmenter, mask_of, named_space
 from seg_recipe.labels import FACE, LabelSpace
+from seg_recipe.runtime.errors import InputError
+from seg_recipe.scoring import tally
+from seg_recipe.scoring.matching import match_labels
 from seg_recipe.transforms import EvalTransform
 from tests.tiny import LABELS, scene, segformer
 from tests.tiny_checkpoints import write_checkpoint
@@ -230,6 +236,73 @@ def test_masks_of_given_sizes_and_of_pictures_of_one_shape_in_one_batch(checkpoi
     assert (mask_of(score, (300, 411)) == expected.numpy()).mean() > 0.9999
     with pytest.raises(ValueError, match="logits are not all finite"):
         mask_of(torch.full((3, 5, 6), float("nan")), (8, 8))
+
+
+def scores_of_a_batch():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(4, 6, 7, generator=generator) for _ in range(3)], [(24, 28), (11, 40), (6, 7)]
+
+
+def reads(function):
+    """Tensors that the host reads, as it would from an accelerator, by the name of the call."""
+    found = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("item", "__bool__", "__float__", "__int__", "tolist", "cpu"):
+            original = getattr(torch.Tensor, name)
+
+            def read(tensor, *args, name=name, original=original, **options):
+                if not traceback.extract_stack()[-2].filename.endswith("upsampling.py"):  # weights, made on the host
+                    found[name] += 1
+                return original(tensor, *args, **options)
+
+            patch.setattr(torch.Tensor, name, read)
+        function()
+    return dict(found)
+
+
+def test_the_masks_of_a_batch_are_read_from_a_device_at_once():
+    scores, sizes = scores_of_a_batch()
+    found = prediction.masks_from_device(scores, sizes)
+    for mask, one, size in zip(found, scores, sizes, strict=True):
+        assert np.array_equal(mask, mask_of(one, size)) and mask.shape == size
+    assert reads(lambda: prediction.masks_from_device(scores, sizes)) == {"cpu": 1}
+    scores[1][0, 2, 3] = torch.nan
+    with pytest.raises(InputError, match="The model's logits are not all finite"):
+        prediction.masks_from_device(scores, sizes)
+
+
+def test_score_reads_four_times_for_each_picture(monkeypatch):
+    """Whether all is in order, the counts, the mask and the confidences."""
+    scores, sizes = scores_of_a_batch()
+    match, truth = match_labels(LABELS, LABELS), np.zeros(sizes[0], np.uint8)
+    at_once = tally.mask_of
+    monkeypatch.setattr(tally, "mask_of", lambda one, size: prediction.masks_from_device([one], [size])[0])
+    monkeypatch.setattr(metrics, "loops_for", lambda logits: False)
+    monkeypatch.setattr(metrics, "all_finite", lambda logits: logits.isfinite().all())
+    monkeypatch.setattr(metrics.torch, "tensor", lambda value, **_: torch.as_tensor(value))
+
+    def scored():
+        tally.count_pixels(scores[0], truth, match, len(LABELS))
+        return tally.predict_pixels(scores[0], sizes[0], match)[0]
+
+    assert np.array_equal(scored(), at_once(scores[0], sizes[0]))
+    on_the_host = 1  # the sizes of the labels
+    assert reads(scored) == {"cpu": 3, "tolist": 1 + on_the_host}
+
+
+def test_masks_of_more_pixels_than_fit_are_read_one_by_one(monkeypatch):
+    scores, sizes = scores_of_a_batch()
+    there, asked = [one.to("meta") for one in scores], []
+
+    def made(some, sizes):
+        asked.append(len(some))
+        return [np.zeros(size, np.uint8) for size in sizes]
+
+    monkeypatch.setattr(prediction, "masks_from_device", made)
+    list(prediction.masks_of(there, sizes))
+    monkeypatch.setattr(prediction, "TOGETHER", 24 * 28)
+    list(prediction.masks_of(there, sizes))
+    assert asked == [3, 1, 1, 1]
 
 
 def test_bf16_is_used_where_asked_for(checkpoint):

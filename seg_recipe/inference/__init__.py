@@ -13,6 +13,7 @@ exported.py       the model as ONNX; exportable.py the operations that torch's e
 """
 
 from seg_recipe.inference.loading import load_segmenter, named_space
-from seg_recipe.inference.segmenter import Segmenter, mask_of
+from seg_recipe.inference.segmenter import Segmenter
+from seg_recipe.prediction import mask_of
 
 __all__ = ["Segmenter", "load_segmenter", "mask_of", "named_space"]

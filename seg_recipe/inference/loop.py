@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from seg_recipe.inference import Segmenter, mask_of
+from seg_recipe.inference import Segmenter
 from seg_recipe.inference.confidences import Confidences
 from seg_recipe.inference.decoding import problem
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.inference.outputs import OutputChoices, Predictions
+from seg_recipe.prediction import masks_of
 from seg_recipe.runtime.errors import is_fault
 from seg_recipe.runtime.pools import Threads, result
 
@@ -117,15 +118,16 @@ def _predicted(
     ]  # fmt: skip
     whole = [each for each, in_strips in zip(batch, strips, strict=True) if not in_strips]
     if extra:
-        scores = iter(segmenter.scores([each.image for each in whole if each.image is not None], **options))
+        scores = segmenter.scores([each.image for each in whole if each.image is not None], **options)
     else:
-        scores = iter(segmenter.logits_of([each.prepared for each in whole if each.prepared is not None]))
+        scores = segmenter.logits_of([each.prepared for each in whole if each.prepared is not None])
+    made = zip(masks_of(scores, [each.size for each in whole]), scores, strict=True)
     for each, in_strips in zip(batch, strips, strict=True):
         if in_strips:
             yield segmenter.mask_in_windows(each.taken(choices.overlays), flip=options["flip"]), None
         else:
-            score = next(scores)
-            yield mask_of(score, each.size), score if choices.scores else None
+            mask, score = next(made)
+            yield mask, score if choices.scores else None
 
 
 def _finish(writing: deque[tuple[int, Future[None]]], outcome: Outcome, bar: tqdm) -> None:

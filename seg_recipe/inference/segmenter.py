@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from seg_recipe.inference.strips import mask_of_strips, resized_in_bands
 from seg_recipe.labels import LabelSpace
 from seg_recipe.models.build import CROPS
-from seg_recipe.prediction import mask_of
+from seg_recipe.prediction import masks_of
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.transforms import normalisation, normalise
 from seg_recipe.windows import blended_strips, whole_size, whole_steps
@@ -168,10 +168,7 @@ class Segmenter:
         are not finite.
         """
         wanted = [(image.height, image.width) for image in images] if sizes is None else sizes
-        return [
-            mask_of(score, size)
-            for score, size in zip(self.scores(images, flip=flip, scales=scales, window=window), wanted, strict=True)
-        ]
+        return [*masks_of(self.scores(images, flip=flip, scales=scales, window=window), wanted)]
 
     def mask_in_windows(self, image: Image.Image, *, flip: bool = False) -> UInt8[np.ndarray, "height width"]:
         """The mask of a picture that `cuts`, as `masks` with `window` makes it, without its scores in memory."""
