@@ -13,6 +13,7 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.prediction import mask_of
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.signals import any_rank
 
 Checks = list[Callable[[], None]] | None
 MOST_WAITING = 2**28
@@ -99,6 +100,7 @@ class RunningCounts:
         self.metrics = metrics
         self.defers = device.type != "cpu"
         self._checks: list[Callable[[], None]] = []
+        self._wrong: ValueError | None = None
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._losses: list[Float[np.ndarray, " images"]] = []
 
@@ -106,12 +108,21 @@ class RunningCounts:
         self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"], checks: Checks
     ) -> None:
         """Add images, of all ranks. checks: of this rank's batch, made at the next call, without a wait."""
-        before, self._checks = self._checks, checks or []
-        for check in before:
-            check()
+        self._check(several=torch.distributed.is_available() and torch.distributed.is_initialized())
+        self._checks = checks or []
         self._waiting.append((counts, losses))
         if not self.defers or len(self._waiting) * counts.nbytes > MOST_WAITING:
             self._fetch()
+
+    def _check(self, several: bool) -> None:
+        """Check the batch before. Of several ranks, the others count on and would wait for this one: at the end."""
+        try:
+            for check in self._checks:
+                check()
+        except ValueError as error:
+            if not several:
+                raise
+            self._wrong = self._wrong or error
 
     def _fetch(self) -> None:
         counts, losses = (torch.cat(parts).cpu() for parts in zip(*self._waiting, strict=True))
@@ -120,9 +131,10 @@ class RunningCounts:
         self._losses.append(losses[counts.flatten(1).any(1)].numpy())
 
     def figures(self) -> dict[str, float]:
-        """Loss and metrics; empty without a labelled batch."""
-        for check in self._checks:
-            check()
+        """Loss and metrics; empty without a labelled batch. A collective: what one rank found wrong ends all."""
+        self._check(several=True)
+        if any_rank(self._wrong is not None):
+            raise self._wrong or InputError("Another process found something wrong in this evaluation, and says what.")
         if self._waiting:
             self._fetch()
         if not self._losses:

@@ -90,6 +90,18 @@ def _try_evaluations(name: str, optimizer: torch.optim.Optimizer, kwargs: dict[s
         schedule.step(0.5)  # the metric, not the step
 
 
+def not_finite_together(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The loss, with a gradient that is not finite either if it is not.
+
+    Ranks share their gradients, so all of them skip the step and stop. And a loss scaler, which looks at the gradient
+    alone, skips it.
+    """
+    if loss.requires_grad:
+        value = loss.detach()
+        loss.register_hook(lambda gradient: gradient + 0 * value)
+    return loss
+
+
 class NonFiniteLossError(RunError):
     """The loss or the gradient is infinite or NaN. The weights are those of the step before."""
 
@@ -186,6 +198,10 @@ class FiniteWatch:
     def _judge_norm(self, norm: float, step: int) -> None:
         if not math.isfinite(norm):
             raise NonFiniteLossError(
-                f"The gradient norm is {norm} at step {step} while the loss is finite. "
+                f"The gradient norm is {norm} at step {step} while the loss{_here()} is finite. "
                 f"{self._last_good()} Lower learning_rate or set max_grad_norm."
             )
+
+
+def _here() -> str:
+    return " of this process" if torch.distributed.is_available() and torch.distributed.is_initialized() else ""

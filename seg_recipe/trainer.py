@@ -42,7 +42,7 @@ from seg_recipe.recipe.arguments import refuse_arguments
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.files import FREE_SOME, told_if_refused
 from seg_recipe.runtime.signals import StopRequest, leave_together
-from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule
+from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule, not_finite_together
 from seg_recipe.transforms import EpochClock, collate
 from seg_recipe.transforms.photometry import normalisation, normalise_bytes
 from seg_recipe.windows import scores_of
@@ -151,6 +151,8 @@ class SegmentationTrainer(Trainer):
             callbacks=[*callbacks],
         )
         self.model_accepts_loss_kwargs = False  # else it counts the labels that are not -100
+        ddp: Any = self.accelerator.ddp_handler
+        ddp.gradient_as_bucket_view = True  # else each rank holds its gradients twice
         # not `metrics or`: a metric that has seen no image has the length 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         if self.is_fsdp_enabled:
@@ -230,7 +232,7 @@ class SegmentationTrainer(Trainer):
             terms = own_loss(outputs, inputs["labels"])
         else:
             terms = self.loss.train()(outputs.logits, inputs["labels"])._asdict()
-        total = terms.pop("total")
+        total = not_finite_together(terms.pop("total"))
         for name, term in terms.items():
             self._loss_terms[name] = self._loss_terms.get(name, 0) + term.detach().float()
         self._loss_terms_count += 1

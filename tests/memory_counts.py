@@ -119,6 +119,11 @@ def shard_bytes(parameters: Iterable[torch.Tensor], ranks: int = 2) -> int:
     )
 
 
+def rank_bytes(parameters: Iterable[torch.Tensor], *, sharded: bool, ranks: int = 2) -> int:
+    """The bytes of weights, gradients and AdamW's two states of a rank: with DDP, or with FSDP."""
+    return 4 * (shard_bytes(parameters, ranks) if sharded else bytes_of(parameters))
+
+
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
@@ -224,7 +229,7 @@ def savings_table() -> str:
 
 
 def shards_table() -> str:
-    """Markdown: weights, gradients and AdamW's states of a rank, two ranks; DDP keeps the gradients twice."""
+    """Markdown: weights, gradients and AdamW's states of a rank, two ranks."""
     lines = ["| GB on each of two GPUs | DDP | FSDP | gathered for a time |", "|---|---|---|---|"]
     for name, (config, _) in configs().items():
         model = network(config)
@@ -233,8 +238,7 @@ def shards_table() -> str:
         inside = {id(each) for layer in layers for each in layer.parameters()}
         rest = bytes_of(each for each in model.parameters() if id(each) not in inside)
         gathered = rest + max(bytes_of(layer.parameters()) for layer in layers)
-        whole = 5 * bytes_of(model.parameters())
-        cells = [whole, 4 * shard_bytes(model.parameters()), gathered]
+        cells = [*(rank_bytes(model.parameters(), sharded=sharded) for sharded in (False, True)), gathered]
         lines.append(f"| {name} | " + " | ".join(map(gigabytes, cells)) + " |")
     return "\n".join(lines)
 

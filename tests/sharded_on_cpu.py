@@ -21,8 +21,13 @@ def sharded(self, *args, **options):
         self.distributed_type = state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
-if __name__ == "__main__":
+def shard():
+    """From here on FSDP where the launcher asks for it."""
     state.AcceleratorState.__init__ = sharded
+
+
+if __name__ == "__main__":
+    shard()
     from scripts import finetune
 
     finetune.main()

@@ -6,8 +6,20 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.tensor.placement_types import Shard
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.memory_counts import counted, forward, network, row, savings_table, shard_bytes, shards_table, table
+from seg_recipe.transforms.photometry import normalise_bytes
+from tests.memory_counts import (
+    bytes_of,
+    counted,
+    forward,
+    network,
+    row,
+    savings_table,
+    shard_bytes,
+    shards_table,
+    table,
+)
 from tests.tiny_checkpoints import tiny_config
 
 
@@ -67,6 +79,27 @@ def test_a_shard_is_that_of_torch():
     tensors = [torch.empty(5, 3), torch.empty(4), torch.empty(1, 7)]
     sizes = [Shard(0).local_shard_size_and_offset(len(each), 2, 0)[0] * each[0].numel() for each in tensors]
     assert shard_bytes(tensors) == 4 * sum(sizes)
+
+
+def test_normalising_needs_as_much_as_the_page_says_and_keeps_the_floats_alone():
+    """12 bytes for each value while it runs, and 4 that stay and are counted as what the network keeps."""
+    made = []
+
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out._base is None:
+                made.append(out)
+            return out
+
+    pixels, levels = (
+        torch.empty(size, dtype=kind, device="meta")
+        for size, kind in (((2, 3, 8, 8), torch.uint8), ((3, 256), torch.float32))
+    )
+    with Made():
+        pictures = normalise_bytes(pixels, levels)
+    assert pictures.nbytes == 4 * pixels.numel()
+    assert bytes_of(each for each in made if each.shape == pixels.shape) == 12 * pixels.numel()
 
 
 PAGE = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@ resume and stop.
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,37 @@ def test_an_evaluation_on_a_cpu_starts_no_workers(tmp_path):
     assert run.get_eval_dataloader().num_workers == 0
     loader = run.get_train_dataloader()
     assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (2, 3, True)
+
+
+class Ticking(tiny.Samples):
+    """Samples whose pixels show the epoch, as augmentation does, and whose ids name the process that made them."""
+
+    def __init__(self, count, clock):
+        super().__init__(count)
+        self.clock = clock
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return {**sample, "pixel_values": sample["pixel_values"] + self.clock.epoch, "id": str(os.getpid())}
+
+
+@pytest.mark.slow
+def test_workers_that_live_on_see_each_epoch(tmp_path):
+    """And the run is that without workers, to the bit."""
+
+    def trained(name, **settings):
+        never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+        run, made = trainer(tmp_path / name, num_train_epochs=3, **never, **settings), []
+        run.train_dataset = Ticking(8, run.clock)
+        step = run.training_step
+        run.training_step = lambda model, inputs, *rest: made.append(inputs["ids"][0]) or step(model, inputs, *rest)
+        run.train()
+        return run.model.state_dict(), made
+
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    (weights, alone), (others, made) = trained("alone"), trained("workers", **workers)
+    assert set(alone) == {str(os.getpid())} and len(set(made)) == 1 and set(made) != set(alone)
+    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
 
 
 def test_labels_are_scored_at_their_own_size(tmp_path):

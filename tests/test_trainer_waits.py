@@ -206,6 +206,23 @@ def test_a_nan_that_stays_ends_the_run_with_the_weights_of_the_step_before(tmp_p
     assert [name for name, tensor in run.model.named_parameters() if not torch.equal(tensor, weights[2][name])] == []
 
 
+def test_a_step_whose_loss_alone_is_not_finite_is_skipped_too(tmp_path):
+    """A scaler looks at the gradient. Stock, a NaN beside a finite gradient changes the weights."""
+    run = scaled(tmp_path, max_steps=4)
+    weights, loss = spoil(run, "nothing", set()), run.loss
+
+    class Bad(torch.nn.Module):
+        def forward(self, *args):
+            terms = loss(*args)
+            return terms._replace(total=terms.total + (torch.nan if run.state.global_step == 1 else 0))
+
+    run.loss = Bad()
+    run.train()
+    assert [name for name, tensor in weights[3].items() if not torch.equal(tensor, weights[2][name])] == []
+    assert not all(torch.equal(tensor, weights[3][name]) for name, tensor in weights[4].items())
+    assert [entry.get("skipped_steps") for entry in run.state.log_history if "loss" in entry] == [None, 1, 1, 1]
+
+
 # ---- evaluation
 
 
