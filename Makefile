@@ -1,4 +1,5 @@
 PYTHON ?= python3
+BENCH ?= --output docs/bench.json --page docs/speed.md
 BIN := .venv/bin
 
 .PHONY: help quickstart test test-all test-nightly check bench
@@ -33,5 +34,5 @@ check: .venv/ready  ## set up, ruff, mypy and the fast tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not long'
 
-bench: .venv/ready  ## set up, measure speed and memory beside the stock way (15 minutes on two quiet cores)
-	$(BIN)/python -m scripts.bench --output docs/bench.json --page docs/speed.md
+bench: .venv/ready  ## set up, measure speed and memory beside the stock way (15 minutes on two quiet cores; on a GPU: make bench BENCH="--device cuda")
+	$(BIN)/python -m scripts.bench $(BENCH)

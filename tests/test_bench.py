@@ -17,11 +17,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import transformers.trainer
 from PIL import Image
 from torch import nn
 from transformers import EvalPrediction
 
-from scripts.bench import PARTS, running
+from scripts.bench import PARTS, contestants, running
 from scripts.bench import __main__ as bench
 from scripts.bench import loss as loss_module
 from scripts.bench.contestants import Contestant
@@ -35,7 +36,9 @@ from scripts.bench.table import BEGIN, END, Row, Target, markdown, number, one, 
 from seg_recipe.labels import FACE
 from seg_recipe.losses import power_jaccard
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
+from seg_recipe.recipe.loading import load_recipe
 from tests import test_losses, tiny
+from tests.launches import on_meta
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -387,6 +390,81 @@ def test_the_plan_has_the_recipe_s_settings_and_quick_is_quick(tmp_path):
     assert sizes == (100_000, 512, 4, 2) and whole.minutes <= 15
     quick = bench.make_plan(bench.parse(["--quick"]), tmp_path)
     assert whole.memory_images == (50, 1000) and quick.memory_images == (8, 40)
+
+
+def test_make_bench_takes_options_and_does_not_write_the_page_then():
+    def said(*options):
+        done = subprocess.run(["make", "-n", "bench", *options], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout
+
+    assert "scripts.bench --output docs/bench.json --page docs/speed.md" in said()
+    asked = said("BENCH=--device cuda --output gpu.json")
+    assert "scripts.bench --device cuda --output gpu.json" in asked and "speed.md" not in asked
+
+
+@pytest.mark.parametrize(("found", "measured"), [("bf16", "bf16"), ("fp16", "fp32"), ("fp32", "fp32")])
+def test_a_gpu_without_bf16_is_measured_in_fp32(tmp_path, monkeypatch, found, measured):
+    """fp16 needs a loss scaler, which the bare loop has not."""
+    asked, given = bench.parse(TINY), []
+
+    def load(argv):
+        given.append(argv)
+        recipe = load_recipe(argv[:1])
+        return replace(recipe, model=replace(recipe.model, precision=found))
+
+    monkeypatch.setattr(bench, "load_recipe", load)
+    asked.device = "cuda"
+    plan = bench.make_plan(asked, tmp_path)
+    assert (plan.device, plan.precision) == ("cuda", measured) and "--use_cpu=false" in given[0]
+
+
+class Turns:
+    """A pipe that asks for one more turn and then for no other."""
+
+    def __init__(self):
+        self.said, self.left = [], 1
+
+    def send(self, answer):
+        self.said.append(answer)
+
+    def recv(self):
+        if not self.left:
+            raise EOFError
+        self.left -= 1
+        return 1
+
+
+def test_the_limits_and_the_loss_go_their_way_on_another_device(tmp_path, monkeypatch):
+    """On device `meta`, which refuses tensors of the CPU as a GPU does. The values, and the parts that are Trainers,
+    need a GPU.
+    """
+    plan = replace(tiny_plan(tmp_path), device="meta", precision="bf16")
+    folder, waited = linked_pairs(plan, "pairs", 8, 4), []
+    monkeypatch.setattr(contestants, "wait_for", lambda device: waited.append(device.type))
+    monkeypatch.setattr(loss_module, "wait_for", lambda device: waited.append(device.type))
+    with on_meta():
+        for way in (
+            lambda pipe: contestants.train_bare(pipe, plan, "bf16", True, folder),
+            lambda pipe: contestants.train_bare(pipe, plan, "fp32", False, folder),
+            lambda pipe: contestants.forward_only(pipe, plan, "bf16", folder),
+        ):
+            pipe = Turns()
+            with pytest.raises(EOFError):
+                way(pipe)
+            assert len(pipe.said) == 2
+        logits, labels = loss_tensors(plan, torch.zeros(2, 64, 64, dtype=torch.uint8), 19, torch.float32)
+        for name, way in loss_ways(plan).items():
+            assert loss_module._turn(way, name, logits, labels)() > 0
+    assert waited == ["meta"] * (2 + 2 + 1 + 2 * len(loss_ways(plan)))
+
+
+@pytest.mark.parametrize(("device", "use_cpu"), [("cpu", "true"), ("cuda", "false")])
+def test_the_recipe_is_told_where_it_runs(tmp_path, monkeypatch, device, use_cpu):
+    told = []
+    monkeypatch.setattr(contestants.runpy, "run_path", lambda script: {"main": told.append})
+    monkeypatch.setattr(transformers.trainer, "DEFAULT_CALLBACKS", [])
+    contestants.train_by_recipe(Turns(), replace(tiny_plan(tmp_path), device=device), "bf16", tmp_path)
+    assert f"--use_cpu={use_cpu}" in told[0] and "--precision=bf16" in told[0]
 
 
 def named(rows):

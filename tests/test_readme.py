@@ -94,12 +94,10 @@ def wrong_command(words):
     match words:
         case []:
             return ""
-        case ["make", target]:
-            return (
-                ""
-                if re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-                else "no such target"
-            )
+        case ["make", target, *given]:
+            makefile = (ROOT / "Makefile").read_text()
+            wanted = [rf"^{re.escape(target)}:", *(rf"^{each.partition('=')[0]} \?=" for each in given)]
+            return "" if all(re.search(each, makefile, re.MULTILINE) for each in wanted) else "no such target"
         case ["source", ".venv/bin/activate"]:
             return ""
         case ["accelerate", "launch"]:
