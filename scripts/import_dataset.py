@@ -40,7 +40,6 @@ FaceSynthetics is licensed for non-commercial research only, and so are models t
 import argparse
 import functools
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +79,7 @@ from seg_recipe.labels import LabelSpace, load_label_space, read_id_map
 from seg_recipe.runtime.command_line import make_parser
 from seg_recipe.runtime.commands import program, this_command
 from seg_recipe.runtime.errors import InputError, run_program
+from seg_recipe.runtime.pools import share_of_cores
 
 _VAL_FRACTION = "share held out where SOURCE has no split of its own, in 0-1"
 _FACEWEAR = (
@@ -193,7 +193,7 @@ def _read(
         options = {
             "images": arguments.images,
             "masks": arguments.masks,
-            "group": arguments.group or 0,
+            "group": arguments.group_star or 0,
             "resplit": arguments.resplit,
         }
         options |= {"part": arguments.val_fraction is not None, "nearest": nearest}
@@ -260,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=int,
-        default=min(8, os.cpu_count() or 1),
+        default=min(8, share_of_cores()),
         metavar="N",
         help="threads (default: one per core, at most 8)",
     )
@@ -279,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         help='ids or colours of the classes, in JSON, as in {"leaf": [0, 255, 0]}, or a name for CARLA; needed, no '
         "default",
     )
-    add("--group", type=int, metavar="N", help="the N-th * of the patterns is a group, never split (default: none)")
+    add("--group_star", type=int, metavar="N", help="the N-th * names a group, never split (default: none)")
     add("--nearest_colour", type=int, metavar="N", help=_NEAREST)
     return parser
 
@@ -287,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
 def _parse(argv):
     parser = _parser()
     arguments = parser.parse_args(argv)
-    for name, least in (("limit", 1), ("workers", 1), ("count", 0), ("group", 1)):
+    for name, least in (("limit", 1), ("workers", 1), ("count", 0), ("group_star", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             parser.error(f"--{name} is {value}; it is at least {least}")
@@ -302,7 +302,7 @@ def _parse(argv):
         parser.error("--premultiplied and --background_seed have no effect without --backgrounds")
     given = [
         name
-        for name in ("images", "masks", "table", "group", "nearest_colour")
+        for name in ("images", "masks", "table", "group_star", "nearest_colour")
         if getattr(arguments, name) is not None
     ]
     if arguments.resplit and arguments.val_from:

@@ -39,6 +39,7 @@ from seg_recipe.runtime import startup  # before torch is imported
 from seg_recipe.runtime.command_line import make_parser
 from seg_recipe.runtime.commands import program, this_command
 from seg_recipe.runtime.errors import check_first, run_program
+from seg_recipe.runtime.pools import share_of_cores
 
 KINDS = ("winner", "png", "npz")
 """What --probabilities takes, as seg_recipe.inference.probabilities has it."""
@@ -100,7 +101,7 @@ def _parse(argv):
     add(
         "--workers",
         type=int,
-        default=min(8, os.cpu_count() or 1),
+        default=min(8, share_of_cores()),
         metavar="N",
         help="threads that decode, and as many that write (default: cores, at most 8)",
     )
@@ -158,7 +159,7 @@ from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.inference.coco import check_coco, write_coco
 from seg_recipe.inference.decoding import reading_up_to
 from seg_recipe.inference.exported import fingerprint, use_onnx
-from seg_recipe.inference.inputs import NO_PICTURE, Found, find_inputs
+from seg_recipe.inference.inputs import NO_PICTURE, Inputs, find_inputs
 from seg_recipe.inference.loop import predict
 from seg_recipe.inference.outputs import OutputChoices, open_predictions
 from seg_recipe.inference.overlay_video import write_overlay_videos
@@ -234,7 +235,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
 
 
-def _note_masks(found: Found) -> None:
+def _note_masks(found: Inputs) -> None:
     """Say where masks would be taken for pictures."""
     root = f"{found.root}{os.sep}"
     sources = [picture.source for picture in found.pictures[:MOST_NAMES]]

@@ -27,7 +27,6 @@ The same command run again goes on where it stopped. A picture that cannot be re
 the exit code is 1.
 """
 
-import os
 import signal
 import warnings
 from pathlib import Path
@@ -39,6 +38,7 @@ from seg_recipe.runtime import startup  # before torch is imported
 from seg_recipe.runtime.command_line import make_parser
 from seg_recipe.runtime.commands import command, program, recipe, this_command
 from seg_recipe.runtime.errors import InputError, check_first, run_program
+from seg_recipe.runtime.pools import share_of_cores
 
 
 def _parse(argv):
@@ -71,7 +71,7 @@ def _parse(argv):
     add(
         "--workers",
         type=int,
-        default=min(8, os.cpu_count() or 1),
+        default=min(8, share_of_cores()),
         metavar="N",
         help="threads that decode, and as many that write (default: cores, at most 8)",
     )

@@ -53,7 +53,7 @@ from seg_recipe.runtime import startup  # before torch is imported
 # isort: split
 from seg_recipe.runtime.command_line import make_parser
 from seg_recipe.runtime.commands import program
-from seg_recipe.runtime.errors import InputError, check_first, run_program
+from seg_recipe.runtime.errors import InputError, check_first, first_few, run_program
 
 RESAMPLES = 1000
 """Of the bootstrap, as seg_recipe.scoring has it."""
@@ -239,7 +239,7 @@ def check_output(folder: Path, asked: dict[str, str]) -> None:
         earlier = json.loads((folder / "score.json").read_text(encoding="utf-8"))
         known = {name: earlier[name] for name in asked}
     except (OSError, ValueError, KeyError, TypeError):
-        found = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+        found = first_few(names)
         raise InputError(
             f"--output is {folder}, which holds {found} and no report of this script; name a new or an empty folder."
         ) from None

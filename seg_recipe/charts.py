@@ -16,7 +16,7 @@ from seg_recipe.figure_names import logged_set
 from seg_recipe.labels import LabelSpace
 from seg_recipe.runtime.fonts import font_file
 
-MOST_CLASSES = 40
+MOST_SHOWN = 40
 """Classes in one chart; of a longer list the ones with the lowest figures are shown, and the title says so."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#666666"
@@ -44,14 +44,14 @@ def confusion_figure(
     """The confusion matrix (rows truth, columns prediction, counts of pixels) as shares of each row in percent.
 
     Classes that occur in neither are left out; a class that occurs in the predictions alone has an empty row. Of more
-    than MOST_CLASSES those are shown whose pixels are found least often.
+    than MOST_SHOWN those are shown whose pixels are found least often.
     """
     kept = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
     totals = confusion.sum(axis=1, keepdims=True).astype(np.float64)
     shares = np.divide(100 * confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
-    if len(kept) > MOST_CLASSES:
-        title += f": the {MOST_CLASSES} of {len(kept)} classes that are found least"
-        kept = np.sort(kept[np.argsort(shares.diagonal()[kept], kind="stable")[:MOST_CLASSES]])
+    if len(kept) > MOST_SHOWN:
+        title += f": the {MOST_SHOWN} of {len(kept)} classes that are found least"
+        kept = np.sort(kept[np.argsort(shares.diagonal()[kept], kind="stable")[:MOST_SHOWN]])
     shares = shares[np.ix_(kept, kept)]
     names = [label_space.names[label] for label in kept]
     side = max(3.5, 0.4 * len(names))
@@ -79,7 +79,7 @@ def iou_figure(
 ) -> Image.Image:
     """IoU (0-1) per class name as bars in the colours of the label space, with their mean.
 
-    intervals: class name -> ends of its interval, drawn as a line where there is one. Of more than MOST_CLASSES the
+    intervals: class name -> ends of its interval, drawn as a line where there is one. Of more than MOST_SHOWN the
     lowest are shown. Raises ValueError for a name that the label space does not have.
     """
     unknown = sorted(ious.keys() - set(label_space.names))
@@ -88,9 +88,9 @@ def iou_figure(
     names = [name for name in label_space.names if name in ious]
     if names:
         title += f"\ndashed: mean over {len(names)} classes, {np.mean(list(ious.values())):.3f}"
-    if len(names) > MOST_CLASSES:
-        title = title.replace("\n", f": the lowest {MOST_CLASSES}\n", 1)
-        names = sorted(names, key=lambda name: ious[name])[:MOST_CLASSES]
+    if len(names) > MOST_SHOWN:
+        title = title.replace("\n", f": the lowest {MOST_SHOWN}\n", 1)
+        names = sorted(names, key=lambda name: ious[name])[:MOST_SHOWN]
     colours = [np.array(label_space.palette[label_space.label2id[name]]) / 255 for name in names]
     figure = _figure(7.0, 1.2 + 0.28 * max(len(names), 3))
     axes = figure.add_subplot()
@@ -132,7 +132,7 @@ def training_figure(
     logged = [prefix for prefix, entries in evaluations.items() if any(chooser in entry for entry in entries.values())]
     judged = next(iter([*logged, *evaluations]))
     ious = _class_table(evaluations[judged], judged, class_names)
-    figure = _figure(11, max(6.8, 1.5 + 0.22 * min(len(ious), MOST_CLASSES)))
+    figure = _figure(11, max(6.8, 1.5 + 0.22 * min(len(ious), MOST_SHOWN)))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 1.1))
     loss, miou, rates = (figure.add_subplot(grid[row, 0]) for row in range(3))
     _draw_losses(loss, history, evaluations)
@@ -208,7 +208,7 @@ def _draw_rates(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
 
 def _draw_classes(figure: Any, axes: Any, ious: dict[str, list[float]], steps: Sequence[int], of: str) -> None:
     """A row for each class, a column for each evaluation; the last value stands at the right."""
-    shown = dict(list(ious.items())[-MOST_CLASSES:])
+    shown = dict(list(ious.items())[-MOST_SHOWN:])
     which = f"the lowest {len(shown)} of {len(ious)} classes" if len(shown) < len(ious) else "highest first"
     axes.set_title(f"IoU per class{f' on {of}' if of else ''}: {which}", fontsize=11)
     if not shown:
@@ -237,13 +237,13 @@ def _draw_classes(figure: Any, axes: Any, ious: dict[str, list[float]], steps: S
 def data_figure(overview: DataOverview, label_space: LabelSpace, *, title: str) -> Image.Image:
     """How often each class occurs, by pixels and by images, and the sizes of the images.
 
-    Of more than MOST_CLASSES the rarest are shown.
+    Of more than MOST_SHOWN the rarest are shown.
     """
     order = np.argsort(-overview.pixels, kind="stable")
     which = "most frequent first"
-    if len(order) > MOST_CLASSES:
-        which = f"the rarest {MOST_CLASSES} of {len(order)}"
-        order = order[-MOST_CLASSES:]
+    if len(order) > MOST_SHOWN:
+        which = f"the rarest {MOST_SHOWN} of {len(order)}"
+        order = order[-MOST_SHOWN:]
     names = [label_space.names[label] for label in order]
     shares = 100 * overview.pixels[order] / max(int(overview.pixels.sum()), 1)
     images = 100 * overview.images_with[order] / max(overview.images, 1)

@@ -1,13 +1,12 @@
 """Checkpoint folders: saved as a whole or not at all, verified before use, rotated without loss.
 
 A save is written under a temporary name, renamed, and then marked with `complete.json`, which lists every file with
-its size and SHA-256. A `checkpoint-N` with a matching marker is complete, whenever the run was killed. The stock
-Trainer writes and deletes in place, and resumes from the highest number.
+its size and SHA-256. Only a `checkpoint-N` that matches its marker is used, so a kill at any moment does no harm. The
+stock Trainer writes and deletes in place, and resumes from the highest number.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seg_recipe.runtime.errors import InputError, OtherRankError
-from seg_recipe.runtime.signals import any_rank
+from seg_recipe.runtime.files import flush, write_json
+from seg_recipe.runtime.signals import any_rank, is_distributed
 
 MARKER = "complete.json"
 RUN_STATE = "run_state.json"
@@ -69,7 +69,7 @@ def published_whole(folder: Path, *, publishes: bool) -> Iterator[Path]:
             if folder.exists():
                 folder.rename(replaced)
             temporary.rename(folder)
-            _flush(folder.parent)
+            flush(folder.parent)
             write_json(folder / MARKER, marker)
             _delete(replaced)
 
@@ -141,7 +141,7 @@ def damage(folder: Path) -> str | None:
 def damages(folder: Path) -> list[str | None]:
     """`damage` as seen by each rank. A collective."""
     own = damage(folder)
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         return [own]
     found: list[str | None] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, own)
@@ -172,7 +172,7 @@ def choose_checkpoint(output_dir: str | Path, resume: str, *, tidy: bool = True)
     Rank 0 chooses, every rank verifies the files, and all raise InputError if one cannot use it.
     """
     choice: list[Any] = [None, []]
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    distributed = is_distributed()
     if not distributed or torch.distributed.get_rank() == 0:
         if tidy and resume != "never":
             clean_up(output_dir)
@@ -258,22 +258,6 @@ def load_weights(model: Any, folder: Path, *, sharded: bool = False) -> None:
         model.load_state_dict(saved.state_dict(), strict=True)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON as a whole: `path` has its old or its new content, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:  # the disk is full
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
-    _flush(path.parent)
-
-
 def checkpoints_of(output_dir: str | Path) -> list[Path]:
     """The checkpoint folders of a run, the oldest first, damaged ones too."""
     folder = Path(output_dir)
@@ -286,24 +270,15 @@ def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
     files: dict[str, dict[str, int | str]] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            _flush(path)
+            flush(path)
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    _flush(folder)
+    flush(folder)
     return files
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _delete(folder: Path) -> None:

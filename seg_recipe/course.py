@@ -26,6 +26,7 @@ from transformers.trainer_callback import ExportableState
 from seg_recipe.checkpoints import RUN_STATE, checkpoint_path, choose_checkpoint, damages, refuse_model_only
 from seg_recipe.loaders import stable_seed
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.process import say
 
 if TYPE_CHECKING:
     from seg_recipe.trainer import SegmentationTrainer
@@ -39,14 +40,14 @@ class Course(TrainerCallback):
     """Acts between the steps of a run: stops, the best checkpoint, resuming, the epoch clock.
 
     It comes after the callbacks that ask for evaluations and saves.
-    resumed: the checkpoint to resume from; None for a run from the start. evaluation_skipped: whether a stop skipped
+    resumed: the checkpoint to resume from; None for a run from the start. evaluation_owed: whether a stop skipped
     an evaluation. began: time.time() of the start.
     """
 
     def __init__(self, trainer: "SegmentationTrainer"):
         self.trainer = trainer
         self.resumed: Resumed | None = None
-        self.evaluation_skipped = False
+        self.evaluation_owed = False
         self.began = 0.0
         self._over = False
         self._epoch = 0
@@ -64,24 +65,24 @@ class Course(TrainerCallback):
         """Update the state that was read from a checkpoint, and run the evaluation that a stop skipped."""
         trainer, self.began = self.trainer, time.time()
         trainer.begin()
-        self._epoch, self._over, self.evaluation_skipped = 0, False, False
+        self._epoch, self._over, self.evaluation_owed = 0, False, False
         if hasattr(trainer.train_dataset, "__len__"):  # a stream is skipped through from its beginning
             self._epoch = state.global_step // (len(train_dataloader) // args.gradient_accumulation_steps)
         if self.resumed is None:
             return
         callbacks = trainer.callback_handler.callbacks
         self._over, lines = self.resumed.update(state, args, callbacks, optimizer, lr_scheduler)
-        trainer.say(*lines)
-        if self.resumed.evaluation_skipped:
-            trainer.run_skipped_evaluation()
+        say(args, *lines)
+        if self.resumed.evaluation_owed:
+            trainer.run_owed_evaluation()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the clock, and seed the global generators, for transforms that use them.
 
-        Stock, a run resumed from its last step takes one more step, one that had stopped early goes on for an epoch,
-        and numpy and random are seeded alike on all ranks.
+        Stock takes one more step when a run resumes from its last step, and trains another epoch when it had stopped
+        early. It seeds numpy and random alike on all ranks.
         """
         if self._over or control.should_training_stop:
             raise LeftTraining
@@ -96,7 +97,7 @@ class Course(TrainerCallback):
         if self.trainer.stop.agreed():
             self.trainer.stopped = True
             ends_epoch = args.eval_strategy == "epoch" and state.epoch == round(state.epoch) >= args.eval_delay
-            self.evaluation_skipped |= control.should_evaluate or ends_epoch
+            self.evaluation_owed |= control.should_evaluate or ends_epoch
             control.should_evaluate = False
             control.should_training_stop = control.should_save = control.should_log = True
         if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
@@ -116,7 +117,7 @@ class Course(TrainerCallback):
         """At a stop, leave an evaluation of the training loop; run it after resuming."""
         if self.trainer.is_in_train and self.trainer.stop.agreed():
             self.trainer.stopped = True
-            self.evaluation_skipped = state.global_step > 0
+            self.evaluation_owed = state.global_step > 0
             raise LeftTraining
 
     def on_evaluate(
@@ -129,8 +130,7 @@ class Course(TrainerCallback):
     ) -> None:
         """Save a new best checkpoint for load_best_model_at_end, independently of save_steps.
 
-        Stock, with save_steps a multiple of eval_steps, the best may never have been saved, and the run fails at its
-        end.
+        Where save_steps is a multiple of eval_steps, stock never saves a best between two saves, and fails at the end.
         """
         value = (metrics or {}).get(logged_name(args))
         if value is None or not self.trainer.is_in_train or not state.global_step:
@@ -182,7 +182,7 @@ class Resumed:
         run_state = json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))
         self.folder = folder
         self.before = TrainerState.load_from_json(str(folder / "trainer_state.json"))
-        self.evaluation_skipped: bool = run_state["evaluation_owed"]
+        self.evaluation_owed: bool = run_state["evaluation_owed"]
         self._stopped: bool = run_state["stopped"]
         self._asked = [callback.state()["args"] for callback in _early_stopping(callbacks)]
 
@@ -196,8 +196,8 @@ class Resumed:
     ) -> tuple[bool, list[str]]:
         """Update the state to the present arguments. Returns whether the run is over, and lines to print.
 
-        The best checkpoint is also found in a run's folder that was moved. Stock, the intervals of saves and logs and
-        the patience of early stopping stay those of the checkpoint.
+        The best checkpoint is also found after the run's folder was moved. Stock keeps the checkpoint's intervals of
+        saves and logs and its patience of early stopping, whatever the present arguments are.
         """
         before, lines, patience = self.before, [], _early_stopping(callbacks)
         for callback, settings in zip(patience, self._asked, strict=False):
@@ -277,7 +277,7 @@ def _early_stopping(callbacks: Iterable[TrainerCallback]) -> list[EarlyStoppingC
 def reschedule(before: int, state: TrainerState, optimizer: torch.optim.Optimizer, scheduler: object) -> str:
     """Set the learning rates of the schedule of the new length at this step. Returns a line to print.
 
-    Stock, the first step after the resume has the old schedule's last rate. before: the old number of steps.
+    Stock takes the first step after the resume at the old schedule's last rate. before: the old number of steps.
     """
     old = optimizer.param_groups[0]["lr"]
     if isinstance(scheduler, LambdaLR):

@@ -13,7 +13,7 @@ from seg_recipe.losses import SegmentationLoss
 from seg_recipe.metrics import SegmentationMetrics, confusion_matrices
 from seg_recipe.prediction import mask_of
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.signals import any_rank
+from seg_recipe.runtime.signals import any_rank, is_distributed
 
 Checks = list[Callable[[], None]] | None
 MOST_WAITING = 2**28
@@ -69,10 +69,10 @@ def boundaries_of(
 def share_buffers(model: nn.Module) -> None:
     """Send rank 0's buffers, which are those of a checkpoint, to all ranks: BatchNorm's running statistics.
 
-    DDP does so before a training forward only, so stock ranks evaluate with different statistics. A mean over ranks
-    would change them at each evaluation and save, so that results depend on their times.
+    DDP sends them before a forward pass in training only, so stock ranks evaluate with different statistics. A mean
+    over ranks is no cure: weights would then depend on when a run evaluates and saves.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
 
@@ -108,7 +108,7 @@ class RunningCounts:
         self, counts: Int64[Tensor, "images classes classes"], losses: Float[Tensor, " images"], checks: Checks
     ) -> None:
         """Add images, of all ranks. checks: of this rank's batch, made at the next call, without a wait."""
-        self._check(several=torch.distributed.is_available() and torch.distributed.is_initialized())
+        self._check(several=is_distributed())
         self._checks = checks or []
         self._waiting.append((counts, losses))
         if not self.defers or len(self._waiting) * counts.nbytes > MOST_WAITING:

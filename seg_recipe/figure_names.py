@@ -1,8 +1,8 @@
 """The names of an evaluation's figures, and which evaluation set a logged figure belongs to.
 
 The Trainer logs every figure flat, as `eval_{set}_{figure}`, and names of sets and classes are free: `real_iou_left`
-may be the IoU of `left` on `real`, or a figure of a set `real_iou`. So names are built and compared here, and never
-cut apart by what they begin or end with.
+may be the IoU of `left` on `real`, or a figure of a set `real_iou`. So names are built and compared here; only
+`logged_set` takes one apart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 
 # Pillow's names of pixel formats in files ("raw modes") whose pixels it leaves as they are stored. There are many
 # more.
@@ -105,7 +105,7 @@ def _check_palette(
     shown = [greys[place] if place < len(greys) else 0 for place in used]
     if shown == used or len(set(shown)) < len(shown):
         return ids
-    raise NotIds("mask with a grey palette", f"places {_few(used)} show the greys {_few(shown)}")
+    raise NotIds("mask with a grey palette", f"places {first_few(used, 5)} show the greys {first_few(shown, 5)}")
 
 
 def stored_in_16_bits(picture: Image.Image) -> bool:
@@ -162,7 +162,3 @@ def _occurring(ids: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "256"
     there = np.zeros(256, bool)
     there[ids] = True
     return there
-
-
-def _few(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + ", ..." * (len(numbers) > 5)

@@ -18,7 +18,8 @@ from torch import Tensor
 from seg_recipe.fast import kernels_for, kernels_work, loops_for, without_kernels
 from seg_recipe.figure_names import FOREGROUND, background_of
 from seg_recipe.labels import IGNORE_INDEX
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.losses.pixel_sums import wrong_labels
+from seg_recipe.runtime.errors import InputError, first_few
 from seg_recipe.runtime.signals import LateCopy
 from seg_recipe.upsampling import Tile, all_finite, map_tiles, tiles
 
@@ -56,7 +57,7 @@ def confusion_matrices(
     finite = torch.tensor(all_finite(logits)) if logits.device.type == "cpu" else logits.isfinite().all()
     counts, unknown = _fast_counts(logits, labels, sizes) or (
         _tiled_counts(logits, labels, sizes),
-        _unknown(labels, classes).any(),
+        wrong_labels(labels, classes).any(),
     )
     check = partial(_refuse, LateCopy(torch.stack([finite, unknown])), labels, classes)
     if deferred is None:
@@ -74,12 +75,8 @@ def _refuse(finite_and_unknown: LateCopy, labels: Integer[Tensor, "images height
             "weights are broken."
         )
     if unknown:
-        ids = labels[_unknown(labels, classes)].unique().tolist()
+        ids = labels[wrong_labels(labels, classes)].unique().tolist()
         raise ValueError(_unknown_ids("Labels hold", ids, classes))
-
-
-def _unknown(labels: Integer[Tensor, "*shape"], classes: int) -> Bool[Tensor, "*shape"]:
-    return ((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)
 
 
 def _fast_counts(
@@ -110,7 +107,7 @@ def _tiled_counts(
     source = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nowhere = classes * classes  # ignored pixels and unknown ids are counted here, which is dropped
     counts = torch.zeros(len(logits), nowhere + 1, dtype=torch.int64, device=logits.device)
-    one, nothing = counts.new_ones(()), _unknown(labels, classes) | (labels == IGNORE_INDEX)
+    one, nothing = counts.new_ones(()), wrong_labels(labels, classes) | (labels == IGNORE_INDEX)
     for size in dict.fromkeys(sizes):
         members: list[int] | Tensor = [image for image, other in enumerate(sizes) if other == size]
         whole = len(members) == len(sizes)  # the usual case, which needs no copies
@@ -335,8 +332,7 @@ def _ratios(
 
 
 def _unknown_ids(what: str, ids: list[int], classes: int) -> str:
-    shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
     return (
-        f"{what} the ids {shown}; the classes are 0-{classes - 1}, and {IGNORE_INDEX} is ignored. Map these ids, "
-        "or add the classes."
+        f"{what} the ids {first_few(ids, 5)}; the classes are 0-{classes - 1}, and {IGNORE_INDEX} is ignored. Map "
+        "these ids, or add the classes."
     )

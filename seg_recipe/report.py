@@ -20,12 +20,6 @@ from seg_recipe.transforms import EvalTransform, TrainTransform
 from seg_recipe.transforms.cells import ids_of_cell
 
 
-def say(args: TrainingArguments, *lines: str) -> None:
-    """Print lines once, however many processes there are."""
-    if lines and args.process_index == 0:
-        print(*lines, sep="\n", flush=True)
-
-
 def package_versions() -> dict[str, str]:
     """Package -> version of what the result depends on."""
     names = ("seg-recipe", "torch", "transformers", "datasets", "accelerate", "evaluate", "pillow", "numpy")
@@ -49,7 +43,7 @@ def panel_of(split: Any, transform: EvalTransform, count: int) -> Panel:
 
 def part_of(panel: Panel, count: int) -> Panel:
     """`count` samples from all over a panel."""
-    places = spread(len(panel.ids), count)
+    places = evenly_spaced(len(panel.ids), count)
     parts: dict[str, Any] = {
         name: [values[place] for place in places] for name, values in panel._asdict().items() if name != "window"
     }
@@ -64,13 +58,13 @@ def _rows_of(split: Any, count: int) -> list[dict[str, Any]]:
     """
     split = undecoded(split)
     return (
-        [split[place] for place in spread(len(split), count)]
+        [split[place] for place in evenly_spaced(len(split), count)]
         if hasattr(split, "__len__")
         else list(islice(iter(split), count))
     )
 
 
-def spread(length: int, count: int) -> list[int]:
+def evenly_spaced(length: int, count: int) -> list[int]:
     """The middles of `count` equal parts of 0 .. length - 1; all where there are no more."""
     return [(2 * part + 1) * length // (2 * count) for part in range(count)] if count < length else [*range(length)]
 

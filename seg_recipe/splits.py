@@ -37,8 +37,8 @@ def _place(name: str) -> int:
 def are_held_out(ids: Sequence[str], val_fraction: float | int, group: str = "") -> Bool[np.ndarray, " ids"]:
     """Whether each id is held out, see `in_validation`.
 
-    group: the pattern of `group_names`; whole groups are held out by their names. With two groups or more and a
-    fraction above 0 and below 1 each side has one at least: the one nearest to the other side.
+    group: the pattern of `group_names`. Groups are held out whole, by the hash of their names. With two groups or more
+    and a fraction above 0 and below 1, the group of the lowest hash is held out and that of the highest is not.
     """
     if not group:
         return np.fromiter((in_validation(identity, val_fraction) for identity in ids), bool, len(ids))
@@ -50,19 +50,19 @@ def are_held_out(ids: Sequence[str], val_fraction: float | int, group: str = "")
     return np.fromiter((name in held for name in names), bool, len(ids))
 
 
-def group_names(ids: Sequence[str], pattern: str, setting: str = "group") -> list[str]:
+def group_names(ids: Sequence[str], pattern: str) -> list[str]:
     """The name of the group of each id, as the sequence of a frame: what the pattern finds in it.
 
-    pattern: a regular expression; its parentheses count if it has any, else the whole match. Raises InputError, which
-    names `setting`, for a pattern that is none, and for ids in which it finds nothing.
+    pattern: a regular expression; its parentheses count if it has any, else the whole match. Raises InputError for
+    a pattern that is none, and for ids in which it finds nothing.
     """
     try:
         found = {name: re.search(pattern, name) for name in ids}
     except re.error as error:
-        raise InputError(f"{setting} is {pattern}, no regular expression ({error}).") from None
+        raise InputError(f"group is {pattern}, no regular expression ({error}).") from None
     if strange := [name for name, match in found.items() if match is None]:
         raise InputError(
-            f"{setting} {pattern} finds nothing in {len(strange):,} of {len(found):,} ids, as in {strange[0]}; give "
+            f"group {pattern} finds nothing in {len(strange):,} of {len(found):,} ids, as in {strange[0]}; give "
             "an expression that finds the group's name in each, as in '(.*)_[0-9]+'."
         )
     return [" ".join(match.groups("") or [match[0]]) for name in ids if (match := found[name])]

@@ -118,9 +118,9 @@ class _Seen(NamedTuple):
 class FiniteWatch:
     """Stops a run at a non-finite loss or gradient, with the weights of the step before.
 
-    On a CPU each number is checked at once. On an accelerator that would wait for the device: there `found_inf` makes
-    a fused optimizer skip this step and all later ones, and the host checks one step later. For other optimizers it
-    waits.
+    On a CPU each number is checked at once. On an accelerator that would wait for the device. There the host checks
+    one step later, and until then `found_inf` makes a fused optimizer skip the bad step and all after it. Other
+    optimizers have no `found_inf`: with them the host waits.
 
     With an fp16 loss scaler skipped steps are counted in `skipped`.
     device: of the model. last_good: names the last good checkpoint.

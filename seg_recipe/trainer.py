@@ -1,7 +1,6 @@
 """SegmentationTrainer: the Hugging Face Trainer with its faults for segmentation fixed.
 
-Each override names the fault of the stock class (transformers 5.23). docs/faults.md names the tests, which first show
-the stock class failing.
+Each override names the fault of the stock class (transformers 5.23). docs/faults.md names a test for each.
 """
 
 import json
@@ -27,7 +26,6 @@ from seg_recipe.checkpoints import (
     published_whole,
     rotate,
     save_weights,
-    write_json,
 )
 from seg_recipe.course import Course, LeftTraining, Resumed, callback_states, chosen_checkpoint, find_best
 from seg_recipe.evaluation import RunningCounts, boundaries_of, check_batch, counts_and_losses, share_buffers
@@ -40,7 +38,8 @@ from seg_recipe.picture_size import ImageSize, height_and_width
 from seg_recipe.prediction import masks_of
 from seg_recipe.recipe.arguments import refuse_arguments
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.files import FREE_SOME, told_if_refused
+from seg_recipe.runtime.files import FREE_SOME, told_if_refused, write_json
+from seg_recipe.runtime.process import say
 from seg_recipe.runtime.signals import StopRequest, leave_together
 from seg_recipe.steps import FiniteWatch, make_optimizer, make_schedule, not_finite_together
 from seg_recipe.transforms import EpochClock, collate
@@ -83,8 +82,8 @@ class SegmentationTrainer(Trainer):
     head_learning_rate_factor: learning rate of everything outside the backbone, as a multiple of `args.learning_rate`.
     layer_decay: below 1, each layer of the backbone learns slower than the next by this factor; see
     `parameter_groups`.
-    frozen_steps: steps in which the head learns alone. What is not trained at all (requires_grad) is evaluated, too:
-    see `Frozen`.
+    frozen_steps: steps in which the head learns alone. In these the backbone runs in evaluation mode, as modules do
+    whose parameters all have requires_grad False (`Frozen`).
     window: height and width of the windows in which an evaluation looks at pictures, as `EvalTransform` makes them for
     resize="crop". None: each picture at once.
     stop: asks the run to stop after its step, save, and skip evaluation; see `stopped`.
@@ -129,7 +128,7 @@ class SegmentationTrainer(Trainer):
         args.restore_callback_states_from_checkpoint = True  # else early stopping loses its count
         loading: Any = args.accelerator_config  # an AcceleratorConfig by now
         loading.non_blocking = loading.non_blocking or args.dataloader_pin_memory  # asynchronous copies
-        loading.dispatch_batches = False  # rank 0 cannot split the list of ids
+        loading.dispatch_batches = False  # each rank reads its own batches: accelerate cannot split the list of ids
         if args.n_gpu > 1:
             args._n_gpu = 1  # DataParallel averages over devices instead of images; accelerate launch uses all
         self.clock = _clock_of(train_dataset) if clock is None else clock
@@ -153,7 +152,7 @@ class SegmentationTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # else it counts the labels that are not -100
         ddp: Any = self.accelerator.ddp_handler
         ddp.gradient_as_bucket_view = True  # else each rank holds its gradients twice
-        # not `metrics or`: a metric that has seen no image has the length 0
+        # `metrics or` would replace a metric without images: its length is 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         if self.is_fsdp_enabled:
             # accelerate asks for them, and vision models raise an error
@@ -190,10 +189,10 @@ class SegmentationTrainer(Trainer):
         the highest number). Raises InputError for a checkpoint that cannot be resumed from.
         """
         folder, lines = chosen_checkpoint(resume_from_checkpoint, self.output_dir)
-        self.say(*lines)
+        say(self.args, *lines)
         self.course.resumed = Resumed(folder, self.callback_handler.callbacks) if folder else None
-        # Stock evaluates a resumed run at its start again, which early stopping counts; and with a limit of 1 it
-        # deletes the last checkpoint at the end, in place.
+        # Stock repeats eval_on_start at each resume, and early stopping counts that evaluation. With
+        # save_total_limit=1 it also deletes the last checkpoint when the training ends.
         begins = {"save_total_limit": None, "eval_on_start": self.args.eval_on_start and folder is None}
         self._set_aside = {name: getattr(self.args, name) for name in begins}
         try:
@@ -322,7 +321,7 @@ class SegmentationTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The loader of an evaluation set: by name, given, or eval_dataset.
 
-        On a CPU it has no workers: model and transforms (`pools.spread`) use all cores, one after the other.
+        On a CPU it has no workers: model and transforms (`pools.on_threads`) use all cores, one after the other.
         """
         if not isinstance(eval_dataset, str | None):
             return self.get_test_dataloader(eval_dataset)
@@ -363,7 +362,7 @@ class SegmentationTrainer(Trainer):
 
     # ---- evaluation
 
-    def run_skipped_evaluation(self) -> None:
+    def run_owed_evaluation(self) -> None:
         """Run the evaluation that a stop skipped, choose the best by it and save, as before the stop."""
         metrics = self._evaluate(None, None)
         self._determine_best_metric(metrics, None)
@@ -473,7 +472,7 @@ class SegmentationTrainer(Trainer):
                 state.stateful_callbacks = callback_states([*self.callback_handler.callbacks, self.control])  # type: ignore[assignment]  # as TrainerState itself keeps them
                 state.save_to_json(str(unfinished / "trainer_state.json"))
                 run_state = {
-                    "evaluation_owed": self.course.evaluation_skipped,
+                    "evaluation_owed": self.course.evaluation_owed,
                     "stopped": self.stopped,
                     "model_only": model_only,
                 }
@@ -516,7 +515,7 @@ class SegmentationTrainer(Trainer):
         best = self.state.best_model_checkpoint
         if self.stopped or best is None:
             return
-        self.say(*find_best(self.state, self.args, [Path(best).parent]))
+        say(self.args, *find_best(self.state, self.args, [Path(best).parent]))
         if self.state.best_model_checkpoint is not None:
             self._load_weights(self.state.best_model_checkpoint)
 
@@ -532,8 +531,3 @@ class SegmentationTrainer(Trainer):
         self._loss_terms, self._loss_terms_count = {}, 0
         self.watch = FiniteWatch(self.args.device, self._last_good)
         self.frozen = Frozen(self.accelerator.unwrap_model(self.model), self.frozen_steps)
-
-    def say(self, *lines: str) -> None:
-        """Print lines on rank 0."""
-        for line in lines if self.is_world_process_zero() else ():
-            print(line, flush=True)

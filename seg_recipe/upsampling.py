@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from seg_recipe.runtime.pools import spread
+from seg_recipe.runtime.pools import on_threads
 
 BAND_PIXELS = 128 * 256
 """A band takes a core some 0.7 ms in the loss at 19 classes: long beside the handing out, short beside the whole."""
@@ -227,5 +227,5 @@ def map_bands(
     workers on the same cores one late thread holds up all others whenever they meet.
     """
     threads = min(torch.get_num_threads(), MOST_THREADS, len(cuts))
-    for cut, result in zip(cuts, spread(lambda cut: function(*cut), cuts, threads), strict=True):
+    for cut, result in zip(cuts, on_threads(lambda cut: function(*cut), cuts, threads), strict=True):
         yield *cut, result

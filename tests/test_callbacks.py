@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from seg_recipe.callbacks import ConsoleCallback, LearningRatesCallback, learning_rates
-from seg_recipe.callbacks.progress import evaluation_line
+from seg_recipe.callbacks import ConsoleCallback, LearningRatesCallback
+from seg_recipe.callbacks.progress import evaluation_line, learning_rates
 from seg_recipe.models import parameter_groups
 from seg_recipe.prediction import predict_masks
 from tests.tiny import Samples, segformer

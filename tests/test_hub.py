@@ -59,7 +59,7 @@ def checkpoint(output_dir: Path, step: int, **texts: str) -> Path:
     """A folder as the Trainer leaves it, the things that must stay here included."""
     folder = output_dir / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    for name in ("config.json", "preprocessor_config.json", "metrics.json", "recipe.yaml"):
+    for name in ("config.json", "preprocessor_config.json", "recipe.yaml"):
         (folder / name).write_text(f"{{}}  # {step}")
     (folder / "README.md").write_text(
         f"---\nlibrary_name: transformers\n---\n# Step {step}\n\n![Faces](pictures/faces.png)\n"
@@ -177,7 +177,6 @@ def test_a_checkpoint_goes_up_without_what_must_stay(stub, tmp_path):
     expected = {
         "config.json",
         "preprocessor_config.json",
-        "metrics.json",
         "recipe.yaml",
         "README.md",
         "pictures/faces.png",

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from seg_recipe.importers.image_files import Unusable, fit, look_up
 from seg_recipe.importers.labelling import label
 from seg_recipe.importers.samples import Layout, safe_id
-from seg_recipe.importers.tables import read_table
+from seg_recipe.importers.tables import load_table
 from seg_recipe.labels import FACE, load_label_space
 from tests.face_files import SCRIPT, contents, make_folder, make_zip, png, run, tree
 from tests.foreign_layouts import FAKES, SOLO_COLOURS, H, W, jpeg, npy, palette_png, photo, rng
@@ -180,7 +180,7 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
         "--val_fraction",
         "0.5",
     ]
-    result = run(source, tmp_path / "out", *options, "--table", write(tmp_path / "t", table), "--group", 1)
+    result = run(source, tmp_path / "out", *options, "--table", write(tmp_path / "t", table), "--group_star", 1)
     assert (result["found"], result["written"], result["problems"]) == (10, 10, 0)
     found = {path.stem.removesuffix("_seg"): path for path in (tmp_path / "out").glob("*/annotations/*")}
     assert found.keys() == wanted.keys()
@@ -192,7 +192,7 @@ def test_pairs_by_two_patterns(tmp_path, kind, table):
     assert (space.names, space.mirror_pairs) == (NAMES, ((1, 2),))
     assert space.palette == tuple(SOLO_COLOURS.values()) or kind != "colours"
     before = tree(tmp_path / "out")
-    assert run(source, tmp_path / "out", *options, "--table", tmp_path / "t", "--group", 1)["written"] == 0
+    assert run(source, tmp_path / "out", *options, "--table", tmp_path / "t", "--group_star", 1)["written"] == 0
     assert tree(tmp_path / "out") == before
 
 
@@ -280,7 +280,7 @@ def test_an_import_that_placed_nothing_can_be_repeated_with_another_table(tmp_pa
 )  # fmt: skip
 def test_a_table_of_another_form_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=rf"--table .*t: .*{message}.*; wanted: .*background") as caught:
-        read_table(write(tmp_path / "t", content))
+        load_table(write(tmp_path / "t", content))
     assert "\n" not in str(caught.value)
 
 
@@ -289,7 +289,7 @@ def test_a_table_of_another_form_is_refused(tmp_path, content, message):
     [
         ("*.jpg", "*/*.png", 1, r"--images '\*\.jpg' has 1 \* and --masks '\*/\*\.png' has 2; each \* of one stands"),
         ("a.jpg", "a.png", 1, "has 0 "),
-        ("*.jpg", "*.png", 2, r"--group is 2, and the patterns have 1 \*"),
+        ("*.jpg", "*.png", 2, r"--group_star is 2, and the patterns have 1 \*"),
         (
             "*.jpeg",
             "*.png",
@@ -310,7 +310,7 @@ def test_patterns_that_do_not_fit_are_refused(tmp_path, images, masks, group, me
         masks,
         "--table",
         write(tmp_path / "t", CODES),
-        "--group",
+        "--group_star",
         group,
     ]
     with pytest.raises(ValueError, match=message):

@@ -62,8 +62,8 @@ CALLED = [("train", "val"), ("train", "val", "test"), ("training", "validation",
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("patterns", "splits", "options"),
-    [*((STARS, splits, ()) for splits in CALLED), *((NAMED, splits, ("--group", "1")) for splits in CALLED),
-     (STARS, CALLED[1], ("--group", "1")), (STARS, CALLED[0], ("--val_from", "val", "--group", "2"))],
+    [*((STARS, splits, ()) for splits in CALLED), *((NAMED, splits, ("--group_star", "1")) for splits in CALLED),
+     (STARS, CALLED[1], ("--group_star", "1")), (STARS, CALLED[0], ("--val_from", "val", "--group_star", "2"))],
 )  # fmt: skip
 def test_a_published_split_is_kept(tmp_path, patterns, splits, options):
     files, wanted = city(splits)
@@ -145,7 +145,7 @@ def test_resplit_of_published_sets_takes_all_pairs_and_keeps_groups(tmp_path):
     result = run(lapa, tmp_path / "lapa", "--resplit", "--val_fraction", "0.3")
     assert (result["found"], result["test"], result["train"] + result["validation"]) == (11, 0, 11)
     files, _ = city()
-    bring(tmp_path, files, *NAMED, "--resplit", "--group", "2")
+    bring(tmp_path, files, *NAMED, "--resplit", "--group_star", "2")
     towns = {name.split("/")[0] + name.split("-")[1] for name in placed(tmp_path / "out")}
     assert towns in ({"trainbonn", "valulm"}, {"trainulm", "valbonn"})
     with pytest.raises(SystemExit):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seg_recipe.augmentation import Augmentation
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, load_label_space, read_id_map, renamed, unmatched_keys
 from seg_recipe.sides import is_left, pairs_by_name
-from seg_recipe.transforms import Augmentation, TrainTransform
+from seg_recipe.transforms import TrainTransform
 
 
 def test_the_face_label_space_is_that_of_facesynthetics():

@@ -175,6 +175,43 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, stop, workers):
         Image.open(path).load()
 
 
+HELD = """
+import sys
+from seg_recipe.faces import folder
+draw = folder.draw_face
+def held(*args, **kwargs):
+    print("drawing", flush=True)
+    sys.stdin.read()
+    return draw(*args, **kwargs)
+folder.draw_face = held
+folder.make_faces(sys.argv[1], 2, 32, workers=1, progress=False)
+"""
+
+
+def test_a_second_command_draws_nothing_into_the_folder_but_another_rank_does(tmp_path, monkeypatch):
+    out = tmp_path / "faces"
+    command = [sys.executable, "-c", HELD, str(out)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "drawing\n"
+        with pytest.raises(ValueError, match=r"Another command is drawing faces into .*faces; wait for its end"):
+            make_faces(out, 2, 32, workers=1, progress=False)
+        assert not list(out.rglob("*.png"))
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert make_faces(out, 2, 32, workers=1, progress=False).drawn == 1
+    finally:
+        first.stdin.close()
+        assert first.wait(60) == 0
+        first.stdout.close()
+    assert [path.name for path in sorted(out.glob("*/images/*.png"))] == ["000000.png", "000001.png"]
+
+
+def test_a_folder_whose_rendering_was_killed_at_its_first_write_is_gone_on_with(tmp_path):
+    (tmp_path / ".metadata.jsonl.part").write_text('{"id"')
+    assert make_faces(tmp_path, 1, 32, workers=1, progress=False).drawn == 1
+
+
 def interrupted_and_swallowed(number):
     """What a library does that clears an error of its own, and an interrupt with it."""
     with contextlib.suppress(KeyboardInterrupt):

@@ -17,7 +17,8 @@ from transformers.models.mask2former import modeling_mask2former as stock
 
 from scripts import predict, score
 from seg_recipe.inference import load_segmenter
-from seg_recipe.models import backbone_prefix, parameter_groups
+from seg_recipe.models import parameter_groups
+from seg_recipe.models.layers import backbone_prefix
 from seg_recipe.runtime.errors import InputError
 from tests import finetune_runs as runs
 from tests.test_finetune import stop_at

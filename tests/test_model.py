@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from seg_recipe.labels import LabelSpace
-from seg_recipe.models import backbone_prefix, parameter_groups
+from seg_recipe.models import parameter_groups
+from seg_recipe.models.layers import backbone_prefix
 from tests.tiny_checkpoints import KINDS, LABELS, WITH_AUXILIARY_HEAD, build, tiny_config, write_checkpoint
 
 

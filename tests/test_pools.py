@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from seg_recipe.runtime.pools import Threads, ctrl_c_waits, in_order, inherited, processes, spread
+from seg_recipe.runtime.pools import Threads, ctrl_c_waits, in_order, inherited, on_threads, processes
 
 # Sends Ctrl-C at one line that the main thread comes to within threading and concurrent.futures, at the next one in
 # each round. A pool that has not ended five seconds later never will.
 AT_EVERY_MOMENT = """
 import concurrent.futures.thread, os, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from seg_recipe.runtime.pools import Threads, in_order, spread
+from seg_recipe.runtime.pools import Threads, in_order, on_threads
 
 files = threading.__file__, concurrent.futures.thread.__file__, concurrent.futures._base.__file__
 whose = sys.argv[1]
@@ -38,15 +38,15 @@ while verdict.startswith("ended"):
     pool = (ThreadPoolExecutor if whose == "stock" else Threads)(2)
     sys.settrace(lambda frame, event, argument: at_line if frame.f_code.co_filename in files else None)
     try:
-        if whose == "spread":
-            spread(abs, range(4), 3)
+        if whose == "on_threads":
+            on_threads(abs, range(4), 3)
         elif whose == "in order":
             list(in_order(pool, abs, range(4), ahead=3))
         else:
             list(pool.map(abs, range(4)))
     except KeyboardInterrupt:
         # A pool that lasts has to be of use afterwards.
-        work = (lambda: spread(abs, range(4), 3)) if whose == "spread" else pool.shutdown
+        work = (lambda: on_threads(abs, range(4), 3)) if whose == "on_threads" else pool.shutdown
         end = threading.Thread(target=work, daemon=True)
         end.start()
         end.join(5)
@@ -78,7 +78,7 @@ def ctrl_c_at_every_moment(whose):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("way", ["in order", "spread"])
+@pytest.mark.parametrize("way", ["in order", "on_threads"])
 def test_ctrl_c_ends_a_pool_at_every_moment(way):
     moments, verdict = ctrl_c_at_every_moment(way)
     assert verdict == "ended at every moment" and moments > 50
@@ -117,12 +117,12 @@ def test_without_a_pool_the_work_is_done_when_it_is_asked_for():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_spread_results_are_those_of_a_loop(threads):
-    assert spread(lambda number: number * 2, range(40), threads) == [number * 2 for number in range(40)]
-    assert spread(abs, [], threads) == []
+def test_on_threads_results_are_those_of_a_loop(threads):
+    assert on_threads(lambda number: number * 2, range(40), threads) == [number * 2 for number in range(40)]
+    assert on_threads(abs, [], threads) == []
 
 
-def test_spread_uses_the_threads_and_begins_nothing_after_an_error():
+def test_on_threads_uses_the_threads_and_begins_nothing_after_an_error():
     meeting, begun = threading.Barrier(3, timeout=300), []
 
     def work(number):
@@ -134,7 +134,7 @@ def test_spread_uses_the_threads_and_begins_nothing_after_an_error():
         threading.Event().wait(0.05)
 
     with pytest.raises(ValueError, match="the third"):
-        spread(work, range(100), 3)
+        on_threads(work, range(100), 3)
     assert len(begun) < 10
 
 

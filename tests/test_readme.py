@@ -25,7 +25,7 @@ from seg_recipe.labels import IGNORE_INDEX, LabelSpace, load_label_space
 from seg_recipe.recipe import settings
 from seg_recipe.recipe.arguments import HONOURED
 from seg_recipe.recipe.loading import load_recipe
-from seg_recipe.recipe.resolved import read_flat_dict
+from seg_recipe.recipe.reading import read_settings
 from seg_recipe.runtime.commands import recipe_path
 
 ROOT = Path(__file__).parents[1]
@@ -193,10 +193,10 @@ def wrong_code(code, text):
 
 def exists(code):
     """Whether a path is in the project, or made by it."""
-    if code == read_flat_dict(ROOT / "recipes" / "segformer.yaml")["model"]:
+    if code == written("segformer")["model"]:
         return True
     if code.startswith(("input/", "runs/")):
-        recipes = [read_flat_dict(path) for path in (ROOT / "recipes").glob("*.yaml")]
+        recipes = [written(name) for name in recipe_names()]
         return any(code in (recipe["output_dir"], *recipe["dataset"]) for recipe in recipes)
     if code == ".venv":
         return ".venv/ready:" in (ROOT / "Makefile").read_text()
@@ -220,6 +220,11 @@ def names_of(path):
         if path.is_file()
         else set()
     )
+
+
+def written(recipe):
+    """The settings that stand in a recipe's file."""
+    return read_settings(ROOT / "recipes" / f"{recipe}.yaml", []).values
 
 
 def recipe_names():
@@ -265,7 +270,7 @@ def unknown_numbers(text):
     prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)", " ", FENCE.sub("", text))
     known = {
         *re.search(r"python_requires = >=(\S+)", (ROOT / "setup.cfg").read_text()).groups(),
-        str(read_flat_dict(ROOT / "recipes" / "quickstart.yaml")["generate_faces"]),
+        str(written("quickstart")["generate_faces"]),
         str(IGNORE_INDEX),
         str(IGNORE_INDEX.bit_length()),
         *next(

@@ -21,11 +21,13 @@ from seg_recipe.labels import FACE
 from seg_recipe.recipe import arguments, checks, hardware, reading, settings
 from seg_recipe.recipe.arguments import HONOURED, OURS, REFUSED
 from seg_recipe.recipe.hardware import resolve_precision, use_all_cores
-from seg_recipe.recipe.loading import load_recipe, save_resolved
+from seg_recipe.recipe.loading import load_recipe
 from seg_recipe.recipe.manual import manual
+from seg_recipe.recipe.reading import read_settings
 from seg_recipe.recipe.recipe_file import DICT_VALUED
-from seg_recipe.recipe.resolved import MAY_CHANGE, differences, read_flat_dict, resolved_text
+from seg_recipe.recipe.resolved import MAY_CHANGE, differences, resolved_text
 from seg_recipe.recipe.trainer_settings import TrainerSettings
+from seg_recipe.runtime import pools
 from seg_recipe.upsampling import exact_products
 
 NAMES = [*settings.defaults(), *arguments.defaults()]
@@ -242,15 +244,13 @@ def test_file_and_command_line_type_alike(recipe, name, tmp_path):
     ]
     path = tmp_path / "setting.yaml"
     path.write_text(f"{name}: [{', '.join(texts)}]" if isinstance(value, list) else f"{name}: {texts[0]}")
-    in_file = read_flat_dict(path)[name]
+    in_file = read_settings(path, []).values[name]
     on_command_line = arguments_of(["--" + name, *texts], tmp_path)[name]
     assert in_file == on_command_line == value
     assert type(in_file) is type(on_command_line)
 
 
 def arguments_of(options, tmp_path):
-    from seg_recipe.recipe.reading import read_settings
-
     (tmp_path / "empty.yaml").write_text("")
     return read_settings(tmp_path / "empty.yaml", options).values
 
@@ -684,13 +684,16 @@ def test_resolved_recipe_gives_an_equal_recipe(recipe, tmp_path):
         "--learning_rate",
         "6e-5",
     )
-    save_resolved(loaded, tmp_path / "run" / "recipe.yaml")
-    again = load_recipe([str(tmp_path / "run" / "recipe.yaml")])
+    (tmp_path / "recipe.yaml").write_text(resolved_text(loaded.flat), encoding="utf-8")
+    again = load_recipe([str(tmp_path / "recipe.yaml")])
     assert again == loaded
-    assert again.as_flat_dict() == loaded.as_flat_dict() == read_flat_dict(tmp_path / "run" / "recipe.yaml")
+    assert again.as_flat_dict() == loaded.as_flat_dict() == with_defaults(tmp_path / "recipe.yaml")
     assert differences(loaded.flat, again.flat) == []
     assert loaded.model.precision in ("fp32", "bf16")  # resolved: the file says what the run used
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
+def with_defaults(path):
+    return {**settings.defaults(), **arguments.defaults(), **read_settings(path, []).values}
 
 
 plain_text = st.text(
@@ -720,7 +723,7 @@ def test_resolved_text_reads_back_to_the_same_values(values, tmp_path):
     path = tmp_path / "resolved.yaml"
     flat = {**settings.defaults(), **arguments.defaults(), **values}
     path.write_text(resolved_text(flat), encoding="utf-8")
-    assert read_flat_dict(path) == flat
+    assert with_defaults(path) == flat
 
 
 def test_flat_dict_is_json_and_a_copy(recipe):
@@ -866,7 +869,7 @@ def test_threads(monkeypatch):
     before = torch.get_num_threads()
     try:
         for cores, processes, wanted in (8, "1", 8), (8, "2", 4), (8, "3", 2), (2, "4", 1), (1.5, "1", 1):
-            monkeypatch.setattr(hardware, "available_cores", lambda number=cores: float(number))
+            monkeypatch.setattr(pools, "available_cores", lambda number=cores: float(number))
             monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
             assert use_all_cores(0) == torch.get_num_threads() == wanted
         assert use_all_cores(3) == torch.get_num_threads() == 3
@@ -874,9 +877,9 @@ def test_threads(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_data_workers(recipe, tmp_path, monkeypatch):
+def test_data_workers(recipe, monkeypatch):
     for cores, processes, wanted in (8, "1", 8), (8, "2", 4), (64, "4", 16), (96, "4", 16), (2, "4", 1), (1.5, "1", 1):
-        monkeypatch.setattr(hardware, "available_cores", lambda number=cores: float(number))
+        monkeypatch.setattr(pools, "available_cores", lambda number=cores: float(number))
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert hardware.data_workers(on_cpu=False, streaming=False) == wanted
         assert hardware.data_workers(on_cpu=True, streaming=False) == 0
@@ -885,8 +888,7 @@ def test_data_workers(recipe, tmp_path, monkeypatch):
     found = recipe("use_cpu: true")
     assert found.flat["dataloader_num_workers"] == found.training.dataloader_num_workers == 0
     assert recipe("use_cpu: true\ndataloader_num_workers: 3").training.dataloader_num_workers == 3
-    save_resolved(found, tmp_path / "resolved.yaml")
-    assert "dataloader_num_workers: 0" in (tmp_path / "resolved.yaml").read_text().splitlines()
+    assert "dataloader_num_workers: 0" in resolved_text(found.flat).splitlines()
 
 
 SHARE = """
@@ -907,7 +909,7 @@ def test_threads_under_the_launcher(tmp_path):
     """`accelerate launch` leaves one thread to a run that has more cores; two processes share them."""
     (tmp_path / "share.py").write_text(SHARE)
     (tmp_path / "mine.yaml").write_text("")
-    cores = int(hardware.available_cores())
+    cores = int(pools.available_cores())
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     for launcher, processes in (
         (["accelerate.commands.launch", "--num_processes=1", "--cpu"], 1),
@@ -947,8 +949,8 @@ def test_available_cores(tmp_path, monkeypatch):
         ("3:cpuset:/d", "v1", 6.0),
     ):
         membership.write_text(line + "\n")
-        assert hardware.available_cores(tmp_path / tree, membership) == wanted
-    assert hardware.available_cores(tmp_path / "none", tmp_path / "missing") == 6.0
+        assert pools.available_cores(tmp_path / tree, membership) == wanted
+    assert pools.available_cores(tmp_path / "none", tmp_path / "missing") == 6.0
 
 
 # ---- the manual
@@ -987,7 +989,7 @@ def test_help(capsys):
 
 def test_ranges_are_those_of_the_transforms():
     """Both ends of each augmentation's range are accepted by the transform, and a little more is not."""
-    from seg_recipe.transforms import Augmentation
+    from seg_recipe.augmentation import Augmentation
 
     def build(**values):
         return Augmentation(

@@ -9,10 +9,10 @@ from seg_recipe.importers.streets import CLASSES
 from seg_recipe.labels import load_label_space
 from seg_recipe.recipe import settings
 from seg_recipe.recipe.loading import load_recipe
-from seg_recipe.recipe.resolved import read_flat_dict
 from tests import tiny
 from tests.face_files import make_folder
 from tests.foreign_layouts import FAKES
+from tests.test_recipe import with_defaults
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -34,7 +34,7 @@ def test_there_is_more_than_one():
 
 
 def test_reference_recipe():
-    flat = read_flat_dict(Path(__file__).parents[1] / "recipes" / "segformer.yaml")
+    flat = with_defaults(Path(__file__).parents[1] / "recipes" / "segformer.yaml")
     wanted = {
         "model": "nvidia/mit-b0", "image_size": [512], "precision": "auto", "cpu_threads": 0, "from_scratch": False,
         "dataset": ["input"],
@@ -49,7 +49,7 @@ def test_reference_recipe():
 
 
 def test_quickstart_needs_no_network_and_no_account():
-    flat = read_flat_dict(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
+    flat = with_defaults(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
     assert flat["from_scratch"] and flat["generate_faces"] > 0 and flat["dataset"] == ["input/quickstart"]
     assert flat["report_to"] == ["none"] and not flat["push_to_hub"] and flat["labels"] == "face"
     assert flat["image_size"] == [128]

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, Features, Value
 from PIL import Image
 
-from seg_recipe.report import panel_of, part_of, save_preview, spread
+from seg_recipe.report import evenly_spaced, panel_of, part_of, save_preview
 from seg_recipe.transforms import EvalTransform, TrainTransform
 from tests.tiny import LABELS
 
@@ -38,13 +38,13 @@ def video(frames):
     ("length", "count", "places"), [(100, 4, [12, 37, 62, 87]), (3, 8, [0, 1, 2]), (8, 8, [*range(8)]), (9, 1, [4])]
 )
 def test_the_middles_of_equal_parts(length, count, places):
-    assert spread(length, count) == places
+    assert evenly_spaced(length, count) == places
 
 
 def test_nothing_is_shown_twice():
     for length in range(1, 40):
         for count in range(1, 12):
-            places = spread(length, count)
+            places = evenly_spaced(length, count)
             assert (
                 places == sorted(set(places))
                 and len(places) == min(count, length)

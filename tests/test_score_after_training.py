@@ -59,7 +59,7 @@ def test_it_is_the_report_of_the_script(place, tmp_path):
 
 @pytest.mark.slow
 def test_of_a_large_set_a_part_from_all_over_it_is_scored_and_it_says_so(place, monkeypatch):
-    monkeypatch.setattr("seg_recipe.scoring.after_training.MOST_IMAGES", 3)
+    monkeypatch.setattr("seg_recipe.scoring.after_training.MOST_SCORED", 3)
     _, line = report_run(place / "model", validation(place), tiny.LABELS, dataset="several data sets", **RUN)
     assert line.startswith("Report on 3 of the 5 images, from all over the set: ")
     worst = json.loads((place / "model" / "report" / "score.json").read_text())["worst_images"]

@@ -175,7 +175,7 @@ def test_a_stop_during_the_evaluation_before_the_first_step_leaves_nothing_owed(
     request = StopRequest()
     run = trainer(tmp_path, stop=request, callbacks=[StopInEvaluation()], eval_on_start=True)
     run.train()
-    assert run.stopped and run.state.global_step == 0 and kept(tmp_path) == [] and not run.course.evaluation_skipped
+    assert run.stopped and run.state.global_step == 0 and kept(tmp_path) == [] and not run.course.evaluation_owed
 
 
 @pytest.mark.slow

@@ -19,26 +19,19 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, SegformerImageProcessorPil
 
+from seg_recipe.augmentation import Augmentation
 from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
-from seg_recipe.transforms import (
+from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, collate, geometry
+from seg_recipe.transforms.geometry import output_to_source, warp, warp_nearest, window_of
+from seg_recipe.transforms.photometry import degrade, normalisation, normalise, pixels_of
+from seg_recipe.transforms.sampling import (
     BLUR_RADIUS,
     JPEG_QUALITY,
     NOISE_LEVELS,
-    Augmentation,
-    EpochClock,
-    EvalTransform,
     Sampled,
-    TrainTransform,
-    collate,
-    geometry,
-    normalisation,
-    normalise,
-    output_to_source,
+    sample_augmentation,
     sample_generator,
 )
-from seg_recipe.transforms.geometry import warp, warp_nearest, window_of
-from seg_recipe.transforms.photometry import degrade, pixels_of
-from seg_recipe.transforms.sampling import sample_augmentation
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 EVERY_ID = LabelSpace(names=tuple(f"id {i}" for i in range(255)))
@@ -61,6 +54,13 @@ GEOMETRY = {
     "jpeg": 0.0,
 }
 NOTHING = {**GEOMETRY, "scale": [1.0, 1.0], "rotation": 0.0, "shear": 0.0, "translation": 0.0, "flip": 0.0}
+
+
+def evaluated(sample_id, image, mask, **changes):
+    """Pixels (height, width, 3) and labels of one sample for evaluation."""
+    transform = EvalTransform(**{"label_space": FACE, "mean": MEAN, "std": STD, "dtype": torch.uint8} | changes)
+    sample = transform({"id": [sample_id], "image": [image], "label": [mask]})
+    return sample["pixel_values"][0].numpy().transpose(1, 2, 0), sample["labels"][0].numpy()
 
 
 def make_transform(**changes):
@@ -328,7 +328,7 @@ def test_shrinking_is_as_smooth_as_in_evaluation_and_the_stock_way_is_not(size):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8))
     mask = Image.new("L", noise.size)
     training, _ = make_transform(image_size=size, **NOTHING).augment("a", noise, mask, 0)
-    evaluation, _ = EvalTransform(label_space=FACE, image_size=size, mean=MEAN, std=STD).resize("a", noise, mask)
+    evaluation, _ = evaluated("a", noise, mask, image_size=size)
     assert 0.8 < np.std(training) / np.std(evaluation) < 1.75
     assert abs(np.mean(training.astype(float)) - np.mean(evaluation)) < 1
     step = 512 / size
@@ -769,7 +769,7 @@ def test_mask_modes(kind, mode):
     if kind == "train":
         _, seen = make_transform(image_size=24, **NOTHING).augment("a", image, mask, 0)
     else:
-        _, seen = EvalTransform(label_space=FACE, image_size=8, mean=MEAN, std=STD).resize("a", image, mask)
+        _, seen = evaluated("a", image, mask, image_size=8)
     assert np.array_equal(seen, ids)
 
 
@@ -777,7 +777,7 @@ def test_mask_modes(kind, mode):
 def test_image_modes(mode):
     image = make_pair(0, 24, 24)[0].convert(mode)
     mask = Image.new("L", (24, 24))
-    seen, _ = EvalTransform(label_space=FACE, image_size=24, mean=MEAN, std=STD).resize("a", image, mask)
+    seen, _ = evaluated("a", image, mask, image_size=24)
     assert np.array_equal(seen, np.asarray(image.convert("RGB")))
     assert np.array_equal(make_transform(image_size=24, **NOTHING).augment("a", image, mask, 0)[0], seen)
 
@@ -790,17 +790,16 @@ def test_ids_to_ignore(kind):
     if kind == "train":
         _, seen = make_transform(label_space=space, image_size=3, **NOTHING).augment("x", image, mask, 0)
     else:
-        _, seen = EvalTransform(label_space=space, image_size=3, mean=MEAN, std=STD).resize("x", image, mask)
+        _, seen = evaluated("x", image, mask, label_space=space, image_size=3)
     assert seen.tolist() == [[0, 1, 2], [255, 255, 255], [0, 0, 1]]
 
 
 def test_bad_samples_are_named():
     image, mask = make_pair()
-    evaluation = EvalTransform(label_space=FACE, image_size=16, mean=MEAN, std=STD)
 
     def refused(text, image, mask):
         for call in (
-            lambda: evaluation.resize("000123", image, mask),
+            lambda: evaluated("000123", image, mask, image_size=16),
             lambda: make_transform(**NOTHING).augment("000123", image, mask, 0),
         ):
             with pytest.raises(ValueError) as caught:
@@ -827,7 +826,7 @@ def test_bad_samples_are_named():
         image, Image.fromarray(bad),
     )  # fmt: skip
     good = np.where(np.array(mask) == 0, 255, np.array(mask)).astype(np.uint8)
-    assert np.array_equal(evaluation.resize("a", image, Image.fromarray(good))[1], good)
+    assert np.array_equal(evaluated("a", image, Image.fromarray(good), image_size=16)[1], good)
     full = Image.new("L", (40, 40), 254)
     assert (make_transform(label_space=EVERY_ID, **NOTHING).augment("a", image, full, 0)[1] == 254).all(), (
         "255 classes are allowed"

@@ -25,6 +25,7 @@ from typing import Any
 from scripts.bench import FULL_PAIRS, FULL_SIZE, PARTS
 from seg_recipe.runtime.command_line import make_parser
 from seg_recipe.runtime.errors import InputError, check_first, run_program
+from seg_recipe.runtime.files import write_json
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -100,9 +101,8 @@ from scripts.bench.plan import Plan
 from scripts.bench.running import evaluate_part, processes_part, train_part
 from scripts.bench.stock import SLOW_STEPS
 from scripts.bench.table import BEGIN, END, Row, markdown, plain_table
-from seg_recipe.checkpoints import write_json
-from seg_recipe.recipe.hardware import available_cores
 from seg_recipe.recipe.loading import load_recipe
+from seg_recipe.runtime.pools import share_of_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "segformer.yaml"
@@ -179,7 +179,7 @@ def make_plan(asked: argparse.Namespace, work: Path) -> Plan:
     return Plan(
         device=asked.device,
         precision="bf16" if recipe.model.precision == "bf16" else "fp32",  # its loops have no loss scaler
-        threads=max(1, int(available_cores())),
+        threads=share_of_cores(),
         image_size=asked.image_size,
         batch=asked.batch,
         loss_batch=2,

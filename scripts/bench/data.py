@@ -14,9 +14,10 @@ from scripts.bench import FULL_PAIRS
 from scripts.bench.measuring import ratios, run_measured, spread, take_turns
 from scripts.bench.plan import Plan, linked_pairs, training_pairs
 from scripts.bench.table import Row, Target, number, one
+from seg_recipe.augmentation import Augmentation
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
-from seg_recipe.transforms import Augmentation, EpochClock, EvalTransform, TrainTransform, collate
+from seg_recipe.transforms import EpochClock, EvalTransform, TrainTransform, collate
 from seg_recipe.transforms.photometry import IMAGENET_MEAN, IMAGENET_STD
 
 FIRST_START, SECOND_START, START_MEMORY = 90, 10, 1024

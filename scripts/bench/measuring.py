@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
+from seg_recipe.runtime.pools import available_cores
+
 CONFIDENCE = 0.95
 """That the spread of at least six values holds the true median."""
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "pillow")
@@ -205,7 +207,7 @@ def describe_machine(device: torch.device, root: Path) -> dict[str, Any]:
     return {
         "cpu": known.get("model name") or platform.processor() or platform.machine(),
         "flags": [flag for flag in FLAGS if flag in flags],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": int(available_cores()),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "load_before": round(os.getloadavg()[0], 2),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from seg_recipe.augmentation import Augmentation
 from seg_recipe.data import attach_transform, load_data
 from seg_recipe.labels import FACE
 from seg_recipe.losses import SegmentationLoss
@@ -26,7 +27,7 @@ from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.models import build_model
 from seg_recipe.runtime.signals import follow_launcher
 from seg_recipe.trainer import SegmentationTrainer
-from seg_recipe.transforms import Augmentation, EpochClock, TrainTransform, collate
+from seg_recipe.transforms import EpochClock, TrainTransform, collate
 
 
 class _Times(TrainerCallback):

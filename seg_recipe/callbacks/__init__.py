@@ -1,7 +1,7 @@
 """What happens during training besides training: learning rates, early stopping, console, curves, Weights & Biases."""
 
 from seg_recipe.callbacks.plots import TRAINING_PLOT, TrainingPlotCallback
-from seg_recipe.callbacks.progress import ConsoleCallback, EarlyStoppingCallback, LearningRatesCallback, learning_rates
+from seg_recipe.callbacks.progress import ConsoleCallback, EarlyStoppingCallback, LearningRatesCallback
 
 __all__ = [
     "TRAINING_PLOT",
@@ -9,5 +9,4 @@ __all__ = [
     "EarlyStoppingCallback",
     "LearningRatesCallback",
     "TrainingPlotCallback",
-    "learning_rates",
 ]

@@ -8,7 +8,7 @@ from threading import Thread
 
 from tqdm import tqdm
 
-from seg_recipe.runtime.secrets import first_line
+from seg_recipe.runtime.secrets import named_line
 
 
 class Outbox:
@@ -42,7 +42,7 @@ class Outbox:
         """Say why in one line, once; drop every action from now on."""
         if not self.broken:
             self.broken = True
-            say(f"{self._name}: {reason}; training goes on without it.")
+            above_bars(f"{self._name}: {reason}; training goes on without it.")
 
     def close(self, timeout: float) -> bool:
         """Wait for the queued actions, `timeout` seconds at most. Return whether all are done."""
@@ -65,10 +65,10 @@ class Outbox:
             try:
                 action()
             except Exception as error:  # whatever a tracker throws, training goes on; the line says what it was
-                self.give_up(f"{what} failed ({first_line(error)})")
+                self.give_up(f"{what} failed ({named_line(error)})")
             self._busy_since = None
 
 
-def say(line: str) -> None:
+def above_bars(line: str) -> None:
     """Print a line to stderr, above any progress bar."""
     tqdm.write(line, file=sys.stderr)

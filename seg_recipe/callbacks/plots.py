@@ -5,10 +5,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from seg_recipe.callbacks.outbox import say
+from seg_recipe.callbacks.outbox import above_bars
 from seg_recipe.figure_names import logged_set
 from seg_recipe.runtime.files import replaced_file
-from seg_recipe.runtime.secrets import first_line
+from seg_recipe.runtime.secrets import named_line
 
 TRAINING_PLOT = "training.png"
 
@@ -46,5 +46,5 @@ class TrainingPlotCallback(TrainerCallback):
                 picture.save(unfinished, "png", optimize=True)
         except Exception as error:  # whatever it is, training is worth more than its picture
             self._broken = True
-            say(f"{TRAINING_PLOT} cannot be drawn ({first_line(error)}); training goes on without it.")
+            above_bars(f"{TRAINING_PLOT} cannot be drawn ({named_line(error)}); training goes on without it.")
         self._drawn = len(state.log_history)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
-from seg_recipe.callbacks.outbox import say
+from seg_recipe.callbacks.outbox import above_bars
 from seg_recipe.figure_names import logged_set
 
 NOT_FOUND = 3
@@ -94,7 +94,7 @@ class ConsoleCallback(TrainerCallback):
             self._bar.set_postfix({"loss": f"{logs['loss']:.4f}", "images/s": speed})
             return
         rate = f"  learning rate {logs['learning_rate']:.2e}" if "learning_rate" in logs else ""
-        say(f"step {step}/{state.max_steps}  loss {logs['loss']:.4f}{rate}  {speed} images/s")
+        above_bars(f"step {step}/{state.max_steps}  loss {logs['loss']:.4f}{rate}  {speed} images/s")
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
         """Advance a second bar, over the batches of an evaluation."""
@@ -115,7 +115,7 @@ class ConsoleCallback(TrainerCallback):
             line = evaluation_line(metrics, state.global_step, state.log_history, args.metric_for_best_model)
             if line is not None:
                 for text in (line, *never_found(metrics, state.global_step, state.log_history)):
-                    say(text)
+                    above_bars(text)
         self._since = (state.global_step, time.monotonic())
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -20,12 +20,12 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import WandbCallback, WandbLogModel
 
-from seg_recipe.callbacks.outbox import Outbox, say
+from seg_recipe.callbacks.outbox import Outbox, above_bars
 from seg_recipe.callbacks.progress import learning_rates
 from seg_recipe.figure_names import logged_set
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.prediction import Panel, predict_masks
-from seg_recipe.runtime.secrets import SECRET_KEYS, first_line, without_secrets
+from seg_recipe.runtime.secrets import SECRET_KEYS, named_line, without_secrets
 
 RUN_ID_FILE = "wandb_run_id"
 """Beside the checkpoints: a resumed run goes on in the same W&B run."""
@@ -105,7 +105,7 @@ class SegmentationWandbCallback(WandbCallback):
                 sizes = [(mask.shape[0], mask.shape[1]) for mask in self._panel.masks]
                 masks = predict_masks(model, self._panel.pixel_values, sizes, self._panel.window)
             except torch.OutOfMemoryError as error:
-                self._outbox.give_up(f"predicting the panel failed ({first_line(error)})")
+                self._outbox.give_up(f"predicting the panel failed ({named_line(error)})")
         if not state.is_world_process_zero:
             return
         counts = self._confusion() if self._confusion is not None else None
@@ -146,7 +146,7 @@ class SegmentationWandbCallback(WandbCallback):
         if not self._outbox.close(self._patience):
             _end_service()  # else wandb's own exit hook waits for it without end
         elif self._sync_line and not self._outbox.broken:
-            say(self._sync_line)
+            above_bars(self._sync_line)
 
     def _put(self, what: str, action: Callable[[], object]) -> None:
         if not self._finished:
@@ -186,7 +186,7 @@ class SegmentationWandbCallback(WandbCallback):
         except Exception as error:  # a compute node without internet is common: what is kept offline can be sent later
             if mode in ("disabled", "offline", "dryrun"):
                 raise
-            mode, reason = "offline", f"no online run ({first_line(error)}), so "
+            mode, reason = "offline", f"no online run ({named_line(error)}), so "
             self._wandb.teardown()  # the service still holds the run's id
             run = begin(mode="offline")
         atexit.register(self.finish)
@@ -198,9 +198,9 @@ class SegmentationWandbCallback(WandbCallback):
             folder = Path(run.settings.sync_dir)
             place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
             self._sync_line = f"W&B: {reason}the run is kept offline; to send it: wandb sync {shlex.quote(str(place))}"
-            say(self._sync_line)
+            above_bars(self._sync_line)
         elif mode != "disabled":
-            say(f"W&B: logging to {run.url}")
+            above_bars(f"W&B: logging to {run.url}")
 
     def _logged_in(self) -> bool:
         """Whether wandb finds an API key (WANDB_API_KEY, netrc, its settings) or an identity token, without asking."""

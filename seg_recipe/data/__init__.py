@@ -107,8 +107,8 @@ def load_data(
 
     sources: one or several folders, saved data sets or Hub ids (see `read_source`). With several, ids begin with their
     source's name: real/000012.
-    weights: one positive number per source, in proportion to its share of an epoch. No image is left out: an epoch
-    repeats those of small sources, each time augmented anew. Empty: all images once.
+    weights: one positive number per source, in proportion to its share of an epoch. An epoch has each image at least
+    once (not with rare_class_sampling) and repeats those of small sources, augmented anew. Empty: all images once.
     eval_sources: name -> source, each a split of that name: its evaluation pairs if it has any, the held-out part if
     it is trained on too, else all of it. None: "validation", the evaluation pairs of all sources.
     val_fraction: share in [0, 1) of the ids to hold out of a source without evaluation pairs, by a hash of the id.

@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt32, UInt64
 
 from seg_recipe.runtime.files import replaced_file
 
-Found = list[tuple[str, str, str]]
+PairProblems = list[tuple[str, str, str]]
 """What is wrong with one pair: (kind, "image" or "label", detail)."""
 
 
@@ -40,7 +40,7 @@ class Verdicts:
     keys: UInt64[np.ndarray, " pairs"]
     pixels: UInt32[np.ndarray, "pairs columns"]
     digests: UInt64[np.ndarray, "pairs 2"]
-    found: dict[int, Found]
+    found: dict[int, PairProblems]
 
     @classmethod
     def blank(cls, keys: UInt64[np.ndarray, " pairs"], columns: int) -> "Verdicts":

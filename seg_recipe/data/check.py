@@ -20,13 +20,13 @@ from PIL.ExifTags import Base as ExifTag
 from tqdm import tqdm
 from xxhash import xxh3_64_intdigest
 
-from seg_recipe.data.cache import Found, Verdicts, cache_folder
+from seg_recipe.data.cache import PairProblems, Verdicts, cache_folder
 from seg_recipe.data.problems import Problem
 from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.masks import NotIds, ids_in
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.pools import Threads, in_order, inherited, processes
+from seg_recipe.runtime.pools import Threads, available_cores, in_order, inherited, processes
 
 VERSION = 4
 """Increased when the rules change, so that results by older rules are not used."""
@@ -56,9 +56,7 @@ def check_pairs(
     workers: threads, or forked processes for many pairs; 0 for the cores of this process, at most 32. Two threads are
     1.2 times as fast as one, two processes twice. Raises InputError if a process was killed, not for bad pairs.
     """
-    workers = workers or min(
-        32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    workers = workers or min(32, max(1, int(available_cores())))
     rows = pairs.rows.with_format("arrow")
     count = len(label_space)
     verdicts = Verdicts.blank(_keys(rows, pairs.key), count + 1)
@@ -109,7 +107,7 @@ def _read_pairs(
 
     def inspect(
         part: Int64[np.ndarray, " chunk"],
-    ) -> list[tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
+    ) -> list[tuple[PairProblems, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]]:
         return [inspect_pair(image, label, table, count) for _, image, label in _cells(rows, part)]
 
     parts = (unread[start : start + _CHUNK] for start in range(0, len(unread), _CHUNK))
@@ -145,7 +143,7 @@ def problems_of(pairs: Pairs, verdicts: Verdicts) -> list[tuple[int, Problem]]:
 
 def inspect_pair(
     image: dict[str, Any], label: dict[str, Any], read_table: Any, classes: int
-) -> tuple[Found, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]:
+) -> tuple[PairProblems, UInt32[np.ndarray, " columns"], UInt64[np.ndarray, " 2"]]:
     """Check one pair. Returns its problems, its pixels per class (ignored ones last), and hashes of its two files.
 
     Masks are decoded, and images other than PNGs with right checksums.
@@ -153,7 +151,7 @@ def inspect_pair(
     image, label: cells of a `datasets` Image column, {"bytes", "path"}. read_table: of the label space, which has
     `classes` classes.
     """
-    found: Found = []
+    found: PairProblems = []
     sizes, pixels, digests = [], np.zeros(classes + 1, np.uint32), np.zeros(2, np.uint64)
     for place, (part, cell) in enumerate((("image", image), ("label", label))):
         try:
@@ -274,7 +272,7 @@ def _count(
     return present[~(ignored | known)].tolist() + beyond
 
 
-def _foreign(ids: list[int], classes: int) -> Found:
+def _foreign(ids: list[int], classes: int) -> PairProblems:
     if not ids:
         return []
     listed = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")

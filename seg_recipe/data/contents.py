@@ -14,7 +14,7 @@ from seg_recipe.data.sources import Pairs
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.picture_size import ImageSize, height_and_width, size_text
 from seg_recipe.runtime.commands import command
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 
 NOTABLE = 0.001
 """From this share on, ignored pixels may stand for a class. FaceSynthetics leaves one in 10,000 unlabelled."""
@@ -101,7 +101,7 @@ def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
         for name, labelled in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True)
         if not labelled
     ]
-    first = ", ".join(blank[:FIRST]) + ", ..." * (len(blank) > FIRST)
+    first = first_few(blank, FIRST)
     return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
 
 
@@ -115,8 +115,8 @@ def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size
         small += ((pixels > 0) & (pixels.astype(np.int64) * math.prod(height_and_width(image_size)) < area)).sum(0)
     return [
         f"{split}: {space.names[label]} ({label}) is less than one pixel at image_size {size_text(image_size)} in "
-        f"{small[label]:,} of the {present[label]:,} pictures that have it, so it cannot be told there: raise "
-        f"image_size, or train on cut-out parts of the pictures."
+        f"{small[label]:,} of the {present[label]:,} pictures that have it, and is hardly found there: raise "
+        "image_size, or set resize: crop."
         for label in np.flatnonzero(small * 2 > present).tolist()
     ]
 

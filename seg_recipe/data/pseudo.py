@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-RECORD = "pseudo_labels.json"
+PSEUDO_RECORD = "pseudo_labels.json"
 """In the folder of such a data set: by which model, from which pictures, how sure it had to be."""
 
 
 def pseudo_labelled(place: str | Path) -> dict[str, Any] | None:
     """The record of a folder whose masks a model predicted; None for any other data set."""
-    path = Path(place).expanduser() / RECORD
+    path = Path(place).expanduser() / PSEUDO_RECORD
     if not path.is_file():
         return None
     try:

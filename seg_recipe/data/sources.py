@@ -19,7 +19,7 @@ from datasets.table import InMemoryTable
 
 from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
-from seg_recipe.data.pseudo import RECORD
+from seg_recipe.data.pseudo import PSEUDO_RECORD
 from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError, meant
 
@@ -207,7 +207,7 @@ def _stored_key(rows: Dataset) -> str:
 
 def _read_folder(place: str, folder: Path, names: list[str], eval_split: str) -> Source:
     if UNFINISHED in names:
-        again = ("pseudo-label", "MODEL", "PICTURES") if RECORD in names else ("import", "SOURCE")
+        again = ("pseudo-label", "MODEL", "PICTURES") if PSEUDO_RECORD in names else ("import", "SOURCE")
         raise InputError(
             f"{place} is an unfinished {again[0]} (it holds {UNFINISHED}); to finish it: {command(*again, place)}."
         )

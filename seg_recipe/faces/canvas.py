@@ -6,8 +6,6 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from .geometry import Rays
 from .parameters import Colour
 
-Mix = Float32[np.ndarray, "3 n"]
-
 
 def paint(colour: Colour, count: int) -> Float32[np.ndarray, "3 n"]:
     """One colour for `count` points."""

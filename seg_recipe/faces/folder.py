@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from seg_recipe.labels import FACE
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 from seg_recipe.runtime.files import replaced_file
-from seg_recipe.runtime.pools import in_order, no_interrupt_is_lost, processes
+from seg_recipe.runtime.locks import locked
+from seg_recipe.runtime.pools import in_order, no_interrupt_is_lost, processes, share_of_cores
 from seg_recipe.splits import in_validation
 
 from .ours import METADATA, foreign_names, has_our_metadata, mark
@@ -108,19 +109,19 @@ def make_faces(
     workers: drawing processes, 0 = all cores of this process's share. progress: a bar on stderr, shown by rank 0 only.
     backgrounds: a folder of photographs that stand behind the faces instead of what is drawn. oversample: rare classes
     more often (`oversampling.RARE`). portraits: from a narrow range of views (`circumstances.sample_portrait_view`).
-    Raises InputError for settings that make no sense or differ from those that the folder was begun with, OSError
-    where files cannot be written.
+    Raises InputError for settings that make no sense or differ from those that the folder was begun with, and while
+    another command draws into the folder; OSError where files cannot be written.
     """
     out = Path(out)
     if count < 1 or size < 16 or seed < 0 or workers < 0:
         asked = f"count={count}, size={size}, seed={seed}, workers={workers}"
         raise InputError(f"faces: {asked}; wanted: count >= 1, size >= 16, seed and workers >= 0.")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    workers = workers or _cores_of_this_process()
+    workers = workers or share_of_cores()
     series = Series(
         size, seed, val_fraction, oversample, None if backgrounds is None else find_photographs(backgrounds), portraits
     )
-    with _explained(out):
+    with _explained(out), _alone(out, rank):
         _begin(out, count, series)
         share = range(rank, count, ranks)
         missing = [index for index in share if not _is_present(out, index, val_fraction)]
@@ -146,7 +147,6 @@ def _begin(out: Path, count: int, series: Series) -> None:
     In this order a folder that was begun is known for ours, whenever the rendering was killed.
     """
     begun = _check_same_series(out, series)
-    out.mkdir(parents=True, exist_ok=True)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         _wait_for_metadata(out)
     elif begun < count:
@@ -158,6 +158,15 @@ def _begin(out: Path, count: int, series: Series) -> None:
             (out / split / kind).mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def _alone(out: Path, rank: int) -> Iterator[None]:
+    """Make the folder and, on rank 0, lock it: a second command would draw the same faces again."""
+    out.mkdir(parents=True, exist_ok=True)
+    busy = f"Another command is drawing faces into {out}; wait for its end, or name another folder."
+    with nullcontext() if rank else locked(out, lambda: busy):
+        yield
+
+
 def _wait_for_metadata(out: Path) -> None:
     deadline = time.monotonic() + 600
     while not (out / METADATA).is_file():
@@ -167,11 +176,6 @@ def _wait_for_metadata(out: Path) -> None:
                 "written it."
             )
         time.sleep(0.1)
-
-
-def _cores_of_this_process() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 @contextmanager
@@ -235,7 +239,7 @@ def _check_same_series(out: Path, series: Series) -> int:
     """How many faces the folder's metadata lists (0: a new folder); ValueError where they are of another series."""
     path = out / METADATA
     if out.is_dir() and (strangers := foreign_names(out)):
-        held = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
+        held = first_few(strangers)
         raise InputError(
             f"{out} holds {held} and was not made by make_faces, so no face is drawn into it. Name another folder."
         )

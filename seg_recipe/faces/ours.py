@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 METADATA = "metadata.jsonl"
 IMPORTED = "import.json"
-JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", f".{METADATA}.partial"})
+JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", f".{METADATA}.part"})
 """Names in a folder that count for nothing: the system's own, and what a killed rendering left."""
 
 _KEYS = {"id", "split", "index", "size", "seed", "val_fraction", "parameters"}

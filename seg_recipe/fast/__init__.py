@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seg_recipe.runtime.errors import first_line
+
 GPUS = ("cuda",)
 _failed: list[str] = []
 
@@ -33,7 +35,7 @@ def compiles() -> bool:
     try:
         import_module("seg_recipe.fast.kernels").exp2(np.float32(0))
     except Exception as error:  # numba is missing, does not fit NumPy, or LLVM refuses the processor
-        print(f"numba cannot be used ({_reason(error)}): torch is used, which is slower on a CPU.", flush=True)
+        print(f"numba cannot be used ({first_line(error)}): torch is used, which is slower on a CPU.", flush=True)
         return False
     return True
 
@@ -65,9 +67,5 @@ def without_kernels(error: Exception) -> None:
     if isinstance(error, torch.OutOfMemoryError):
         raise error
     if not _failed:
-        print(f"Triton cannot be used ({_reason(error)}): torch is used, which is slower on a GPU.", flush=True)
-    _failed.append(_reason(error))
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+        print(f"Triton cannot be used ({first_line(error)}): torch is used, which is slower on a GPU.", flush=True)
+    _failed.append(first_line(error))

@@ -52,7 +52,7 @@ _FAST: dict[str, Any] = {
 # Literals would be float64, and with them everything that they touch.
 _0, _HALF, _1, _NEXT = np.float32(0), np.float32(0.5), np.float32(1), np.uint32(1)
 _LEAST = np.float32(-125)  # 2 to the power of it is normal
-_LOG2_E, _LN2 = np.float32(1.44269504), np.float32(0.69314718)
+_LOG2_E = np.float32(1.44269504)
 _ROUND = np.float32(1.5 * 2**23 + 127)  # adding it rounds to a whole number; 127 is the exponent of 1 in a float32
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _E0, _E1, _E2 = np.float32(1.535336188e-4), np.float32(1.339887440e-3), np.float32(9.618437358e-3)

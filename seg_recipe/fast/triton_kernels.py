@@ -26,7 +26,6 @@ import triton.language as tl
 # ruff: noqa: RET505  (Triton compiles the branch that a constant chooses, so both need their `else`)
 
 LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 ABSENT = tl.constexpr(-1e30)
 """The logit of a class that is not there. Its exponential is 0, and its mixtures with itself are finite."""
 KINDS = tl.constexpr(5)

@@ -18,9 +18,10 @@ from seg_recipe.models import build_model, freeze
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe.loading import Recipe
 from seg_recipe.recipe.settings import DataSettings
-from seg_recipe.report import panel_of, say
+from seg_recipe.report import panel_of
 from seg_recipe.runtime.errors import InputError
 from seg_recipe.runtime.memory import keep_freed_memory
+from seg_recipe.runtime.process import say
 from seg_recipe.splits import in_validation
 from seg_recipe.transforms import EvalTransform, TrainTransform
 
@@ -74,7 +75,7 @@ def prepare_data(recipe: Recipe, label_space: LabelSpace) -> Data:
 
 def check_faces(recipe: Recipe, data: Data) -> None:
     """Refuse the default labels (face) if most of their classes are in no mask."""
-    if "labels" in recipe.typed or recipe.data.labels != "face" or not data.class_pixels:
+    if not recipe.labels_by_default or not data.class_pixels:
         return
     seen = int(np.any(list(data.class_pixels.values()), axis=0).sum())
     if faces_are_few(seen):

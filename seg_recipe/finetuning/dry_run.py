@@ -15,8 +15,9 @@ from seg_recipe.data import Data
 from seg_recipe.finetuning.overview import overview_line, read_overview
 from seg_recipe.labels import LabelSpace
 from seg_recipe.picture_size import ImageSize, height_and_width
-from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.process import say
+from seg_recipe.runtime.signals import is_distributed
 from seg_recipe.trainer import SegmentationTrainer
 
 
@@ -73,7 +74,7 @@ def scratch_folder() -> str:
 def shared_scratch_folder() -> str:
     """Make one such folder for all ranks. A collective."""
     name = [scratch_folder() if int(os.environ.get("RANK", "0")) == 0 else ""]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         torch.distributed.broadcast_object_list(name, src=0)
     return name[0]
 

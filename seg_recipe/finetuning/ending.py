@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.callbacks import TRAINING_PLOT
-from seg_recipe.checkpoints import replaced_files, together, write_json
+from seg_recipe.checkpoints import replaced_files, together
 from seg_recipe.data import Data
 from seg_recipe.finetuning.card import write_model_card
 from seg_recipe.finetuning.overview import DATA_PLOT, save_data_plot
@@ -15,10 +15,11 @@ from seg_recipe.finetuning.run_callbacks import Callbacks, push_demo
 from seg_recipe.labels import LabelSpace
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe.loading import Recipe
-from seg_recipe.report import check_best, kept_model, save_prediction_sheet, say
+from seg_recipe.report import check_best, kept_model, save_prediction_sheet
 from seg_recipe.runtime.commands import this_command
 from seg_recipe.runtime.errors import noted
-from seg_recipe.runtime.files import FREE_SOME, told_if_refused
+from seg_recipe.runtime.files import FREE_SOME, told_if_refused, write_json
+from seg_recipe.runtime.process import say
 from seg_recipe.runtime.signals import follow_launcher
 from seg_recipe.trainer import SegmentationTrainer
 

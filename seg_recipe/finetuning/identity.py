@@ -14,8 +14,8 @@ from seg_recipe.labels import LabelSpace
 from seg_recipe.recipe.loading import Recipe
 from seg_recipe.recipe.paths import paths_from
 from seg_recipe.recipe.resolved import differences, resolved_text
-from seg_recipe.report import say
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.process import say
 
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "architectures")
 LENGTH = ("num_train_epochs", "max_steps", "early_stopping_patience")
@@ -57,8 +57,7 @@ def run_files(recipe: Recipe, label_space: LabelSpace, identity: dict[str, Any])
 
 def repeatable_text(recipe: Recipe) -> str:
     """The resolved recipe as it is saved: with paths and labels.json as seen from the run's folder."""
-    by_default = recipe.data.labels == "face" and "labels" not in recipe.typed
-    labels = "face" if by_default else "labels.json"
+    labels = "face" if recipe.labels_by_default else "labels.json"
     paths = paths_from(recipe.flat, Path(str(recipe.training.output_dir)))
     return resolved_text(
         {**recipe.flat, **paths, "labels": labels, "output_dir": recipe.training.output_dir, "resume": "auto"}

@@ -10,10 +10,10 @@ from seg_recipe.checkpoints import MARKER, SAVING, fresh_folder
 from seg_recipe.labels import LabelSpace, load_label_space, plain_name
 from seg_recipe.recipe.hardware import use_all_cores
 from seg_recipe.recipe.loading import Recipe
-from seg_recipe.report import say
 from seg_recipe.runtime.commands import command
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
+from seg_recipe.runtime.process import say
 
 _MAY_STAND_THERE = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
 """Files that a run may leave before its first checkpoint. They do not make an output_dir foreign."""
@@ -47,7 +47,7 @@ def refuse_foreign(folder: Path) -> None:
     from seg_recipe.faces.ours import JUNK
 
     if names := sorted(path.name for path in folder.iterdir() if path.name not in _MAY_STAND_THERE | JUNK):
-        found = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+        found = first_few(names)
         raise InputError(
             f"output_dir is {folder}, which holds {found} and no run of this recipe; give a new or an empty folder."
         )
@@ -90,13 +90,12 @@ def check_labels(recipe: Recipe, label_space: LabelSpace) -> None:
     These are the default ones, where that has other classes; a class with another id there; and two data sets of which
     each has a class of its own for one id.
     """
-    default = recipe.data.labels == "face" and "labels" not in recipe.typed
     known = [*map(plain_name, label_space.names)]
     before: dict[int, tuple[str, Path]] = {}
     for source in [*recipe.data.dataset, *(entry.partition("=")[2] for entry in recipe.data.eval_datasets)]:
         own = Path(source) / "labels.json"
         names = load_label_space(str(own)).names if own.is_file() else ()
-        if names and default and names != label_space.names:
+        if names and recipe.labels_by_default and names != label_space.names:
             raise InputError(
                 f"labels is face, but {source} holds a labels.json with other classes. Give --labels {own}, or "
                 "--labels face."

@@ -15,7 +15,8 @@ from seg_recipe.labels import LabelSpace
 from seg_recipe.metrics import SegmentationMetrics
 from seg_recipe.prediction import Panel
 from seg_recipe.recipe.loading import Recipe
-from seg_recipe.report import confusion_picture, package_versions, part_of, say
+from seg_recipe.report import confusion_picture, package_versions, part_of
+from seg_recipe.runtime.process import say
 from seg_recipe.trainer import SegmentationTrainer
 
 

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants, get_token, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # the last: of the HTTP library in use
 
 from seg_recipe.runtime.deadlines import within
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_line
 from seg_recipe.runtime.secrets import without_secrets
 
 RepoType = Literal["model", "space"]
@@ -98,5 +98,4 @@ def reason_of(error: Exception) -> str:
     """The first line of an error, without any secret that it may quote."""
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # huggingface_hub wraps the failure of a large file
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return without_secrets(text).rstrip(".:")
+    return without_secrets(first_line(error))

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 MODEL_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json", "README.md",
-    "recipe.yaml", "metrics.json", "labels.json", "training_args.json",
+    "recipe.yaml", "labels.json", "training_args.json",
 )  # fmt: skip
 """What may leave this machine, besides the card's pictures: no optimizer, scheduler or random state, and no pickle."""
 
@@ -60,7 +60,6 @@ class HubCallback(TrainerCallback):
     card: called with (folder, metrics, step) to write README.md into the folder that is about to be pushed; the
     metrics are those of the evaluation at that step (empty if there was none), named as `evaluation_at` gives them.
     None: the checkpoint's README.md, if it has one.
-    extra_files: further names inside a model's folder that go up with it.
     retry_waits: seconds between the attempts of one push. A newer checkpoint ends the waiting and takes its place.
     """
 
@@ -71,7 +70,6 @@ class HubCallback(TrainerCallback):
         output_dir: str | Path,
         strategy: str = "every_save",
         card: Callable[[Path, dict[str, Any], int], object] | None = None,
-        extra_files: Sequence[str] = (),
         retry_waits: Sequence[float] = (5.0, 20.0, 60.0),
     ):
         if strategy not in ("every_save", "end"):
@@ -80,7 +78,7 @@ class HubCallback(TrainerCallback):
             )
         self.repo_id = repo_id
         self.unpushed = Path(output_dir) / "unpushed"
-        self._strategy, self._card, self._extra_files, self._retry_waits = strategy, card, extra_files, retry_waits
+        self._strategy, self._card, self._retry_waits = strategy, card, retry_waits
         self._changed = threading.Condition()  # guards what follows; notified when a push is waiting
         self._waiting: _Push | None = None
         self._sending: _Push | None = None
@@ -127,7 +125,7 @@ class HubCallback(TrainerCallback):
             elif self._unsent is not None and self._waiting is None:
                 self._queue(self._unsent[0])
         except (OSError, ValueError) as error:
-            names = [f"--include={name}" for name in (*MODEL_FILES, *self._extra_files)]
+            names = [f"--include={name}" for name in MODEL_FILES]
             return self._say_missing(f"{message} ({reason_of(error)})", str(model_folder), *names)
         given_up = f"not finished after {patience:g} s"
         try:
@@ -159,9 +157,8 @@ class HubCallback(TrainerCallback):
         target = self.unpushed / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        patterns = (*MODEL_FILES, *self._extra_files)
         for path in source.iterdir():
-            if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns):
+            if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES):
                 _link_or_copy(path, target / path.name)
         if not (target / "config.json").is_file():
             raise InputError(f"{source} holds no config.json, so it is no model.")

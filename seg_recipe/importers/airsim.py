@@ -22,8 +22,8 @@ from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table
 from seg_recipe.runtime.errors import InputError
 
-RECORD, CLASSES = "airsim_rec.txt", "classes.csv"
-MARKS = (rf"(?:.*/)?{re.escape(RECORD)}", r"(?:.*/)?img_.*_5_\d+\.png")
+RECORDING, CLASSES = "airsim_rec.txt", "classes.csv"
+MARKS = (rf"(?:.*/)?{re.escape(RECORDING)}", r"(?:.*/)?img_.*_5_\d+\.png")
 
 _NAME = re.compile(r"img_(.+)_(\d+)_(\d+)\.(?:png|pfm)")
 _SCENE, _SEGMENTATION = "0", "5"
@@ -31,7 +31,7 @@ _SCENE, _SEGMENTATION = "0", "5"
 
 def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     """Read the layout above, in the classes of classes.csv; a moment, seen by all cameras, is a group."""
-    records = [file for name, file in files.items() if name.rpartition("/")[2] == RECORD]
+    records = [file for name, file in files.items() if name.rpartition("/")[2] == RECORDING]
     tables = [file for name, file in files.items() if name.rpartition("/")[2] == CLASSES]
     if records and len(tables) != 1:
         raise InputError(

@@ -14,7 +14,7 @@ from seg_recipe.importers import carla
 from seg_recipe.importers.image_files import Unusable
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.sources import SourceFile
-from seg_recipe.importers.tables import Table, colour_table, read_table
+from seg_recipe.importers.tables import Table, colour_table, load_table
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.runtime.errors import InputError
 
@@ -108,7 +108,7 @@ def table_in(path: Path) -> Table:
         )
     if path.name in NAMES_FILES:
         return read_names(text, f"--table {path}")
-    return read_table(path)
+    return load_table(path)
 
 
 def table_beside(files: dict[str, SourceFile], names: tuple[str, ...]) -> Table:

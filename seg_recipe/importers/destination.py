@@ -26,11 +26,11 @@ from seg_recipe.importers.placement import Made, Placement, fits
 from seg_recipe.importers.samples import SETS
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 from seg_recipe.runtime.locks import locked, make_writable
 from seg_recipe.runtime.pools import Threads, in_order
 
-RECORD = "import.json"
+IMPORT_RECORD = "import.json"
 LABELS = "labels.json"
 PARTIAL = ".partial"
 FOLDERS = tuple(f"{split}/{kind}" for split in SETS for kind in ("images", "annotations"))
@@ -83,11 +83,11 @@ def own_folder(destination: Path) -> Iterator[None]:
         lambda: f"Another import is writing to DEST {destination}; wait for its end, or give another DEST.",
     ):
         names = sorted(entry.name for entry in destination.iterdir())
-        if RECORD not in names and set(names) - {PARTIAL}:
-            shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+        if IMPORT_RECORD not in names and set(names) - {PARTIAL}:
+            shown = first_few(names)
             raise InputError(
-                f"DEST {destination} is no earlier import: it holds {shown} but no {RECORD}; give a new or an empty "
-                "folder."
+                f"DEST {destination} is no earlier import: it holds {shown} but no {IMPORT_RECORD}; give a new or an "
+                "empty folder."
             )
         for folder in (PARTIAL, *FOLDERS):
             inside = destination / folder
@@ -130,7 +130,7 @@ def earlier_files(
             else contextlib.nullcontext(()) as entries
         ):
             placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
-    earlier = _read_record(destination / RECORD) if (destination / RECORD).exists() else None
+    earlier = _read_record(destination / IMPORT_RECORD) if (destination / IMPORT_RECORD).exists() else None
     if earlier and placed:  # an import without pairs does not count
         foreign = sorted(
             path for path, size in placed.items() if path not in expected or not fits(expected[path], size)
@@ -161,7 +161,7 @@ def begin(destination: Path, record: dict[str, Any], space: LabelSpace) -> Path 
         (destination / folder).mkdir(parents=True, exist_ok=True)
     for rest in (destination / PARTIAL).iterdir():
         rest.unlink()
-    _write_json(destination, RECORD, record)
+    _write_json(destination, IMPORT_RECORD, record)
     if space == FACE:
         return None
     _write_json(destination, LABELS, space.to_json())
@@ -204,7 +204,7 @@ def _check_record(
 
 def moved_groups(destination: Path) -> dict[str, str]:
     """Group -> split, of those that an earlier import moved against the hash (see `groups.sides`)."""
-    return _read_record(destination / RECORD)["moved"] if (destination / RECORD).is_file() else {}
+    return _read_record(destination / IMPORT_RECORD)["moved"] if (destination / IMPORT_RECORD).is_file() else {}
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _clear(destination: Path, new: list[Path]) -> None:
         return
     for folder in (*FOLDERS, *SETS, PARTIAL):
         _remove_empty(destination / folder)
-    for name in (RECORD, LABELS):
+    for name in (IMPORT_RECORD, LABELS):
         (destination / name).unlink(missing_ok=True)
     for parent in new:
         _remove_empty(parent)

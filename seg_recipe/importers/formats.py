@@ -41,9 +41,9 @@ PAIRS = "pairs"
 class Format(NamedTuple):
     """A layout: its reader, and how to recognise it.
 
-    marks: patterns that all match some name. never: patterns that match no name, for layouts with the same folders and
-    other classes. confirm: looks into files, if names do not suffice. otherwise: tells by content a source that has
-    the marks of no layout.
+    marks: each of these patterns must match a file's name. never: none of these may; they tell layouts apart that have
+    the same folders and other classes. confirm: looks into files where names do not suffice. otherwise: tells by
+    content a source that has the marks of no layout.
     """
 
     read: Callable[[dict[str, SourceFile], LeftOut], Layout]

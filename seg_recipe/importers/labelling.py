@@ -15,7 +15,7 @@ from jaxtyping import Int32, UInt8
 
 from seg_recipe.importers.samples import Layout
 from seg_recipe.labels import FACE, IGNORE_INDEX, IdMap, LabelSpace, renamed, unmatched_keys, with_nearest
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
     if unknown := unmatched_keys(id_map, layout.names):
         raise InputError(
             f"--id_map names no class of SOURCE with {with_nearest(unknown, layout.names)}. Its classes: "
-            f"{_listed(layout.names)}."
+            f"{first_few(layout.names, 40)}."
         )
     new_names = renamed(layout.names, id_map)
     kept = list(dict.fromkeys(name for name in new_names if name is not None))
@@ -54,12 +54,12 @@ def label(layout: Layout, id_map: IdMap | None = None, wanted: LabelSpace | None
         if missing:
             raise InputError(
                 f"The label space of --labels has no {with_nearest(missing, wanted.names)}; rename, merge or ignore "
-                f"(null) these with --id_map. It has: {_listed(wanted.names)}."
+                f"(null) these with --id_map. It has: {first_few(wanted.names, 40)}."
             )
     elif len(kept) > IGNORE_INDEX:
         raise InputError(
-            f"SOURCE has {len(kept):,} classes, and a mask holds {IGNORE_INDEX} ({_listed(kept, 8)}); merge them with "
-            "--id_map, "
+            f"SOURCE has {len(kept):,} classes, and a mask holds {IGNORE_INDEX} ({first_few(kept, 8)}); merge them "
+            "with --id_map, "
             'as in {"Tree*": "tree", "*": null}.'
         )
     sides: dict[str, Any] = {}
@@ -83,7 +83,3 @@ def _sides(
     names = [(new_names[left], new_names[right]) for left, right in pairs]
     both = dict.fromkeys((left, right) for left, right in names if left and right and left != right)
     return tuple((kept.index(left), kept.index(right)) for left, right in both)
-
-
-def _listed(names: Sequence[str], most: int = 40) -> str:
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])

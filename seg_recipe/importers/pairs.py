@@ -11,8 +11,8 @@ it, and colours with --nearest_colour.
 
 {split} matches a published split: train, training, val, valid, validation, test, testing, also in train2017. So does a
 * that matches only folders of such names, and a folder of a pattern with such a name. Other names that look like a
-split are refused until they are written as {split}, or --resplit ignores them. --group N: the N-th * names the group
-(a person, a drive), which is never split; {split} does not count.
+split are refused until they are written as {split}, or --resplit ignores them. --group_star N: the N-th * names the
+group (a person, a drive), which is never split; {split} does not count.
 """
 
 import functools
@@ -30,7 +30,7 @@ from seg_recipe.importers.published import WORD, WORDS, split_in, split_of
 from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table, show_colour
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
 
 SPLIT = "{split}"
 _ENDINGS = "jpe?g|png|bmp|tiff?|webp|p[gpn]m|npy"
@@ -77,7 +77,7 @@ def read(
     found = _match(files, images, masks, left_out)
     for kind, text in (("images", images), ("masks", masks)):
         if not found[kind]:
-            shown = (", ".join(sorted(files)[:5]) + ", ..." * (len(files) > 5)) or "no file"
+            shown = first_few(sorted(files), 5) or "no file"
             raise InputError(
                 f"--{kind} {text!r} matches no file of SOURCE, by its whole name below it; SOURCE holds {shown}."
             )
@@ -92,7 +92,7 @@ def read(
     notes = [
         f"the split is the published one, by folders called {', '.join(sets)}; --resplit splits otherwise."
     ] * bool(sets)
-    notes += ["--group has no effect: the published split is kept; --resplit splits by groups."] * bool(
+    notes += ["--group_star has no effect: the published split is kept; --resplit splits by groups."] * bool(
         "val" in sets and given
     )
     samples = _samples(pairs, table, group, nearest)
@@ -112,7 +112,9 @@ def _check(images: str, masks: str, group: int) -> int:
             f"{SPLIT} stands once in --images and once in --masks, or in neither; they are {images!r} and {masks!r}."
         )
     if not 0 <= group <= stars:
-        raise InputError(f"--group is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none.")
+        raise InputError(
+            f"--group_star is {group}, and the patterns have {stars} *; wanted: 1 to {stars}, or 0 for none."
+        )
     return stars
 
 
@@ -218,7 +220,7 @@ def _with_splits(
     for place, texts in enumerate(values):
         spoken = {split_in(text) for text in texts} - {""}
         if (place in whole and spoken) or len(spoken) > 1:
-            shown = ", ".join(sorted(texts)[:5]) + ", ..." * (len(texts) > 5)
+            shown = first_few(sorted(texts), 5)
             raise InputError(
                 f"* number {place + 1} of the patterns stands for {shown}, which looks like a published split; "
                 f"{_WRITE_IT}."

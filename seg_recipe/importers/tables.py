@@ -54,7 +54,7 @@ class Table:
         )
 
 
-def read_table(path: Path) -> Table:
+def load_table(path: Path) -> Table:
     """Read a table. Refuses two classes with one value."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seg_recipe.inference import Segmenter, mask_of
 from seg_recipe.inference.exportable import Exportable
 from seg_recipe.inference.inputs import Picture
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_line
 from seg_recipe.runtime.files import replaced_file
 from seg_recipe.windows import WINDOW_STEP
 
@@ -113,9 +113,7 @@ def _export(segmenter: Segmenter, part: Path, onnx: Any, onnxruntime: Any, wante
                     dynamic_axes={"pixel_values": {0: "batch", **size}, "logits": {0: "batch", **size}},
                 )
         except Exception as error:  # each architecture fails in its own way
-            reasons.append(
-                str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-            )
+            reasons.append(first_line(error))
             continue
         model = onnx.load(part)
         onnx.helper.set_model_props(model, {_KEY: wanted})

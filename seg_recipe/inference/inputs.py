@@ -43,7 +43,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Found:
+class Inputs:
     """What lies behind the INPUTs: `root` is the folder that the names are relative to."""
 
     root: Path
@@ -90,7 +90,7 @@ class _File:
 
 
 @contextmanager
-def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Iterator[Found]:
+def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Iterator[Inputs]:
     """The pictures, videos and cameras behind `inputs` (files, folders, globs, zips, camera:0), readable while the
     context lasts.
 
@@ -135,7 +135,7 @@ def find_inputs(inputs: Sequence[str], output: Path, left_out: LeftOut) -> Itera
                 f"INPUT {', '.join(inputs)}: no picture in it. {held}; pictures end in {', '.join(sorted(SUFFIXES))}."
             )
         root = Path(os.path.commonpath(roots))
-        yield Found(
+        yield Inputs(
             root, _named(list(files.values()), root), [(_below(place, root), video) for place, video in videos.items()]
         )
 

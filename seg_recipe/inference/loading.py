@@ -14,7 +14,7 @@ from seg_recipe.labels import FACE, LabelSpace, load_label_space
 from seg_recipe.models.build import WHOLE_PICTURES
 from seg_recipe.models.checkpoint import CheckpointFiles, find_checkpoint
 from seg_recipe.models.configs import model_class, quiet_transformers, read_config
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_line
 from seg_recipe.runtime.precision import computes_in_bf16
 
 IDENTITY = "identity.json"
@@ -74,9 +74,9 @@ def _device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"device is {device}, which PyTorch cannot use here ({first}). Wanted auto, cpu, cuda or cuda:N."
+            f"device is {device}, which PyTorch cannot use here ({first_line(error)}). Wanted auto, cpu, cuda or "
+            "cuda:N."
         ) from None
     return chosen
 

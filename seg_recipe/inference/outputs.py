@@ -27,16 +27,16 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
-from seg_recipe.checkpoints import write_json
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.inference.probabilities import Probabilities, class_files, class_map, in_8_bits, write_npz
 from seg_recipe.inference.values import MaskValues
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_few
+from seg_recipe.runtime.files import write_json
 from seg_recipe.runtime.locks import locked, make_writable
 from seg_recipe.visualize import legend, outlined, overlay
 
-RECORD, SHARES, PARTIAL = "predict.json", "shares.jsonl", ".partial"
+PREDICTION_RECORD, SHARES, PARTIAL = "predict.json", "shares.jsonl", ".partial"
 LEAST_LEGEND_WIDTH = 320
 
 
@@ -198,16 +198,16 @@ def open_predictions(
         if (folder / PARTIAL).exists():
             shutil.rmtree(folder / PARTIAL)
         (folder / PARTIAL).mkdir()
-        write_json(folder / RECORD, settings)
+        write_json(folder / PREDICTION_RECORD, settings)
         predictions = Predictions(folder, label_space, choices or OutputChoices())
         try:
             yield predictions
         finally:
             predictions.sort()
             shutil.rmtree(folder / PARTIAL)
-            if not predictions.lines and {path.name for path in folder.iterdir()} == {SHARES, RECORD}:
+            if not predictions.lines and {path.name for path in folder.iterdir()} == {SHARES, PREDICTION_RECORD}:
                 (folder / SHARES).unlink()
-                (folder / RECORD).unlink()
+                (folder / PREDICTION_RECORD).unlink()
                 for parent in new:
                     with contextlib.suppress(OSError):  # something else was put there meanwhile
                         parent.rmdir()
@@ -215,22 +215,23 @@ def open_predictions(
 
 def _check_record(folder: Path, settings: dict[str, Any]) -> None:
     names = sorted(entry.name for entry in folder.iterdir() if entry.name != PARTIAL)
-    if RECORD not in names:
+    if PREDICTION_RECORD not in names:
         if names:
-            shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+            shown = first_few(names)
             raise InputError(
-                f"--output {folder} is no earlier prediction: it holds {shown} but no {RECORD}; give a new or an "
-                "empty folder."
+                f"--output {folder} is no earlier prediction: it holds {shown} but no {PREDICTION_RECORD}; give a "
+                "new or an empty folder."
             )
         return
     try:
-        earlier = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        earlier = json.loads((folder / PREDICTION_RECORD).read_text(encoding="utf-8"))
         other = [
             f"{key} {earlier.get(key)} (now {value})" for key, value in settings.items() if earlier.get(key) != value
         ]
     except (ValueError, AttributeError):
         raise InputError(
-            f"{folder / RECORD} is not the record of a prediction; give another --output, or delete this one."
+            f"{folder / PREDICTION_RECORD} is not the record of a prediction; give another --output, or delete this "
+            "one."
         ) from None
     if other:
         raise InputError(

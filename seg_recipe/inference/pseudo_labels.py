@@ -24,8 +24,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from seg_recipe.checkpoints import write_json
-from seg_recipe.data.pseudo import RECORD
+from seg_recipe.data.pseudo import PSEUDO_RECORD
 from seg_recipe.data.sources import IMAGE_SUFFIXES, MASK_ENDING, UNFINISHED
 from seg_recipe.inference.confidences import (
     LEVELS,
@@ -39,8 +38,8 @@ from seg_recipe.inference.confidences import (
 )
 from seg_recipe.inference.inputs import Picture
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
-from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.files import replaced_file
+from seg_recipe.runtime.errors import InputError, first_few
+from seg_recipe.runtime.files import replaced_file, write_json
 from seg_recipe.runtime.locks import locked, make_writable
 from seg_recipe.runtime.pools import Threads, in_order
 from seg_recipe.visualize import PseudoLabelled, pseudo_label_sheet
@@ -75,13 +74,13 @@ def open_folder(folder: Path, pictures: Sequence[Picture], settings: dict[str, A
         done = before if "classes" in before and not (folder / UNFINISHED).exists() else {}
         if not done:
             (folder / UNFINISHED / "parts").mkdir(parents=True, exist_ok=True)
-            write_json(folder / RECORD, {"format": 1, "model": settings["model"], "settings": asked})
+            write_json(folder / PSEUDO_RECORD, {"format": 1, "model": settings["model"], "settings": asked})
         try:
             yield done
         finally:
             if not done and not any((folder / UNFINISHED).rglob("*.png")) and not (folder / "train").exists():
                 shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-                (folder / RECORD).unlink(missing_ok=True)
+                (folder / PSEUDO_RECORD).unlink(missing_ok=True)
                 for parent in new:
                     with contextlib.suppress(OSError):
                         parent.rmdir()
@@ -100,19 +99,19 @@ def _check_names(pictures: Sequence[Picture]) -> None:
 
 def _earlier(folder: Path) -> dict[str, Any]:
     """The record in OUT, empty for an empty folder. Raises InputError for one that holds something else."""
-    if not (folder / RECORD).is_file():
+    if not (folder / PSEUDO_RECORD).is_file():
         names = sorted(entry.name for entry in folder.iterdir() if entry.name != UNFINISHED)
         if names:
-            shown = ", ".join(names[:3] + ["..."] * (len(names) > 3))
+            shown = first_few(names)
             raise InputError(
-                f"OUT {folder} holds {shown} and no {RECORD}, so it is no earlier pseudo-labelling; give a new or an "
-                "empty folder."
+                f"OUT {folder} holds {shown} and no {PSEUDO_RECORD}, so it is no earlier pseudo-labelling; give a new "
+                "or an empty folder."
             )
         return {}
     try:
-        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / PSEUDO_RECORD).read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise InputError(f"{folder / RECORD} cannot be read; give another OUT, or delete this one.") from None
+        raise InputError(f"{folder / PSEUDO_RECORD} cannot be read; give another OUT, or delete this one.") from None
 
 
 def count(
@@ -234,9 +233,9 @@ def finish(
     with replaced_file(folder / SHEET) as unfinished:
         pseudo_label_sheet(samples, label_space).save(unfinished, "png")
     write_json(folder / "labels.json", label_space.to_json())
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = json.loads((folder / PSEUDO_RECORD).read_text(encoding="utf-8"))
     record |= {**figures, "classes": shares(levels, least, label_space)}
-    write_json(folder / RECORD, record)
+    write_json(folder / PSEUDO_RECORD, record)
     shutil.rmtree(folder / UNFINISHED)
     return record
 

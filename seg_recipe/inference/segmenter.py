@@ -15,8 +15,8 @@ from seg_recipe.inference.strips import mask_of_strips, resized_in_bands
 from seg_recipe.labels import LabelSpace
 from seg_recipe.models.build import CROPS
 from seg_recipe.prediction import masks_of
-from seg_recipe.runtime.errors import InputError
-from seg_recipe.transforms import normalisation, normalise
+from seg_recipe.runtime.errors import InputError, first_line
+from seg_recipe.transforms.photometry import normalisation, normalise
 from seg_recipe.windows import blended_strips, whole_size, whole_steps
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -142,9 +142,9 @@ class Segmenter:
             except (RuntimeError, ValueError) as error:
                 if scale == 1 or isinstance(error, torch.OutOfMemoryError):
                     raise
-                first = str(error).strip().splitlines()[0].rstrip(".")
                 raise InputError(
-                    f"scales holds {scale:g}, an input that this model cannot take ({first}). Leave that scale out."
+                    f"scales holds {scale:g}, an input that this model cannot take ({first_line(error)}). Leave "
+                    "that scale out."
                 ) from None
             for place, part in zip(whole, found, strict=True):
                 parts[place].append(part)

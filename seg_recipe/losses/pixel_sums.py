@@ -1,5 +1,5 @@
-"""The sums over pixels that power Jaccard and cross entropy are made of, and their gradient, without a tensor of full
-size x classes.
+"""The sums over pixels that power Jaccard and cross entropy are made of, and their gradient. No tensor holds all
+classes at full size.
 
 Both losses depend on the logits only through a few numbers per image and class. With Z the upsampled logits of a
 pixel, q = softmax(Z), y its target (one-hot for hard labels), and sums over the pixels that are not ignored:
@@ -9,13 +9,12 @@ pixel, q = softmax(Z), y its target (one-hot for hard labels), and sums over the
     L_c = sum -y_c log q_c     target_surprise
     U_c = sum -log q_c         uniform_surprise (label smoothing)
 
-Everything after them, up to the loss, is arithmetic on (images, classes) tensors and left to autograd. What autograd
-would do badly is this step: it keeps a handful of full-size tensors. Here the forward pass goes through the picture
-part by part and keeps nothing but the sums; the backward pass goes through it again. Memory does not depend on the
-label size but for a few rows of it.
+From the sums to the loss is arithmetic on (images, classes) tensors, which autograd does. For the sums themselves it
+would keep several full-size tensors. Here the forward pass goes through the picture part by part and keeps the sums
+alone; the backward pass computes each part again. Memory is that of a few rows at the label size.
 
-`tiled` does both passes with torch, on any device. On a CPU `seg_recipe.fast.loss` does the same sooner, and on a GPU
-`seg_recipe.fast.triton_loss`, which also keeps one number per pixel, the logarithm of the softmax's normaliser.
+`tiled` does both passes with torch, on any device. On a CPU `seg_recipe.fast.loss` does the same sooner. On a GPU
+`seg_recipe.fast.triton_loss` does, and keeps one number per pixel: the logarithm of the softmax's normaliser.
 
 The gradient. Let a, b, k, s (images, classes) be the loss's gradients at I, Q, L, U. For one pixel
 
@@ -40,6 +39,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from seg_recipe.fast import kernels_for, kernels_work, loops_for, without_kernels
+from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.losses import tiled
 
 
@@ -94,9 +94,9 @@ def _sums(
     if loops_for(logits):
         sums, wrong = _loops().sums(logits, labels, **settings)
         if wrong:
-            check_labels(labels, logits.shape[1], ignore_index)
+            check_ids(labels, logits.shape[1], ignore_index)
     elif logits.device.type == "cpu":
-        check_labels(labels, logits.shape[1], ignore_index)
+        check_ids(labels, logits.shape[1], ignore_index)
         sums = tiled.sums(logits, labels, **settings)
     else:
         wrong = wrong_labels(labels, logits.shape[1], ignore_index).any()
@@ -170,7 +170,7 @@ def _loops() -> Any:
     return loss
 
 
-def check_labels(labels: Integer[Tensor, "..."] | Float[Tensor, "..."], classes: int, ignore_index: int) -> None:
+def check_ids(labels: Integer[Tensor, "..."] | Float[Tensor, "..."], classes: int, ignore_index: int) -> None:
     """Raises ValueError that names the first of the `wrong_labels`."""
     wrong = wrong_labels(labels, classes, ignore_index)
     if not wrong.any():
@@ -185,7 +185,7 @@ def check_labels(labels: Integer[Tensor, "..."] | Float[Tensor, "..."], classes:
 
 
 def wrong_labels(
-    labels: Integer[Tensor, "*shape"] | Float[Tensor, "*shape"], classes: int, ignore_index: int
+    labels: Integer[Tensor, "*shape"] | Float[Tensor, "*shape"], classes: int, ignore_index: int = IGNORE_INDEX
 ) -> Bool[Tensor, "*shape"]:
     """Where ids are neither a class nor `ignore_index`, or soft labels lie outside [0, 1]."""
     if labels.is_floating_point():

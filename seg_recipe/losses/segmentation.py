@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from seg_recipe.fast import kernels_for, kernels_work, without_kernels
 from seg_recipe.labels import IGNORE_INDEX
 from seg_recipe.losses.pixel_sums import PixelSums, pixel_sums
+from seg_recipe.runtime.signals import is_distributed
 
 REDUCTIONS = ("image", "batch", "micro")
 CLASSES = ("present", "all")
@@ -56,8 +57,8 @@ def power_jaccard(
         image: a ratio per image and class; the mean over an image's classes, then over the images. The same however a
         batch is cut.
         batch: a ratio per class, from sums over the batch and over all ranks; the mean over classes.
-        micro: one ratio from sums over the classes too. With classes="all" it is the published code but for three
-        things: softmax where that has sigmoid outputs, the background class counts, and ignored pixels exist.
+        micro: one ratio from sums over the classes too. With classes="all" it is the published code with three
+        differences: softmax instead of sigmoid, the background class counts, and pixels can be ignored.
     classes: `present` takes the mean (micro: the sum) over the classes that occur in the truth, judged over the same
     sums; `all` over all.
 
@@ -163,7 +164,7 @@ class SegmentationLoss(nn.Module):
         return self._terms(sums, logits, labels, mean=True)
 
     def of_each(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> Float[Tensor, " batch"]:
-        """The loss of each image as a batch of its own has it, on no rank but this one."""
+        """The loss of each image, as if it were a batch by itself. No sums over ranks."""
         return self._terms(self._sums(logits, labels), logits, labels, mean=False).total
 
     def _sums(self, logits: Float[Tensor, "batch classes h w"], labels: Labels) -> PixelSums:
@@ -264,7 +265,7 @@ def _reduced(sums: PixelSums, reduction: str, synchronize: bool) -> PixelSums:
     if reduction == "image":
         return sums
     rows = [part.sum(0, keepdim=True) for part in sums]
-    if synchronize and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if synchronize and is_distributed() and dist.get_world_size() > 1:
         together = _SumOverRanks.apply(torch.cat([row.flatten() for row in rows]))
         rows = [
             part.view_as(row) for part, row in zip(together.split([row.numel() for row in rows]), rows, strict=True)

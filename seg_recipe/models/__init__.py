@@ -4,6 +4,6 @@ optimizer's groups.
 
 from seg_recipe.models.build import build_model
 from seg_recipe.models.groups import parameter_groups
-from seg_recipe.models.layers import Frozen, backbone_prefix, freeze
+from seg_recipe.models.layers import Frozen, freeze
 
-__all__ = ["Frozen", "backbone_prefix", "build_model", "freeze", "parameter_groups"]
+__all__ = ["Frozen", "build_model", "freeze", "parameter_groups"]

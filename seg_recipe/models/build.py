@@ -77,14 +77,14 @@ def build_model(
     resize: "squeeze": the processor resizes whole pictures to just that. "crop": it leaves their size as it is.
     from_scratch: take the architecture only. For nvidia/mit-b0..b5 and nvidia/segformer-b0..b5-* this needs no file
     and no network.
-    config_overrides: changes to the architecture's config, each name=value; see `override_config`.
+    config_overrides: changes to the config, of a backbone with a new head to UperNet's; see `override_config`.
     channels_last: keep the weights in that memory format, which the feature maps then follow.
 
     Conventions: num_labels, id2label (int keys) and label2id are the label space's, IGNORE_INDEX is the config's
-    ignored id. New tensors are initialised under `seed`; the global random state stays as it was. From a checkpoint,
-    only the head may be new. An auxiliary head is left out, and parameters that do not take part in the logits are
-    frozen: DistributedDataParallel would wait for their gradients in vain. Only safetensors are read, and no code from
-    the checkpoint runs.
+    ignored id. New tensors are initialised under `seed`; the global random state stays as it was. Of a checkpoint's
+    backbone only norms of feature maps and unused parameters may be new. An auxiliary head is left out, and parameters
+    that do not take part in the logits are frozen: DistributedDataParallel would wait for their gradients in vain.
+    Only safetensors are read, and no code from the checkpoint runs.
 
     Raises InputError or FileNotFoundError with one line: no such checkpoint, the Hub out of reach, an architecture
     without segmentation, backbone tensors that the checkpoint lacks, an image_size that the model cannot take.

@@ -11,7 +11,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import httpx, validate_repo_id
 
 from seg_recipe.runtime.deadlines import within
-from seg_recipe.runtime.errors import InputError, meant
+from seg_recipe.runtime.errors import InputError, first_line, meant
 
 DEADLINE = 8.0
 """Seconds for the Hub to list a repository. `from_pretrained` itself took 23.5 s on a refused connection."""
@@ -189,5 +189,4 @@ def _reason(error: Exception) -> str:
         return f"{endpoint} has it for those who accepted its terms; accept them there, then `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return f"{endpoint} has no such model, or it is private (`hf auth login`)"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{endpoint} does not serve it ({lines[0].rstrip('.')})"
+    return f"{endpoint} does not serve it ({first_line(error)})"

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from seg_recipe.models.checkpoint import CheckpointFiles
 from seg_recipe.picture_size import size_text
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_line
 
 MASK_CLASSIFICATION = "mask2former"
 """The one type of transformers' universal segmentation that is trained here."""
@@ -37,9 +37,8 @@ def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) ->
     try:
         config = AutoConfig.from_pretrained(str(files.config), trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"model: the config of {name} cannot be read without running code of its own: {first}"
+            f"model: the config of {name} cannot be read without running code of its own: {first_line(error)}"
         ) from None
     if _is_whole(config) or (backbone and _is_backbone(config)):
         return config
@@ -215,21 +214,20 @@ def unused_parameters(config: PreTrainedConfig, name: str, size: tuple[int, int]
             model = new_model(config).eval()
             picture = torch.zeros(1, 3, *size)
     except ImportError as error:  # transformers' DiNAT needs natten
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"model: {name} needs a library that is not installed: {first}.") from None
+        raise InputError(f"model: {name} needs a library that is not installed: {first_line(error)}.") from None
     if model.main_input_name != "pixel_values":
         raise InputError(f"model: {name} takes {model.main_input_name}; wanted a model that takes pixel_values.")
     advice = f"Try --image_size {_multiple((max(size[0], 64), max(size[1], 64)), 32)}."
     try:
         logits = model(pixel_values=picture).logits
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
         own = _own_size(config)
         if _patch_size(config) > 1 and own not in (None, size[0], [*size]):
             advice = (
                 f"It was trained at --image_size {size_text(own)}; from scratch (--from_scratch true) it takes others."
             )
-        raise InputError(f"image_size is {size_text(size)}, which {name} cannot take ({first}). {advice}") from None
+        text = f"image_size is {size_text(size)}, which {name} cannot take"
+        raise InputError(f"{text} ({first_line(error)}). {advice}") from None
     strides = {side / length for side, length in zip(size, logits.shape[-2:], strict=True)}
     stride = max(strides)
     if len(strides) > 1 or (stride > 1 and (stride != int(stride) or int(stride) & (int(stride) - 1))):

@@ -1,8 +1,6 @@
 """Precision, device, threads and workers of a run, by the machine and the launcher."""
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +9,7 @@ from seg_recipe.recipe.arguments import deepspeed_conflicts
 from seg_recipe.recipe.settings import Precision
 from seg_recipe.runtime.commands import launch_with
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.pools import share_of_cores
 from seg_recipe.runtime.precision import computes_in_bf16, computes_in_fp16
 
 
@@ -67,77 +66,38 @@ def data_workers(*, on_cpu: bool, streaming: bool) -> int:
     """
     if on_cpu:
         return 2 if streaming else 0
-    return min(16, max(1, int(available_cores() / max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))))
+    return min(16, share_of_cores())
 
 
 def use_all_cores(cpu_threads: int) -> int:
     """Set PyTorch's threads to `cpu_threads`, or for 0 to this process's share of the cores. Returns the number.
 
-    The share: available cores (affinity, the container's quota) divided by the processes on this machine. By default
-    `accelerate launch` sets OMP_NUM_THREADS=1, which would leave the run on one core.
+    By default `accelerate launch` sets OMP_NUM_THREADS=1, which would leave the run on one core.
     """
-    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads = cpu_threads or max(1, int(available_cores() / processes))
+    threads = cpu_threads or share_of_cores()
     torch.set_num_threads(threads)
     return threads
 
 
-def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """The cores that this process may use: the smaller of its affinity and its control groups' CPU quota.
-
-    cgroups: the mount point of the control groups, version 1 or 2. membership: the file with those of the process.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    lines = membership.read_text(encoding="utf-8").splitlines() if membership.is_file() else []
-    quotas = [float(cores)]
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = cgroups if not controllers else cgroups / "cpu"  # version 2 has one tree and names no controllers
-        group = top / path.lstrip("/")
-        # A quota applies to the groups below it. In a container the path may be the host's: then only the top exists.
-        for folder in (group, *group.parents):
-            quotas += _quota(folder)
-            if folder == top:
-                break
-    return min(quotas)
-
-
-def launcher_conflicts(
-    gradient_accumulation_steps: int, freeze_backbone: str, environment: Mapping[str, str] = os.environ
-) -> list[str]:
+def launcher_conflicts(gradient_accumulation_steps: int, freeze_backbone: str) -> list[str]:
     """A line for each setting of the launcher that contradicts the recipe or that the Trainer does not follow."""
     problems = []
-    accumulation = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if accumulation not in ("1", "auto", str(gradient_accumulation_steps)):
         problems.append(
             f"gradient_accumulation_steps is {gradient_accumulation_steps} in the recipe, but {accumulation} in the "
             "launcher, which the Trainer does not read. Set it in the recipe and remove it from the launcher's file."
         )
-    problems += deepspeed_conflicts(environment)
-    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and freeze_backbone.startswith("steps="):
+    problems += deepspeed_conflicts()
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and freeze_backbone.startswith("steps="):
         problems.append(
             f"freeze_backbone is {freeze_backbone}, and the launcher asks for FSDP, which cannot go on from a "
             "checkpoint without optimizer states (torch 2.13). Freeze all, stages or blocks, or launch with "
             f"{launch_with('multi_gpu')}"
         )
-    if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         problems.append(
             "The launcher asks for torch.compile (dynamo_backend); set dynamo_backend to 'NO' there, and "
             "torch_compile in the recipe."
         )
     return problems
-
-
-def _quota(folder: Path) -> list[float]:
-    """The CPU quota of one control group, in cores; empty for none."""
-    try:
-        if (folder / "cpu.max").is_file():
-            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
-        else:
-            quota, period = (
-                (folder / f"cpu.cfs_{part}_us").read_text(encoding="utf-8").strip() for part in ("quota", "period")
-            )
-    except OSError:
-        return []
-    return [] if quota in ("max", "-1") else [int(quota) / int(period)]

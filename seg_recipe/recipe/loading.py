@@ -15,7 +15,6 @@ from seg_recipe.recipe.hardware import data_workers, launcher_conflicts, resolve
 from seg_recipe.recipe.manual import answer_early
 from seg_recipe.recipe.paths import find_paths
 from seg_recipe.recipe.reading import read_settings
-from seg_recipe.recipe.resolved import write_resolved
 from seg_recipe.recipe.settings import (
     AugmentationSettings,
     DataSettings,
@@ -54,6 +53,11 @@ class Recipe:
     def output_dir(self) -> Path:
         """The folder of the run. `resume: never` may replace it by a new one."""
         return Path(str(self.training.output_dir))
+
+    @property
+    def labels_by_default(self) -> bool:
+        """Whether nobody said what the ids mean: the labels are face, and not by the command line."""
+        return self.data.labels == "face" and "labels" not in self.typed
 
     @property
     def frozen_steps(self) -> int:
@@ -101,11 +105,6 @@ def load_recipe(argv: list[str]) -> Recipe:
     )
     notes += _unused_devices(training)
     return Recipe(training=training, flat=values, notes=notes, typed=given.typed, **groups)
-
-
-def save_resolved(recipe: Recipe, path: str | Path) -> None:
-    """Write the recipe file that `load_recipe([path])` reads as an equal recipe."""
-    write_resolved(recipe.flat, path)
 
 
 def _settle(values: dict[str, Any]) -> list[str]:

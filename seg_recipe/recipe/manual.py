@@ -16,9 +16,9 @@ _INTRODUCTION = """\
 A recipe is a command line, written down: one `setting: value` a line. The command line wins over it. Numbers and
 names are written alike in both; a list is [a, b] in a recipe and a b on the command line; null gives the default.
 A setting of true|false may stand alone on the command line: --check is --check true. No other value may.
-A setting that does not exist, or that has no effect when it is typed, is an error. Paths in a recipe are relative
-to its file, and what is not there is looked for in the working directory; those on the command line are relative
-to the working directory. Runs and rendered faces go to the working directory: nothing is written next to a recipe.
+A setting that does not exist is an error, and so is one on the command line that has no effect. Paths in a recipe
+are relative to its file, or to the working directory if nothing is there. Paths on the command line are relative to
+the working directory. Runs and rendered faces go to the working directory: nothing is written next to a recipe.
 --traceback shows the whole traceback of an error."""
 
 

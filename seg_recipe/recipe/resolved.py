@@ -3,16 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from seg_recipe.recipe import arguments, settings
 from seg_recipe.recipe.checks import as_text
-from seg_recipe.recipe.reading import read_settings
 from seg_recipe.runtime.commands import command
-from seg_recipe.runtime.files import replaced_file
 
 MAY_CHANGE = frozenset(
     (
@@ -36,8 +33,8 @@ MAY_CHANGE = frozenset(
         "hub_private_repo", "hub_strategy", "hub_space",
     )
 )  # fmt: skip
-"""Settings that may change when a run is resumed. They change neither the weights (except for rounding, by cpu_threads
-and channels_last) nor the choice of the best checkpoint."""
+"""Settings that may change when a run is resumed. They change neither the choice of the best checkpoint nor, but for
+rounding and a device's own random numbers in dropout, the weights."""
 
 _TRAINING = "training: transformers.TrainingArguments, where they differ from its defaults or ours"
 
@@ -66,24 +63,10 @@ def resolved_text(flat: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_resolved(flat: Mapping[str, Any], path: str | Path) -> None:
-    """Write `resolved_text` to `path`, as a whole; make its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path, shared=True) as unfinished:
-        unfinished.write_text(resolved_text(flat), encoding="utf-8")
-
-
-def read_flat_dict(path: str | Path) -> dict[str, Any]:
-    """The settings of a recipe file with defaults, neither checked nor resolved for this machine. To compare runs."""
-    return {**settings.defaults(), **arguments.defaults(), **read_settings(Path(path), []).values}
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The differences between two recipes, as `learning_rate: 6e-05 -> 0.0001`, except for settings in MAY_CHANGE.
 
-    Both are flat dicts (`Recipe.as_flat_dict`, `read_flat_dict`, or either from JSON). A missing setting counts as its
-    default.
+    Both are flat dicts (`Recipe.as_flat_dict`, also from JSON). A missing setting counts as its default.
     """
     defaults = {**settings.defaults(), **arguments.defaults()}
     names = [name for name in defaults if name not in MAY_CHANGE]

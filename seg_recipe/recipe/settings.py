@@ -72,9 +72,9 @@ class ModelSettings:
     )
     freeze_backbone: str = setting(
         "",
-        "What of the backbone is not trained, and keeps BatchNorm's statistics: all; stages=2, the stem and the first "
-        "stages of a pyramid; blocks=6, the same of a plain vision transformer; steps=500, all of it in the first "
-        "steps. Empty: nothing.",
+        "Part of the backbone that is not trained. all. stages=2: the stem and the first 2 stages of a pyramid. "
+        "blocks=6: the stem and the first 6 blocks of a plain vision transformer. steps=500: all of it in the first "
+        "500 steps. Empty: nothing. BatchNorm keeps its statistics there.",
     )
     image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = setting(
         [512], "What the model sees, in pixels: the side of a square, or height and width, as in [384, 640]."
@@ -87,8 +87,8 @@ class ModelSettings:
     )
     precision: Precision = setting(
         "auto",
-        "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: bf16 where the hardware has it, else "
-        "fp16 on GPUs with tensor cores, else fp32.",
+        "Arithmetic of the passes (autocast; weights and loss stay fp32). auto: the launcher's mixed_precision if it "
+        "has one, else bf16 where the hardware has it, else fp16 on GPUs with tensor cores, else fp32.",
     )
     channels_last: bool = setting(
         False,
@@ -107,8 +107,8 @@ class DataSettings:
     dataset: list[str] = setting(["input"], "Training data, one source or several: folders, Hub ids, saved datasets.")
     dataset_weights: list[float] = setting(
         [],
-        "Share of an epoch from each source of `dataset`, relative to the others; no picture is left out. Empty: all "
-        "once.",
+        "How much of an epoch each source of `dataset` is, relative to the others, as [3, 1]. Each picture comes at "
+        "least once, unless rare_class_sampling draws them. Empty: each once.",
     )
     eval_datasets: list[str] = setting(
         [], "Named evaluation sets, each name=source. Empty: the validation part of `dataset`."
@@ -152,12 +152,14 @@ class DataSettings:
     )
     rare_class_sampling: Annotated[float, Range(0)] = setting(
         0.0,
-        "Draw pictures with rare classes more often, and with resize: crop the crops around them, as DAFormer does: "
-        "the temperature, 0.01 there for 19 classes; at 0.5 a class without pixels would be drawn 7 times as often as "
-        "one that covers all. A line says what an epoch shows. 0: each picture once.",
+        "Draw pictures with rare classes more often, and with resize: crop place the crops on them, as DAFormer does. "
+        "The number is the temperature of the draw: the lower, the more for rare classes. DAFormer has 0.01 for 19 "
+        "classes; at 0.5 the rarest class is drawn at most 7 times as often as the most frequent. A line says what an "
+        "epoch shows. 0: each picture once.",
     )
     generate_faces: Count = setting(
-        0, "Faces rendered into the first `dataset` folder when it does not exist. 0: none."
+        0,
+        "Faces rendered into the first `dataset` folder if it is new or holds rendered faces only. 0: none.",
     )
     generate_size: Annotated[int, Range(32)] = setting(256, "Side of a rendered face, in pixels.")
     generate_portraits: bool = setting(

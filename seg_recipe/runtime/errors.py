@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,6 +29,17 @@ class InputError(ValueError):
 
     Any other exception is a fault of the code or of the machine.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message without its full stop; its type where it has no message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
+
+
+def first_few(items: Iterable[object], most: int = 3) -> str:
+    """The first items, for a message; "..." where there are more."""
+    shown = [*map(str, items)]
+    return ", ".join(shown[:most] + ["..."] * (len(shown) > most))
 
 
 def meant(path: str | Path) -> str:
@@ -186,7 +197,9 @@ def _wait_for_the_end() -> None:
 
 
 def _is_first_to_say(text: str, *, refusal: bool) -> bool:
-    """Whether no other process of this machine printed the same. Before the process group exists, rank 0 prints."""
+    """Whether no other process of this machine printed the same. Before the process group exists, a refusal is printed
+    by rank 0 and any other error by each process.
+    """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
     torch: Any = sys.modules.get("torch")

@@ -1,6 +1,7 @@
 """Write files as a whole, and report in one line why a file cannot be written."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -74,3 +75,20 @@ def replaced_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON as a whole: `path` has its old or its new content, also after a power cut."""
+    with replaced_file(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        flush(unfinished)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

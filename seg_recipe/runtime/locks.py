@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.files import replaced_file
 
 
 def make_writable(folder: Path, setting: str) -> list[Path]:
@@ -88,9 +89,8 @@ def sole_writer(folder: Path, setting: str) -> Iterator[None]:
         if other.get("host", me["host"]) != me["host"] and silent < SILENCE:
             rest = f" If that process is dead, it counts as such in {SILENCE - silent:.0f} s."
             raise InputError(_in_use(folder, setting, other) + rest)
-        unfinished = place.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(me) + "\n", encoding="utf-8")
-        unfinished.replace(place)
+        with replaced_file(place, shared=True) as unfinished:
+            unfinished.write_text(json.dumps(me) + "\n", encoding="utf-8")
         done = threading.Event()
         threading.Thread(target=_touch, args=(place, done), name="heartbeat", daemon=True).start()
         try:

@@ -1,4 +1,4 @@
-"""Pools of threads and processes that Ctrl-C can end at any moment."""
+"""The cores of this process, and pools of threads and processes that Ctrl-C can end at any moment."""
 
 import ctypes
 import multiprocessing
@@ -11,11 +11,52 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+def share_of_cores() -> int:
+    """The available cores divided by the processes of the launcher on this machine, at least 1."""
+    return max(1, int(available_cores() / max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
+
+
+def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
+    """The cores that this process may use: the smaller of its affinity and its control groups' CPU quota.
+
+    cgroups: the mount point of the control groups, version 1 or 2. membership: the file with those of the process.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lines = membership.read_text(encoding="utf-8").splitlines() if membership.is_file() else []
+    quotas = [float(cores)]
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = cgroups if not controllers else cgroups / "cpu"  # version 2 has one tree and names no controllers
+        group = top / path.lstrip("/")
+        # A quota applies to the groups below it. In a container the path may be the host's: then only the top exists.
+        for folder in (group, *group.parents):
+            quotas += _quota(folder)
+            if folder == top:
+                break
+    return min(quotas)
+
+
+def _quota(folder: Path) -> list[float]:
+    """The CPU quota of one control group, in cores; empty for none."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            quota, period = (
+                (folder / f"cpu.cfs_{part}_us").read_text(encoding="utf-8").strip() for part in ("quota", "period")
+            )
+    except OSError:
+        return []
+    return [] if quota in ("max", "-1") else [int(quota) / int(period)]
 
 
 @contextmanager
@@ -161,7 +202,7 @@ def result(future: "Future[_Result]") -> _Result:
         return future.result()
 
 
-def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int) -> list[_Result]:
+def on_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int) -> list[_Result]:
     """[work(item) for item in items] on `threads` threads, the caller's among them. Not for use within `work`.
 
     After an error no further item is begun.

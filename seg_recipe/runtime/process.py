@@ -1,11 +1,18 @@
-"""A training process: it ends with its launcher and leaves the process group together with the other ranks."""
+"""A training process: it ends with its launcher, leaves the process group with the other ranks, and rank 0 prints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from transformers import TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from seg_recipe.runtime.signals import StopRequest, follow_launcher, leave_together
+
+
+def say(args: TrainingArguments, *lines: str) -> None:
+    """Print lines once, however many processes there are."""
+    if lines and args.process_index == 0:
+        print(*lines, sep="\n", flush=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from seg_recipe.runtime.errors import InputError
+from seg_recipe.runtime.errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def first_line(error: BaseException) -> str:
+def named_line(error: BaseException) -> str:
     """Type and first line of an exception, without secrets."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return without_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__).rstrip(".")
+    name, line = type(error).__name__, first_line(error)
+    return without_secrets(line if line == name else f"{name}: {line}")
 
 
 def known_secrets() -> list[str]:

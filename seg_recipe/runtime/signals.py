@@ -15,9 +15,14 @@ from typing import Any
 import torch
 
 
+def is_distributed() -> bool:
+    """Whether this process belongs to a process group of torch.distributed."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def any_rank(own: bool) -> bool:
     """Whether `own` is true on any rank. A collective: every rank gets the same answer."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         return own
     device = (
         torch.device("cuda", torch.cuda.current_device())
@@ -66,8 +71,7 @@ class StopRequest:
 
         With NCCL it is the answer of the previous call, which needs no wait for the device.
         """
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not (distributed and torch.distributed.get_backend() == "nccl"):
+        if not (is_distributed() and torch.distributed.get_backend() == "nccl"):
             return any_rank(self._asked)
         said = torch.full((), float(self._asked), device=torch.device("cuda", torch.cuda.current_device()))
         torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX)
@@ -102,11 +106,11 @@ class StopRequest:
 
 
 def only_parent_terminates() -> None:
-    """Ignore SIGTERM in this worker, started by WorkerContext, unless the parent sent it. Stuck workers end that way.
+    """Ignore SIGTERM in this data worker unless the parent sent it, which ends stuck workers so.
 
     SLURM's scancel, systemd, docker and `timeout` send SIGTERM to every process of a run. With torch's handler a data
-    worker dies of it, and the run with the worker, before it saves. A worker whose parent died ends by itself within
-    seconds. Does nothing in other processes.
+    worker then dies, and the run fails before it saves. A worker whose parent died ends by itself within seconds. Does
+    nothing in processes that WorkerContext did not start.
     """
     if not hasattr(signal, "sigwaitinfo") or signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         return
@@ -156,7 +160,7 @@ def leave_together() -> None:
     has no tensor, and the pause gives the threads the lock. May go when torch's ProcessGroupGloo releases its tensors
     before it reports a collective as done.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         torch.distributed.barrier()
         time.sleep(0.2)
         torch.distributed.destroy_process_group()

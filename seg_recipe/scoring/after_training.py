@@ -10,7 +10,7 @@ from datasets import Dataset
 from seg_recipe.charts import confusion_figure, iou_figure
 from seg_recipe.inference import load_segmenter
 from seg_recipe.labels import LabelSpace
-from seg_recipe.report import spread
+from seg_recipe.report import evenly_spaced
 from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import explain
 from seg_recipe.runtime.files import FULL
@@ -22,7 +22,7 @@ from seg_recipe.visualize import Prediction, prediction_sheet
 
 REPORT = "report"
 """The folder in a run's output folder that holds report.html, score.json and the pictures."""
-MOST_IMAGES = 1000
+MOST_SCORED = 1000
 """Of a larger evaluation set this many, evenly spaced, are scored, since other ranks wait."""
 
 
@@ -54,7 +54,7 @@ def report_run(
         described = Path(dataset).expanduser() / METADATA
         report = score_models(
             contestant(folder.resolve().name, load_segmenter(folder, device=device, precision=precision), label_space),
-            Pictures(rows.select(spread(len(rows), MOST_IMAGES)), label_space),
+            Pictures(rows.select(evenly_spaced(len(rows), MOST_SCORED)), label_space),
             dataset=dataset,
             split=split,
             metadata=read_metadata(described) if described.is_file() else None,
@@ -75,7 +75,7 @@ def report_run(
             f"The report could not be made ({reason}); the model is not touched by that. To try again: "
             f"{command('score', str(folder))} ...",
         )
-    part = f" on {MOST_IMAGES:,} of the {len(rows):,} images, from all over the set" if len(rows) > MOST_IMAGES else ""
+    part = f" on {MOST_SCORED:,} of the {len(rows):,} images, from all over the set" if len(rows) > MOST_SCORED else ""
     return pictures, f"Report{part}: {page}."
 
 

@@ -6,35 +6,11 @@ pictures), out come `id`, `pixel_values` and `labels`. What a training sample lo
 id) and of nothing else: not of the worker, the rank or a restart.
 
 The order for training: reduce by a whole factor, photometry, blur, noise, grey, JPEG, then the one affine resampling,
-flip, normalise. Photometry comes before the resampling, so that what lies outside of the picture stays the plain mean
-colour and bleeds nowhere.
+flip, normalise. Photometry comes before the resampling, so the area outside of the picture keeps the plain mean
+colour.
 """
 
-from seg_recipe.augmentation import Augmentation
-from seg_recipe.transforms.geometry import output_to_source
-from seg_recipe.transforms.photometry import normalisation, normalise
 from seg_recipe.transforms.samples import EvalTransform, TrainTransform, collate
-from seg_recipe.transforms.sampling import (
-    BLUR_RADIUS,
-    JPEG_QUALITY,
-    NOISE_LEVELS,
-    EpochClock,
-    Sampled,
-    sample_generator,
-)
+from seg_recipe.transforms.sampling import EpochClock
 
-__all__ = [
-    "BLUR_RADIUS",
-    "JPEG_QUALITY",
-    "NOISE_LEVELS",
-    "Augmentation",
-    "EpochClock",
-    "EvalTransform",
-    "Sampled",
-    "TrainTransform",
-    "collate",
-    "normalisation",
-    "normalise",
-    "output_to_source",
-    "sample_generator",
-]
+__all__ = ["EpochClock", "EvalTransform", "TrainTransform", "collate"]

@@ -24,9 +24,10 @@ def draw_crop_centre(
 ) -> tuple[float, float]:
     """Draw the centre (x, y) of a crop of `image_size`, in pixels of the picture.
 
-    ids: the picture's mask. scale: the zoom, 1 for the picture's own resolution. The crop lies within the picture; a
-    side of the picture that is shorter than the crop is shown whole, in the middle.
-    class_chances: a chance for each class. One of the mask's classes is drawn by it, and the crop holds a pixel of it.
+    ids: the picture's mask. scale: the zoom, 1 for the picture's own resolution.
+    class_chances: a chance for each class. They draw a class of the mask, and the crop shows one of its pixels.
+
+    The crop lies within the picture. Where a side of the picture is shorter than the crop's, the picture is centred.
     """
     reach = [side / (2 * scale) for side in reversed(height_and_width(image_size))]
     ends = [

@@ -17,7 +17,7 @@ from seg_recipe.augmentation import Augmentation
 from seg_recipe.labels import IGNORE_INDEX, LabelSpace
 from seg_recipe.picture_size import ImageSize, Resize, height_and_width
 from seg_recipe.runtime.errors import InputError
-from seg_recipe.runtime.pools import spread
+from seg_recipe.runtime.pools import on_threads
 from seg_recipe.transforms.cells import decoded_image, ids_of_cell
 from seg_recipe.transforms.crops import draw_crop_centre
 from seg_recipe.transforms.geometry import output_to_source, warp, warp_nearest, window_of
@@ -47,10 +47,9 @@ class TrainTransform:
     class_chances: for each class the chance that a crop is drawn around it.
     mean, std: of red, green and blue in 0-1; those of ImageNet by default. Outside of the picture the image has the
     colour `mean`, in 8 bits, and the labels are IGNORE_INDEX.
-    seed, clock: with the sample's id they decide everything that is random. Left out, the clock is one of its own, at
-    epoch 0 until `transform.clock.epoch` is set.
-    dtype: of pixel_values. torch.uint8: they are not normalised, for SegmentationTrainer does it on the device, which
-    then gets a quarter of the bytes.
+    seed, clock: they and the sample's id decide all that is random. clock None: a new one, at epoch 0 until
+    `transform.clock.epoch` is set.
+    dtype: of pixel_values. torch.uint8 leaves them as they are; SegmentationTrainer normalises them on the device.
 
     Raises InputError for an image_size outside 1-16384 and for a mean or std that is none.
     """
@@ -187,13 +186,6 @@ class EvalTransform:
             "labels": [labels for _, labels in filled],
         }
 
-    def resize(
-        self, sample_id: str, image: Image.Image, label: Image.Image
-    ) -> tuple[UInt8[np.ndarray, "tall wide 3"], UInt8[np.ndarray, "height width"]]:
-        """Image (RGB, resized with antialiasing) and mask (its own size) of one sample."""
-        picture, mask = self._resized(sample_id, image, label)
-        return np.ascontiguousarray(picture[:, :, :3]), mask
-
     def _resized(
         self,
         sample_id: str,
@@ -266,7 +258,7 @@ def _each(batch: dict[str, list], work: Callable[[int, tuple[str, Any, Any]], _R
             ) from error
         return work(number, (sample_id, *pictures))
 
-    return spread(do, rows, torch.get_num_threads())
+    return on_threads(do, rows, torch.get_num_threads())
 
 
 def _checked_pair(

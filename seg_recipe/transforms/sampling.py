@@ -76,8 +76,9 @@ class Sampled(NamedTuple):
 def sample_augmentation(generator: np.random.Generator, augmentation: Augmentation, image_size: ImageSize) -> Sampled:
     """Sample the augmentation of one sample.
 
-    It always uses the same count of random numbers in the same order: switching one augmentation off does not
-    change the others. A further number would change those of the noise, which `degrade` uses next.
+    It always takes 20 random numbers in the same order: switching one augmentation off does not change the others. A
+    new augmentation must not take a 21st: that would change the noise, which `degrade` draws next. It draws from a
+    generator of its own, `sample_generator(seed, epoch, f"{sample_id}\0name")`, as a crop's place does.
     """
     u = iter(generator.random(20).tolist())
 
