@@ -12,7 +12,7 @@ from transformers.optimization import get_scheduler
 
 from seg_recipe.models import parameter_groups
 from seg_recipe.runtime.errors import InputError, RunError
-from seg_recipe.runtime.signals import LateCopy
+from seg_recipe.runtime.signals import LateCopy, is_distributed
 
 MOST_SKIPS = 40
 """fp16's loss scale begins at 2**16 and halves at each skipped step: after this many it is not the cause."""
@@ -204,4 +204,4 @@ class FiniteWatch:
 
 
 def _here() -> str:
-    return " of this process" if torch.distributed.is_available() and torch.distributed.is_initialized() else ""
+    return " of this process" if is_distributed() else ""
