@@ -197,7 +197,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             print(f"{arguments.model}: {line}")
         window = segmenter.uses_windows if arguments.window is None else arguments.window
         options = {"flip": arguments.flip, "scales": arguments.scales, "window": window}
-        values = read_values(arguments.table, segmenter.label_space) if arguments.table else None
+        unsure = arguments.min_confidence is not None
+        values = read_values(arguments.table, segmenter.label_space, unsure) if arguments.table else None
         settings = _settings(segmenter, arguments, options, found.root) | {"table": values and values.record}
         choices = OutputChoices(
             *(arguments.overlay, arguments.contours, arguments.min_confidence, tuple(arguments.probabilities)), values

@@ -172,3 +172,23 @@ def test_it_is_imported_as_it_was(table, tmp_path):
         assert np.array_equal(back, np.array(SPACE.names)[masks[path.stem.removesuffix("_seg")]])
         seen += 1
     assert seen == len(masks)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pycocotools sets shapes of arrays
+@pytest.mark.parametrize("polygons", [None, "0"])
+def test_pycocotools_reads_the_masks(checkpoint, tmp_path, polygons):
+    """The reader of most people, where it is installed; the tests above hold what it gave, and stand in for it."""
+    coco = pytest.importorskip("pycocotools.coco")
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(pictures()):
+        image.convert("RGB").save(tmp_path / "photos" / f"{number}.png")
+    words = ["--polygons", polygons] if polygons else []
+    run(checkpoint, tmp_path / "photos", "--output", tmp_path / "out", "--coco", tmp_path / "coco.json", *words)
+    read = coco.COCO(str(tmp_path / "coco.json"))
+    assert [one["name"] for one in read.loadCats(read.getCatIds())] == list(LABELS.names)
+    for image in read.loadImgs(read.getImgIds()):
+        found = np.full((image["height"], image["width"]), 255, np.uint8)
+        for annotation in read.loadAnns(read.getAnnIds(imgIds=image["id"])):
+            found[read.annToMask(annotation) == 1] = annotation["category_id"]
+        with Image.open(tmp_path / "out" / "masks" / image["file_name"]) as mask:
+            assert np.array_equal(found, np.asarray(mask))

@@ -140,16 +140,34 @@ def test_a_table_that_cannot_be_used_is_refused_before_the_first_picture(checkpo
             r"no value for 'disc' \(near",
         ),
         ({**whole, "left": 70000}, r"has the id 70000; a PNG holds 0 to 65,535"),
-        ({**whole, "left": 255}, r'gives 255 to a class, and none to pixels without a label; add one, as "void"'),
+        ({**whole, "left": 255}, r'gives 255 to a class, and none to pixels without .* makes; add one, as "void"'),
         ([1], r"no object, or an empty one"),
     ):
-        words = ("--output", tmp_path / "out", "--table", table(tmp_path, content))
+        words = ("--output", tmp_path / "out", "--min_confidence", "0.5", "--table", table(tmp_path, content))
         if said is None:
-            run(checkpoint, tmp_path / "x.png", "--output", tmp_path / "other", "--table", words[-1])
+            run(checkpoint, tmp_path / "x.png", "--output", tmp_path / "other", *words[2:])
             continue
         with pytest.raises(ValueError, match=said):
             run(checkpoint, tmp_path / "x.png", *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("last", [[0, 0, 0], 255])
+def test_black_or_255_may_be_a_class_where_every_pixel_has_one(checkpoint, tmp_path, last):
+    """As in the table of docs/data.md, whose background is black."""
+    pictures()[0].save(tmp_path / "x.png")
+    content = {name: [9, number, 1] if last != 255 else number for number, name in enumerate(LABELS.names[:-1])}
+    content[LABELS.names[-1]] = last
+    words = (tmp_path / "x.png", "--output", tmp_path / "out", "--table", table(tmp_path, content))
+    run(checkpoint, tmp_path / "x.png", "--output", tmp_path / "plain")
+    assert run(checkpoint, *words)["written"] == 1
+    mask, stored = (read(tmp_path / folder / "masks" / "x.png") for folder in ("plain", "out"))
+    values = np.array([content[name] for name in LABELS.names])
+    assert np.array_equal(stored, values[mask]) and (mask == len(LABELS) - 1).any()
+    (tmp_path / "out" / "masks" / "x.png").touch()
+    assert run(checkpoint, *words)["already_there"] == 1
+    with pytest.raises(ValueError, match="which --min_confidence makes"):
+        run(checkpoint, tmp_path / "x.png", "--output", tmp_path / "new", *words[3:], "--min_confidence", "0.9")
 
 
 def test_the_table_is_part_of_what_the_folder_was_made_with(checkpoint, tmp_path):

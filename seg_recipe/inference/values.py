@@ -72,12 +72,13 @@ class MaskValues:
         return [value >> 16, value >> 8 & 255, value & 255] if self.colours else value
 
 
-def read_values(path: Path, label_space: LabelSpace) -> MaskValues:
+def read_values(path: Path, label_space: LabelSpace, unlabelled: bool = True) -> MaskValues:
     """The values of a file, or a name for CARLA, that `scripts/import_dataset.py --table` takes. Of several values of
     a class the first counts.
 
     Pixels without a label get the table's own value for them, else that of a name like void or unlabelled, else 255,
-    or black. Raises InputError for a class without a value, ids beyond 16 bits, or no value left for such pixels.
+    or black; any other one if there will be none (not `unlabelled`). Raises InputError for a class without a value,
+    ids beyond 16 bits, or no value left for such pixels.
     """
     table = table_in(path)
     by_number: dict[int, int] = {}
@@ -91,19 +92,21 @@ def read_values(path: Path, label_space: LabelSpace) -> MaskValues:
             f"the model: {', '.join(label_space.names)}."
         )
     values = [by_name[name] for name in label_space.names]
-    spare = next((value for value in _of_no_label(table, by_name) if value not in values), None)
+    spare = next((value for value in _of_no_label(table, by_name, unlabelled) if value not in values), None)
     if spare is None:
         taken = show_colour(0) if table.colours else IGNORE_INDEX
         raise InputError(
-            f'--table {path} gives {taken} to a class, and none to pixels without a label; add one, as "void".'
+            f"--table {path} gives {taken} to a class, and none to pixels without a label, which --min_confidence "
+            'makes; add one, as "void".'
         )
     if not table.colours and not 0 <= min(values) <= max(*values, spare) < 2**16:
         raise InputError(f"--table {path} has the id {max(values, key=abs)}; a PNG holds 0 to {2**16 - 1:,}.")
     return MaskValues(label_space, [*values, spare], colours=table.colours)
 
 
-def _of_no_label(table: Table, by_name: dict[str, int]) -> Iterator[int]:
+def _of_no_label(table: Table, by_name: dict[str, int], unlabelled: bool) -> Iterator[int]:
     """Values that pixels without a label may have, the best first."""
     yield from (value for value, number in table.codes.items() if number == NOT_LABELLED)
     yield from (value for name, value in by_name.items() if plain_name(name) in UNLABELLED)
     yield 0 if table.colours else IGNORE_INDEX
+    yield from () if unlabelled else range(2**16)
