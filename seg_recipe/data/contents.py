@@ -101,8 +101,9 @@ def _blank(split: str, parts: Sequence[Masks]) -> list[str]:
         for name, labelled in zip(part.ids, np.any(part.pixels[:, :-1], axis=1), strict=True)
         if not labelled
     ]
-    first = first_few(blank, FIRST)
-    return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first}."] if blank else []
+    if not blank:
+        return []
+    return [f"{split}: {len(blank):,} of its masks hold ignored pixels only: {first_few(blank, FIRST)}."]
 
 
 def _vanishing(split: str, parts: Sequence[Masks], space: LabelSpace, image_size: ImageSize) -> list[str]:

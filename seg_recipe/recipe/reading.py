@@ -64,7 +64,7 @@ def _read_options(options: list[str]) -> dict[str, Given]:
         if name in given:
             raise InputError(f"--{name} stands twice on the command line. Keep one of them.")
         is_switch = _value_type(name) is bool
-        if not texts and not is_switch and _is_known(name):
+        if not texts and not is_switch and name in _known():
             raise InputError(f"--{name} has no value. Write --{name} VALUE, or --{name} null for the default.")
         given[name] = _read_texts(name, texts or ["true"], origin)
     return given
@@ -176,7 +176,7 @@ def _asks_for_nothing(name: str, entry: Given) -> bool:
 def _check_name(name: str, origin: str) -> None:
     if name in arguments.REFUSED or name in arguments.GONE:
         raise InputError(f"{name} cannot be set ({origin}). {arguments.REFUSED.get(name) or arguments.GONE[name]}")
-    if _is_known(name):
+    if name in _known():
         return
     if name.startswith("no_") and _value_type(name[3:]) is bool:
         raise InputError(f"There is no setting {name} ({origin}). Write {name[3:]}: false, or --{name[3:]} false.")
@@ -186,10 +186,6 @@ def _check_name(name: str, origin: str) -> None:
     near = near or get_close_matches(name, _known(), 1, cutoff=0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else "--help lists the settings."
     raise InputError(f"There is no setting {name} ({origin}). {advice}")
-
-
-def _is_known(name: str) -> bool:
-    return name in _known()
 
 
 @cache
