@@ -1,5 +1,9 @@
 """Large pictures: masks in strips are those of all scores at once, and what is read has a limit that can be moved."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +14,9 @@ from seg_recipe.inference import decoding, load_segmenter, mask_of, strips
 from seg_recipe.inference.loop import _Read
 from seg_recipe.inference.strips import mask_of_strips
 from seg_recipe.windows import blended, blended_strips
-from tests.test_inference import checkpoint, patches, pictures
-from tests.test_predict import lines, run
+from tests.test_inference import checkpoint, patches, pictures, processor
+from tests.test_predict import ROOT, lines, run
+from tests.tiny import segformer
 
 __all__ = ["checkpoint"]
 
@@ -136,3 +141,35 @@ def test_pillow_s_own_limit_is_moved_too(tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 100_000
     with pytest.raises(ValueError, match="more than 200,000 pixels"):
         decoding.measure((tmp_path / "x.png").open("rb"))
+
+
+_MEASURED = """
+import resource, sys
+from scripts.predict import main
+report = main(sys.argv[1:])
+print(report["written"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")  # of the mask that is looked at
+def test_10_000_by_10_000_pixels_take_little_memory(tmp_path):
+    """With 19 classes it was 3.3 GB with all scores in memory. The peak is that of a process of its own, as the kernel
+    counts it.
+    """
+    blocks = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    Image.fromarray(blocks.repeat(100, 0).repeat(100, 1)).save(tmp_path / "large.png", compress_level=1)
+    segformer(classes=19).save_pretrained(tmp_path / "model")
+    processor((512, 512)).save_pretrained(tmp_path / "model")
+    words = [tmp_path / "model", tmp_path / "large.png", "--output", tmp_path / "out", "--window", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=900,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written, peak = done.stdout.splitlines()[-1].split()
+    print(f"peak of predict with 10,000 x 10,000 pixels and 19 classes: {float(peak):.2f} GB")
+    assert written == "1" and float(peak) < 2.2
+    with Image.open(tmp_path / "out" / "masks" / "large.png") as mask:
+        assert mask.size == (10_000, 10_000)
