@@ -212,6 +212,18 @@ def test_the_model_folder_remembers_and_predict_and_the_pipeline_take_it(run, tm
 
 
 @pytest.mark.long
+def test_an_onnx_file_is_shown_the_same_windows(run, tmp_path):
+    place, _ = run
+    pictures = place / "data" / "val" / "images"
+    for name, words in (("torch", ("--precision", "fp32")), ("onnx", ("--onnx", tmp_path / "model.onnx"))):
+        words = (place / "run", pictures, "--output", tmp_path / name, "--device", "cpu", *words)
+        assert predict.main([*map(str, words)])["written"] == len(list(pictures.iterdir()))
+    for path in (tmp_path / "torch" / "masks").iterdir():
+        with Image.open(path) as one, Image.open(tmp_path / "onnx" / "masks" / path.name) as other:
+            assert (np.asarray(one) != np.asarray(other)).mean() < 1e-3
+
+
+@pytest.mark.long
 def test_a_stopped_run_of_crops_ends_with_the_weights_of_an_uninterrupted_one(run):
     from tests.test_finetune import stop_at
 
