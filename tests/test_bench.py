@@ -20,6 +20,8 @@ import torch
 import transformers.trainer
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import EvalPrediction
 
 from scripts.bench import PARTS, contestants, running
@@ -434,15 +436,28 @@ class Turns:
         return 1
 
 
+class OneDevice(TorchDispatchMode):
+    """Refuses what a GPU refuses and `meta` does not: tensors of two devices, but for numbers and copies."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+        devices = sorted({each.device.type for each in tensors})
+        name = function._schema.name.split("::")[-1]
+        if len(devices) > 1 and name != "copy_":
+            raise RuntimeError(f"{name} takes tensors of {', '.join(devices)}")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.slow
 def test_the_limits_and_the_loss_go_their_way_on_another_device(tmp_path, monkeypatch):
-    """On device `meta`, which refuses tensors of the CPU as a GPU does. The values, and the parts that are Trainers,
-    need a GPU.
+    """On device `meta`, where no operation takes a tensor of the CPU beside one of the device. Values, and the parts
+    that are Trainers, need a GPU.
     """
     plan = replace(tiny_plan(tmp_path), device="meta", precision="bf16")
     folder, waited = linked_pairs(plan, "pairs", 8, 4), []
     monkeypatch.setattr(contestants, "wait_for", lambda device: waited.append(device.type))
     monkeypatch.setattr(loss_module, "wait_for", lambda device: waited.append(device.type))
-    with on_meta():
+    with on_meta(), OneDevice():
         for way in (
             lambda pipe: contestants.train_bare(pipe, plan, "bf16", True, folder),
             lambda pipe: contestants.train_bare(pipe, plan, "fp32", False, folder),
@@ -455,6 +470,8 @@ def test_the_limits_and_the_loss_go_their_way_on_another_device(tmp_path, monkey
         logits, labels = loss_tensors(plan, torch.zeros(2, 64, 64, dtype=torch.uint8), 19, torch.float32)
         for name, way in loss_ways(plan).items():
             assert loss_module._turn(way, name, logits, labels)() > 0
+        with pytest.raises(RuntimeError, match="pixel_sums takes tensors of cpu, meta"):
+            loss_ways(plan)[OURS](logits, torch.zeros(2, 64, 64, dtype=torch.uint8))
     assert waited == ["meta"] * (2 + 2 + 1 + 2 * len(loss_ways(plan)))
 
 
