@@ -134,11 +134,12 @@ def exact_products(device: torch.device) -> Iterator[None]:
         "cuda": (torch.backends.cuda, torch.backends.cudnn),
         "cpu": (torch.backends.mkldnn, torch.backends.mkldnn),
     }
-    backend, above = backends.get(device.type, (None, None))
+    known = backends.get(device.type)
     with torch.autocast(device.type, enabled=False):
-        if backend is None:
+        if known is None:
             yield
             return
+        backend, above = known
         before = backend.matmul.fp32_precision
         # the value above is inherited; put back as its own, it would stay when a later run sets the one above (tf32)
         before = "none" if before == above.fp32_precision else before

@@ -53,11 +53,11 @@ def test_finetune_loads_no_tool_and_few_files():
 
 
 def test_core_does_not_grow():
-    assert house.core_lines(house.ROOT) <= 13_714
+    assert house.core_lines(house.ROOT) <= 13_657
 
 
 @pytest.mark.long
 def test_a_reader_passes_few_files_until_the_first_loss():
     found = house.executed(house.ROOT)
-    caps = {"files": 74, "functions": 346, "lines of functions": 4_466, "changes of file": 199}
+    caps = {"files": 74, "functions": 350, "lines of functions": 4_511, "changes of file": 206}
     assert {name: value for name, value in found.items() if value > caps[name]} == {}
