@@ -82,6 +82,12 @@ def test_masks_are_those_of_the_pipeline_and_shares_add_up(checkpoint, photos, t
         assert line["shares"]["disc"] == pytest.approx(float((expected == 1).mean()), abs=1e-5)
         with Image.open(output / "overlays" / f"{line['name']}.jpg") as shown:
             assert shown.width >= line["width"] and shown.height > line["height"], "the legend stands below"
+            left = (shown.width - line["width"]) // 2
+            seen = np.asarray(shown, float)[: line["height"], left : left + line["width"]]
+        with Image.open(source) as picture:
+            halves = (np.asarray(picture.convert("RGB"), float) + np.array(LABELS.palette)[expected]) / 2
+        off, upside_down = (np.abs(seen - wanted).mean() for wanted in (halves, halves[::-1]))
+        assert off < 15 < 25 < upside_down, "picture and mask, half and half, but for JPEG's losses"
 
 
 def test_orientation_is_that_of_the_picture_as_displayed(checkpoint, tmp_path):
