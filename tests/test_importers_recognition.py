@@ -59,6 +59,7 @@ VARIANTS = {
         "cityscapes",
         lambda: FAKES["cityscapes"]().files | {"data/gtFine/cityscapes_panoptic_train.json": json_of_coco()},
     ),
+    "panoptic segments alone": ("coco", lambda: segments()),
     "Label Studio without PNG": ("label_studio", lambda: without(FAKES["label_studio"]().files, "task-")),
     "CelebAMask-HQ with its texts": ("celebamask_hq", lambda: celebamask_hq(partition=True).files),
     **{f"COCO as {writer}": ("coco", lambda names=names: coco_of(*names)) for writer, names in {
@@ -79,6 +80,15 @@ def json_of_coco(names=(), file_name="{}"):
     objects = [{"id": 1 + n, "image_id": n, **square} for n in range(len(names))]
     content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "leaf"}]}
     return json.dumps(content).encode()
+
+
+def segments():
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": H, "width": W} for n in range(4)]
+    one = [{"image_id": n, "file_name": f"{n}.png", "segments_info": [{"id": 1, "category_id": 1}]} for n in range(4)]
+    text = json.dumps({"images": images, "annotations": one, "categories": [{"id": 1, "name": "leaf"}]}).encode()
+    masks = {f"annotations/panoptic_val2017/{n}.png": png(np.full((H, W, 3), (1, 0, 0), np.uint8)) for n in range(4)}
+    pictures = {f"val2017/{n}.jpg": jpeg(photo(str(n))) for n in range(4)}
+    return {"annotations/panoptic_val2017.json": text, **masks, **pictures}
 
 
 def coco_of(text, picture, file_name):
