@@ -127,9 +127,7 @@ def _axis(
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in the full precision of their operands: no autocast, no TF32, no bfloat16, whatever the run has
-    switched on.
-    """
+    """Matrix products in the full precision of their operands: no autocast, no TF32, no bfloat16, whatever is on."""
     backends = {
         "cuda": (torch.backends.cuda, torch.backends.cudnn),
         "cpu": (torch.backends.mkldnn, torch.backends.mkldnn),
@@ -141,7 +139,7 @@ def exact_products(device: torch.device) -> Iterator[None]:
             return
         backend, above = known
         before = backend.matmul.fp32_precision
-        # the value above is inherited; put back as its own, it would stay when a later run sets the one above (tf32)
+        # as inherited where it is: put back as its own, it would stay when a later run sets the one above (tf32)
         before = "none" if before == above.fp32_precision else before
         backend.matmul.fp32_precision = "ieee"
         try:
