@@ -86,7 +86,10 @@ _FACEWEAR = (
     "FaceSynthetics' pairs with a mask worn over the face, which is painted as background: keep, ignore (their "
     "background), leave_out"
 )
-_BACKGROUNDS = "photographs: a part of one, by the picture's id, stands behind each picture with transparent pixels"
+_BACKGROUNDS = (
+    "a folder of photographs, or drawn for scenes that are drawn here: a part of one, by the picture's id, stands "
+    "behind each picture with transparent pixels"
+)
 _ALPHA = (
     "SynthHuman: the alpha from which a pixel is person, 1-255; with two, background is below the first, and what is "
     "between them is ignored"
@@ -163,7 +166,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _backdrops(arguments: argparse.Namespace) -> Backdrops | None:
     given = arguments.backgrounds
-    return Backdrops(Path(given), arguments.background_seed, arguments.premultiplied) if given else None
+    return Backdrops(given, arguments.background_seed, arguments.premultiplied) if given else None
 
 
 def _settings(arguments: argparse.Namespace, name: str, layout: Layout, labelling: Labelling) -> dict[str, Any]:
@@ -247,8 +250,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--resplit", action="store_true", help="split by a hash of the id or group, whatever sets were published")
     add("--facewear", choices=facewear.TREATMENTS, help=f"{_FACEWEAR} (default: keep)")
     add("--alpha", type=int, nargs="+", metavar="N", help=f"{_ALPHA} (default: {synth_human.HALF})")
-    add("--backgrounds", metavar="DIR", help=f"{_BACKGROUNDS} (default: they are left out)")
-    add("--background_seed", type=int, default=0, metavar="N", help="chooses the photographs behind (default: 0)")
+    add("--backgrounds", metavar="DIR|drawn", help=f"{_BACKGROUNDS} (default: they are left out)")
+    add("--background_seed", type=int, default=0, metavar="N", help="chooses what stands behind (default: 0)")
     add("--premultiplied", action="store_true", help="colours of transparent pictures are multiplied by alpha already")
     add(
         "--limit",

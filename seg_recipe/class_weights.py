@@ -9,28 +9,27 @@ from jaxtyping import Float64, Int64, Integer
 
 from seg_recipe.runtime.errors import InputError
 
-BALANCED = "balanced"
+BALANCED, EFFECTIVE = "balanced", "effective="
 
 
-def read_class_weights(entries: Sequence[str], names: Sequence[str]) -> list[float] | None:
-    """A weight for each class; None for `balanced`, which `balanced_weights` makes of the masks.
+def read_class_weights(entries: Sequence[str], names: Sequence[str]) -> list[float] | float:
+    """A weight for each class; or the beta with which `balanced_weights` makes them of the masks.
 
-    entries: one number per class; or some as name=number, the others being 1; or `balanced` alone; or nothing, for
-    equal weights. names: of the classes. Raises InputError in one line.
+    entries: one number per class; or some as name=number, the others being 1; or `balanced` or effective=BETA alone;
+    or nothing, for equal weights. names: of the classes. Raises InputError in one line.
     """
     if list(entries) == [BALANCED]:
-        return None
-    named = [entry for entry in entries if "=" in entry]
-    if named and len(named) == len(entries):
-        weights = dict.fromkeys(names, 1.0)
-        for entry in named:
-            name, _, text = entry.rpartition("=")
+        return 1.0
+    if len(entries) == 1 and entries[0].startswith(EFFECTIVE) and EFFECTIVE[:-1] not in names:
+        if (beta := _number(entries[0].removeprefix(EFFECTIVE))) >= 1:
+            raise InputError(f"class_weights is {entries[0]}; wanted a beta below 1, as 0.99999. {BALANCED} is 1.")
+        return beta
+    weights = dict.fromkeys(names, 1.0)
+    if entries and all("=" in entry for entry in entries):
+        for name, _, text in (entry.rpartition("=") for entry in entries):
             if name not in weights:
-                near = get_close_matches(name, names, 1)
-                raise InputError(
-                    f"class_weights names {name!r}, which is no class; "
-                    + (f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(names)}.")
-                )
+                near = " or ".join(get_close_matches(name, names, 1)) or f"one of {', '.join(names)}"
+                raise InputError(f"class_weights names {name!r}, which is no class; wanted {near}.")
             weights[name] = _number(text)
         found = list(weights.values())
     else:
@@ -42,15 +41,21 @@ def read_class_weights(entries: Sequence[str], names: Sequence[str]) -> list[flo
     return found
 
 
-def balanced_weights(pixels: Int64[np.ndarray, " classes"]) -> list[float]:
-    """For each class all pixels over its own times the number of classes, as scikit-learn's `balanced` has it: with
-    them every class counts the same in the sum over the pixels of the training masks. A class without pixels has 1.
+def balanced_weights(pixels: Int64[np.ndarray, " classes"], beta: float = 1.0) -> list[float]:
+    """For each class a weight that falls with its pixels. All pixels together count as much as without weights; a
+    class without pixels has 1.
 
-    pixels: of each class in the training masks.
+    pixels: of each class in the training masks. beta: 1 for the inverse of the pixels, as scikit-learn's `balanced`
+    has it: every class counts the same in the sum over the pixels. From 0 to below 1 for the inverse of the effective
+    number (1 - beta^n) / (1 - beta) of n pixels: Cui et al., CVPR 2019. It stays below 1 / (1 - beta), so that common
+    classes weigh the same, and a rare one at most 1 / (1 - beta) times as much.
     """
     seen = pixels > 0
+    counts = pixels[seen].astype(np.float64)
+    with np.errstate(divide="ignore"):
+        effective = counts if beta == 1 else -np.expm1(counts * np.log(beta)) / (1 - beta)
     weights = np.ones(len(pixels))
-    weights[seen] = pixels.sum() / (seen.sum() * pixels[seen])
+    weights[seen] = counts.sum() / (counts / effective).sum() / effective
     return [float(weight) for weight in weights]
 
 
@@ -87,6 +92,7 @@ def _number(text: str) -> float:
         number = math.nan
     if not 0 <= number < math.inf:
         raise InputError(
-            f"class_weights holds {text!r}; wanted a number >= 0 per class, name=number for some, or {BALANCED}."
+            f"class_weights holds {text!r}; wanted a number >= 0 per class, name=number for some, {BALANCED} or "
+            f"{EFFECTIVE}0.99999."
         )
     return number

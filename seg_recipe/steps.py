@@ -197,11 +197,8 @@ class FiniteWatch:
 
     def _judge_norm(self, norm: float, step: int) -> None:
         if not math.isfinite(norm):
+            where = " of this process" if is_distributed() else ""
             raise NonFiniteLossError(
-                f"The gradient norm is {norm} at step {step} while the loss{_here()} is finite. "
+                f"The gradient norm is {norm} at step {step} while the loss{where} is finite. "
                 f"{self._last_good()} Lower learning_rate or set max_grad_norm."
             )
-
-
-def _here() -> str:
-    return " of this process" if is_distributed() else ""

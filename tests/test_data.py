@@ -124,7 +124,7 @@ def test_nothing_is_opened_by_reading(tmp_path):
 def test_other_files_are_named(tmp_path):
     folder = write_flat(tmp_path / "faces", 30)
     (folder / "000001.bmp").write_bytes(b"")
-    assert f"{folder}: 1 other files or folders were ignored (000001.bmp)." in load(folder).notes
+    assert f"{folder}: 1 other files or folders were ignored, as 000001.bmp." in load(folder).notes
 
 
 def test_train_without_val_is_split_by_hash_and_a_misnamed_val_is_not(tmp_path):
@@ -169,7 +169,7 @@ def test_pairs_in_folders_below_are_told_and_come_in_by_patterns(tmp_path):
         path.parent.joinpath("cam").mkdir(exist_ok=True)
         path.rename(path.parent / "cam" / path.name)
     with pytest.raises(
-        DataProblems, match=r"no pairs for train; .*train: 2 other files or folders were ignored \(cam"
+        DataProblems, match=r"no pairs for train; .*train: 2 other files or folders were ignored, as cam"
     ):
         load(folder)
     patterns = ["--images", "{split}/images/*/*.png", "--masks", "{split}/annotations/*/*_seg.png"]

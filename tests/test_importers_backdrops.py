@@ -1,4 +1,4 @@
-"""Photographs behind transparent renders: the arithmetic, which photograph, and what stays as it is."""
+"""Backgrounds of transparent renders: the arithmetic, which photograph or drawing, and what stays as it is."""
 
 import numpy as np
 import pytest
@@ -123,7 +123,10 @@ def test_without_photographs_transparent_pictures_are_left_out_with_the_way_out(
     assert imported(place, "out")["damaged"] == 10
     printed = capsys.readouterr().out
     assert "has transparent pixels: give --backgrounds" in printed
-    assert "NOTE: --backgrounds DIR puts photographs of a folder behind transparent pixels." in printed
+    assert (
+        "NOTE: --backgrounds DIR puts photographs of a folder behind transparent pixels, --backgrounds drawn "
+        in printed
+    )
     (place / "empty").mkdir()
     with pytest.raises(InputError, match="holds no photographs"):
         imported(place, "other", "--backgrounds", place / "empty")
@@ -152,3 +155,25 @@ def test_imports_with_several_seeds_hold_out_the_same_ids_and_train_together(sou
     assert len(splits["train"]) == 2 * [*sides[0].values()].count("train")
     evaluated = [name for name in splits if name != "train"]
     assert sum(len(splits[name]) for name in evaluated) == 2 * [*sides[0].values()].count("val")
+
+
+def test_drawn_scenes_stand_behind_without_photographs_and_the_same_when_an_import_goes_on(source, capsys):
+    place, wanted = source
+    result = imported(place, "whole", "--backgrounds", "drawn")
+    assert (result["written"], result["damaged"], result["problems"]) == (10, 0, 0)
+    assert "10 pictures were put over drawn scenes" in capsys.readouterr().out
+    behind = set()
+    for name, (_, mask, image) in found(place / "whole").items():
+        rgba, ids = wanted[name]
+        np.testing.assert_array_equal(mask, ids)
+        got = pixels(image, "RGB")
+        np.testing.assert_array_equal(got[:, :4], rgba[:, :4, :3])
+        behind.add(got[:, -4:].tobytes())
+    assert len(behind) == 10, "each picture has a scene of its own"
+    imported(place, "parts", "--backgrounds", "drawn", "--limit", 4)
+    imported(place, "parts", "--backgrounds", "drawn")
+    assert tree(place / "parts") == tree(place / "whole")
+    imported(place, "seeded", "--backgrounds", "drawn", "--background_seed", 1)
+    assert tree(place / "seeded") != tree(place / "whole")
+    with pytest.raises(ValueError, match="parts was imported with other backgrounds"):
+        imported(place, "parts", "--backgrounds", place / "photographs")

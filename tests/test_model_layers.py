@@ -25,7 +25,7 @@ from tests import finetune_runs as runs
 from tests import tiny
 from tests.test_finetune import stop_at
 from tests.test_trainer import arguments
-from tests.tiny_checkpoints import VIT, tiny_config
+from tests.tiny_checkpoints import KINDS, VIT, tiny_config
 
 DEPTHS = [1, 2, 1, 1]
 BACKBONES = {
@@ -54,11 +54,12 @@ def network(kind):
     """A tiny segmentation model with a backbone of the kind, and what its config says of its stages and blocks."""
     torch.manual_seed(3)
     names = {"id2label": tiny.segformer().config.id2label}
-    if kind in ("segformer", "mobilenet_v2", "beit"):
+    if kind in KINDS:
         config = tiny_config(kind, len(tiny.LABELS))
         if kind == "segformer":
             config.depths = DEPTHS
-        return AutoModelForSemanticSegmentation.from_config(config), 4, sum(DEPTHS) if kind == "segformer" else 4
+        blocks = {"segformer": sum(DEPTHS), "mobilenet_v2": 16}.get(kind, 4)
+        return AutoModelForSemanticSegmentation.from_config(config), 16 if blocks == 16 else 4, blocks
     make, stages, blocks = BACKBONES[kind]
     backbone = make()
     backbone.out_features = [name for name in backbone.stage_names if name != "stem"]
@@ -98,7 +99,7 @@ def train(model, folder, steps=3, **settings):
 # ---- what is known of the layers
 
 
-@pytest.mark.parametrize("kind", [*BACKBONES, "segformer", "beit"])
+@pytest.mark.parametrize("kind", [*BACKBONES, "segformer", "beit", "data2vec-vision", "dpt", "mobilenet_v2"])
 def test_stages_and_blocks_are_those_of_the_config_and_come_in_the_order_of_the_data(kind):
     model, stages, blocks = network(kind)
     found = layers_of(model, "layer_decay")
@@ -119,10 +120,10 @@ def test_stages_and_blocks_are_those_of_the_config_and_come_in_the_order_of_the_
 
 
 def test_a_backbone_whose_layers_are_not_known_is_refused_by_name():
-    model, _, _ = network("mobilenet_v2")
-    with pytest.raises(InputError, match=r"^layer_decay needs the layers of the backbone, and those of mobilenet_v2"):
+    model, _, _ = network("mobilevit")
+    with pytest.raises(InputError, match=r"^layer_decay needs the layers of the backbone, and those of mobilevit"):
         parameter_groups(model, learning_rate=1.0, head_learning_rate_factor=1.0, weight_decay=0.0, layer_decay=0.9)
-    with pytest.raises(InputError, match=r"^freeze_backbone: stages=2 needs the layers .* mobilenet_v2 are not known"):
+    with pytest.raises(InputError, match=r"^freeze_backbone: stages=2 needs the layers .* mobilevit are not known"):
         freeze(model, "stages=2")
     assert freeze(model, "all") != []
 
@@ -193,6 +194,7 @@ def test_a_decay_of_one_leaves_the_groups_as_they_are():
         ("resnet", "all", ("backbone.",)),
         ("resnet", "stages=2", ("backbone.embedder.", "backbone.encoder.stages.0.", "backbone.encoder.stages.1.")),
         ("dinov2_with_registers", "blocks=1", ("backbone.embeddings.", "backbone.encoder.layer.0.")),
+        ("mobilenet_v2", "blocks=1", ("mobilenet_v2.conv_stem.", "mobilenet_v2.layer.0.")),
     ],
 )
 def test_what_is_frozen_does_not_move_in_three_steps_and_the_rest_does(kind, setting, still, tmp_path):
@@ -204,8 +206,8 @@ def test_what_is_frozen_does_not_move_in_three_steps_and_the_rest_does(kind, set
     changed = moved(before, run.model)
     assert not any(name.startswith(still) for name in changed)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    mask_token = {name for name in trained if "mask_token" in name}  # has no part in the logits
-    assert trained - mask_token <= changed | {n for n in trained if "key.bias" in n or "k_proj.bias" in n}
+    unused = {name for name in trained if "mask_token" in name or "mobilenet_v2.conv_1x1" in name}
+    assert trained - unused <= changed | {n for n in trained if "key.bias" in n or "k_proj.bias" in n}
     assert not any(name.startswith(still) for name in trained)
     states = run.optimizer.state_dict()["state"]
     assert len(states) <= len(trained)

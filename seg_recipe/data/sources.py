@@ -6,7 +6,6 @@ Each becomes rows id, image, label, which are decoded when they are read. No ima
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -21,7 +20,7 @@ from seg_recipe.data.hub import load_from_hub
 from seg_recipe.data.problems import DataProblems, Problem
 from seg_recipe.data.pseudo import PSEUDO_RECORD
 from seg_recipe.runtime.commands import command
-from seg_recipe.runtime.errors import InputError, meant
+from seg_recipe.runtime.errors import InputError, first_line, meant
 
 # Plain Image(): with mode="L" `datasets` turns a palette mask into the brightness of its colours.
 COLUMNS = Features({"id": Value("string"), "image": Image(), "label": Image()})
@@ -109,7 +108,7 @@ def read_source(
             splits = load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{place} looks like a saved data set and cannot be loaded ({_one_line(error)}); save it again."
+                f"{place} looks like a saved data set and cannot be loaded ({first_line(error)}); save it again."
             ) from error
     elif folder.exists():
         raise InputError(
@@ -318,7 +317,7 @@ def _pair_up(place: str, folder: Path, image_folder: str, mask_folder: str, name
             name for name in mask_names if not name.endswith(MASK_ENDING) and not _BESIDE_THE_PAIRS.fullmatch(name)
         ]
     notes = (
-        (f"{place}: {len(strangers):,} other files or folders were ignored ({_few(strangers)}).",) if strangers else ()
+        (f"{place}: {len(strangers):,} other files or folders were ignored, as {strangers[0]}.",) if strangers else ()
     )
     rows = _rows(ids, [image_root + images[i] for i in ids], [mask_root + masks[i] for i in ids])
     return Pairs(place, rows, root, root, tuple(problems), notes)
@@ -369,17 +368,8 @@ def _texts(names: list[str]) -> tuple[list[str], list[str]]:
     return texts, others
 
 
-def _few(names: Iterable[str]) -> str:
-    first, *rest = names
-    return f"{first} and more like it" if rest else first
-
-
 def _list(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 (names are wanted, not 100,000 Path objects)
     except OSError as error:
         raise DataProblems([Problem("unreadable folder", str(folder), error.strerror or str(error))]) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -221,13 +221,13 @@ def make_model(recipe: Recipe, label_space: LabelSpace) -> tuple[PreTrainedModel
 
 
 def make_loss(recipe: Recipe, label_space: LabelSpace, data: Data) -> SegmentationLoss:
-    """The loss of the recipe. `class_weights: balanced` follows the class frequencies of the training masks."""
+    """The loss of the recipe. Class weights follow the class frequencies of the training masks where it says so."""
     settings = recipe.loss
     weights = read_class_weights(settings.class_weights, label_space.names)
-    if weights is None:
-        weights = balanced_weights(data.class_pixels["train"])
+    if isinstance(weights, float):
+        weights = balanced_weights(data.class_pixels["train"], weights)
         each = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(label_space.names, weights, strict=True))
-        say(recipe.training, f"class_weights is balanced: {each}.")
+        say(recipe.training, f"class_weights is {settings.class_weights[0]}: {each}.")
     return SegmentationLoss(
         jaccard_weight=settings.jaccard_weight,
         cross_entropy_weight=settings.cross_entropy_weight,

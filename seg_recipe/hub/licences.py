@@ -79,7 +79,8 @@ def licence_statement(
     data, model = (" ".join(statement.split()).rstrip(".") for statement in (data_license, model_license))
     if pushing:
         _require_statements(data, model, base_model)
-    contradicted = _contradicted(model, own_license)
+    freer = own_license != "" and licence_identifier(model) in PERMISSIVE
+    contradicted = freer and licence_identifier(own_license) not in PERMISSIVE
     if contradicted and pushing:
         raise InputError(
             f"model_license is {model}, and the card of {base_model} says {own_license}, which is not known to be as "
@@ -111,11 +112,6 @@ def licence_statement(
         lines = f"{lines[:-1]}, says the recipe, but the checkpoint's own card says {literal(own_license)}."
     claim = _claim(data_free, model_free, base_model, research, over_photographs)
     return LicenceStatement(*metadata, f"{lines}\n\n{claim}", data_free and model_free)
-
-
-def _contradicted(stated: str, own: str) -> bool:
-    """Whether a permissive licence is stated for weights whose own card names one that is not known to be."""
-    return own != "" and licence_identifier(stated) in PERMISSIVE and licence_identifier(own) not in PERMISSIVE
 
 
 def _claim(data_free: bool, model_free: bool, base_model: str | None, research: bool, over_photographs: bool) -> str:

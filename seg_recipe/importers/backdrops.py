@@ -1,14 +1,14 @@
-"""Photographs behind pictures with transparent pixels, as renderers without a world make them.
+"""Backgrounds for pictures with transparent pixels, as renderers without a world make them.
 
-Behind each picture stands a part of one photograph, half of them mirrored; which is a function of the seed and of the
-picture's id, so that an import that goes on makes the same. Colours are taken as PNG has them, not multiplied by alpha
-("straight"), unless --premultiplied says otherwise; the report tells where that looks wrong. Masks stay as they are.
+Behind each picture stands a part of one photograph, half of them mirrored, or a scene that is drawn for it as behind
+a generated face. Which one follows from the seed and the picture's id, so that an import that goes on makes the same.
+Colours are taken as PNG has them, not multiplied by alpha ("straight"), unless --premultiplied says otherwise; the
+report tells where that looks wrong. Masks stay as they are.
 """
 
 import hashlib
 import threading
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,27 +16,33 @@ from PIL import Image, ImageOps
 
 from seg_recipe.runtime.errors import InputError
 
+DRAWN = "drawn"
+"""Instead of a folder: scenes drawn by this project."""
 _ENOUGH = 50
 """Half transparent pixels of a picture by which straight colours are told from multiplied ones."""
 
 
 class Backdrops:
-    """The photographs of a folder. counts: pictures, all and those that look premultiplied. Thread-safe."""
+    """The photographs of a folder, or drawn scenes for `DRAWN`. Thread-safe.
 
-    def __init__(self, folder: Path, seed: int = 0, premultiplied: bool = False):
+    counts: pictures, all and those that look premultiplied.
+    """
+
+    def __init__(self, folder: str, seed: int = 0, premultiplied: bool = False):
         from seg_recipe.faces.photographs import find_photographs  # late: the faces' package takes seconds
 
-        self.photographs, self.seed, self.premultiplied = find_photographs(folder), seed, premultiplied
+        self.photographs = None if folder == DRAWN else find_photographs(folder)
+        self.seed, self.premultiplied = seed, premultiplied
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @property
     def record(self) -> list[str | int | bool]:
         """What the pictures depend on."""
-        return [self.photographs.digest, self.seed, self.premultiplied]
+        return [self.photographs.digest if self.photographs else DRAWN, self.seed, self.premultiplied]
 
     def behind(self, picture: Image.Image, sample: str) -> Image.Image:
-        """The RGBA picture of the sample over a photograph, as RGB. Raises InputError for a photograph of no use."""
+        """The RGBA picture of the sample over its background, as RGB. Raises InputError for a photograph of no use."""
         rgba = np.asarray(picture)
         half = rgba[(rgba[..., 3] > 0) & (rgba[..., 3] < 255)]
         looks = len(half) >= _ENOUGH and bool((half[:, :3] <= half[:, 3:]).all())
@@ -45,8 +51,12 @@ class Backdrops:
         return Image.fromarray(over(rgba, self._part(sample, picture.size), self.premultiplied))
 
     def _part(self, sample: str, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        """A part of a photograph in the proportions of `size` (width, height), from half to all that fits."""
+        """A part of a photograph in the proportions of `size` (width, height), from half to all that fits; or of a
+        drawn scene.
+        """
         rng = np.random.default_rng(list(hashlib.sha256(f"{self.seed} {sample}".encode()).digest()))
+        if self.photographs is None:
+            return _scene(rng, size)
         path = self.photographs.folder / self.photographs.names[int(rng.integers(len(self.photographs.names)))]
         try:
             with Image.open(path) as photograph:
@@ -67,13 +77,24 @@ class Backdrops:
         if not self.counts["all"]:
             return []
         how = "multiplied by alpha, as --premultiplied says" if self.premultiplied else "straight, as PNG has them"
-        found = [f"{self.counts['all']:,} pictures were put over photographs; their colours were taken as {how}."]
+        behind = "photographs" if self.photographs else "drawn scenes"
+        found = [f"{self.counts['all']:,} pictures were put over {behind}; their colours were taken as {how}."]
         if self.counts["premultiplied"] > self.counts["all"] / 2 and not self.premultiplied:
             found.append(
                 "no colour is brighter than its alpha there, as if they were multiplied by it: where edges look dark "
                 "in a --preview, import into another DEST with --premultiplied."
             )
         return found
+
+
+def _scene(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """A part of a drawn scene, of the `size` (width, height)."""
+    from seg_recipe.faces import sample  # late, as above
+    from seg_recipe.faces.backdrop import make_backdrop
+
+    scene = make_backdrop(sample(int(rng.integers(2**31)), 0), max(size))
+    left, top = (int(rng.integers(max(size) - length + 1)) for length in size)
+    return scene[top : top + size[1], left : left + size[0]]
 
 
 def over(

@@ -20,7 +20,8 @@ Result = dict[str, Any]
 _WAYS_OUT = {
     "without a class": "each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
     "--nearest_colour 100.",
-    "transparent pixels": "--backgrounds DIR puts photographs of a folder behind transparent pixels.",
+    "transparent pixels": "--backgrounds DIR puts photographs of a folder behind transparent pixels, --backgrounds "
+    "drawn puts drawn scenes there.",
     "pixels, the picture": "mask and picture show the same part of the scene in one size, or one of them is a whole "
     "multiple of the other: export both anew.",
 }

@@ -40,7 +40,9 @@ def read_config(files: CheckpointFiles, name: str, *, backbone: bool = False) ->
         raise InputError(
             f"model: the config of {name} cannot be read without running code of its own: {first_line(error)}"
         ) from None
-    if _is_whole(config) or (backbone and _is_backbone(config)):
+    if _is_whole(config) or (
+        backbone and type(config) in MODEL_FOR_BACKBONE_MAPPING and hasattr(config, "stage_names")
+    ):
         return config
     known = ", ".join(sorted([*MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, MASK_CLASSIFICATION]))
     backbones = ", or a backbone: " + ", ".join(sorted({*MODEL_FOR_BACKBONE_MAPPING_NAMES} - {"timm_backbone"}))
@@ -84,10 +86,6 @@ def new_model(config: PreTrainedConfig) -> Any:
 
 def _is_whole(config: PreTrainedConfig) -> bool:
     return type(config) in MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING or config.model_type == MASK_CLASSIFICATION
-
-
-def _is_backbone(config: PreTrainedConfig) -> bool:
-    return type(config) in MODEL_FOR_BACKBONE_MAPPING and hasattr(config, "stage_names")
 
 
 def add_head(config: PreTrainedConfig) -> tuple[PreTrainedConfig, list[str]]:

@@ -10,15 +10,18 @@ from seg_recipe.runtime.errors import InputError
 
 _BLOCK = re.compile(r"(?:^|\.)layers?\.(\d+)\.()")
 _STAGE = re.compile(r"(?:^|\.)(?:stages|layers)\.(\d+)\.(?:(?:blocks|layers)\.(\d+)\.)?")
-_PLAIN = ("beit", "dinov2", "dinov2_with_registers", "dinov3_vit")
-_PYRAMIDS = ("convnext", "convnextv2", "dinov3_convnext", "hiera", "pvt_v2", "resnet", "segformer", "swin", "swinv2")
+_IN_BLOCKS = (
+    "beit", "data2vec-vision", "dinov2", "dinov2_with_registers", "dinov3_vit", "dpt", "mobilenet_v2",
+)  # fmt: skip
+_IN_STAGES = ("convnext", "convnextv2", "dinov3_convnext", "hiera", "pvt_v2", "resnet", "segformer", "swin", "swinv2")
 
 
 class Place(NamedTuple):
     """The place of a backbone's parameter.
 
     stage: 0 for the stem (patch and position embeddings), then 1, 2, ... for the stages of a pyramid or the blocks of
-    a plain vision transformer; one more for the norms behind the last. layer: the same, counted in blocks throughout.
+    a plain vision transformer or of MobileNetV2; one more for what is behind the last. layer: the same, counted in
+    blocks throughout.
     """
 
     stage: int
@@ -61,12 +64,12 @@ def layers_of(model: PreTrainedModel, setting: str) -> Layers:
     to the first. Raises InputError for a backbone whose layers are not known here, naming the `setting`.
     """
     kind = str((getattr(model.config, "backbone_config", None) or model.config).model_type)
-    if kind not in _PLAIN + _PYRAMIDS:
+    if kind not in _IN_BLOCKS + _IN_STAGES:
         raise InputError(
             f"{setting} needs the layers of the backbone, and those of {kind} are not known here; wanted one of "
-            f"{', '.join(sorted(_PLAIN + _PYRAMIDS))}. Or leave it out."
+            f"{', '.join(sorted(_IN_BLOCKS + _IN_STAGES))}. Or leave it out."
         )
-    prefix, pattern = backbone_prefix(model), _BLOCK if kind in _PLAIN else _STAGE
+    prefix, pattern = backbone_prefix(model), _BLOCK if kind in _IN_BLOCKS else _STAGE
     places: dict[str, Place] = {}
     stage = block = layer = 0
     for name, _ in model.named_parameters():
@@ -82,14 +85,15 @@ def layers_of(model: PreTrainedModel, setting: str) -> Layers:
         elif within > block:
             block, layer = within, layer + 1
         places[name] = Place(stage, layer)
-    return Layers(places, stage, layer, "blocks" if kind in _PLAIN else "stages")
+    return Layers(places, stage, layer, "blocks" if kind in _IN_BLOCKS else "stages")
 
 
 def freeze(model: PreTrainedModel, setting: str) -> list[str]:
     """Freeze the backbone for the whole run, as the setting `freeze_backbone` says. Returns notes.
 
     all: the whole backbone. stages=N, blocks=N: the stem and the first N stages of a pyramid, or blocks of a plain
-    vision transformer. steps=N and an empty text freeze nothing here. Raises InputError for parts that do not exist.
+    vision transformer or of MobileNetV2. steps=N and an empty text freeze nothing here. Raises InputError for parts
+    that do not exist.
     """
     kind, _, count = setting.partition("=")
     if kind in ("", "steps"):

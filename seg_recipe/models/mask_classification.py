@@ -34,9 +34,10 @@ class Mask2FormerForUniversalSegmentation(stock.Mask2FormerForUniversalSegmentat
         if self.training:
             return super().forward(pixel_values, output_auxiliary_logits=self.config.use_auxiliary_loss, **kwargs)
         found = super().forward(pixel_values, **kwargs)
+        size = tuple(pixel_values.shape[-2:])
         classes = found.class_queries_logits.float().softmax(-1)[..., :-1]
         scores = [
-            torch.einsum("qc,qhw->chw", one, _grown(masks.float(), pixel_values.shape[-2:]).sigmoid())
+            torch.einsum("qc,qhw->chw", one, interpolate(masks.float()[None], size, mode="bilinear")[0].sigmoid())
             for one, masks in zip(classes, found.masks_queries_logits, strict=True)
         ]
         logits = torch.stack(scores).clamp(min=torch.finfo(torch.float32).tiny).log()
@@ -73,10 +74,6 @@ class Mask2FormerForUniversalSegmentation(stock.Mask2FormerForUniversalSegmentat
 
 
 _PARTS = ("cross_entropy", "mask", "dice")
-
-
-def _grown(masks: Float[Tensor, "queries h w"], size: Any) -> Float[Tensor, "queries height width"]:
-    return interpolate(masks[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
 
 
 def _wholly_ignored(labels: Integer[Tensor, "batch height width"], cells: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """Check typed settings: ranges, contradictions, settings without effect."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +78,8 @@ OFF_AT_ZERO = (
 
 def check_values(values: Values, origins: Mapping[str, str]) -> None:
     """Refuse the first setting that is out of range or contradicts another."""
-    for problem in (*_out_of_range(values), *_contradictions(values)):
+    of_each = (_out_of_range, _model, _data, _evaluation_sets, _augmentation, _loss, _optimizer, _best_checkpoint)
+    for problem in itertools.chain.from_iterable(check(values) for check in (*of_each, _reporting)):
         name = problem.split(maxsplit=1)[0].rstrip(":")
         raise InputError(f"{problem.rstrip('.')} ({origins[name]})." if name in origins else problem)
 
@@ -126,11 +128,6 @@ def _out_of_range(values: Values) -> Iterator[str]:
         yield "max_steps is 0; wanted a number of steps, or -1 to train for num_train_epochs."
     if not values["output_dir"]:
         yield "output_dir is empty; wanted a folder, as runs/mine."
-
-
-def _contradictions(values: Values) -> Iterator[str]:
-    for check in (_model, _data, _evaluation_sets, _augmentation, _loss, _optimizer, _best_checkpoint, _reporting):
-        yield from check(values)
 
 
 def _model(values: Values) -> Iterator[str]:
@@ -231,8 +228,8 @@ def _loss(values: Values) -> Iterator[str]:
         text = str(error)
         yield text if text.endswith((".", "?")) else f"{text} ({values['labels']})."
     else:
-        if weights is None and values["streaming"]:
-            yield "class_weights is balanced, and streaming is true: masks are not counted before; give numbers."
+        if isinstance(weights, float) and values["streaming"]:
+            yield f"class_weights is {values['class_weights'][0]}: masks of a stream are not counted; give numbers."
 
 
 def _optimizer(values: Values) -> Iterator[str]:

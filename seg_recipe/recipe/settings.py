@@ -73,8 +73,8 @@ class ModelSettings:
     freeze_backbone: str = setting(
         "",
         "Part of the backbone that is not trained. all. stages=2: the stem and the first 2 stages of a pyramid. "
-        "blocks=6: the stem and the first 6 blocks of a plain vision transformer. steps=500: all of it in the first "
-        "500 steps. Empty: nothing. BatchNorm keeps its statistics there.",
+        "blocks=6: the stem and the first 6 blocks of a plain transformer or MobileNetV2. steps=500: all of it in the "
+        "first 500 steps. Empty: nothing. BatchNorm keeps its statistics there.",
     )
     image_size: Annotated[list[int], Range(32, 16384, multiple_of=32)] = setting(
         [512], "What the model sees, in pixels: the side of a square, or height and width, as in [384, 640]."
@@ -231,7 +231,8 @@ class LossSettings:
     class_weights: list[str] = setting(
         [],
         "Weights of the cross entropy: one number per class; or some, as [left_eye=5, nose=2], the others being 1; or "
-        "balanced, by how rare a class is in the training masks. Empty: all 1.",
+        "balanced, by how rare a class is in the training masks, or effective=0.99999, the same with a limit. Empty: "
+        "all 1.",
     )
     cross_entropy_label_smoothing: Annotated[float, Range(0, 1, open_high=True)] = setting(
         0.0, "Share of each target spread over all classes."
