@@ -4,6 +4,7 @@ Each override names the fault of the stock class (transformers 5.23). docs/fault
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -152,6 +153,8 @@ class SegmentationTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # else it counts the labels that are not -100
         ddp: Any = self.accelerator.ddp_handler
         ddp.gradient_as_bucket_view = True  # else each rank holds its gradients twice
+        # of a depthwise weight, whose second size is 1: there the stride has no meaning
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # `metrics or` would replace a metric without images: its length is 0
         self.metrics = SegmentationMetrics(_class_names(self.model)) if metrics is None else metrics
         if self.is_fsdp_enabled:

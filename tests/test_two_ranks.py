@@ -42,6 +42,7 @@ def ranks(folder, *cases, **environment):
         for process in started:
             process.kill()
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    assert not any("Grad strides" in each for each in said), "a warning of torch about depthwise weights"
     return {case: [torch.load(folder / f"{case}-{rank}.pt", weights_only=False) for rank in "01"] for case in cases}
 
 
