@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             )
             todo = [sample for sample in missing if sample]
             check_space(source, destination, todo, arguments.copy)
-            labels = begin(destination, {**record, "moved": moved}, labelling.space)
+            labels = begin(destination, {**record, "moved": moved}, labelling.space, placed)
             counts = place(todo, destination, arguments.copy, arguments.workers, left_out)
             finish(destination)
     there = [list(sample) for sample in chosen if all((destination / path).exists() for path in sample)]
@@ -154,7 +154,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "nearest": dict(nearest.pixels) if nearest else {},
         **look_at([destination / mask for _, mask in there], arguments.count, arguments.workers, labelling.space),
     }
-    notes = [*layout.notes, *split_notes(layout, result, moved)]
+    notes = [note for note in layout.notes if not (id_map and "--id_map" in note)]
+    notes = [*notes, *split_notes(layout, result, moved)]
     notes += [line for part in (nearest, backdrops) if part for line in part.lines()]
     ids = [Path(image).stem for image, _ in there if image.startswith("train/")]
     print(*report_lines(result, destination, left_out, notes), *command_lines(result, destination, ids), sep="\n")

@@ -54,7 +54,7 @@ def boundaries_of(
     labels: Integer[Tensor, "images height width"],
     sizes: Integer[Tensor, "images 2"],
 ) -> Int64[Tensor, "images widths 3 classes"]:
-    """The `boundary_pixels` of each image, counted on the host, on the labels' device."""
+    """The `boundary_pixels` of each image. They are counted on the host; the tensor is on the labels' device."""
     from seg_recipe.boundary import boundary_pixels  # few runs need it
 
     counts = []

@@ -8,7 +8,7 @@ may be the IoU of `left` on `real`, or a figure of a set `real_iou`. So names ar
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from seg_recipe.labels import plain_name
+from seg_recipe.sides import plain_name
 
 HEADLINES = ("miou", "classes_present", "miou_i", "miou_c", "accuracy", "mean_accuracy")
 """What `SegmentationMetrics` computes over all classes."""

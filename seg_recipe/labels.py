@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from seg_recipe.runtime.commands import program
 from seg_recipe.runtime.errors import InputError, meant
-from seg_recipe.sides import pairs_by_name
+from seg_recipe.sides import pairs_by_name, plain_name
 
 IGNORE_INDEX = 255
 """The mask id that no loss and no metric counts, in every label space (8-bit masks)."""
@@ -291,11 +291,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise InputError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
     return found
-
-
-def plain_name(name: str) -> str:
-    """A class name in lower case, its words joined by "_": "Right eye" and "right_eye" are one."""
-    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
 def _colour(colour: list[int]) -> tuple[int, int, int]:

@@ -93,7 +93,7 @@ def ids_of_file(data: bytes | memoryview) -> Integer[np.ndarray, "height width"]
 def _check_palette(
     ids: UInt8[np.ndarray, "height width"], palette: bytes | memoryview
 ) -> UInt8[np.ndarray, "height width"]:
-    """The ids, which are places in the palette. Raises NotIds where its greys may be the ids instead.
+    """Return the places in the palette as ids. Raises NotIds where its greys could be the ids instead.
 
     Programs that shrink PNGs turn an 8-bit grey mask into a palette of its greys, in any order. Such a palette is all
     grey, and each place that is used has a grey of its own.

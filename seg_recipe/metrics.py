@@ -40,8 +40,8 @@ def confusion_matrices(
     own label size. Memory does not grow with that size.
     labels: class ids or IGNORE_INDEX (not counted), padded at the bottom and right to the batch's largest.
     label_sizes: (height, width) of each label without its padding.
-    deferred: gets a function that raises the errors below, but that of the sizes, for finding them waits for an
-    accelerator. None: they are raised here.
+    deferred: a list that gets a check to call later, since looking for errors waits for an accelerator. None: they are
+    raised here. Wrong sizes always are.
 
     Raises ValueError for ids that are neither a class nor IGNORE_INDEX, sizes larger than the labels, and logits that
     are not finite.

@@ -124,7 +124,7 @@ def _refuse(*, finite: bool) -> None:
 
 
 def _compiled_mask(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
-    from seg_recipe.fast import kernels  # imports numba
+    from seg_recipe.fast import loops  # imports numba
 
     mask = np.empty(size, np.uint8)
     rows, columns = axis(scores.shape[1], size[0]), axis(scores.shape[2], size[1])
@@ -132,7 +132,7 @@ def _compiled_mask(scores: Float32[Tensor, "classes h w"], size: tuple[int, int]
     def fill(_: int, band: slice) -> None:
         near, lows = rows.near(band)
         source = float32(scores[:, near])
-        kernels.find_greatest(source, lows, rows.weights[band], columns.lows, columns.weights, mask[band])
+        loops.find_greatest(source, lows, rows.weights[band], columns.lows, columns.weights, mask[band])
 
     for _ in map_bands(fill, bands(1, *size)):
         pass

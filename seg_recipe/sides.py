@@ -27,12 +27,12 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     exact = {name: label for label, name in enumerate(names)}
     plain: dict[str, list[int]] = {}
     for label, name in enumerate(names):
-        plain.setdefault(_plain(name), []).append(label)
+        plain.setdefault(plain_name(name), []).append(label)
     alphabet = sum(len(name) == 1 and name.isalpha() for name in names) > 2
     partner: dict[int, int] = {}
     for label, name in enumerate(names):
         other = _other_side(name)
-        found = [exact[other]] if other in exact else plain.get(_plain(other), [])
+        found = [exact[other]] if other in exact else plain.get(plain_name(other), [])
         if other != name and len(found) == 1 and not (alphabet and len(name) == 1):
             partner[label] = found[0]
     return tuple((label, other) for label, other in partner.items() if label < other and partner.get(other) == label)
@@ -58,5 +58,6 @@ def _other_side(name: str) -> str:
     return _SIDE.sub(other, name)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A class name in lower case, its words joined by "_": "Right eye" and "right_eye" are one."""
     return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")

@@ -91,7 +91,7 @@ def _try_evaluations(name: str, optimizer: torch.optim.Optimizer, kwargs: dict[s
 
 
 def not_finite_together(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """The loss, with a gradient that is not finite either if it is not.
+    """Return the loss unchanged. Where it is NaN or infinite, its gradient becomes so, too.
 
     Ranks share their gradients, so all of them skip the step and stop. And a loss scaler, which looks at the gradient
     alone, skips it.

@@ -1,6 +1,7 @@
 """SegmentationTrainer: the Hugging Face Trainer with its faults for segmentation fixed.
 
-Each override names the fault of the stock class (transformers 5.23). docs/faults.md names a test for each.
+Each override names the fault of the stock class (transformers 5.23). docs/faults.md has rows with
+their tests.
 """
 
 import json
@@ -283,7 +284,7 @@ class SegmentationTrainer(Trainer):
         return f"The last good checkpoint is {newest}." if newest else "No checkpoint was saved yet."
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the two parts of the loss, averaged over steps and ranks since the last log."""
+        """Add the parts of the loss, averaged over the batches of all ranks since the last log."""
         if "loss" in logs and self._loss_terms_count:
             for name, total in self._loss_terms.items():
                 logs[f"loss_{name}"] = self.accelerator.reduce(total / self._loss_terms_count, "mean").item()
@@ -381,7 +382,7 @@ class SegmentationTrainer(Trainer):
         """Count a batch: per image its confusion matrix at the label's own size, and its loss.
 
         These stay on the device until the end. The stock Trainer gathers all logits on the host: 13.6 MB an image at
-        512x512 and 19 classes. Its evaluation loss counts images that pad the last batch of the ranks twice; here each
+        512x512 and 19 classes. Its evaluation loss counts images that fill up the last batch of ranks twice; here each
         image counts once, and one without a labelled pixel not at all.
         """
         if self._masks is None or "labels" in inputs:

@@ -4,7 +4,7 @@ A tensor of full size x classes is the largest thing that training or evaluating
 classes at 512x512 are 20 MB an image, several times over. The loss and the metric never make it; they ask for one part
 of it, use it up, and take the next.
 
-On the CPU a part is a band of rows of one image, and the loops of `seg_recipe.fast.kernels` walk through it, several
+On the CPU a part is a band of rows of one image, and the loops of `seg_recipe.fast.loops` walk through it, several
 bands at a time.
 
 Elsewhere (float64, and an accelerator without Triton's kernels) it is a tile. Bilinear interpolation is linear and
@@ -64,8 +64,9 @@ class Tile(NamedTuple):
     def adjoint(
         self, gradient: Float[Tensor, "images classes rows columns"]
     ) -> Float[Tensor, "images classes source_rows source_columns"]:
-        """The gradient at the source rows and columns of a loss whose gradient at this rectangle is `gradient`; tiles'
-        gradients add up.
+        """The backward pass of `upsample`: from the gradient at this rectangle to that at its source rows and columns.
+
+        The gradients of all rectangles add up to that of the source.
         """
         return (self.row_weights.mT @ gradient) @ self.column_weights.mT
 

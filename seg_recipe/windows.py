@@ -66,9 +66,9 @@ def blended_strips(
     size: tuple[int, int],
     window: tuple[int, int],
 ) -> Iterator[tuple[int, Float32[Tensor, "classes rows columns"]]]:
-    """Yield scores of an image from overlapping windows, whose middles weigh most, from top to bottom: (rows of the
-    whole grid, some of them).
+    """Yield the scores of an image in strips, from top to bottom: (rows of the whole grid, a strip of them).
 
+    They are weighted means over overlapping windows; a window's middle weighs most.
     scores_of: scores of windows, WINDOWS_AT_ONCE at most. cut: the rows and columns of the image as the model takes
     them. size: height and width of the image, as `whole_size` makes them. Memory grows with the width alone.
     """

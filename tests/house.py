@@ -37,7 +37,7 @@ ORDER = (
     ("report",),
     ("finetuning",),
     TOOLS,
-    ("cli", "__main__"),
+    ("cli",),
 )
 """Rooms from the lowest to the highest: a module imports modules of its own line and of those above it here."""
 

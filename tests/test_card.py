@@ -127,7 +127,7 @@ def test_only_a_licence_that_is_named_and_nothing_else_is_an_identifier(statemen
 )
 def test_licences_are_decided_from_the_statements(data, model, base, generated, identifier, name, shippable):
     statement = licence_statement(data_license=data, model_license=model, base_model=base, generated_only=generated)
-    assert (statement.identifier, statement.name, statement.shippable) == (identifier, name, shippable)
+    assert (statement.identifier, statement.name) == (identifier, name)
     assert data in statement.text and model in statement.text
     assert ("may be shipped**" in statement.text) == shippable
     assert ("No claim is made" in statement.text) == (not shippable)
@@ -154,7 +154,7 @@ def test_a_recipe_that_contradicts_the_checkpoint_s_own_card_is_refused_or_noted
     with pytest.raises(InputError, match=rf"^model_license is {stated}, and the card of acme/backbone says {own}, wh"):
         licence_statement(model_license=stated, **settings)
     statement = licence_statement(model_license=stated, pushing=False, **settings)
-    assert (statement.identifier, statement.name, statement.shippable) == ("other", name, False)
+    assert (statement.identifier, statement.name) == ("other", name)
     assert f"{stated}, says the recipe, but the checkpoint's own card says {own}." in statement.text
 
 
@@ -179,7 +179,7 @@ def test_a_push_needs_both_statements():
     ):
         licence_statement(data_license=OWN, model_license="", **settings)
     statement = licence_statement(data_license="", model_license="", pushing=False, **settings)
-    assert statement.identifier is None and not statement.shippable and "Training data: not stated" in statement.text
+    assert statement.identifier is None and "Training data: not stated" in statement.text
 
 
 def test_metadata_as_the_hub_reads_them(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from seg_recipe.importers import destination
 from seg_recipe.runtime.errors import InputError
 from tests.face_files import IDS, SCRIPT, contents, make_folder, make_zip, run, tree, wanted_tree
+from tests.foreign_layouts import FAKES
 
 
 @pytest.mark.slow
@@ -44,7 +45,7 @@ def test_the_same_pairs_from_elsewhere_are_the_same_source(tmp_path):
 def test_pairs_added_to_the_source_are_added(tmp_path):
     source, out = make_folder(tmp_path / "source", contents(IDS[:5])), tmp_path / "out"
     run(source, out)
-    make_folder(source, contents(IDS))
+    make_folder(source, contents(IDS[5:]))
     result = run(source, out)
     assert (result["written"], result["already_there"]) == (15, 5)
 
@@ -64,11 +65,11 @@ def test_another_fraction_or_source_is_refused_and_nothing_changes(tmp_path):
         ValueError, match=r"out was imported from .*source, and SOURCE .*other holds other files; give another DEST"
     ):
         run(other, out)
-    (source / "000000.png").unlink()
-    (source / "000000.png").write_bytes(b"another picture")
+    for name in ("000000.png", "000000_seg.png"):
+        (source / name).unlink()
     with pytest.raises(
         ValueError,
-        match=r"SOURCE .*source has changed since the import into .*: \w+/images/000000\.png differs; give another",
+        match=r"SOURCE .*source has changed since the import into .*: \w+/annotations/000000_seg\.png differs; give",
     ):
         run(source, out)
     assert tree(out) == before
@@ -197,3 +198,63 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
         run(source, out)
     assert tree(out) == {}
     assert run(make_folder(tmp_path / "folder", contents()), out)["linked"] == 40  # links need no room
+
+
+def changed_words(fake):
+    """The files of a fake, two class names exchanged in its texts: sizes stay, masks do not."""
+    texts = {name: data for name, data in fake.files.items() if name.endswith((".json", ".csv", ".txt"))}
+    everything = b" ".join(texts.values())
+    first, second = [name.encode() for name in fake.names if name.encode() in everything][-2:]
+
+    def exchanged(data):
+        return data.replace(first, b"\0").replace(second, first).replace(b"\0", second)
+
+    return fake.files | {name: exchanged(data) for name, data in texts.items()}
+
+
+WITH_WORDS = [
+    "coco", "replicator", "labelme_json", "label_studio", "supervisely", "kubric", "infinigen", "easysynth", "solo",
+    "blenderproc", "roboflow", "cvat",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("archive", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("kind", WITH_WORDS)
+def test_corrected_labels_are_imported_or_refused_and_never_left_as_they_were(tmp_path, kind, archive, capsys):
+    """The oracle is an import into a new folder. Words change places, so that no file changes its size."""
+    fake, make = FAKES[kind](), make_zip if archive else make_folder
+    source, out, fresh = tmp_path / "source.zip", tmp_path / "out", tmp_path / "fresh"
+    options = [*fake.options, "--no_check", "--count", 0]
+    run(make(source, fake.files), out, *options)
+    before = tree(out)
+    shutil.rmtree(source) if source.is_dir() else source.unlink()
+    make(source, changed_words(fake))
+    run(source, fresh, *options)
+    assert tree(fresh) != before
+    capsys.readouterr()
+    refused = ""
+    try:
+        run(source, out, *options)
+    except InputError as error:
+        refused = str(error)
+    if refused:
+        assert "was imported with other classes" in refused and tree(out) == before
+    else:
+        assert tree(out) == tree(fresh)
+        assert "pairs changed in SOURCE and are made anew: " in capsys.readouterr().out
+
+
+def test_a_corrected_mask_of_the_same_size_is_imported_and_a_stop_in_between_leaves_nothing_old(tmp_path):
+    files, out = contents(), tmp_path / "out"
+    source = make_folder(tmp_path / "source", files)
+    run(source, out)
+    turned = files | {f"{i}_seg.png": files[f"{j}_seg.png"] for i, j in zip(IDS, IDS[1:] + IDS[:1], strict=True)}
+    for path in source.iterdir():
+        path.unlink()
+    make_folder(source, turned)
+    run(source, out, "--limit", 1)
+    old = {path: data for path, data in wanted_tree(files).items() if wanted_tree(turned).get(path) != data}
+    assert not [path for path, data in tree(out).items() if old.get(path) == data]
+    run(source, out)
+    assert tree(out) == wanted_tree(turned)

@@ -8,7 +8,6 @@ import pytest
 from seg_recipe.importers import LeftOut
 from seg_recipe.importers.image_files import Unusable
 from seg_recipe.importers.supervisely import CONFIRM, _bitmap, read
-from seg_recipe.runtime.errors import InputError
 from tests.foreign_layouts import H, W, jpeg, listed, packed, photo
 
 META = {"meta.json": b'{"classes": [{"title": "leaf"}]}'}
@@ -68,10 +67,11 @@ def test_an_object_that_is_none_leaves_its_picture_out(one, message):
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"objects": []}', b'{"size": {}, "objects": [1]}'])
-def test_another_annotation_is_refused(content):
-    files = listed(META | {"d/ann/a.jpg.json": content, "d/img/a.jpg": b""})
-    with pytest.raises(InputError, match=r'a\.jpg\.json has no "size" and list of "objects"'):
-        read(files, LeftOut())
+def test_another_annotation_is_left_out(content):
+    left_out = LeftOut()
+    layout = read(listed(META | {"d/ann/a.jpg.json": content, "d/img/a.jpg": b""}), left_out)
+    assert not [*layout.samples]
+    assert 'a.jpg.json has no "size" and list of "objects"' in left_out.first["file that cannot be read"][0]
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"classes": [3]}', b'{"classes": []}'])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seg_recipe.fast import kernels
+from seg_recipe.fast import loops
 from seg_recipe.losses import SegmentationLoss, power_jaccard, tiled
 from seg_recipe.losses import pixel_sums as fused
 from seg_recipe.upsampling import exact_products
@@ -613,7 +613,7 @@ def test_threads_change_no_bit(one_thread, monkeypatch):
             again = loss(logits, labels).total
             assert torch.equal(again, expected) and torch.equal(gradient(again, logits), slope)
         with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
-            broken.setattr(kernels, "add_sums", lambda *_: 1 / 0)
+            broken.setattr(loops, "add_sums", lambda *_: 1 / 0)
             loss(logits, labels)
         assert torch.get_num_threads() == threads
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seg_recipe.fast import compilation, kernels
+from seg_recipe.fast import compilation, loops
 from seg_recipe.fast import loss as compiled
 from seg_recipe.losses import SegmentationLoss, power_jaccard, tiled
 from tests.test_losses import CASES, DEFAULT, eager_jaccard, gradient, make
@@ -117,13 +117,13 @@ def test_the_gradient_at_512_x_512_is_exact_to_1e_5():
 
 def test_exp2_and_log_are_as_exact_as_float32():
     x = np.linspace(-124, 10, 100_001, dtype=np.float32)
-    found = np.array([kernels.exp2(value) for value in x])
+    found = np.array([loops.exp2(value) for value in x])
     assert np.abs(found / np.exp2(x.astype(np.float64)) - 1).max() < 2e-7
-    assert kernels.exp2(np.float32(-1000)) == 2**-125
+    assert loops.exp2(np.float32(-1000)) == 2**-125
     y = np.exp(np.linspace(-80, 10, 100_001)).astype(np.float32)
-    found, expected = np.array([kernels.log(value) for value in y]), np.log(y.astype(np.float64))
+    found, expected = np.array([loops.log(value) for value in y]), np.log(y.astype(np.float64))
     assert (np.abs(found - expected) <= 2e-7 * np.maximum(np.abs(expected), 1)).all()
-    for function in (kernels.exp2, kernels.log):
+    for function in (loops.exp2, loops.log):
         assert np.isnan(function(np.float32("nan")))
 
 
@@ -258,7 +258,7 @@ def test_all_types_and_layouts_take_the_same_code():
                 assert torch.equal(loss, expected)
                 torch.testing.assert_close(gradient(loss, other).float(), slope, rtol=1e-2, atol=1e-5)
     power_jaccard(*make(soft=True, dtype=torch.float32), **DEFAULT).backward()
-    assert len(kernels.add_sums.signatures) == len(kernels.add_gradient.signatures) == 1
+    assert len(loops.add_sums.signatures) == len(loops.add_gradient.signatures) == 1
 
 
 def test_unknown_ids_of_any_width_are_refused():
@@ -276,9 +276,9 @@ def test_unknown_ids_of_any_width_are_refused():
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def kernels_again():
+def loops_again():
     """The module, executed a second time."""
-    spec = importlib.util.spec_from_file_location("kernels_again", kernels.__file__)
+    spec = importlib.util.spec_from_file_location("loops_again", loops.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -289,25 +289,25 @@ def test_where_no_cache_can_be_written_each_process_compiles(monkeypatch):
 
     def no_cache(function, cache=False, **options):
         if cache:
-            raise RuntimeError("cannot cache function 'add_sums': no locator available for file 'kernels.py'")
+            raise RuntimeError("cannot cache function 'add_sums': no locator available for file 'loops.py'")
         compiled_for_itself.append(function.__name__)
         return function
 
     monkeypatch.setattr(compilation, "njit", no_cache)
-    kernels_again()
+    loops_again()
     assert {"add_sums", "add_gradient"} <= set(compiled_for_itself)
 
 
 PROGRAM = """
 import torch
-from seg_recipe.fast import compilation, kernels
+from seg_recipe.fast import compilation, loops
 from seg_recipe.losses import power_jaccard
 torch.set_num_threads(2)
 logits = torch.linspace(-1, 1, 2 * 3 * 8 * 8).sin().reshape(2, 3, 8, 8).requires_grad_()
 labels = torch.ones(2, 200, 200, dtype=torch.uint8)
 loss = power_jaccard(logits, labels, power=1.5, smooth=1.0, reduction="image", classes="present")
 loss.backward()
-hits = sum(sum(loop.stats.cache_hits.values()) for loop in (kernels.add_sums, kernels.add_gradient))
+hits = sum(sum(loop.stats.cache_hits.values()) for loop in (loops.add_sums, loops.add_gradient))
 print(loss.item().hex(), logits.grad.double().square().sum().item().hex(), hits)
 """
 

@@ -24,7 +24,7 @@ from seg_recipe.data.cache import Verdicts
 from seg_recipe.data.check import check_pairs, problems_of
 from seg_recipe.data.contents import Masks, content_notes, refuse_too_few_classes
 from seg_recipe.data.mixing import EpochRows, epoch_counts, stack
-from seg_recipe.data.plan import Share, plan_splits, validate
+from seg_recipe.data.plan import Part, plan_splits, validate
 from seg_recipe.data.problems import DataProblems, Problem, left_out_notes
 from seg_recipe.data.sources import COLUMNS, Pairs, Source, read_source, undecoded
 from seg_recipe.data.streaming import EXEMPT, chain_streams, mix_streams, stream
@@ -59,7 +59,7 @@ class Data:
     fingerprint: str
     class_pixels: dict[str, Int64[np.ndarray, " classes"]] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
-    mixed: tuple[list[Share], int, list[Float64[np.ndarray, " _"]] | None] | None = None
+    mixed: tuple[list[Part], int, list[Float64[np.ndarray, " _"]] | None] | None = None
     class_chances: Float64[np.ndarray, " classes"] | None = None
 
     def training_rows(self, transform: Any) -> Any:
@@ -119,7 +119,7 @@ def load_data(
     image_size: the model's input size in pixels; with it the notes name classes that are too small for it.
     rare_class_sampling: above 0, the temperature at which an epoch samples images by their classes
     (`rare_class_chances`): as many as without, some of them several times.
-    workers: threads of the check, 0 for all cores. progress: show its bar.
+    workers: threads or processes of the check, 0 for all cores. progress: show its bar.
 
     Every rank may call it: the others read the cached check of the first (`with state.local_main_process_first():
     ...`). Raises InputError for settings that do not fit and masks with too few classes, DataProblems for bad pairs.
@@ -166,7 +166,7 @@ def load_data(
     )
 
 
-def _unused(sources: Iterable[Source], plan: dict[str, list[Share]], eval_split: str) -> dict[str, str]:
+def _unused(sources: Iterable[Source], plan: dict[str, list[Part]], eval_split: str) -> dict[str, str]:
     """Settings without effect on these sources, with the reason."""
     unused = {}
     if not any(share.val_fraction for shares in plan.values() for share in shares):
@@ -200,13 +200,13 @@ def attach_transform(
     return mapped
 
 
-def _pairs_of(plan: dict[str, list[Share]]) -> Iterator[Pairs]:
+def _pairs_of(plan: dict[str, list[Part]]) -> Iterator[Pairs]:
     """Each set of pairs that some split uses, once."""
     yield from {share.pairs.place: share.pairs for shares in plan.values() for share in shares}.values()
 
 
 def _check(
-    plan: dict[str, list[Share]], label_space: LabelSpace, workers: int, progress: bool
+    plan: dict[str, list[Part]], label_space: LabelSpace, workers: int, progress: bool
 ) -> tuple[_Verdicts, list[Problem], list[str]]:
     """Check the pairs of all splits. Returns their results, the problems, and notes."""
     verdicts: _Verdicts = {}
@@ -219,23 +219,23 @@ def _check(
     return verdicts, problems, notes
 
 
-def _sound(share: Share, verdicts: _Verdicts) -> Share:
+def _sound(share: Part, verdicts: _Verdicts) -> Part:
     """The share without the rows that have problems."""
     bad = [row for row, _ in problems_of(share.pairs, verdicts[share.pairs.place])]
     return replace(share, rows=np.setdiff1d(share.listed(), bad))
 
 
-def _digests(share: Share, verdicts: _Verdicts) -> UInt64[np.ndarray, "rows 2"]:
+def _digests(share: Part, verdicts: _Verdicts) -> UInt64[np.ndarray, "rows 2"]:
     """Hashes of the bytes of image and mask."""
     return verdicts[share.pairs.place].digests[share.rows]
 
 
-def _masks(share: Share, verdicts: _Verdicts) -> Masks:
+def _masks(share: Part, verdicts: _Verdicts) -> Masks:
     """The checked masks of a share."""
     return Masks(share.pairs, share.ids, verdicts[share.pairs.place].pixels[share.rows])
 
 
-def _without_leaks(kept: dict[str, list[Share]], verdicts: _Verdicts) -> tuple[dict[str, list[Share]], list[Problem]]:
+def _without_leaks(kept: dict[str, list[Part]], verdicts: _Verdicts) -> tuple[dict[str, list[Part]], list[Problem]]:
     """Remove training images that also occur, byte for byte, in an evaluation set. Returns a Problem for each."""
     train, problems = kept["train"], []
     for name in list(kept)[1:]:
@@ -254,7 +254,7 @@ def _without_leaks(kept: dict[str, list[Share]], verdicts: _Verdicts) -> tuple[d
     return {**kept, "train": train}, problems
 
 
-def _without_empty(kept: dict[str, list[Share]]) -> tuple[list[Problem], list[str]]:
+def _without_empty(kept: dict[str, list[Part]]) -> tuple[list[Problem], list[str]]:
     """Remove empty shares, in place. A note for each in an evaluation split that has others, else a Problem."""
     problems, notes = [], []
     for name, parts in kept.items():
@@ -272,7 +272,7 @@ def _without_empty(kept: dict[str, list[Share]]) -> tuple[list[Problem], list[st
     return problems, notes
 
 
-def _why_empty(name: str, part: Share) -> tuple[str, str]:
+def _why_empty(name: str, part: Part) -> tuple[str, str]:
     """The kind and detail of the Problem of an empty share."""
     count, lost = len(part.pairs.ids), len(part.listed())
     if lost:
@@ -284,7 +284,7 @@ def _why_empty(name: str, part: Share) -> tuple[str, str]:
 
 
 def _assemble(
-    kept: dict[str, list[Share]],
+    kept: dict[str, list[Part]],
     verdicts: _Verdicts,
     weights: Sequence[float],
     seed: int,
@@ -321,7 +321,7 @@ def _assemble(
     return Data(DatasetDict(splits), notes, fingerprint.hexdigest(), class_pixels, mixed=mixed)
 
 
-def _with_rare_classes(data: Data, shares: list[Share], verdicts: _Verdicts, seed: int, temperature: float) -> Data:
+def _with_rare_classes(data: Data, shares: list[Part], verdicts: _Verdicts, seed: int, temperature: float) -> Data:
     """The data, of which an epoch draws pictures by the classes in them."""
     classes = rare_class_chances(data.class_pixels["train"], temperature)
     chances = [picture_chances(_masks(share, verdicts).pixels[:, :-1], classes) for share in shares]
@@ -329,7 +329,7 @@ def _with_rare_classes(data: Data, shares: list[Share], verdicts: _Verdicts, see
 
 
 def _streamed(
-    plan: dict[str, list[Share]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]
+    plan: dict[str, list[Part]], weights: Sequence[float], seed: int, label_space: LabelSpace, notes: list[str]
 ) -> Data:
     streams = {
         name: [
@@ -352,7 +352,7 @@ def _meaning(label_space: LabelSpace) -> bytes:
     return json.dumps([label_space.names, label_space.mirror_pairs, label_space.ignore]).encode()
 
 
-def _counts_note(name: str, shares: Sequence[Share]) -> str:
+def _counts_note(name: str, shares: Sequence[Part]) -> str:
     total = sum(share.count for share in shares)
     if len(shares) == 1:
         return f"{name}: {total:,} pictures of {shares[0].pairs.place}."

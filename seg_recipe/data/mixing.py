@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetInfo
 from datasets.table import ConcatenationTable, InMemoryTable
 from jaxtyping import Float64, Int64
 
-from seg_recipe.data.plan import Share
+from seg_recipe.data.plan import Part
 from seg_recipe.data.sources import COLUMNS
 from seg_recipe.runtime.errors import InputError
 
@@ -58,7 +58,7 @@ class EpochRows:
     def __init__(
         self,
         rows: Dataset,
-        shares: Sequence[Share],
+        shares: Sequence[Part],
         seed: int,
         chances: Sequence[Float64[np.ndarray, " _"]] | None,
         transform: Any,
@@ -112,7 +112,7 @@ class EpochRows:
             first += size
 
 
-def stack(shares: Sequence[Share], fingerprint: str) -> Dataset:
+def stack(shares: Sequence[Part], fingerprint: str) -> Dataset:
     """Concatenate the images of all shares, each once. Only the ids are copied."""
     tables = []
     for share in shares:

@@ -18,11 +18,12 @@ from seg_recipe.splits import are_held_out, group_names
 
 
 @dataclass(frozen=True)
-class Share:
+class Part:
     """The rows of one source in one split.
 
     prefix: goes before each id.
-    val_fraction: the share of the ids that is held out; 0 for no split by id. held_out: these are the held-out ones.
+    val_fraction: the share of the ids that is held out; 0 for no split by id. held_out: whether these rows are the
+    held-out ones.
     group: the pattern of ids that are held out together.
     rows: the rows of `pairs`; empty before they are listed, and for a stream.
     count: samples that an epoch has of these rows; len(rows) for each once.
@@ -87,15 +88,15 @@ def validate(
 
 def plan_splits(
     sources: Sequence[Source], named: dict[str, Source], val_fraction: float, group: str = ""
-) -> tuple[dict[str, list[Share]], list[str]]:
+) -> tuple[dict[str, list[Part]], list[str]]:
     """Plan the splits, "train" first. Returns split -> shares, and notes on what is not used.
 
     group: as `are_held_out` takes it. Raises InputError where it does not fit the ids that are evaluated on, and for
     a source with one of its groups on both sides.
     """
     notes: list[str] = []
-    train: list[Share] = []
-    evaluation: dict[str, Share] = {}
+    train: list[Part] = []
+    evaluation: dict[str, Part] = {}
     evaluated = {source.place for source in named.values()}
     pseudo = {source.place: record for source in sources if (record := pseudo_labelled(source.place)) is not None}
     for name, source in named.items():
@@ -112,10 +113,10 @@ def plan_splits(
                 "eval_datasets, or add its training pairs, as train."
             )
         if source.place in pseudo:
-            train.append(Share(source.train, prefix))
+            train.append(Part(source.train, prefix))
             notes.append(f"{source.place} is trained on whole, and never judged by: {by_whom(pseudo[source.place])}.")
         elif named and source.place not in evaluated:
-            train.append(Share(source.train, prefix))
+            train.append(Part(source.train, prefix))
             if source.evaluation is not None:
                 notes.append(f"{source.evaluation.place} is not used: eval_datasets names other sets.")
         else:
@@ -137,7 +138,7 @@ def plan_splits(
         pairs = source.evaluation or source.train
         if pairs is None:
             raise InputError(f"{source.place} has no pairs for the evaluation set {name}.")
-        own = evaluation.get(source.place, Share(pairs, ""))
+        own = evaluation.get(source.place, Part(pairs, ""))
         _groups(pairs, group)
         splits[name] = [replace(own, prefix=f"{name}/")]
     return splits, notes
@@ -148,7 +149,7 @@ def _groups(pairs: Pairs, group: str) -> list[str]:
     return group_names(pairs.ids, group) if group and isinstance(pairs.rows, Dataset) else []
 
 
-def _split_source(source: Source, train: Pairs, prefix: str, val_fraction: float, group: str) -> list[Share]:
+def _split_source(source: Source, train: Pairs, prefix: str, val_fraction: float, group: str) -> list[Part]:
     """The training share of a source, and its evaluation share if it has one."""
     if source.evaluation is not None:
         both = set(_groups(train, group)) & set(_groups(source.evaluation, group))
@@ -158,14 +159,14 @@ def _split_source(source: Source, train: Pairs, prefix: str, val_fraction: float
                 f"{f', and {len(both) - 1:,} others' * (len(both) > 1)}: what is alike must be on one side. Move "
                 "these pairs, or leave group out."
             )
-        return [Share(train, prefix), Share(source.evaluation, prefix)]
+        return [Part(train, prefix), Part(source.evaluation, prefix)]
     if set(source.others) - ({"test"} if source.is_folder else set()):  # an import's test set is not for it
         raise InputError(
             f"{source.place} has training pairs and no evaluation pairs under the name that was given, but "
             f"{', '.join(source.others)}: call that folder val, or name that split with --eval_split."
         )
     _groups(train, group)
-    own = Share(train, prefix, val_fraction, group=group)
+    own = Part(train, prefix, val_fraction, group=group)
     return [own, replace(own, held_out=True)] if val_fraction else [own]
 
 

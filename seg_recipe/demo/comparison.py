@@ -12,8 +12,9 @@ from PIL import Image
 from seg_recipe.faces import render, sample
 from seg_recipe.inference import Segmenter, load_segmenter
 from seg_recipe.inference.decoding import decode, measure, problem
-from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace, plain_name
+from seg_recipe.labels import FACE, IGNORE_INDEX, LabelSpace
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.sides import plain_name
 from seg_recipe.visualize import overlay
 
 SHOWN_SIDE = 1024

@@ -16,7 +16,6 @@ from seg_recipe.faces import kernels
 Number = float | int
 Vector = tuple[Number, Number, Number]
 Pair = tuple[Number, Number]
-Points = Float32[np.ndarray, "3 n"]
 Row = Float32[np.ndarray, " n"]
 
 _SHORTEST_STEPS = (0.1 + 0.006 * np.arange(60)).astype(np.float32)

@@ -3,7 +3,7 @@
 `loops_for` is the door to the compiled loops, `kernels_for` that to the kernels. Where they say no, their callers do
 the same with torch.
 
-loss.py, counts.py  the loss and the metric on a CPU, by the loops of kernels.py; compilation.py: how numba makes them
+loss.py, counts.py  the loss and the metric on a CPU, by loops.py; compilation.py: how numba makes them
 triton_*.py         the same on a GPU
 resizing.py         resizing inside a model; segformer.py its attention and head with fewer copies
 """
@@ -33,7 +33,7 @@ def compiles() -> bool:
     torch is used.
     """
     try:
-        import_module("seg_recipe.fast.kernels").exp2(np.float32(0))
+        import_module("seg_recipe.fast.loops").exp2(np.float32(0))
     except Exception as error:  # numba is missing, does not fit NumPy, or LLVM refuses the processor
         print(f"numba cannot be used ({first_line(error)}): torch is used, which is slower on a CPU.", flush=True)
         return False

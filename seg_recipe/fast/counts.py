@@ -1,11 +1,11 @@
-"""Confusion counts on the CPU, by the compiled loops of `seg_recipe.fast.kernels`, one band of rows at a time."""
+"""Confusion counts on the CPU, by the compiled loops of `seg_recipe.fast.loops`, one band of rows at a time."""
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
-from seg_recipe.fast import kernels
+from seg_recipe.fast import loops
 from seg_recipe.upsampling import axis, bands, float32, map_bands
 
 
@@ -26,7 +26,7 @@ def counts(
         near, lows = rows.near(band)
         part = np.zeros_like(total[image])
         truth = np.ascontiguousarray(labels[image, band, :width].numpy(), np.int64)
-        wrong = kernels.add_confusion(
+        wrong = loops.add_confusion(
             float32(logits[image, :, near]), truth, lows, rows.weights[band], columns.lows, columns.weights,
             ignore_index, part
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The pixel sums and their gradient on the CPU, by the compiled loops of `seg_recipe.fast.kernels`, one band of rows
+"""The pixel sums and their gradient on the CPU, by the compiled loops of `seg_recipe.fast.loops`, one band of rows
 at a time.
 
 The floor: each pass has to make every logit of the picture and its exponential. With power 3/2 and hard labels that
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Integer
 from torch import Tensor
 
-from seg_recipe.fast import kernels
+from seg_recipe.fast import loops
 from seg_recipe.upsampling import axis, bands, float32, map_bands
 
 _NO_IDS, _NO_TARGETS = np.empty((0, 0), np.int64), np.empty((0, 0, 0), np.float32)
@@ -34,7 +34,7 @@ def sums(
     def sums_of(image, band):
         near, lows = rows.near(band)
         part = np.zeros(total.shape[1:])
-        wrong = kernels.add_sums(
+        wrong = loops.add_sums(
             float32(logits[image, :, near]), *_targets(labels, image, band), lows, rows.weights[band], columns.lows,
             columns.weights,
             np.float32(power), uniform, ignore_index, part,
@@ -67,7 +67,7 @@ def gradient(
         near, lows = rows.near(band)
         source = float32(logits[image, :, near])
         part = np.zeros_like(source)
-        kernels.add_gradient(
+        loops.add_gradient(
             source, *_targets(labels, image, band), lows, rows.weights[band], *columns, np.float32(power), uniform,
             ignore_index,
             slopes_of[image], part,

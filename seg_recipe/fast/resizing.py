@@ -73,7 +73,7 @@ class _Resize(torch.autograd.Function):
 def resize_adjoint(
     gradient: Float[Tensor, "batch channels height width"], before: tuple[int, int], align_corners: bool = False
 ) -> Float[Tensor, "batch channels h w"]:
-    """The gradient at maps of the size `before` (h, w) of a loss whose gradient at them, resized, is `gradient`.
+    """The backward pass of resizing maps of the size `before` (h, w): from the gradient at the resized to theirs.
 
     rows @ gradient @ columns^T for each channel, in the gradient's own memory format; a slice of channels is not
     copied.

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seg_recipe.checkpoints import MARKER, SAVING, fresh_folder
-from seg_recipe.labels import LabelSpace, load_label_space, plain_name
+from seg_recipe.labels import LabelSpace, load_label_space
 from seg_recipe.recipe.hardware import use_all_cores
 from seg_recipe.recipe.loading import Recipe
 from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError, first_few
 from seg_recipe.runtime.locks import WRITER, make_writable, sole_writer
 from seg_recipe.runtime.process import say
+from seg_recipe.sides import plain_name
 
 _MAY_STAND_THERE = {".gitkeep", ".gitignore", "preview.png", "data.png", "training.png", "unpushed", "wandb", "runs"}
 """Files that a run may leave before its first checkpoint. They do not make an output_dir foreign."""

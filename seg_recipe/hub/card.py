@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from seg_recipe.hub.licences import licence_statement
-from seg_recipe.hub.markdown import is_hub_id, link, literal, plain_name, slug
+from seg_recipe.hub.markdown import is_hub_id, link, literal, slug, source_name
 from seg_recipe.labels import FACE
 from seg_recipe.runtime.commands import command
 from seg_recipe.runtime.errors import InputError
@@ -106,7 +106,7 @@ def write_card(
 
 def _eval_results(metrics: Metrics, datasets: Sequence[str]) -> list[EvalResult]:
     """One result per headline and evaluation set, the choosing set first; values that are not finite are left out."""
-    sources = ", ".join(plain_name(source) for source in datasets)
+    sources = ", ".join(source_name(source) for source in datasets)
     held_out_of = datasets[0] if len(datasets) == 1 and is_hub_id(datasets[0]) else slug(sources or "unnamed")
     return [
         EvalResult(
@@ -134,7 +134,7 @@ def _opening(base_model: str | None, datasets: Sequence[str], classes: int) -> s
 def _pseudo_labels(models: Mapping[str, str]) -> str:
     """A sentence for each source of pseudo-labels."""
     return "".join(
-        f"\n\nThe masks of {literal(plain_name(source))} are pseudo-labels, which {literal(plain_name(model))} "
+        f"\n\nThe masks of {literal(source_name(source))} are pseudo-labels, which {literal(source_name(model))} "
         "predicted: its errors were trained on, too. None of the results are judged by them."
         for source, model in models.items()
     )

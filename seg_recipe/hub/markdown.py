@@ -31,7 +31,7 @@ def is_hub_id(source: str) -> bool:
     return True
 
 
-def plain_name(source: str) -> str:
+def source_name(source: str) -> str:
     """A Hub id as it is, a folder by its last name: nobody else has this machine's paths."""
     return source if is_hub_id(source) else Path(source).resolve().name
 
@@ -40,4 +40,4 @@ def link(source: str, kind: str = "") -> str:
     """A link to a Hub id, or the name of a folder as code. kind: "" for a model, "datasets/" for a data set."""
     if is_hub_id(source):
         return f"[{source}](https://huggingface.co/{kind}{source})"
-    return f"`{plain_name(source).replace('`', chr(39))}`"
+    return f"`{source_name(source).replace('`', chr(39))}`"

@@ -58,7 +58,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
     numbers = {number: place for place, number in enumerate(sorted(names))}
     samples = []
     for file in frames:
-        picture = SourceFile(file.name, file.size, functools.partial(_picture, file))
+        picture = SourceFile(file.name, file.size, functools.partial(_picture, file), version=file.version)
         name = safe_id(file.name.removesuffix(".hdf5").replace("/", "-"))
         painted = Painted((file,), functools.partial(_paint, file, numbers))
         samples.append(Sample(name, picture, painted, name))

@@ -208,7 +208,8 @@ def _samples(
             parts = (picture,)
             paint = functools.partial(_paint, image, annotations, numbers)
         stem = wanted.rpartition("/")[2].rpartition(".")[0]
-        yield Sample(safe_id(stem), picture, Painted(parts, paint), safe_id(COPY.sub("", stem)), split)
+        says = annotations, [numbers.get(one.get("category_id")) for one in annotations]
+        yield Sample(safe_id(stem), picture, Painted(parts, paint, says=says), safe_id(COPY.sub("", stem)), split)
 
 
 def _by_last_name(files: dict[str, SourceFile]) -> dict[str, list[SourceFile]]:

@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seg_recipe.importers.image_files import Unusable, size_of
-from seg_recipe.importers.placement import Made, Placement, fits
+from seg_recipe.importers.placement import STALE, Made, Placement, fits
 from seg_recipe.importers.samples import SETS
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.labels import FACE, LabelSpace
@@ -110,16 +110,20 @@ def earlier_files(
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """The files in DEST, path -> bytes, and the record of source and settings, which must be the same. Writes nothing.
 
+    Those of pairs that changed in the source have STALE bytes.
+
     The source is the same if it has the same pairs of the same sizes, wherever it is; or if it is at the same place
     and pairs were added. settings: what else the files depend on, name -> value.
     """
     expected = {path: file for files in placements.values() for path, file in files.items()}
     contents = "\n".join(f"{path.rpartition('/')[2]} {_source_sizes(file)}" for path, file in expected.items())
-    record = {
+    record: dict[str, Any] = {
         "source": str(source.resolve()),
+        "archive": source.is_file(),
         "val_fraction": val_fraction,
         "settings": settings,
         "pairs": len(placements),
+        "stamps": {sample: _stamps(files) for sample, files in placements.items()},
         "pairs_sha256": hashlib.sha256(contents.encode()).hexdigest(),
     }
     placed: dict[str, int] = {}
@@ -132,8 +136,12 @@ def earlier_files(
             placed.update({f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size for entry in entries})
     earlier = _read_record(destination / IMPORT_RECORD) if (destination / IMPORT_RECORD).exists() else None
     if earlier and placed:  # an import without pairs does not count
+        changed = _changed(earlier, record)
+        stale = {path: STALE for name in changed for path in placements[name] if path in placed}
         foreign = sorted(
-            path for path, size in placed.items() if path not in expected or not fits(expected[path], size)
+            path
+            for path, size in placed.items()
+            if path not in expected or not (path in stale or fits(expected[path], size))
         )
         _check_record(earlier, record, source, destination, foreign)
         damaged = [
@@ -149,14 +157,20 @@ def earlier_files(
                     f"{len(paths):,} files in {destination} {verdict}: "
                     f"{', '.join(paths[:5] + ['...'] * (len(paths) > 5))}"
                 )
+        if stale:
+            print(f"{len(changed):,} pairs changed in SOURCE and are made anew: {first_few(changed, 5)}")
+        placed.update(stale)
     return placed, record
 
 
-def begin(destination: Path, record: dict[str, Any], space: LabelSpace) -> Path | None:
+def begin(destination: Path, record: dict[str, Any], space: LabelSpace, placed: dict[str, int]) -> Path | None:
     """Make the folders of DEST, mark it as unfinished, and write its record and labels.json.
 
-    Deletes what a killed run left in .partial. Returns labels.json; None for the built-in label space.
+    Deletes what a killed run left in .partial, and of the files `placed` the STALE ones: a run that is killed would
+    leave them beside a record that says otherwise. Returns labels.json; None for the built-in label space.
     """
+    for path in (path for path, size in placed.items() if size == STALE):
+        (destination / path).unlink()
     for folder in (PARTIAL, *FOLDERS):
         (destination / folder).mkdir(parents=True, exist_ok=True)
     for rest in (destination / PARTIAL).iterdir():
@@ -166,6 +180,28 @@ def begin(destination: Path, record: dict[str, Any], space: LabelSpace) -> Path 
         return None
     _write_json(destination, LABELS, space.to_json())
     return destination / LABELS
+
+
+def _stamps(files: Placement) -> list[str]:
+    """Two short texts: one for what was said of a sample and the sizes of its files, one for their versions."""
+    parts = [part for file in files.values() for part in (file.sources if isinstance(file, Made) else (file,))]
+    said = [file.says for file in files.values() if isinstance(file, Made)]
+    texts = repr(([part.size for part in parts], said)), repr([part.version for part in parts])
+    return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts]
+
+
+def _changed(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """The samples of the earlier import whose source is another now.
+
+    Versions are compared in the same folder or between archives: a copy of a folder has dates of its own.
+    """
+    comparable = (earlier["archive"] and record["archive"]) or earlier["source"] == record["source"]
+    kinds = 2 if comparable else 1
+    return [
+        name
+        for name, stamps in record["stamps"].items()
+        if earlier["stamps"].get(name, stamps)[:kinds] != stamps[:kinds]
+    ]
 
 
 def _source_sizes(file: SourceFile | Made) -> str:
@@ -211,7 +247,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         found = {key: record[key] for key in ("source", "val_fraction", "pairs_sha256")}
-        return {**found, "settings": dict(record.get("settings", {})), "moved": dict(record.get("moved", {}))}
+        found["archive"] = record.get("archive", False)
+        return found | {name: dict(record.get(name, {})) for name in ("settings", "moved", "stamps")}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is not the record of an import, so DEST stays as it is; give another DEST, or delete this one."

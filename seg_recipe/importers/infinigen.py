@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers.image_files import look_up, read_array
-from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
+from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, read_or_leave_out, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.runtime.errors import InputError
 
@@ -43,7 +43,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         else:
             left_out.add("other file", name)
     objects = {
-        frame: _objects(file) for frame, file in found["Objects"].items() if frame in found["ObjectSegmentation"]
+        frame: listed
+        for frame, file in found["Objects"].items()
+        if frame in found["ObjectSegmentation"] and (listed := read_or_leave_out(_objects, file, left_out)) is not None
     }
     names = ("background", *sorted({name for those in objects.values() for name in those.values()} - {"background"}))
     return Layout(names, _samples(found, objects, {name: number for number, name in enumerate(names)}, left_out))

@@ -97,7 +97,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         paint = functools.partial(_paint, image, annotation["result"], pngs, numbers)
         parts = (image, *(file for file in pngs if file is not None))
         stem = safe_id(image.name.rpartition("/")[2].rpartition(".")[0])
-        samples.append(Sample(stem, image, Painted(parts, paint), stem))
+        samples.append(Sample(stem, image, Painted(parts, paint, says=annotation["result"]), stem))
     for name in files:
         if name not in used:
             left_out.add("image without a mask" if _PICTURE.fullmatch(name) else "other file", name)

@@ -70,7 +70,7 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         used.add(image.name)
         stem = image.name.rpartition(".")[0]
         paint = functools.partial(_paint, image, content, {**numbers, _IGNORED: NOT_LABELLED})
-        samples.append(Sample(safe_id(stem), image, Painted((image,), paint, upright=True), safe_id(stem)))
+        samples.append(Sample(safe_id(stem), image, Painted((image, files[name]), paint, upright=True), safe_id(stem)))
     for name in files:
         if name not in used:
             left_out.add("image without a mask" if _PICTURE.fullmatch(name) else "other file", name)
@@ -98,7 +98,7 @@ def _embedded(file: SourceFile, data: tuple[str, int]) -> SourceFile | None:
     start, size = data
     ending = ".jpg" if start == "/9j/" else ".png"  # how a JPEG begins in base64
     name = file.name.removesuffix(".json") + ending
-    return SourceFile(name, size, functools.partial(_data_of, file)) if start else None
+    return SourceFile(name, size, functools.partial(_data_of, file), version=file.version) if start else None
 
 
 def _data_of(file: SourceFile) -> io.BytesIO:

@@ -31,12 +31,13 @@ _MASK_BYTES = 100_000  # what a mask as PNG takes, generously; only the check fo
 class Made(NamedTuple):
     """A file of DEST that `write` makes from files of the source; or a link to the first of them if `as_is` says so.
 
-    `write` returns whether EXIF had the image turned.
+    `write` returns whether EXIF had the image turned. says: what else of the source it depends on.
     """
 
     sources: tuple[SourceFile, ...]
     write: Callable[[IO[bytes]], bool]
     as_is: Callable[[], bool] | None = None
+    says: object = None
 
     @property
     def name(self) -> str:
@@ -49,13 +50,16 @@ class Made(NamedTuple):
         return self.sources[0].size if self.as_is else _MASK_BYTES
 
 
+STALE = -1
+"""In the place of a file's size: what it was made of has changed."""
+
 Placement = dict[str, SourceFile | Made]
 """The files of a sample by their path below DEST, "/" between folders."""
 
 
 def fits(file: SourceFile | Made, size: int | None) -> bool:
     """Whether a file of DEST of this size (None: no file) is what `file` makes; a Made: whether it has content."""
-    return bool(size) if isinstance(file, Made) else size == file.size
+    return bool(size) and size != STALE if isinstance(file, Made) else size == file.size
 
 
 class Plan(NamedTuple):
@@ -151,7 +155,8 @@ def _mask(sample: Sample, labelling: Labelling, classes: int) -> SourceFile | Ma
         return sample.mask
     else:
         painted = Painted((sample.mask,), functools.partial(_numbers, sample.mask, classes))
-    return Made(painted.parts, functools.partial(_write_mask, painted, sample.image, labelling))
+    paint = functools.partial(_write_mask, painted, sample.image, labelling)
+    return Made(painted.parts, paint, says=painted.says)
 
 
 def _numbers(file: SourceFile, classes: int):

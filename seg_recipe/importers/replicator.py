@@ -32,11 +32,11 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from seg_recipe.importers.image_files import Unusable, look_up, opened, read_ids
-from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, safe_id
+from seg_recipe.importers.samples import Layout, Painted, Sample, pair_up, read_or_leave_out, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table
-from seg_recipe.labels import plain_name
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.sides import plain_name
 
 _PLACE, _NUMBER = r"((?:.*/)?(?:(?:rgb|semantic_segmentation)/[^/]+_)?)", r"_((?:\d+_)?\d+)"
 MARKS = (
@@ -71,7 +71,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
             left_out.add("other file", name)
     masks = found["semantic_segmentation"]
     lists = {
-        frame: read_labels(file) for frame, file in found["semantic_segmentation_labels"].items() if frame in masks
+        frame: listed
+        for frame, file in found["semantic_segmentation_labels"].items()
+        if frame in masks and (listed := read_or_leave_out(read_labels, file, left_out)) is not None
     }
     kind, notes = _kind_of(labels for listed in lists.values() for _, labels in listed)
     codes = {frame: [(value, _called(labels, kind)) for value, labels in listed] for frame, listed in lists.items()}
@@ -128,7 +130,7 @@ def _samples(
 ) -> Iterator[Sample]:
     for frame, image, mask in pair_up(found["rgb"], found["semantic_segmentation"], left_out):
         if frame not in labels:
-            left_out.add("mask without the json of its labels", mask.name)
+            left_out.add("mask without a json of its labels", mask.name)
             continue
         name = safe_id("-".join(part for part in frame if part))
         codes = {_code(value): numbers[label] for value, label in labels[frame]}

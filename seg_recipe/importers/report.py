@@ -18,8 +18,7 @@ Result = dict[str, Any]
 
 
 _WAYS_OUT = {
-    "without a class": "each id or colour in a mask needs a class. Many rare colours are smoothed edges: give "
-    "--nearest_colour 100.",
+    "without a class": "each id or colour in a mask needs a class.",
     "transparent pixels": "--backgrounds DIR puts photographs of a folder behind transparent pixels, --backgrounds "
     "drawn puts drawn scenes there.",
     "pixels, the picture": "mask and picture show the same part of the scene in one size, or one of them is a whole "
@@ -47,7 +46,8 @@ def report_lines(result: Result, destination: Path, left_out: LeftOut, notes: It
     yield from (f"left out: {line}" for line in left_out.lines())
     for reason, way_out in _WAYS_OUT.items():
         if any(reason in name for name in left_out.first.get("damaged pair", ())):
-            yield f"NOTE: {way_out}"
+            rest = " Many rare colours are smoothed edges: give --nearest_colour 100."
+            yield f"NOTE: {way_out}" + rest * (result["format"] == PAIRS and reason == "without a class")
     if result["masks"]:
         yield from _class_lines(result)
     yield from _side_lines(result["sides"])

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers.sources import LeftOut, SourceFile
+from seg_recipe.runtime.errors import InputError
 
 NOT_LABELLED = -1
 """The class number, in a painted mask, of pixels that have no label."""
@@ -17,6 +18,7 @@ SETS = ("train", "val", "test")
 """The splits that makers of data sets publish."""
 
 _Key = TypeVar("_Key")
+_Read = TypeVar("_Read")
 
 
 class Painted(NamedTuple):
@@ -24,12 +26,13 @@ class Painted(NamedTuple):
 
     `paint` returns the class number of each pixel (an index of the layout's names, or NOT_LABELLED). It raises
     `Unusable` for files that are not what the layout promises. upright: it was drawn on the image as EXIF has it
-    shown, where its size leaves that open.
+    shown, where its size leaves that open. says: what a file for many pictures says of this one.
     """
 
     parts: tuple[SourceFile, ...]
     paint: Callable[[], Int32[np.ndarray, "height width"]]
     upright: bool = False
+    says: object = None
 
 
 class Sample(NamedTuple):
@@ -61,6 +64,15 @@ class Layout:
     rgb: bool = False
     notes: tuple[str, ...] = ()
     mirror_pairs: tuple[tuple[int, int], ...] | None = None
+
+
+def read_or_leave_out(read: Callable[[SourceFile], _Read], file: SourceFile, left_out: LeftOut) -> _Read | None:
+    """What `read` makes of a file that belongs to one frame; None if it is not what it should be, as after a crash."""
+    try:
+        return read(file)
+    except InputError as error:
+        left_out.add("file that cannot be read", str(error))
+        return None
 
 
 def safe_id(text: str) -> str:

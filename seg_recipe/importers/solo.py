@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from seg_recipe.importers.image_files import look_up, read_colours
-from seg_recipe.importers.samples import Layout, Painted, Sample, safe_id
+from seg_recipe.importers.samples import Layout, Painted, Sample, read_or_leave_out, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.importers.tables import Table, colour_table, semantic_colours, show_colour
 from seg_recipe.runtime.errors import InputError
@@ -46,7 +46,9 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
         if not match and name.rpartition("/")[2] != "annotation_definitions.json":
             continue
         used.add(name)
-        content = _content(files[name])
+        content = read_or_leave_out(_content, files[name], left_out) if match else _content(files[name])
+        if content is None:
+            continue
         for label, code in semantic_colours(content):
             if colours.setdefault(label, code) != code:
                 raise InputError(

@@ -44,6 +44,7 @@ _FLAGS_NOT_READ = (
 class SourceFile:
     """A file of the source: its name ("/" between folders), its size, and `opener`, or a path below `root`.
 
+    version: another number if its content changed, though its size may not: when it was written, or its CRC in a zip.
     A data set can have a million of them.
     """
 
@@ -51,6 +52,7 @@ class SourceFile:
     size: int
     opener: Callable[[], AbstractContextManager[IO[bytes]]] | None
     root: str = ""
+    version: int = 0
 
     @property
     def path(self) -> Path | None:
@@ -143,7 +145,8 @@ def _list_one(root: str, prefix: str, files: dict[str, SourceFile], below: list[
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.name)
             elif entry.is_file():
-                files[name] = SourceFile(name, entry.stat().st_size, None, root)
+                found = entry.stat()
+                files[name] = SourceFile(name, found.st_size, None, root, found.st_mtime_ns)
             else:
                 left_out.add("broken link, link to a folder, or special file", name)
 
@@ -164,9 +167,8 @@ def _list_tar(source: Path, left_out: LeftOut) -> dict[str, SourceFile]:
                 name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
                 if name in files:
                     twice.add(name)
-                files[name] = SourceFile(
-                    name, member.size, functools.partial(_open_stretch, source, member.offset_data, member.size)
-                )
+                opener = functools.partial(_open_stretch, source, member.offset_data, member.size)
+                files[name] = SourceFile(name, member.size, opener, version=int(member.mtime))
     except tarfile.ReadError as error:
         raise InputError(
             f"SOURCE {source} is a compressed tar, or cut off ({error}); unpack it and give the folder."
@@ -218,7 +220,8 @@ def _list_zip(archive: zipfile.ZipFile, source: Path, left_out: LeftOut) -> dict
         name = "/".join(part for part in member.filename.split("/") if part not in ("", "."))
         if name in files:
             twice.add(name)
-        files[name] = SourceFile(name, member.file_size, functools.partial(_open_member, archive, member, lock))
+        opener = functools.partial(_open_member, archive, member, lock)
+        files[name] = SourceFile(name, member.file_size, opener, version=member.CRC)
     _drop(twice, files, left_out)
     total = sum(file.size for file in files.values())
     if total > max(MAX_RATIO * size, MAX_MEMBER_BYTES):  # overlapping members: a zip bomb

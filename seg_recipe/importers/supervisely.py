@@ -29,7 +29,7 @@ from jaxtyping import Bool, Int32
 from seg_recipe.importers.image_files import Unusable, opened
 from seg_recipe.importers.polygons import check_size, inside
 from seg_recipe.importers.published import split_of
-from seg_recipe.importers.samples import SETS, Layout, Painted, Sample, pair_up, safe_id
+from seg_recipe.importers.samples import SETS, Layout, Painted, Sample, pair_up, read_or_leave_out, safe_id
 from seg_recipe.importers.sources import LeftOut, SourceFile
 from seg_recipe.runtime.errors import InputError
 
@@ -57,7 +57,11 @@ def read(files: dict[str, SourceFile], left_out: LeftOut) -> Layout:
             titles |= dict.fromkeys(_classes(file))
         else:
             left_out.add("other file", name)
-    pairs = pair_up(found["img"], found["ann"], left_out)
+    pairs = [
+        pair
+        for pair in pair_up(found["img"], found["ann"], left_out)
+        if read_or_leave_out(_objects, pair[2], left_out) is not None
+    ]
     kinds = Counter((_kind(one), _title(one)) for _, _, text in pairs for one in _objects(text))
     painted = {title for kind, title in kinds if kind in _AREAS} - {"background"}
     others: Counter[str] = Counter()

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from seg_recipe.importers.samples import NOT_LABELLED
-from seg_recipe.labels import IGNORE_INDEX, load_label_space, names_by_id, plain_name
+from seg_recipe.labels import IGNORE_INDEX, load_label_space, names_by_id
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.sides import plain_name
 
 UNLABELLED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not_labelled", "not_labeled", "unannotated")
 """What 255 is called where it is no class."""

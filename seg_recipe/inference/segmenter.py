@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from seg_recipe.inference.strips import mask_of_strips, resized_in_bands
 from seg_recipe.labels import LabelSpace
-from seg_recipe.models.build import CROPS
+from seg_recipe.models.build import CROPS, mean_and_std
 from seg_recipe.prediction import masks_of
 from seg_recipe.runtime.errors import InputError, first_line
 from seg_recipe.transforms.photometry import normalisation, normalise
@@ -58,7 +58,7 @@ class Segmenter:
         self.trained_on = trained_on
         self._processor = processor
         self.image_size = _image_size(processor)
-        self.mean, self.std = _normalisation(processor)
+        self.mean, self.std = mean_and_std(processor)
         self._levels = normalisation(self.mean, self.std)
         self._resample = Image.Resampling(
             processor.resample if processor.resample is not None else Image.Resampling.BILINEAR
@@ -252,13 +252,6 @@ def _image_size(processor: Any) -> tuple[int, int]:
 def _length(processor: Any, key: str) -> int | None:
     size = processor.size
     return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
-
-
-def _normalisation(processor: Any) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of pixels in 0-1, whatever the processor scales to."""
-    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
-    return [float(value) / scale for value in mean], [float(value) / scale for value in std]
 
 
 def _is_plain(processor: Any) -> bool:

@@ -69,12 +69,12 @@ def _fill(
     if not len(part):
         return
     if loops_for(source):
-        from seg_recipe.fast import kernels  # imports numba
+        from seg_recipe.fast import loops  # imports numba
 
         def fill(_: int, band: slice) -> None:
             near = slice(int(lows[band][0]), min(int(lows[band][-1]) + 2, source.shape[1]))
             scores, least = float32(source[:, near]), lows[band] - near.start
-            kernels.find_greatest(scores, least, weights[band], columns.lows, columns.weights, part[band])
+            loops.find_greatest(scores, least, weights[band], columns.lows, columns.weights, part[band])
 
         for _ in map_bands(fill, bands(1, *part.shape)):
             pass

@@ -11,8 +11,9 @@ from PIL import Image
 from seg_recipe.importers.class_lists import table_in
 from seg_recipe.importers.samples import NOT_LABELLED
 from seg_recipe.importers.tables import UNLABELLED, Table, show_colour
-from seg_recipe.labels import IGNORE_INDEX, LabelSpace, plain_name, with_nearest
+from seg_recipe.labels import IGNORE_INDEX, LabelSpace, with_nearest
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.sides import plain_name
 
 NOT_LABELLED_NAME = "not labelled"
 

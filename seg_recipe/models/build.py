@@ -270,9 +270,7 @@ def _image_processor(
             "deviation."
         )
     if own is not None:
-        scale = 255 * (own.rescale_factor if own.do_rescale else 1)  # of pixels in 0-1
-        own_mean, own_std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
-        mean, std = [value / scale for value in own_mean], [value / scale for value in own_std]
+        mean, std = mean_and_std(own)
         if pretrained and getattr(own, "do_flip_channel_order", False):
             _take_rgb(model)
             notes.append(
@@ -285,11 +283,15 @@ def _image_processor(
         processor = Mask2FormerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False, do_pad=False)
     else:
         processor = SegformerImageProcessorPil(size=sides, do_resize=True, do_reduce_labels=False)
-    processor.image_mean, processor.image_std = (
-        mean,
-        std,
-    )  # lists, as the transforms take them; the constructor makes tuples
+    processor.image_mean, processor.image_std = mean, std  # the constructor would make tuples of them
     return processor, notes
+
+
+def mean_and_std(processor: Any) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of pixels in 0-1, whatever the processor scales to."""
+    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
+    return [float(value) / scale for value in mean], [float(value) / scale for value in std]
 
 
 def _take_rgb(model: PreTrainedModel) -> None:

@@ -151,7 +151,8 @@ CLASS_TAKES = (
     "restore_callback_states_from_checkpoint", "logging_nan_inf_filter", "accelerator_config", "fsdp", "fsdp_config",
     "ddp_backend", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
 )  # fmt: skip
-"""Of REFUSED, those that SegmentationTrainer accepts: it honours them, sets them, or only scripts read them."""
+"""Of REFUSED, those that SegmentationTrainer accepts: it honours or sets them, only scripts read them, or they have no
+effect on its loaders (remove_unused_columns)."""
 
 CLASS_REFUSES = {
     "push_to_hub": "Nothing is pushed while it trains; call push_to_hub() of the trainer after it.",

@@ -187,7 +187,7 @@ def _evaluation_sets(values: Values) -> Iterator[str]:
         )
     if len(names) > 1 and not values["best_on"] and values["eval_strategy"] != "no":
         yield (
-            "best_on is empty, but there are several evaluation sets; wanted the one whose mIoU chooses the best: "
+            "best_on is empty, but there are several evaluation sets; wanted the one that chooses the best: "
             f"{', '.join(names)}."
         )
     yield from _chooser(values)
@@ -260,8 +260,8 @@ def _optimizer(values: Values) -> Iterator[str]:
     if schedule in ("reduce_lr_on_plateau", "greedy"):
         if given.get("mode", "max") != "max":
             yield (
-                "lr_scheduler_kwargs holds mode: min, but the schedule follows mIoU, which is better when it is "
-                "higher. Leave mode out."
+                "lr_scheduler_kwargs holds mode: min, but the schedule follows metric_for_best_model, which is better "
+                "when it is higher. Leave mode out."
             )
         if values["eval_strategy"] == "no":
             yield (

@@ -33,14 +33,14 @@ MAY_CHANGE = frozenset(
         "hub_private_repo", "hub_strategy", "hub_space",
     )
 )  # fmt: skip
-"""Settings that may change when a run is resumed. They change neither the choice of the best checkpoint nor, but for
-rounding and a device's own random numbers in dropout, the weights."""
+"""Settings that may change when a run is resumed. They do not change which checkpoint is best, nor the weights, but
+for rounding and a device's own random numbers in dropout."""
 
 _TRAINING = "training: transformers.TrainingArguments, where they differ from its defaults or ours"
 
 
 _WIDENED = ("image_size", "class_weights")
-"""Settings that were numbers in version 0.1.0: runs of that version can be resumed."""
+"""Settings that were numbers once: runs of that time can be resumed."""
 
 
 def resolved_text(flat: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a number, without open ends. NaN and infinity are in no range."""
+    """The numbers allowed, from low to high; open_low and open_high leave out that end. NaN and infinity never are."""
 
     low: int | float
     high: int | float = math.inf
@@ -251,13 +251,15 @@ class RunSettings:
         "Learning rate of a layer (block) of the backbone, as a multiple of the next one's; 0.65 to 0.9 is usual for "
         "pretrained vision transformers. 1: one rate.",
     )
-    early_stopping_patience: Count = setting(0, "Evaluations without a better mIoU after which the run ends. 0: off.")
+    early_stopping_patience: Count = setting(
+        0, "Evaluations without a better metric_for_best_model after which the run ends. 0: off."
+    )
     resume: str = setting(
         "auto",
         "auto: from the last complete checkpoint of output_dir, if there is one. never. Or a checkpoint folder.",
     )
     check: bool = setting(
-        False, "Take one step of training, evaluate one batch of each evaluation set, and stop; nothing of it is kept."
+        False, "Take one step of training, evaluate one batch of each evaluation set, and stop. No model is kept."
     )
     preview: Count = setting(
         0, "Write a sheet of this many augmented samples as the model sees them, before the first step. 0: off."

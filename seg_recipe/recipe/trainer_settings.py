@@ -62,7 +62,7 @@ class TrainerSettings:
     save_steps: _Positive = setting(500, f"Steps between checkpoints. {_STEPS}")
     save_total_limit: Count | None = setting(2, "Newest checkpoints to keep, besides the best. 0: all.")
     save_only_model: bool = setting(False, "Leave the optimizer out of checkpoints; a killed run cannot go on then.")
-    load_best_model_at_end: bool = setting(True, "End with the checkpoint of the highest mIoU, not the last one.")
+    load_best_model_at_end: bool = setting(True, "End with the best checkpoint, not the last.")
     # logging
     logging_strategy: Literal["no", "steps", "epoch"] = setting("steps", "When to log the loss.")
     logging_steps: _Positive = setting(50.0, f"Steps between logs. {_STEPS}")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from seg_recipe.labels import IdMap, LabelSpace, plain_name, renamed, unmatched_keys, with_nearest
+from seg_recipe.labels import IdMap, LabelSpace, renamed, unmatched_keys, with_nearest
 from seg_recipe.runtime.errors import InputError
+from seg_recipe.sides import plain_name
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,7 @@ def window_of(
     image_size: ImageSize,
     blur: float = 0.0,
 ) -> Window:
-    """The window of a picture that the output shows, with as much around it as bilinear weights and a blur of it
-    reach.
+    """Crop the picture to what the output shows, with a margin for bilinear weights and the blur.
 
     blur: the radius, in pixels of the output.
     A bilinear resampling that shrinks by 2 or more skips pixels, and training pictures would be harsher than those of

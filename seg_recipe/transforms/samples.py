@@ -148,8 +148,7 @@ class EvalTransform:
     label_space: its read table is applied to the mask. image_size: height and width that the model sees, in pixels.
     resize: "squeeze" resizes the picture to it; "crop" keeps the picture's own resolution, in a size that windows of
     `image_size` cover (`whole_size`). mean, std: of red, green and blue in 0-1, three each. dtype: as in
-    TrainTransform. Nothing is rotated for EXIF here: `datasets` has done so, and the check of the data refuses such
-    pictures.
+    TrainTransform. Nothing is turned for EXIF here: `datasets` turns pictures, and `masks` the masks.
     """
 
     def __init__(
