@@ -168,14 +168,15 @@ def augmentation_sheet(
     columns: int = 8,
     title: str = "Training samples as the model sees them",
 ) -> Image.Image:
-    """A contact sheet of augmented samples: the image and, below it, the image under its mask; then the legend.
+    """A contact sheet of augmented samples: the image and, below it, in grey under its mask; then the legend.
 
     cell, columns: as in `prediction_sheet`. Raises ValueError without samples.
     """
     rows: dict[str, list[Image.Image]] = {"image": [], "with mask": []}
     for sample in samples:
         size = _fitted_size(sample.mask.shape, cell)
-        covered = overlay(sample.image, sample.mask, label_space, 0.5)
+        grey = Image.fromarray(sample.image).convert("L").convert("RGB")  # so that colours are the classes' alone
+        covered = overlay(np.asarray(grey), sample.mask, label_space, 0.5)
         for row, picture in zip(rows.values(), (Image.fromarray(sample.image), covered), strict=True):
             row.append(picture.resize(size, Image.Resampling.BILINEAR))
     ids, masks = [sample.id for sample in samples], [sample.mask for sample in samples]

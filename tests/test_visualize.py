@@ -150,11 +150,11 @@ def test_text_of_a_sheet_depends_on_its_samples():
 
 
 def test_augmentation_sheet():
-    image, mask = np.full((16, 16, 3), (200, 100, 0), np.uint8), np.full((16, 16), 1, np.uint8)
+    """Under the mask the image is grey (124 here), so that no colour of its own is taken for a class."""
+    image, mask = np.full((16, 16, 3), (200, 100, 50), np.uint8), np.full((16, 16), 1, np.uint8)
     sheet = augmentation_sheet([Augmented("a", image, mask)], SPACE, cell=40)
-    assert {(200, 100, 0), (110, 175, 15), (20, 250, 30)} <= colours_of(sheet), (
-        "image, half image and half mask, legend"
-    )
+    half = tuple((124 + colour) // 2 for colour in (20, 250, 30))
+    assert {(200, 100, 50), half, (20, 250, 30)} <= colours_of(sheet), "image, half grey and half mask, legend"
 
 
 @pytest.mark.parametrize("sheet", [prediction_sheet, augmentation_sheet])
