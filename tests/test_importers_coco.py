@@ -199,6 +199,14 @@ def test_a_picture_that_is_not_there_is_said():
     assert any("coco_annotations.json: a.jpg" in line for line in left_out.lines())
 
 
+def test_an_annotation_of_no_picture_is_said():
+    objects = [{"id": 7, "image_id": 99, "category_id": 1, "segmentation": []}]
+    left_out = LeftOut()
+    files = listed({"coco_annotations.json": json.dumps(content(objects)).encode(), "a.jpg": b""})
+    list(read(files, left_out).samples)
+    assert left_out.first["annotation of a picture that the JSON does not list"] == ["coco_annotations.json: 7"]
+
+
 def test_other_json_beside_the_instances_is_not_read(tmp_path):
     text = json.dumps(content([{"category_id": 1, "segmentation": LEAF}])).encode()
     people = json.dumps(content([], names=("person",))).encode()

@@ -183,6 +183,9 @@ def _samples(
     objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         objects[annotation.get("image_id")].append(annotation)
+    for number in objects.keys() - {image.get("id") for image in content["images"]}:
+        for annotation in objects[number]:
+            left_out.add("annotation of a picture that the JSON does not list", f"{text}: {annotation.get('id')}")
     by_name, panoptic = _by_last_name(files), _is_panoptic(content)
     split = split_in(text.rpartition("/")[2]) or next(
         (found for part in reversed(text.split("/")[:-1]) if (found := split_of(part))), ""
