@@ -192,7 +192,7 @@ def test_the_run_is_given_the_report_as_an_artifact(quiet_wandb, monkeypatch):
     (path,) = run.glob("*.wandb")
     record, block = path.read_bytes(), 32768  # a record may go on in the next block, after a header of 7 bytes
     record = record[:block] + b"".join(record[at + 7 : at + block] for at in range(block, len(record), block))
-    assert all(name.encode() in record for name in files)
+    assert not [name for name in files if name.encode() not in record], (len(record), record[-2000:])
 
 
 @pytest.mark.slow
